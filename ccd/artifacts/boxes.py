@@ -1,0 +1,68 @@
+"""``boxes.parquet``: the local views that the student's class activation maps propose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ccd.artifacts.parquet import read_parquet, schema, write_parquet
+
+SCHEMA = schema(
+    "ccd.boxes/1",
+    [
+        ("box_id", pa.int64(), False, "0..B-1; rows of clip_local.h5 are in this order"),
+        ("image_id", pa.string(), False, "image, as in images.parquet"),
+        ("class", pa.string(), False, "the class whose map asked for the view"),
+        ("score", pa.float32(), False, "the warmed-up student's probability of that class"),
+        ("cam_peak", pa.float32(), False, "largest activation of the map inside the box, before normalising"),
+        ("x0_px", pa.float32(), False, "left, in pixels of the original image after EXIF orientation"),
+        ("y0_px", pa.float32(), False, "top"),
+        ("x1_px", pa.float32(), False, "right (exclusive)"),
+        ("y1_px", pa.float32(), False, "bottom (exclusive)"),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """B boxes: ``image_ids`` and ``classes`` (B) strings, ``scores`` and ``cam_peaks`` (B,) float32, ``boxes_px``
+    (B, 4) float32 as x0, y0, x1, y1. ``metadata``: tau and how it was found."""
+
+    image_ids: list[str]
+    classes: list[str]
+    scores: np.ndarray
+    cam_peaks: np.ndarray
+    boxes_px: np.ndarray
+    metadata: dict[str, str]
+
+
+def write(path: Path, boxes: BoxTable) -> None:
+    """Write ``boxes.parquet``; ``box_id`` is the row number."""
+    floats = [boxes.scores, boxes.cam_peaks, *boxes.boxes_px.T]
+    batch = pa.record_batch(
+        [
+            pa.array(np.arange(len(boxes.image_ids)), pa.int64()),
+            pa.array(boxes.image_ids, pa.string()),
+            pa.array(boxes.classes, pa.string()),
+            *[pa.array(np.ascontiguousarray(column), pa.float32()) for column in floats],
+        ],
+        schema=SCHEMA,
+    )
+    write_parquet(path, [batch], SCHEMA, boxes.metadata)
+
+
+def read(path: Path) -> BoxTable:
+    """Read ``boxes.parquet``. Raises CcdError if it is missing, damaged or of another version."""
+    table, metadata = read_parquet(path, SCHEMA, "cam_boxes")
+    corners = [table[name].to_numpy() for name in ("x0_px", "y0_px", "x1_px", "y1_px")]
+    return BoxTable(
+        table["image_id"].to_pylist(),
+        table["class"].to_pylist(),
+        table["score"].to_numpy(),
+        table["cam_peak"].to_numpy(),
+        np.stack(corners, axis=1).astype(np.float32),
+        {key: value for key, value in metadata.items() if key != "schema"},
+    )

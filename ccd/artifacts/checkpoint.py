@@ -1,0 +1,54 @@
+"""``warmup.pt`` and ``student.pt``: everything needed to rebuild the student, loaded without pickle execution."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccd.artifacts.atomic import replacing, unreadable
+
+SCHEMA = "ccd.checkpoint/1"
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``spec``: what `ccd.student.model.StudentSpec` needs. ``weights``: name (e.g. ``last``) -> state dict.
+    ``selected``: the name that is *the* student. ``info``: epochs and how the choice was made."""
+
+    spec: dict[str, Any]
+    weights: dict[str, Weights]
+    selected: str
+    info: dict[str, Any]
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; the same content gives the same bytes."""
+    content = {
+        "schema": SCHEMA,
+        "spec": checkpoint.spec,
+        "weights": checkpoint.weights,
+        "selected": checkpoint.selected,
+        "info": checkpoint.info,
+    }
+    buffer = io.BytesIO()  # a path's name would become part of the archive
+    torch.save(content, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def read(path: Path, stage: str) -> Checkpoint:
+    """Read what ``stage`` wrote, to the CPU. Raises CcdError if it is missing, damaged or of another version."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise unreadable(path, str(error).splitlines()[0] if str(error) else "damaged", stage) from None
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise unreadable(path, f"its schema is {found!r}, expected {SCHEMA!r}", stage)
+    return Checkpoint(content["spec"], content["weights"], content["selected"], content["info"])

@@ -1,0 +1,90 @@
+"""``images.parquet``: one row per image. Every later artifact is aligned with it by ``image_id``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ccd.artifacts.parquet import read_parquet, schema, write_parquet
+
+SCHEMA = schema(
+    "ccd.images/1",
+    [
+        ("image_id", pa.string(), False, "unique name of the image"),
+        ("path", pa.string(), False, "file, relative to dataset.root, with forward slashes"),
+        ("split", pa.string(), False, "train (unlabelled, used for training) or test (evaluation only)"),
+        ("width_px", pa.int32(), False, "width after EXIF orientation"),
+        ("height_px", pa.int32(), False, "height after EXIF orientation"),
+        ("bytes", pa.int64(), False, "size of the file"),
+        ("blake2b", pa.string(), False, "BLAKE2b-128 of the file's content, hexadecimal"),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """N images as parallel columns: ``ids``, ``paths``, ``is_train`` (N,) bool, ``sizes_px`` (N, 2) int32 as
+    (height, width), ``file_bytes`` (N,) int64, ``digests``."""
+
+    ids: list[str]
+    paths: list[str]
+    is_train: np.ndarray
+    sizes_px: np.ndarray
+    file_bytes: np.ndarray
+    digests: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> ImageIndex:
+        """The given rows, in the given order."""
+        return ImageIndex(
+            [self.ids[row] for row in rows],
+            [self.paths[row] for row in rows],
+            self.is_train[rows],
+            self.sizes_px[rows],
+            self.file_bytes[rows],
+            [self.digests[row] for row in rows],
+        )
+
+    def train(self) -> ImageIndex:
+        """The training images, in index order."""
+        return self.take(np.flatnonzero(self.is_train))
+
+    def test(self) -> ImageIndex:
+        """The evaluation images, in index order."""
+        return self.take(np.flatnonzero(~self.is_train))
+
+
+def write(path: Path, index: ImageIndex) -> None:
+    """Write ``images.parquet``."""
+    batch = pa.record_batch(
+        [
+            pa.array(index.ids, pa.string()),
+            pa.array(index.paths, pa.string()),
+            pa.array(np.where(index.is_train, "train", "test"), pa.string()),
+            pa.array(index.sizes_px[:, 1], pa.int32()),
+            pa.array(index.sizes_px[:, 0], pa.int32()),
+            pa.array(index.file_bytes, pa.int64()),
+            pa.array(index.digests, pa.string()),
+        ],
+        schema=SCHEMA,
+    )
+    write_parquet(path, [batch], SCHEMA, {})
+
+
+def read(path: Path) -> ImageIndex:
+    """Read ``images.parquet``. Raises CcdError if it is missing, damaged or of another version."""
+    table, _ = read_parquet(path, SCHEMA, "index")
+    height, width = (table[name].to_numpy() for name in ("height_px", "width_px"))
+    return ImageIndex(
+        table["image_id"].to_pylist(),
+        table["path"].to_pylist(),
+        np.asarray(table["split"].to_numpy(zero_copy_only=False) == "train"),
+        np.stack([height, width], axis=1).astype(np.int32),
+        table["bytes"].to_numpy(),
+        table["blake2b"].to_pylist(),
+    )

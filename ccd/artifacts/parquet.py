@@ -1,0 +1,53 @@
+"""Reading and writing Parquet against a declared schema, in pieces, deterministically."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ccd.artifacts.atomic import replacing, unreadable
+
+
+def schema(name: str, fields: list[tuple[str, pa.DataType, bool, str]]) -> pa.Schema:
+    """A schema from (name, type, nullable, doc) rows; ``name`` (e.g. ``ccd.boxes/1``) is kept in the file."""
+    columns = [pa.field(column, kind, nullable, {"doc": doc}) for column, kind, nullable, doc in fields]
+    return pa.schema(columns, metadata={"schema": name})
+
+
+def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], declared: pa.Schema, metadata: dict[str, str]) -> None:
+    """Write record batches under ``declared`` with more ``metadata`` beside the schema's name."""
+    full = declared.with_metadata({**(declared.metadata or {}), **{k.encode(): v.encode() for k, v in metadata.items()}})
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, full, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_table(pa.Table.from_batches([batch.cast(full)]), row_group_size=max(1, batch.num_rows))
+
+
+def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
+    """Open a file that ``stage`` wrote; its schema name and columns must be the declared ones.
+
+    Raises:
+        CcdError: missing, damaged, or written under another schema.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, " ".join(str(error).split()), stage) from None
+    wanted = (declared.metadata or {})[b"schema"].decode()
+    found = (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
+    if found != wanted or not file.schema_arrow.equals(declared):
+        file.close()
+        raise unreadable(path, f"its schema is {found!r}, expected {wanted!r}", stage)
+    return file
+
+
+def read_parquet(path: Path, declared: pa.Schema, stage: str) -> tuple[pa.Table, dict[str, str]]:
+    """The whole table and its metadata; see `open_parquet` for the errors."""
+    with open_parquet(path, declared, stage) as file:
+        try:
+            table = file.read()
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(path, " ".join(str(error).split()), stage) from None
+        return table, {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items() if k != b"ARROW:schema"}

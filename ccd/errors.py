@@ -1,0 +1,16 @@
+"""The one error that is meant for the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class CcdError(Exception):
+    """A mistake the user can mend. The message says what is wrong, where, and what to do; no traceback is shown."""
+
+
+def listed(items: Iterable[object], limit: int = 10) -> str:
+    """The first ``limit`` items, comma-separated, and how many more there are."""
+    everything = [str(item) for item in items]
+    more = len(everything) - limit
+    return ", ".join(everything[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,49 @@
+"""Floor, debias and mix (method sections 3, 6 and 7)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def floored(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
+    """max(p, eps) / b for (M, C) ``probs`` and (C,) ``bias``; not clipped, so it may exceed 1."""
+    return np.asarray(np.maximum(probs, floor) / bias)
+
+
+def global_label(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
+    """q = clip(max(p, eps) / b, 0, 1) (method section 3), (M, C) float64."""
+    return np.clip(floored(probs, bias, floor), 0.0, 1.0)
+
+
+def best_view(probs: np.ndarray, image_rows: np.ndarray, image_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per image and class, the largest probability over the image's views, and which view gave it.
+
+    Args:
+        probs: (B, C) softmax scores of the views.
+        image_rows: (B,) the image of each view, in 0..image_count - 1.
+
+    Returns:
+        (N, C) float64, NaN where an image has no view; (N, C) int64 view number (the first of equals), -1 without.
+    """
+    largest = np.full((image_count, probs.shape[1]), np.nan)
+    winner = np.full((image_count, probs.shape[1]), -1, np.int64)
+    order = np.argsort(image_rows, kind="stable")
+    rows, starts = np.unique(image_rows[order], return_index=True)
+    if len(rows):
+        ordered = probs[order]
+        best = np.maximum.reduceat(ordered, starts, axis=0)
+        largest[rows] = best
+        counts = np.diff(np.append(starts, len(order)))
+        view = np.where(ordered == np.repeat(best, counts, axis=0), order[:, None], len(order))
+        winner[rows] = np.minimum.reduceat(view, starts, axis=0)
+    return largest, winner
+
+
+def local_label(local_probs: np.ndarray, global_labels: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
+    """l = max(l, eps) / b (method section 6); an image without views (NaN rows) keeps its global label. (N, C)."""
+    return np.where(np.isnan(local_probs), global_labels, floored(local_probs, bias, floor))
+
+
+def aggregate(global_labels: np.ndarray, local_labels: np.ndarray, alpha: float) -> np.ndarray:
+    """y = clip(alpha * q + (1 - alpha) * l, 0, 1) (method section 7), (N, C)."""
+    return np.clip(alpha * global_labels + (1.0 - alpha) * local_labels, 0.0, 1.0)
