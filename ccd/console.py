@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import click
 from tqdm import tqdm
 
 from ccd.errors import CcdError
 
 T = TypeVar("T")
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 class StageLog:
     """One stage's console."""
 
-    def __init__(self, name: str, show_progress: bool = True) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.show_progress = show_progress
         self._start = time.monotonic()
 
     def reads(self, *what: str) -> None:
@@ -29,20 +31,31 @@ class StageLog:
         print(f"[{self.name}] reads {'; '.join(what)}", flush=True)
 
     def progress(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
-        """A bar with rate and ETA, on a terminal or a log alike (in a log, a line every 10 s)."""
-        interval = 0.2 if sys.stderr.isatty() else 10.0
-        yield from tqdm(
-            items, self.name, total, unit=f" {unit}", mininterval=interval, maxinterval=2 * interval,
-            disable=not self.show_progress, file=sys.stderr, dynamic_ncols=sys.stderr.isatty(),
-        )  # fmt: skip
+        """Pass ``items`` on behind a bar with rate and ETA; in a log instead of a terminal, a line every 10 s."""
+        with self.bar(total, unit) as bar:
+            for item in items:
+                yield item
+                bar.update()
 
-    def bar(self, total: int, unit: str) -> tqdm[None]:
-        """A bar that is moved by hand, for loops whose steps differ in size."""
-        interval = 0.2 if sys.stderr.isatty() else 10.0
+    def batches(self, items: Iterable[Batch], total: int, unit: str) -> Iterator[Batch]:
+        """The same for batches whose first part counts what is in them."""
+        with self.bar(total, unit) as bar:
+            for item in items:
+                yield item
+                bar.update(len(item[0]))
+
+    def bar(self, total: int, unit: str) -> tqdm[NoReturn]:
+        """The same bar, moved by hand, for loops whose steps differ in size."""
+        terminal = sys.stderr.isatty()
+        interval = 0.2 if terminal else 10.0
         return tqdm(
-            None, self.name, total, unit=f" {unit}", mininterval=interval, maxinterval=2 * interval,
-            disable=not self.show_progress, file=sys.stderr, dynamic_ncols=sys.stderr.isatty(),
-        )  # fmt: skip
+            desc=f"[{self.name}]",
+            total=total,
+            unit=unit,
+            mininterval=interval,
+            maxinterval=2 * interval,
+            dynamic_ncols=terminal,
+        )
 
     def wrote(self, *outputs: tuple[Path, int, str]) -> None:
         """Say what came out: (path, rows, what a row is)."""
@@ -67,3 +80,18 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+
+
+def stage(function: Callable[..., None]) -> click.Command:
+    """Make a function of paths a command: each parameter becomes a required ``--name PATH``; see `user_errors`."""
+
+    def run(**paths: Path) -> None:
+        with user_errors():
+            function(**paths)
+
+    names = inspect.signature(function).parameters
+    path = click.Path(path_type=Path)
+    options: list[click.Parameter] = [
+        click.Option([f"--{name.replace('_', '-')}"], type=path, required=True) for name in names
+    ]
+    return click.Command(function.__module__, callback=run, params=options, help=function.__doc__)

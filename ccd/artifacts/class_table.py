@@ -7,7 +7,7 @@ file while writing; reading gives the dense arrays.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ccd.artifacts.atomic import unreadable
-from ccd.artifacts.parquet import open_parquet, schema, write_parquet
+from ccd.artifacts.parquet import file_metadata, open_parquet, schema, write_parquet
 
 ROWS_PER_BATCH = 1_000_000
 NAME = pa.dictionary(pa.int32(), pa.string())
@@ -68,7 +68,10 @@ def _batches(spec: TableSpec, table: ClassTable) -> Iterator[pa.RecordBatch]:
         ids = pa.array(table.ids[start : start + step], pa.string())
         image_keys = np.repeat(np.arange(len(ids), dtype=np.int32), class_count)
         class_keys = np.tile(np.arange(class_count, dtype=np.int32), len(ids))
-        values = [_values(table.columns[name][start : start + step], kind, nullable) for name, kind, nullable, _ in spec.columns]
+        values = [
+            _values(table.columns[name][start : start + step], kind, nullable)
+            for name, kind, nullable, _ in spec.columns
+        ]
         keys = [pa.DictionaryArray.from_arrays(image_keys, ids), pa.DictionaryArray.from_arrays(class_keys, names)]
         yield pa.record_batch([*keys, *values], schema=spec.schema)
 
@@ -88,11 +91,13 @@ def read(path: Path, spec: TableSpec, columns: Sequence[str] | None = None) -> C
     """
     wanted = [column for column in spec.columns if columns is None or column[0] in columns]
     with open_parquet(path, spec.schema, spec.stage) as file:
-        metadata = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items() if k != b"ARROW:schema"}
+        metadata = file_metadata(file.schema_arrow)
         classes: list[str] = json.loads(metadata.pop("classes"))
         count, rest = divmod(file.metadata.num_rows, max(1, len(classes)))
         if rest:
-            raise unreadable(path, f"{file.metadata.num_rows} rows are not a multiple of {len(classes)} classes", spec.stage)
+            raise unreadable(
+                path, f"{file.metadata.num_rows} rows are not a multiple of {len(classes)} classes", spec.stage
+            )
         arrays = {name: np.empty(count * len(classes), kind.to_pandas_dtype()) for name, kind, _, _ in wanted}
         ids: list[str] = []
         start = 0
@@ -125,8 +130,3 @@ def _check_keys(piece: pa.Table, classes: list[str]) -> list[str]:
     if not in_order or not (name_codes == name_codes[:1]).all() or not (image_codes == image_codes[:, :1]).all():
         raise ValueError("rows are not images x classes in order")
     return image.dictionary.take(pa.array(image_codes[:, 0])).to_pylist()  # type: ignore[no-any-return]
-
-
-def metadata_numbers(values: Mapping[str, float]) -> dict[str, str]:
-    """Numbers as file metadata, exactly."""
-    return {key: repr(float(value)) for key, value in values.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ccd.artifacts.align import same_ids
 from ccd.artifacts.atomic import replacing, unreadable
+from ccd.artifacts.image_index import ImageIndex
 from ccd.errors import CcdError
 
 GLOBAL_SCHEMA = "ccd.clip_global/1"
@@ -38,7 +40,9 @@ class FeatureWriter:
     def write(self, rows: np.ndarray, features: np.ndarray) -> None:
         """Store ``features`` (b, D) at ``rows`` (b,). Raises CcdError for NaN, Inf or a row written before."""
         if not np.isfinite(features).all():
-            raise CcdError(f"the teacher gave NaN or Inf for rows {rows[~np.isfinite(features).all(axis=1)][:10].tolist()}")
+            raise CcdError(
+                f"the teacher gave NaN or Inf for rows {rows[~np.isfinite(features).all(axis=1)][:10].tolist()}"
+            )
         order = np.argsort(rows)
         if self._seen[rows].any():
             raise CcdError("a row of features was written twice")
@@ -56,18 +60,24 @@ def writing(
     path: Path, schema: str, ids: Sequence[str] | np.ndarray, width: int, attributes: dict[str, str]
 ) -> Iterator[FeatureWriter]:
     """Open a feature file for writing; it appears at ``path`` only when the block ends well and every row is there."""
-    with replacing(path) as temporary:
-        with h5py.File(temporary, "w", track_order=False) as file:
-            for key, value in sorted({"schema": schema, **attributes}.items()):
-                file.attrs[key] = value
-            text = isinstance(ids, np.ndarray)
-            file.create_dataset(_id_name(schema), data=ids if text else list(ids), dtype=np.int64 if text else h5py.string_dtype())
-            chunk = (max(1, min(ROWS_PER_CHUNK, len(ids))), width)
-            maximum = (None, width)
-            values = file.create_dataset("features", (len(ids), width), np.float32, chunks=chunk, maxshape=maximum, fletcher32=True)
-            writer = FeatureWriter(values)
-            yield writer
-            writer.finish()
+    with replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
+        for key, value in sorted({"schema": schema, **attributes}.items()):
+            file.attrs[key] = value
+        kind = np.int64 if schema == LOCAL_SCHEMA else h5py.string_dtype()
+        file.create_dataset(_id_name(schema), data=ids, dtype=kind)
+        chunks = (max(1, min(ROWS_PER_CHUNK, len(ids))), width)
+        shape, maximum = (len(ids), width), (None, width)
+        values = file.create_dataset("features", shape, np.float32, chunks=chunks, maxshape=maximum, fletcher32=True)
+        writer = FeatureWriter(values)
+        yield writer
+        writer.finish()
+
+
+def read_global(path: Path, index: ImageIndex) -> np.ndarray:
+    """The features (N, D) of ``clip_global.h5``, proven to be those of the ``index``. Raises CcdError otherwise."""
+    found = read(path, GLOBAL_SCHEMA)
+    same_ids(path, "clip_global", found.ids, index.ids)
+    return found.values
 
 
 def write(path: Path, schema: str, features: Features) -> None:
@@ -101,13 +111,3 @@ def read(path: Path, schema: str) -> Features:
 
 def _id_name(schema: str) -> str:
     return "image_id" if schema == GLOBAL_SCHEMA else "box_id"
-
-
-def rows_of(ids: Sequence[str], wanted: Iterable[str], path: Path, stage: str) -> np.ndarray:
-    """Row numbers in ``ids`` of the ``wanted`` images. Raises CcdError naming images that are not there."""
-    place = {image_id: row for row, image_id in enumerate(ids)}
-    found = [(image_id, place.get(image_id, -1)) for image_id in wanted]
-    absent = [image_id for image_id, row in found if row < 0]
-    if absent:
-        raise unreadable(path, f"image {absent[0]!r} (and {len(absent) - 1} more) is not in it", stage)
-    return np.asarray([row for _, row in found], np.int64)

@@ -17,9 +17,14 @@ def schema(name: str, fields: list[tuple[str, pa.DataType, bool, str]]) -> pa.Sc
     return pa.schema(columns, metadata={"schema": name})
 
 
+def file_metadata(schema: pa.Schema) -> dict[str, str]:
+    """The key-value pairs of a file that are ours."""
+    return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items() if key != b"ARROW:schema"}
+
+
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], declared: pa.Schema, metadata: dict[str, str]) -> None:
     """Write record batches under ``declared`` with more ``metadata`` beside the schema's name."""
-    full = declared.with_metadata({**(declared.metadata or {}), **{k.encode(): v.encode() for k, v in metadata.items()}})
+    full = declared.with_metadata({**file_metadata(declared), **metadata})
     with replacing(path) as temporary, pq.ParquetWriter(temporary, full, compression="zstd") as writer:
         for batch in batches:
             writer.write_table(pa.Table.from_batches([batch.cast(full)]), row_group_size=max(1, batch.num_rows))
@@ -50,4 +55,4 @@ def read_parquet(path: Path, declared: pa.Schema, stage: str) -> tuple[pa.Table,
             table = file.read()
         except (OSError, pa.ArrowException) as error:
             raise unreadable(path, " ".join(str(error).split()), stage) from None
-        return table, {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items() if k != b"ARROW:schema"}
+        return table, file_metadata(file.schema_arrow)

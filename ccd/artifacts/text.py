@@ -30,7 +30,11 @@ class TextEmbeddings:
 def write(path: Path, text: TextEmbeddings) -> None:
     """Write ``text.h5``."""
     with replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
-        strings = {"schema": SCHEMA, "templates": json.dumps(list(text.templates), ensure_ascii=False), **text.attributes}
+        strings = {
+            "schema": SCHEMA,
+            "templates": json.dumps(list(text.templates), ensure_ascii=False),
+            **text.attributes,
+        }
         for key, value in sorted(strings.items()):
             file.attrs[key] = value
         file.attrs["logit_scale"] = np.float64(text.logit_scale)
@@ -44,7 +48,7 @@ def read(path: Path) -> TextEmbeddings:
     """Read ``text.h5``. Raises CcdError if it is missing, damaged or of another version."""
     try:
         with h5py.File(path, "r") as file:
-            attributes = {key: value for key, value in file.attrs.items()}
+            attributes = dict(file.attrs)
             found = attributes.pop("schema", "none")
             if found != SCHEMA:
                 raise unreadable(path, f"its schema is {found!r}, expected {SCHEMA!r}", "text")
@@ -55,4 +59,6 @@ def read(path: Path) -> TextEmbeddings:
             templates = tuple(json.loads(attributes.pop("templates")))
     except (OSError, KeyError, ValueError) as error:
         raise unreadable(path, str(error), "text") from None
-    return TextEmbeddings(classes, values, scale, texts, templates, {key: str(value) for key, value in attributes.items()})
+    return TextEmbeddings(
+        classes, values, scale, texts, templates, {key: str(value) for key, value in attributes.items()}
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 
@@ -31,18 +29,3 @@ def _one_class(scores: np.ndarray, positives: np.ndarray) -> float:
     hits = np.cumsum(positives[order])[ends]
     precision = hits / (ends + 1)
     return float((np.diff(hits, prepend=0) * precision).sum() / hits[-1])
-
-
-@dataclass(frozen=True)
-class MeanAP:
-    """``value``: mean AP in %, or None if no class qualifies. ``left_out``: classes with too few positives."""
-
-    value: float | None
-    left_out: tuple[str, ...]
-
-
-def mean_average_precision(ap: np.ndarray, counts: np.ndarray, classes: tuple[str, ...], min_positives: int) -> MeanAP:
-    """Mean of (C,) ``ap`` over the classes with at least ``min_positives`` positives (``counts``), in percent."""
-    used = counts >= max(1, min_positives)
-    left_out = tuple(name for name, use in zip(classes, used, strict=True) if not use)
-    return MeanAP(float(100 * ap[used].mean()) if used.any() else None, left_out)

@@ -7,12 +7,14 @@ import numpy as np
 
 def floored(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
     """max(p, eps) / b for (M, C) ``probs`` and (C,) ``bias``; not clipped, so it may exceed 1."""
-    return np.asarray(np.maximum(probs, floor) / bias)
+    debiased: np.ndarray = np.maximum(probs, floor) / bias
+    return debiased
 
 
 def global_label(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
     """q = clip(max(p, eps) / b, 0, 1) (method section 3), (M, C) float64."""
-    return np.clip(floored(probs, bias, floor), 0.0, 1.0)
+    label: np.ndarray = np.clip(floored(probs, bias, floor), 0.0, 1.0)
+    return label
 
 
 def best_view(probs: np.ndarray, image_rows: np.ndarray, image_count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,3 +49,25 @@ def local_label(local_probs: np.ndarray, global_labels: np.ndarray, bias: np.nda
 def aggregate(global_labels: np.ndarray, local_labels: np.ndarray, alpha: float) -> np.ndarray:
     """y = clip(alpha * q + (1 - alpha) * l, 0, 1) (method section 7), (N, C)."""
     return np.clip(alpha * global_labels + (1.0 - alpha) * local_labels, 0.0, 1.0)
+
+
+def pseudo_labels(
+    global_prob: np.ndarray,
+    global_label: np.ndarray,
+    view_probs: np.ndarray,
+    image_rows: np.ndarray,
+    bias: np.ndarray,
+    floor: float,
+    alpha: float,
+) -> dict[str, np.ndarray]:
+    """The columns of ``pseudo_labels.parquet`` from (N, C) global values and the (B, C) scores of the views."""
+    local_prob, winner = best_view(view_probs, image_rows, len(global_prob))
+    local = local_label(local_prob, global_label, bias, floor)
+    return {
+        "global_prob": global_prob,
+        "local_prob": local_prob,
+        "global_label": global_label,
+        "local_label": local,
+        "label": aggregate(global_label, local, alpha),
+        "box_id": winner,
+    }

@@ -39,7 +39,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CcdError(f"{path} does not exist here; run this in the project's folder, or make one: ccd use demo") from None
+        raise CcdError(
+            f"{path} does not exist here; run this in the project's folder, or make one: ccd use demo"
+        ) from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise CcdError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

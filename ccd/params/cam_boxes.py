@@ -10,7 +10,7 @@ from ccd.params.base import Section
 
 
 class CamBoxesParams(Section):
-    """``tau`` fixes the probability from which a class asks for a view; null takes the quantile for ``views_per_image``."""
+    """``tau`` fixes the probability from which a class asks for a view; null: the quantile for ``views_per_image``."""
 
     section: ClassVar[str] = "cam_boxes"
     image_size_px: int = Field(ge=16, le=4096)

@@ -10,7 +10,8 @@ from ccd.params.base import Section
 
 
 class ClipLocalParams(Section):
-    """``source``: cut the view from the original file, or from the image squashed to ``resized_px`` (published code)."""
+    """``source``: cut the view from the original file, or from the image squashed to
+    ``resized_px`` (published code)."""
 
     section: ClassVar[str] = "clip_local"
     image_size_px: int = Field(ge=16, le=4096)

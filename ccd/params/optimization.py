@@ -12,6 +12,7 @@ from ccd.params.base import Section
 class OptimizationParams(Section):
     """Adam without schedule; the head learns ``head_lr_multiplier`` times faster."""
 
+    image_size_px: int = Field(ge=16, le=4096)
     epochs: int = Field(ge=1, le=1000)
     batch_size: int = Field(ge=1, le=65536)
     lr: float = Field(gt=0, le=1)

@@ -16,4 +16,3 @@ class RuntimeParams(Section):
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     workers: int | None = Field(ge=0, le=256)
     inference_batch_size: int = Field(ge=1, le=65536)
-    progress: bool

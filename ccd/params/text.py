@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from ccd.errors import CcdError, listed
 from ccd.params.base import Section
 
 Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
@@ -19,3 +21,17 @@ class TextParams(Section):
     templates: list[Template] = Field(min_length=1)
     class_texts: dict[str, list[Phrase]]
     logit_scale: float | None = Field(gt=0, le=1000)
+
+
+def chosen_texts(
+    params: TextParams, names: Sequence[str], own: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], ...]:
+    """What CLIP reads for each class: ``class_texts`` where it names the class, else the data set's ``own`` texts.
+
+    Raises:
+        CcdError: ``class_texts`` names something that is no class.
+    """
+    unknown = [name for name in params.class_texts if name not in names]
+    if unknown:
+        raise CcdError(f"text.class_texts names {listed(unknown)}, not among the classes: {listed(names, 100)}")
+    return tuple(tuple(params.class_texts.get(name, texts)) for name, texts in zip(names, own, strict=True))

@@ -13,7 +13,6 @@ class TrainParams(OptimizationParams):
     """``epochs`` counts the final training alone; the paper's 10 epochs include the warm-up's."""
 
     section: ClassVar[str] = "train"
-    image_size_px: int = Field(ge=16, le=4096)
     consistency_weight: float = Field(ge=0)
     color_jitter: float = Field(ge=0, le=0.5)
     checkpoint: Literal["early_stop", "last", "average"]

@@ -17,4 +17,3 @@ class WarmupParams(OptimizationParams):
     weights: str = Field(min_length=1)
     weights_sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
     cam_boost: float = Field(gt=0, le=1000)
-    image_size_px: int = Field(ge=16, le=4096)

@@ -1,0 +1,28 @@
+"""The hash of a local file of weights, as parameters state it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ccd.errors import CcdError
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_sha256(path: str | Path, expected: str | None, key: str) -> None:
+    """Raises CcdError unless the file has the ``expected`` SHA-256 that parameter ``key`` states (None: anything)."""
+    if expected is None:
+        return
+    if not Path(path).is_file():
+        raise CcdError(f"{key} is set, but {path} is no local file; correct the path, or leave {key} empty")
+    found = sha256_of(Path(path))
+    if found != expected:
+        raise CcdError(f"{path} has SHA-256 {found}, but {key} says {expected}: not the same weights")

@@ -1,0 +1,57 @@
+"""Adapters: a data set's folder becomes image records, class names and, where known, labels. No transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ccd.datasets.coco import load_coco
+from ccd.datasets.demo import load_demo
+from ccd.datasets.folder import load_folder
+from ccd.datasets.nuswide import load_nuswide
+from ccd.datasets.record import ClassInfo, Dataset, ImageEntry
+from ccd.datasets.voc import load_voc
+from ccd.errors import CcdError
+
+__all__ = ["ADAPTERS", "ClassInfo", "Dataset", "ImageEntry", "load_dataset"]
+
+ADAPTERS = ("demo", "voc", "coco", "nuswide", "folder")
+
+
+def load_dataset(
+    adapter: str,
+    root: Path,
+    *,
+    train_split: str,
+    test_split: str | None,
+    classes_file: Path | str | None = None,
+    labels_file: Path | str | None = None,
+    demo_train: int = 1000,
+    demo_test: int = 500,
+    demo_seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Read a data set with one of `ADAPTERS`. Keys that the adapter does not use are ignored.
+
+    ``root`` and the two files are relative to the working directory. ``progress`` is told (done, total) while the demo
+    renders.
+
+    Raises:
+        CcdError: unknown adapter, ``root`` missing (but for the demo), or whatever the adapter finds wrong.
+    """
+    if train_split == test_split:
+        raise CcdError(f"index.train_split and index.test_split are both '{train_split}'; they must differ")
+    if adapter == "demo":
+        return load_demo(root, train_split, test_split, demo_train, demo_test, demo_seed, progress)
+    if not root.is_dir():
+        raise CcdError(f"{root} is not a folder; set dataset.root to the folder of the data set")
+    if adapter == "voc":
+        return load_voc(root, train_split, test_split)
+    if adapter == "coco":
+        return load_coco(root, train_split, test_split)
+    if adapter == "nuswide":
+        return load_nuswide(root, train_split, test_split)
+    if adapter == "folder":
+        classes, labels = (Path(file) if file else None for file in (classes_file, labels_file))
+        return load_folder(root, train_split, test_split, classes, labels)
+    raise CcdError(f"unknown adapter '{adapter}'; the adapters are: {', '.join(ADAPTERS)}")

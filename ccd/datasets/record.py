@@ -1,0 +1,130 @@
+"""What every adapter returns: classes, images, and labels where the data set has them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccd.errors import CcdError, listed
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """``name`` is the data set's identifier, ``texts`` are the phrases CLIP reads (several are averaged)."""
+
+    name: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image; ``path`` is relative to the data set's root, with forward slashes."""
+
+    image_id: str
+    path: str
+    split: Split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """C classes, N images, and the ground truth of the L labelled ones.
+
+    ``labelled`` (L) are image ids. ``labels`` (L, C) int8: 1 present, 0 absent. ``difficult`` (L, C) bool: all
+    objects of the class in that image are marked difficult (their label is 1).
+    """
+
+    classes: tuple[ClassInfo, ...]
+    images: tuple[ImageEntry, ...]
+    labelled: tuple[str, ...]
+    labels: NDArray[np.int8]
+    difficult: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of one split, rows aligned with its list of images; see `Dataset` for the arrays."""
+
+    labels: NDArray[np.int8]
+    difficult: NDArray[np.bool_]
+
+
+def assemble(classes: Iterable[ClassInfo], parts: Iterable[tuple[list[ImageEntry], Truth | None]]) -> Dataset:
+    """Join splits, each with its ground truth or None, and `check` the result."""
+    infos = tuple(classes)
+    images: list[ImageEntry] = []
+    labelled: list[str] = []
+    labels, difficult = [np.zeros((0, len(infos)), np.int8)], [np.zeros((0, len(infos)), np.bool_)]
+    for entries, truth in parts:
+        images += entries
+        if truth is not None:
+            labelled += [entry.image_id for entry in entries]
+            labels.append(truth.labels)
+            difficult.append(truth.difficult)
+    joined = Dataset(infos, tuple(images), tuple(labelled), np.concatenate(labels), np.concatenate(difficult))
+    check(joined)
+    return joined
+
+
+def check(dataset: Dataset) -> None:
+    """Refuse a data set that no stage could use.
+
+    Raises:
+        CcdError: no class or no training image; an empty or repeated class name or text; a repeated image id; a path
+            that leaves the root or is not UTF-8; labels that do not fit the images and classes. Offenders are listed.
+    """
+    names, ids = [info.name for info in dataset.classes], [entry.image_id for entry in dataset.images]
+    if not names:
+        raise CcdError("the data set has no classes")
+    _refuse("class names are empty", [repr(name) for name in names if not name.strip()])
+    _refuse("class names are not unique", _repeated(names))
+    wordless = [info.name for info in dataset.classes if not info.texts or not all(t.strip() for t in info.texts)]
+    _refuse("classes have no text, or an empty one, for CLIP to read", wordless)
+    _refuse("image ids are not unique (do the splits share images?)", _repeated(ids))
+    paths = [entry.path for entry in dataset.images]
+    _refuse("image paths lead out of the data set's root", [path for path in paths if not _inside(path)])
+    _refuse("file names are not valid UTF-8, rename the files", [repr(path) for path in paths if not _encodable(path)])
+    if not any(entry.split == "train" for entry in dataset.images):
+        raise CcdError("the training split has no images")
+    _refuse("labelled images are not in the data set", set(dataset.labelled).difference(ids))
+    _refuse("images are labelled twice", _repeated(dataset.labelled))
+    _check_labels(dataset)
+
+
+def _check_labels(dataset: Dataset) -> None:
+    shape = (len(dataset.labelled), len(dataset.classes))
+    if dataset.labels.shape != shape or dataset.difficult.shape != shape:
+        found = f"{dataset.labels.shape} and {dataset.difficult.shape}"
+        raise CcdError(f"labels and difficult flags must be (labelled images, classes) = {shape}, found {found}")
+    if not np.isin(dataset.labels, (0, 1)).all():
+        raise CcdError(f"labels must be 0 or 1, found {listed(np.unique(dataset.labels))}")
+
+
+def _refuse(problem: str, offenders: Iterable[str]) -> None:
+    found = sorted(offenders)
+    if found:
+        raise CcdError(f"{len(found)} {problem}: {listed(found)}")
+
+
+def _repeated(items: Iterable[str]) -> list[str]:
+    return [item for item, count in Counter(items).items() if count > 1]
+
+
+def _inside(path: str) -> bool:
+    parts = PurePosixPath(path)
+    return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,175 @@
+"""The training loop, one for the warm-up and for the final training (method sections 4 and 8)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ccd.errors import CcdError, listed
+from ccd.student.averaging import WeightAverage, Weights, cpu_weights
+from ccd.student.early_stop import EarlyStopTracker
+from ccd.student.model import Student
+from ccd.student.objectives import Objective, Outcome
+from ccd.student.precision import Precision, autocast
+from ccd.student.progress import EpochMeter, EpochRecord
+from ccd.student.seeds import derived_seed
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Adam without schedule; the head's learning rate is ``lr * head_lr_multiplier``."""
+
+    epochs: int
+    lr: float
+    head_lr_multiplier: float
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """State dicts on the CPU and one record per epoch.
+
+    ``last``: after the last epoch. ``average``: uniform mean over the ends of all epochs. ``early_stop``: of
+    ``early_stop_epoch`` (0-based); both are None if the rule never fired.
+    """
+
+    records: tuple[EpochRecord, ...]
+    last: Weights
+    average: Weights
+    early_stop: Weights | None
+    early_stop_epoch: int | None
+
+
+def train(
+    student: Student,
+    epoch_batches: Callable[[int], Batches],
+    targets: Tensor,
+    objective: Objective,
+    *,
+    optimization: Optimization,
+    seed: int,
+    device: torch.device,
+    names: Sequence[str] | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainingResult:
+    """Train ``student`` in place.
+
+    Args:
+        student: moved to ``device``, in channels-last format.
+        epoch_batches: epoch (0-based) -> batches of rows (b,) int64 and pixels (b, 3, H, W) uint8. A last batch of one
+            image after larger ones is dropped, as its BatchNorm statistics mean little; where the first batch is a
+            single image, BatchNorm keeps its running statistics instead.
+        targets: (N, C) float32 in [0, 1].
+        objective: see `ccd.student.objectives`.
+        seed: the random numbers of a step depend on (seed, epoch, step) alone.
+        names: image of each row, for error messages.
+        on_step: called with epoch, step and loss after every step.
+        on_epoch: called after every epoch.
+
+    Raises:
+        CcdError: the loss is not finite, an epoch has no batch, or the precision does not fit the device.
+    """
+    step = _Step(student, objective, optimization, device)
+    targets = targets.to(device)
+    tracker, average, candidate, records = EarlyStopTracker(), WeightAverage(), None, []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in range(optimization.epochs):
+            record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
+            weights = cpu_weights(student)
+            average.update(weights)
+            if tracker.update(record.map_percent):
+                candidate = weights
+            records.append(record)
+            if on_epoch is not None:
+                on_epoch(record)
+    return TrainingResult(
+        records=tuple(records),
+        last=weights,
+        average=average.weights,
+        early_stop=candidate if tracker.epoch is not None else None,
+        early_stop_epoch=tracker.epoch,
+    )
+
+
+class _Step:
+    """The student with its optimizer; a call is one step of training."""
+
+    def __init__(
+        self, student: Student, objective: Objective, optimization: Optimization, device: torch.device
+    ) -> None:
+        self.student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objective = objective
+        self.device = device
+        self.autocast = autocast(device, optimization.precision)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=optimization.precision == "fp16")
+        head_lr = optimization.lr * optimization.head_lr_multiplier
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": student.backbone.parameters(), "lr": optimization.lr},
+                {"params": student.head.parameters(), "lr": head_lr},
+            ]
+        )
+
+    def __call__(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            outcome = self.objective(self.student, images, targets, generator)
+        torch.autograd.backward(self.scaler.scale(outcome.loss))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return outcome
+
+
+def _train_epoch(
+    step: _Step,
+    batches: Batches,
+    targets: Tensor,
+    epoch: int,
+    seed: int,
+    names: Sequence[str] | None,
+    on_step: Callable[[int, int, float], None] | None,
+) -> EpochRecord:
+    meter = EpochMeter(targets, time.perf_counter())
+    for index, (rows, images) in enumerate(batches):  # (b,), (b, 3, H, W)
+        if index == 0:
+            _train_mode(step.student, batch_images=len(rows))
+            first_batch_images = len(rows)
+        elif len(rows) == 1 < first_batch_images:
+            continue
+        step_seed = derived_seed(seed, epoch, index)
+        torch.manual_seed(step_seed)  # stochastic depth (EfficientNet, ConvNeXt) draws from the global generator
+        here = rows.to(step.device)
+        outcome = step(
+            images.to(step.device, non_blocking=True), targets[here], torch.Generator().manual_seed(step_seed)
+        )
+        loss = outcome.loss.item()  # waits for the device, so after the step
+        if not math.isfinite(loss):
+            raise _not_finite(loss, epoch, index, rows, names)
+        meter.add(here, outcome)
+        if on_step is not None:
+            on_step(epoch, index, loss)
+    return meter.record(epoch)
+
+
+def _train_mode(student: Student, batch_images: int) -> None:
+    student.train()
+    if batch_images == 1:
+        for layer in student.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.eval()
+
+
+def _not_finite(loss: float, epoch: int, step: int, rows: Tensor, names: Sequence[str] | None) -> CcdError:
+    images = listed(names[row] if names is not None else f"row {row}" for row in rows.tolist())
+    return CcdError(
+        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} (images: {images}); "
+        "lower the learning rate, use fp32, or look at these images and their labels"
+    )

@@ -1,0 +1,96 @@
+"""The teacher both backends build: a pair of towers, their tokenizer and their pixel normalisation."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ccd.errors import CcdError, listed
+from ccd.teacher.base import Precision
+from ccd.teacher.position import ImageTower
+
+AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+# texts are tokenized this many times too wide, so that what would have been cut off shows
+WIDE = 8
+
+
+class ClipTeacher:
+    """See :class:`ccd.teacher.base.Teacher`. Takes over ``model``: frozen, in eval mode, float32, on ``device``.
+
+    ``model``: a module with ``encode_text``, ``context_length``, ``logit_scale``; ``tower`` is its image part.
+    ``tokenize(texts, width)`` -> (T, width) token ids, padded, longer texts truncated.
+
+    Lower precisions are autocast on the image tower: weights, residual stream and layer norms stay float32. Texts are
+    always encoded in float32.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tower: ImageTower,
+        tokenize: Callable[[list[str], int], Tensor],
+        *,
+        embed_dim: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        precision: Precision,
+        device: torch.device,
+        description: str,
+    ) -> None:
+        self.embed_dim = embed_dim
+        self.stride_px = tower.stride_px
+        self.description = description
+        self._model = model.float().eval().requires_grad_(False)
+        # a quarter faster for ResNets, indifferent for ViTs
+        self._model.to(device, memory_format=torch.channels_last)
+        self._tower = tower
+        self._tokenize = tokenize
+        self._device = device
+        self._precision = precision
+        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+
+    @property
+    def logit_scale(self) -> float:
+        """exp of the model's learned logarithm."""
+        return math.exp(float(self._model.logit_scale))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hashed at the first use: some seconds for the largest models."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._model.state_dict().items()):
+            values = tensor.detach().cpu().contiguous().numpy()
+            little_endian = values.astype("<f4" if tensor.is_floating_point() else "<i8", copy=False)
+            digest.update(f"{name} {list(tensor.shape)}\n".encode())
+            digest.update(little_endian.data)
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """See :meth:`ccd.teacher.base.Teacher.encode_text`."""
+        width = int(self._model.context_length)
+        tokens = self._tokenize(list(texts), WIDE * width)
+        # every row ends in padding, unless it is longer still: then its last token differs from those before
+        cut = (tokens[:, width:] != tokens[:, -1:]).any(dim=1).tolist()
+        if any(cut):
+            long = listed(repr(text[:200]) for text, is_cut in zip(texts, cut, strict=True) if is_cut)
+            raise CcdError(f"longer than the {width} tokens CLIP can read; shorten the class text or template: {long}")
+        features = self._model.encode_text(tokens[:, :width].to(self._device))
+        return F.normalize(features.float(), dim=-1).cpu()
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """See :meth:`ccd.teacher.base.Teacher.encode_image`."""
+        batch = pixels.to(self._device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
+        dtype = AUTOCAST_DTYPES.get(self._precision)
+        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
+            features = self._tower(batch.div_(255).sub_(self._mean).div_(self._std))
+        return F.normalize(features.float(), dim=-1).cpu()

@@ -1,0 +1,100 @@
+"""OpenAI's CLIP models, by name or from a local checkpoint, through the package ``clip``."""
+
+from __future__ import annotations
+
+import zipfile
+from http.client import HTTPException
+from pathlib import Path
+
+import clip
+import torch
+from clip.clip import _MODELS as DOWNLOAD_URLS
+from clip.model import CLIP, ModifiedResNet, build_model
+from torch import Tensor
+
+from ccd.checksum import check_sha256
+from ccd.errors import CcdError
+from ccd.teacher.base import Normalization, Precision
+from ccd.teacher.clip_teacher import ClipTeacher
+from ccd.teacher.pixels import CLIP_MEAN_STD, mean_std
+from ccd.teacher.position import ImageTower
+
+RESNET_STRIDE_PX = 32
+
+
+def load(
+    model: str, *, sha256: str | None, normalization: Normalization, precision: Precision, device: torch.device
+) -> ClipTeacher:
+    """Load ``model``: a name of ``clip.available_models()``, or the path of a checkpoint (TorchScript or state dict).
+
+    Raises:
+        CcdError: neither a name nor a file, a failed download, a wrong hash, or a file that holds no CLIP.
+    """
+    network = _from_name(model, sha256) if model in DOWNLOAD_URLS else _from_file(model, sha256)
+    mean, std = mean_std(normalization, CLIP_MEAN_STD)
+    label = model if model in DOWNLOAD_URLS else Path(model).name
+    return ClipTeacher(
+        network,
+        image_tower(network),
+        tokenize,
+        embed_dim=network.text_projection.shape[1],
+        mean=mean,
+        std=std,
+        precision=precision,
+        device=device,
+        description=f"clip {label}, {normalization} pixels, {precision}",
+    )
+
+
+def tokenize(texts: list[str], width: int) -> Tensor:
+    """(T, width) int32 token ids, padded with 0, longer texts truncated."""
+    tokens: Tensor = clip.tokenize(texts, width, truncate=True)
+    return tokens
+
+
+def image_tower(network: CLIP) -> ImageTower:
+    """Where OpenAI's two kinds of tower keep their positional embedding."""
+    visual = network.visual
+    is_resnet = isinstance(visual, ModifiedResNet)
+    stride_px = RESNET_STRIDE_PX if is_resnet else visual.conv1.kernel_size[0]
+    side = visual.input_resolution // stride_px
+    name = "attnpool.positional_embedding" if is_resnet else "positional_embedding"
+    return ImageTower(visual, stride_px, name, (side, side))
+
+
+def _from_name(name: str, sha256: str | None) -> CLIP:
+    if sha256 is not None:
+        raise CcdError(f"teacher.sha256 is for local checkpoints; the package clip checks {name!r} itself: remove it")
+    try:
+        network, _ = clip.load(name, device="cpu", jit=False)
+    except (OSError, HTTPException, RuntimeError) as error:
+        raise CcdError(
+            f"cannot download CLIP {name} ({error}). Get {DOWNLOAD_URLS[name]} on a machine with a network "
+            "and give the file's path as teacher.model"
+        ) from None
+    return network
+
+
+def _from_file(model: str, sha256: str | None) -> CLIP:
+    path = Path(model).expanduser()
+    if not path.is_file():
+        raise CcdError(f"teacher.model {model!r} is neither a file nor one of {', '.join(DOWNLOAD_URLS)}")
+    check_sha256(path, sha256, "teacher.sha256")
+    try:
+        if _is_torchscript(path):
+            network, _ = clip.load(str(path), device="cpu", jit=False)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+            network = build_model(dict(weights)).float()
+            # build_model rounds to fp16: read once more for checkpoints that hold more than that
+            network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    except Exception as error:
+        raise CcdError(f"{path} is not a checkpoint of OpenAI's CLIP architecture: {error!r}") from error
+    return network
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

@@ -1,0 +1,125 @@
+"""The library half of ``ccd use``: a preset, a root and single settings become the text of ``params.yaml``."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ccd.errors import CcdError
+from ccd.params.base import PARAMS_FILE, validate
+from ccd.params.runtime import RuntimeParams
+from ccd.params.sections import SECTIONS
+
+PRESET_FOLDER = Path(__file__).parent / "presets"
+TEMPLATE = "paper"
+MODELS = {model.section: model for model in SECTIONS}
+
+
+def presets() -> dict[str, str]:
+    """Preset names, sorted, and what each is (the comment in its first line)."""
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PRESET_FOLDER.glob("*.yaml"))}
+    lines = {name: text.partition("\n")[0].removeprefix("#").strip() for name, text in found.items()}
+    return lines | {TEMPLATE: "the template of all others: every value as in the paper, on PASCAL VOC 2012"}
+
+
+def apply_preset(preset: str, root: str | None, settings: Mapping[str, str], current: str | None = None) -> str:
+    """The text of ``params.yaml``: the commented template with what differs from it.
+
+    Args:
+        preset: one of `presets`.
+        root: replaces ``dataset.root``.
+        settings: ``section.key`` -> value, written as in YAML.
+        current: text of the ``params.yaml`` to be replaced, whose ``runtime`` section is kept.
+
+    Raises:
+        CcdError: unknown preset, section or key (the valid ones are listed), a value that does not fit, or ``current``
+            is not YAML.
+    """
+    if preset not in presets():
+        raise CcdError(f"unknown preset '{preset}'; the presets are: {', '.join(presets())}")
+    document = _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE)
+    if preset != TEMPLATE:
+        _override(document, _parse((PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8"), preset))
+    runtime = (_parse(current, str(PARAMS_FILE)) if current is not None else {}).get(RuntimeParams.section)
+    if isinstance(runtime, Mapping):
+        kept = {key: value for key, value in runtime.items() if key in RuntimeParams.model_fields}
+        _override(document, {RuntimeParams.section: kept})
+    if root is not None:
+        document["dataset"]["root"] = root
+    for name, value in settings.items():
+        section, dot, key = name.partition(".")
+        if not dot:
+            raise CcdError(f"'{name}' is not of the form section.key; sections: {', '.join(MODELS)}")
+        _override(document, {section: {key: _parse_value(name, value)}})
+    text = _dump(document)
+    for section, model in MODELS.items():
+        validate(model, YAML(typ="safe").load(text)[section])
+    return text
+
+
+def changes(old_text: str, new_text: str) -> list[str]:
+    """What differs between two texts of ``params.yaml``, one line ``section.key: old -> new`` each, in the new order.
+
+    Raises:
+        CcdError: one of them is not YAML.
+    """
+    old, new = (_flat(_parse(text, str(PARAMS_FILE))) for text in (old_text, new_text))
+    absent = "(absent)"
+    lines = [(key, old.get(key, absent), new.get(key, absent)) for key in dict.fromkeys([*new, *old])]
+    return [f"{key}: {before} -> {after}" for key, before, after in lines if before != after]
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, str]:
+    flat = {}
+    for section, values in document.items():
+        for key, value in values.items() if isinstance(values, Mapping) else [("", values)]:
+            flat[f"{section}.{key}".rstrip(".")] = json.dumps(value, ensure_ascii=False, default=str)
+    return flat
+
+
+def _override(document: Any, changed: Mapping[str, Any]) -> None:
+    for section, values in changed.items():
+        if section not in MODELS:
+            raise CcdError(f"unknown section '{section}'; the sections are: {', '.join(MODELS)}")
+        for key, value in values.items():
+            if key not in MODELS[section].model_fields:
+                valid = ", ".join(MODELS[section].model_fields)
+                raise CcdError(f"unknown key '{section}.{key}'; the keys of '{section}' are: {valid}")
+            document[section][key] = value
+
+
+def _parse(text: str, name: str) -> Any:
+    """A mapping that keeps comments, quotes and the way numbers are written."""
+    try:
+        content = _yaml().load(text)
+    except YAMLError as error:
+        raise CcdError(f"{name} is not valid YAML: {' '.join(str(error).split())}; mend or remove it") from None
+    if not isinstance(content, Mapping):
+        raise CcdError(f"{name} holds no sections; mend or remove it")
+    return content
+
+
+def _parse_value(name: str, text: str) -> Any:
+    try:
+        return _yaml().load(text)
+    except YAMLError as error:
+        raise CcdError(f"{name}={text}: not a YAML value ({' '.join(str(error).split())})") from None
+
+
+def _dump(document: Any) -> str:
+    stream = io.StringIO()
+    _yaml().dump(document, stream)
+    return stream.getvalue()
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml

@@ -1,0 +1,154 @@
+"""Where to look closer: from class activation maps to boxes (method section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ccd.errors import CcdError, listed
+from ccd.views.components import Runs, label_components, runs_of_pixels
+
+_PIXELS_AT_ONCE = 2**24  # upsampled float32 maps held at a time: 64 MB, 40 maps of 640 px
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """B boxes ordered by row, class, then peak (largest first).
+
+    ``rows`` (B,) int64: image in the batch; ``classes`` (B,) int64; ``peaks`` (B,) float32: largest value of the
+    upsampled map inside the box's component, not normalised; ``boxes_px`` (B, 4) float32: x0, y0, x1, y1 in pixels of
+    the original image, where pixel (row, column) covers [column, column + 1) x [row, row + 1).
+    """
+
+    rows: np.ndarray
+    classes: np.ndarray
+    peaks: np.ndarray
+    boxes_px: np.ndarray
+
+
+def view_threshold(probs: Tensor, views_per_image: float) -> float:
+    """The probability tau for which ``probs >= tau`` asks for ``views_per_image`` views per image on average.
+
+    Args:
+        probs: (N, C) float in [0, 1].
+        views_per_image: wanted mean number of asked classes per image; N times it is rounded to at least one view.
+
+    Returns:
+        A value of ``probs``. Where equal probabilities make the number impossible it is the nearest possible one
+        (of two equally near the smaller, but never none); from C views per image on it is all.
+
+    Raises:
+        CcdError: ``probs`` is empty or not finite, or ``views_per_image`` is not positive.
+    """
+    if probs.numel() == 0 or not torch.isfinite(probs).all():
+        raise CcdError("no threshold for the views: the student's probabilities are empty or not finite")
+    if not views_per_image > 0:
+        raise CcdError(f"views_per_image = {views_per_image} must be positive")
+    wanted = min(max(1, round(views_per_image * len(probs))), probs.numel())
+    probs = probs.cpu()  # kthvalue is not deterministic on a GPU
+    tau = probs.flatten().kthvalue(probs.numel() - wanted + 1).values
+    above = int((probs > tau).sum())
+    at_least = int((probs >= tau).sum())
+    if above > 0 and wanted - above <= at_least - wanted:
+        tau = probs[probs > tau].min()
+    return float(tau)
+
+
+def cam_boxes(
+    cams: Tensor,
+    asked: Tensor,
+    sizes_px: Tensor,
+    input_px: int,
+    *,
+    cam_threshold: float = 0.95,
+    offset: float = 0.125,
+    connected_components: bool = False,
+    boxes_per_class: int = 1,
+    min_side_px: float = 1.0,
+    names: Sequence[str] | None = None,
+) -> Boxes:
+    """Boxes around the peaks of the asked maps; a flat map (maximum = minimum) gives none.
+
+    A map is upsampled bilinearly to the input, min-max normalised, and the pixels above ``cam_threshold`` are boxed.
+
+    Args:
+        cams: (b, C, h, w) float.
+        asked: (b, C) bool, on the device of ``cams``: which maps ask for a view.
+        sizes_px: (b, 2) height and width of the original images.
+        input_px: side of the square the student saw.
+        cam_threshold: in [0, 1).
+        offset: share of the image's side by which a box is widened on each of its sides, before it is clipped.
+        connected_components: False: one box around all pixels; True: one per 8-connected component, of which the
+            ``boxes_per_class`` with the largest peaks are kept (of equal ones the upper, then the left).
+        min_side_px: shorter sides are widened about their centre to this length in original pixels; a box that
+            would leave the image by that is moved inside, and never exceeds the image.
+        names: image of each row of the batch, for error messages.
+
+    Raises:
+        CcdError: an asked map is not finite; the images are named.
+    """
+    at = asked.nonzero()  # (M, 2), by row, then class
+    maps = cams[at[:, 0], at[:, 1]].float()  # (M, h, w)
+    finite = torch.isfinite(maps).all(dim=(1, 2)) if len(maps) else at.new_ones(0, dtype=torch.bool)
+    if not finite.all():
+        bad = np.unique(at[~finite, 0].cpu().numpy())
+        images = listed(names[row] if names is not None else f"row {row} of the batch" for row in bad)
+        raise CcdError(f"class activation maps are NaN or infinite for: {images}; train the student again, in fp32")
+    runs = _peak_runs(maps, input_px, cam_threshold)
+    labels = label_components(runs) if connected_components else np.unique(runs.maps, return_inverse=True)[1]
+    owners, peaks, boxes_px = _bound(runs, labels, limit=boxes_per_class)
+    rows, classes = at.cpu().numpy()[owners].T
+    sides_px = sizes_px.cpu().numpy().astype(np.float64)[rows][:, [1, 0, 1, 0]]  # (B, 4): w, h, w, h
+    boxes_px = boxes_px * (sides_px / input_px) + offset * sides_px * [-1, -1, 1, 1]
+    boxes_px = _at_least(np.clip(boxes_px, 0, sides_px), min_side_px, sides_px[:, :2])
+    return Boxes(rows, classes, peaks, boxes_px.astype(np.float32))
+
+
+def _peak_runs(maps: Tensor, input_px: int, cam_threshold: float) -> Runs:
+    """Runs of the pixels above the threshold in the upsampled, normalised maps (M, h, w)."""
+    pixels, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    per_chunk = max(1, _PIXELS_AT_ONCE // input_px**2)
+    for start in range(0, len(maps), per_chunk):
+        chunk = maps[start : start + per_chunk]
+        # judged before upsampling, whose rounding gives a constant map some relief
+        flat = chunk.amax(dim=(1, 2)) == chunk.amin(dim=(1, 2))
+        large = F.interpolate(chunk[:, None], size=(input_px, input_px), mode="bilinear", align_corners=False)[:, 0]
+        low, high = large.amin(dim=(1, 2), keepdim=True), large.amax(dim=(1, 2), keepdim=True)
+        above = ((large - low) / (high - low) > cam_threshold) & ~flat[:, None, None]  # (m, S, S)
+        found = above.flatten().nonzero()[:, 0]
+        pixels.append(found.cpu().numpy() + start * input_px**2)
+        values.append(large.flatten()[found].cpu().numpy())
+    return runs_of_pixels(np.concatenate(pixels), np.concatenate(values), (input_px, input_px))
+
+
+def _bound(runs: Runs, labels: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Map (B,), peak (B,) and tight box (B, 4) of each label, by map and descending peak, at most ``limit`` a map."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    if not len(starts):
+        return np.empty(0, np.int64), np.empty(0, np.float32), np.empty((0, 4))
+    owners = runs.maps[order][starts]
+    peaks = np.maximum.reduceat(runs.peaks[order], starts)
+    x0 = np.minimum.reduceat(runs.starts[order], starts)
+    y0 = np.minimum.reduceat(runs.rows[order], starts)
+    x1 = np.maximum.reduceat(runs.ends[order], starts)
+    y1 = np.maximum.reduceat(runs.rows[order], starts) + 1
+    boxes = np.stack([x0, y0, x1, y1], axis=1).astype(np.float64)
+    ranked = np.lexsort((x0, y0, -peaks, owners))
+    first_of_map = np.searchsorted(owners[ranked], owners[ranked], side="left")
+    kept = ranked[np.arange(len(ranked)) - first_of_map < limit]
+    return owners[kept], peaks[kept], boxes[kept]
+
+
+def _at_least(boxes_px: np.ndarray, min_side_px: float, sides_px: np.ndarray) -> np.ndarray:
+    """Widen the short sides of (B, 4) boxes inside images of (B, 2) width and height."""
+    low, high = boxes_px[:, :2], boxes_px[:, 2:]
+    length = np.minimum(min_side_px, sides_px)
+    moved = np.clip((low + high - length) / 2, 0, sides_px - length)
+    short = high - low < length
+    return np.concatenate([np.where(short, moved, low), np.where(short, moved + length, high)], axis=1)

@@ -1,0 +1,156 @@
+"""Local views cut from images, at the shapes the teacher takes (method section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ccd.errors import CcdError
+from ccd.images import crop_resized, squash
+from ccd.loading import ImageFiles, load_in_order
+
+CropSource = Literal["original", "resized"]
+
+
+def target_sizes(boxes_px: np.ndarray, longer_px: int, stride_px: int) -> np.ndarray:
+    """Shape of each view: longer side ``longer_px``, aspect kept, sides rounded to the stride.
+
+    No side is under one stride, and none above ``longer_px``.
+
+    Args:
+        boxes_px: (B, 4) x0, y0, x1, y1, in the pixels of the picture they are cut from; for views of the squashed
+            image these are :func:`squashed_boxes`.
+
+    Returns:
+        (B, 2) int64 height, width.
+
+    Raises:
+        CcdError: a box without area or not finite, or ``longer_px`` under one stride.
+    """
+    if longer_px < stride_px:
+        raise CcdError(
+            f"local views of {longer_px} px are smaller than the teacher's stride, {stride_px} px: enlarge them"
+        )
+    corners = np.asarray(boxes_px, np.float64).reshape(-1, 4)
+    sides_px = (corners[:, 2:] - corners[:, :2])[:, ::-1]
+    bad = np.flatnonzero(~(np.isfinite(sides_px) & (sides_px > 0)).all(axis=1))
+    if len(bad):
+        raise CcdError(f"box {bad[0]} has no area: x0, y0, x1, y1 = {corners[bad[0]].tolist()}")
+    scaled_px = sides_px * (longer_px / sides_px.max(axis=1, keepdims=True))
+    # floor(x + 1/2), since rint would send halves up or down by parity
+    strides = np.floor(scaled_px / stride_px + 0.5)
+    sizes: np.ndarray = (np.clip(strides, 1, longer_px // stride_px) * stride_px).astype(np.int64)
+    return sizes
+
+
+def squashed_boxes(boxes_px: np.ndarray, image_sizes_px: np.ndarray, resized_px: int) -> np.ndarray:
+    """Boxes (B, 4) of original images with sizes (B, 2) height, width -> (B, 4) float64 on the images squashed to
+    ``resized_px`` x ``resized_px``."""
+    heights_px, widths_px = np.asarray(image_sizes_px, np.float64).T
+    scale = resized_px / np.stack([widths_px, heights_px, widths_px, heights_px], axis=1)
+    return np.asarray(boxes_px, np.float64) * scale
+
+
+def crop_batches(
+    files: ImageFiles,
+    image_rows: np.ndarray,
+    boxes_px: np.ndarray,
+    sizes: np.ndarray,
+    max_batch: int,
+    workers: int,
+    *,
+    source: CropSource,
+    resized_px: int,
+    pin_memory: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (box rows (b,) int64, pixels (b, 3, h, w) uint8), b <= ``max_batch``, one shape per batch.
+
+    Each image is decoded once and every box is cut from that decode. Views wait in one bucket per shape, so that fewer
+    than ``max_batch`` views of each shape are held at a time. Every box comes exactly once; the batches are the same
+    for every number of ``workers``.
+
+    Args:
+        image_rows: (B,) the image in ``files`` that each box lies on, in any order.
+        boxes_px: (B, 4) x0, y0, x1, y1 in pixels of the original image.
+        sizes: (B, 2) height and width of each view, see :func:`target_sizes`.
+        source: cut from the ``original`` image, or (published code) from it ``resized`` to a square of ``resized_px``.
+
+    Raises:
+        CcdError: an image cannot be read (the error names the file), or a worker process died.
+    """
+    order = np.argsort(image_rows, kind="stable")
+    starts = np.flatnonzero(np.diff(image_rows[order], prepend=-1))
+    squashed_px = resized_px if source == "resized" else None
+    views = _ViewsOfImage(files, image_rows, boxes_px, sizes, squashed_px, np.split(order, starts[1:]))
+    buckets: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
+    for rows, flat in load_in_order(views, len(starts), workers):
+        shapes = [(int(h), int(w)) for h, w in sizes[rows.numpy()]]
+        pieces = torch.split(flat, [3 * h * w for h, w in shapes])
+        for row, (h, w), piece in zip(rows.tolist(), shapes, pieces, strict=True):
+            bucket = buckets.setdefault((h, w), [])
+            # a view of `flat` would keep all of its shared memory alive while the bucket fills
+            bucket.append((row, piece.clone().view(3, h, w)))
+            if len(bucket) == max_batch:
+                yield _stacked(buckets.pop((h, w)), pin_memory)
+    for bucket in buckets.values():
+        yield _stacked(bucket, pin_memory)
+
+
+def view_batches(
+    files: ImageFiles,
+    image_sizes_px: np.ndarray,
+    image_rows: np.ndarray,
+    boxes_px: np.ndarray,
+    longer_px: int,
+    stride_px: int,
+    max_batch: int,
+    workers: int,
+    *,
+    source: CropSource,
+    resized_px: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`crop_batches` at the shapes of `target_sizes`; ``image_sizes_px`` (N, 2) height, width of every file."""
+    cut_px = squashed_boxes(boxes_px, image_sizes_px[image_rows], resized_px) if source == "resized" else boxes_px
+    sizes = target_sizes(cut_px, longer_px, stride_px)
+    return crop_batches(files, image_rows, boxes_px, sizes, max_batch, workers, source=source, resized_px=resized_px)
+
+
+def _stacked(bucket: list[tuple[int, Tensor]], pin_memory: bool) -> tuple[Tensor, Tensor]:
+    pixels = torch.stack([view for _, view in bucket])
+    return torch.tensor([row for row, _ in bucket]), pixels.pin_memory() if pin_memory else pixels
+
+
+@dataclass(frozen=True)
+class _ViewsOfImage:
+    """All views of one image as one flat tensor: one piece of shared memory instead of one for every view."""
+
+    files: ImageFiles
+    image_rows: np.ndarray
+    boxes_px: np.ndarray
+    sizes: np.ndarray
+    squashed_px: int | None
+    groups: list[np.ndarray]
+
+    def __call__(self, index: int) -> tuple[Tensor, Tensor]:
+        rows = self.groups[index]
+        image = self.files.read(int(self.image_rows[rows[0]]))
+        boxes_px = self.boxes_px[rows]
+        if self.squashed_px is not None:
+            sizes_px = np.tile([image.height, image.width], (len(rows), 1))
+            boxes_px = squashed_boxes(boxes_px, sizes_px, self.squashed_px)
+            pixels = squash(image, self.squashed_px, self.squashed_px)
+            image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        try:
+            views = [
+                crop_resized(image, (x0, y0, x1, y1), int(h), int(w)).ravel()
+                for (x0, y0, x1, y1), (h, w) in zip(boxes_px.tolist(), self.sizes[rows], strict=True)
+            ]
+        except CcdError as error:
+            raise CcdError(f"{self.files.paths[int(self.image_rows[rows[0]])]}: {error}") from None
+        return torch.from_numpy(rows), torch.from_numpy(np.concatenate(views))

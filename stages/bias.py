@@ -1,0 +1,43 @@
+"""Stage bias: how sure CLIP is, on average, of each class it picks (method section 2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts import bias as bias_file, features, image_index, text as text_file
+from ccd.console import StageLog, stage
+from ccd.labels.bias import class_bias
+from ccd.labels.scores import clip_probs
+from ccd.params.base import load
+from ccd.params.bias import BiasParams
+
+
+@stage
+def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
+    """Estimate CLIP's class bias on the training images."""
+    params, log = load(BiasParams), StageLog("bias")
+    index, words = image_index.read(images), text_file.read(text)
+    looked = features.read_global(clip_global, index)
+    log.reads(f"{index.is_train.sum():,} training images", f"{len(words.classes)} classes")
+    probs = clip_probs(looked[index.is_train], words.values, words.logit_scale)
+    shrinkage = params.shrinkage if params.enabled else 1.0
+    found = class_bias(probs, words.classes, params.max_entropy_nats, shrinkage)
+    values = found.values if params.enabled else np.ones_like(found.values)
+    empty = tuple(name for name, count in zip(words.classes, found.top1_counts, strict=True) if count == 0)
+    content = bias_file.BiasFile(
+        words.classes, values, found.top1_counts, found.reliable_share,
+        params.max_entropy_nats, params.shrinkage, params.enabled, empty,
+    )  # fmt: skip
+    bias_file.write(out, content)
+    log.wrote((out, len(values), "classes"))
+    low, high = int(values.argmin()), int(values.argmax())
+    log.found(
+        f"bias from {values[low]:.3f} ({words.classes[low]}) to {values[high]:.3f} ({words.classes[high]});"
+        f" {found.reliable_share:.2%} of images are reliable; {len(empty)} classes are nobody's top-1"
+    )
+
+
+if __name__ == "__main__":
+    main()

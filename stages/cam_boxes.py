@@ -1,0 +1,43 @@
+"""Stage cam_boxes: the student's class activation maps propose local views (method section 5)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ccd.artifacts import boxes as box_file, checkpoint, image_index
+from ccd.console import StageLog, stage
+from ccd.loading import indexed_files
+from ccd.params.base import load
+from ccd.params.cam_boxes import CamBoxesParams
+from ccd.params.dataset import DatasetParams
+from ccd.runtime import hardware
+from ccd.student.model import StudentSpec, restore_student
+from ccd.student.score import propose_views, score
+from ccd.views.boxes import view_threshold
+
+
+@stage
+def main(images: Path, warmup: Path, out: Path) -> None:
+    """Ask for views where the warmed-up student sees a class, and box the peaks of its maps."""
+    params, index = load(CamBoxesParams), image_index.read(images).train()
+    log, place, files = StageLog("cam_boxes"), hardware(), indexed_files(load(DatasetParams).root, index)
+    found = checkpoint.read(warmup, "warmup")
+    spec = StudentSpec.from_dict(found.spec)
+    student = restore_student(spec, found.weights[found.selected])
+    log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
+    probs = score({"warmup": student}, files, params.image_size_px, place, log)["warmup"]
+    tau = view_threshold(torch.from_numpy(probs), params.views_per_image) if params.tau is None else params.tau
+    how = params.model_dump(
+        include={"cam_threshold", "offset", "connected_components", "boxes_per_class", "min_side_px"}
+    )
+    views = propose_views(student, files, index, spec.classes, probs, tau, params.image_size_px, place, log, how)
+    box_file.write(out, views)
+    log.wrote((out, len(views.image_ids), "boxes"))
+    bare = len(index) - len(set(views.image_ids))
+    log.found(f"tau = {tau:.4f}: {len(views.image_ids) / len(index):.2f} views an image; {bare:,} images have none")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Stage clip_global: CLIP looks at every image, once (method section 1). Knows no classes and no text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ccd.artifacts import features, image_index
+from ccd.console import StageLog, stage
+from ccd.loading import image_batches, indexed_files
+from ccd.params.base import load
+from ccd.params.clip_global import ClipGlobalParams
+from ccd.params.dataset import DatasetParams
+from ccd.params.teacher import TeacherParams
+from ccd.runtime import hardware
+from ccd.teacher import encode_images, load_teacher
+
+
+@stage
+def main(images: Path, out: Path) -> None:
+    """Embed the whole images, squashed to a square."""
+    size_px, index = load(ClipGlobalParams).image_size_px, image_index.read(images)
+    log, place = StageLog("clip_global"), hardware()
+    teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
+    log.reads(f"{len(index):,} images", teacher.description, f"{size_px} px")
+    files = indexed_files(load(DatasetParams).root, index)
+    batches = image_batches(files, range(len(index)), size_px, place.batch_size, place.workers)
+    origin = {"teacher": teacher.description, "fingerprint": teacher.fingerprint, "image_size_px": str(size_px)}
+    with features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin) as writer:
+        for rows, values in log.batches(encode_images(teacher, batches), len(index), "img"):
+            writer.write(rows, values)
+    log.wrote((out, len(index), "images"))
+    log.found(f"{teacher.embed_dim} dimensions an image, teacher {teacher.fingerprint[:12]}")
+
+
+if __name__ == "__main__":
+    main()

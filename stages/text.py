@@ -1,0 +1,35 @@
+"""Stage text: CLIP's embedding of every class (method section 1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ccd.artifacts import classes as class_list, text as text_file
+from ccd.console import StageLog, stage
+from ccd.params.base import load
+from ccd.params.teacher import TeacherParams
+from ccd.params.text import TextParams, chosen_texts
+from ccd.runtime import hardware
+from ccd.teacher import class_embeddings, load_teacher
+
+
+@stage
+def main(classes: Path, out: Path) -> None:
+    """Encode the class names under every template."""
+    params, origin, log = load(TextParams), load(TeacherParams), StageLog("text")
+    known = class_list.read(classes)
+    texts = chosen_texts(params, known.names, known.texts)
+    log.reads(f"{len(texts)} classes", f"{len(params.templates)} templates")
+    teacher = load_teacher(**origin.model_dump(), device=hardware().device)
+    values = class_embeddings(teacher, texts, params.templates).numpy()
+    scale = teacher.logit_scale if params.logit_scale is None else params.logit_scale
+    attributes = {"teacher": f"{origin.backend} {origin.model}", "fingerprint": teacher.fingerprint}
+    text_file.write(
+        out, text_file.TextEmbeddings(known.names, values, scale, texts, tuple(params.templates), attributes)
+    )
+    log.wrote((out, len(values), "classes"))
+    log.found(f"{values.shape[1]} dimensions, logit scale {scale:g}, teacher {teacher.fingerprint[:12]}")
+
+
+if __name__ == "__main__":
+    main()

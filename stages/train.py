@@ -1,0 +1,43 @@
+"""Stage train: the final training, with the consistency loss (method section 8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ccd.artifacts import checkpoint, class_table, csv_table, image_index
+from ccd.artifacts.align import same_classes, same_ids
+from ccd.artifacts.pseudo_labels import SPEC
+from ccd.console import StageLog, stage
+from ccd.loading import indexed_files
+from ccd.params.base import load
+from ccd.params.dataset import DatasetParams
+from ccd.params.train import TrainParams
+from ccd.runtime import hardware
+from ccd.student.fit import curve_rows, final_weights, fit
+from ccd.student.model import StudentSpec, restore_student
+from ccd.student.objectives import FinalObjective
+
+
+@stage
+def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Path) -> None:
+    """Continue the warmed-up student on the aggregated labels."""
+    params, index = load(TrainParams), image_index.read(images).train()
+    targets, log = class_table.read(pseudo_labels, SPEC, ["label"]), StageLog("train")
+    same_ids(pseudo_labels, "aggregate", targets.ids, index.ids)
+    start = checkpoint.read(warmup, "warmup")
+    spec = StudentSpec.from_dict(start.spec | {"image_size_px": params.image_size_px})
+    same_classes(warmup, "warmup", spec.classes, targets.classes)
+    log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
+    place, files = hardware(), indexed_files(load(DatasetParams).root, index)
+    student = restore_student(spec, start.weights[start.selected])
+    objective = FinalObjective(params.consistency_weight, params.color_jitter)
+    result = fit(student, files, targets.columns["label"], objective, params, index.ids, place, log)
+    weights, info = final_weights(result)
+    checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))
+    csv_table.write(curves, curve_rows(result.records))
+    log.wrote((out, len(weights), "sets of weights"), (curves, params.epochs, "epochs"))
+    log.found(f"early stop after epoch {info['early_stop_epoch']}; the student is '{params.checkpoint}'")
+
+
+if __name__ == "__main__":
+    main()

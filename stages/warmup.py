@@ -1,0 +1,42 @@
+"""Stage warmup: the student's first epochs, on the global labels (method section 4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ccd.artifacts import checkpoint, class_table, csv_table, image_index
+from ccd.artifacts.align import same_ids
+from ccd.artifacts.global_labels import SPEC
+from ccd.checksum import check_sha256
+from ccd.console import StageLog, stage
+from ccd.loading import indexed_files
+from ccd.params.base import load
+from ccd.params.dataset import DatasetParams
+from ccd.params.warmup import WarmupParams
+from ccd.runtime import hardware
+from ccd.student.fit import curve_rows, fit
+from ccd.student.model import StudentSpec, build_student
+from ccd.student.objectives import warmup_objective
+
+
+@stage
+def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
+    """Train the student on the debiased labels of the whole images."""
+    params, index = load(WarmupParams), image_index.read(images).train()
+    targets, log = class_table.read(global_labels, SPEC, ["label"]), StageLog("warmup")
+    same_ids(global_labels, "global_labels", targets.ids, index.ids)
+    log.reads(f"{len(index):,} images", f"{params.backbone} from {params.weights}", f"{params.image_size_px} px")
+    place, files = hardware(), indexed_files(load(DatasetParams).root, index)
+    check_sha256(params.weights, params.weights_sha256, "warmup.weights_sha256")
+    spec = StudentSpec(params.backbone, targets.classes, params.cam_boost, params.image_size_px)
+    student = build_student(spec, params.weights, params.seed)
+    result = fit(student, files, targets.columns["label"], warmup_objective, params, index.ids, place, log)
+    weights, info = {"last": result.last}, {"epochs": params.epochs}
+    checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
+    csv_table.write(curves, curve_rows(result.records))
+    log.wrote((out, len(result.last), "tensors"), (curves, params.epochs, "epochs"))
+    log.found(f"{result.records[-1].map_percent:.1f} % mAP against its own labels after {params.epochs} epochs")
+
+
+if __name__ == "__main__":
+    main()

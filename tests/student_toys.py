@@ -1,0 +1,37 @@
+"""A tiny student and a data set that it can learn, for the tests of training and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ccd.student.loop import Batches
+from ccd.student.model import Student
+from ccd.student.seeds import epoch_order
+
+
+def tiny_student(classes: int = 3, seed: int = 0) -> Student:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.BatchNorm2d(16), nn.ReLU())
+        return Student(backbone, channels=16, classes=classes, cam_boost=3.0)
+
+
+def colour_patches(images: int, classes: int = 3) -> tuple[Tensor, Tensor]:
+    """Dark noise with a bright patch in channel c for each present class c: uint8 (N, 3, 32, 32), labels (N, C)."""
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.rand(images, classes, generator=generator) < 0.5
+    pixels = torch.randint(0, 60, (images, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    for c in range(min(classes, 3)):
+        pixels[labels[:, c], c, 8 * c : 8 * c + 12, 4:28] = 230
+    return pixels, labels.float()
+
+
+def batches_of(pixels: Tensor, batch_size: int, seed: int = 0) -> Callable[[int], Batches]:
+    def of_epoch(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in epoch_order(len(pixels), seed, epoch).split(batch_size):
+            yield rows, pixels[rows]
+
+    return of_epoch

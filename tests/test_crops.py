@@ -1,0 +1,115 @@
+"""Shapes of local views, and views cut from images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from PIL import Image
+
+import ccd.loading
+from ccd.errors import CcdError
+from ccd.images import crop_resized, read_image, squash
+from ccd.loading import ImageFiles
+from ccd.views.crops import CropSource, crop_batches, squashed_boxes, target_sizes
+
+SIDES = st.floats(0.1, 5000)
+
+
+def test_target_sizes_by_hand() -> None:
+    boxes_px = np.array(
+        [[0, 0, 100, 100], [10, 20, 210, 120], [0, 0, 30, 300], [0, 0, 1000, 1], [0, 0, 100, 70]], np.float32
+    )
+    # 70 of 100 at 640 px is 448 px, 14 strides
+    expected = [[640, 640], [320, 640], [640, 64], [32, 640], [448, 640]]
+    assert target_sizes(boxes_px, 640, 32).tolist() == expected
+    assert target_sizes(np.zeros((0, 4)), 640, 32).shape == (0, 2)
+
+
+def test_halves_of_a_stride_go_up() -> None:
+    boxes_px = np.array([[0, 0, 20, 5], [0, 0, 20, 15]], np.float32)
+    assert target_sizes(boxes_px, 20 * 2, 20).tolist() == [[20, 40], [40, 40]]
+
+
+@given(SIDES, SIDES, st.integers(1, 40), st.sampled_from([14, 16, 32]))
+def test_target_sizes_fit_the_teacher(width_px: float, height_px: float, strides: int, stride_px: int) -> None:
+    longer_px = strides * stride_px + stride_px // 2
+    height, width = target_sizes(np.array([[0, 0, width_px, height_px]]), longer_px, stride_px)[0]
+    assert height % stride_px == 0 and width % stride_px == 0
+    assert max(height, width) == strides * stride_px
+    assert min(height, width) >= stride_px
+    assert (width >= height) == (width_px >= height_px) or width == height
+
+
+@pytest.mark.parametrize("box", [[5, 5, 5, 9], [9, 0, 1, 9], [0, 0, np.nan, 9]])
+def test_a_box_without_area_is_an_error(box: list[float]) -> None:
+    with pytest.raises(CcdError, match="box 1"):
+        target_sizes(np.array([[0, 0, 1, 1], box]), 64, 32)
+
+
+def test_a_view_under_a_stride_is_an_error() -> None:
+    with pytest.raises(CcdError, match="stride"):
+        target_sizes(np.array([[0, 0, 1, 1]]), 16, 32)
+
+
+def test_squashed_boxes_by_hand() -> None:
+    boxes_px = np.array([[10, 20, 30, 40], [0, 0, 50, 50]], np.float32)
+    sizes_px = np.array([[50, 100], [100, 50]])
+    assert squashed_boxes(boxes_px, sizes_px, 200).tolist() == [[20, 80, 60, 160], [0, 0, 200, 100]]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ImageFiles:
+    """Three images of noise."""
+    noise = np.random.default_rng(0)
+    paths = [tmp_path / f"{place}.png" for place in range(3)]
+    for place, path in enumerate(paths):
+        Image.fromarray(noise.integers(0, 256, (40 + 10 * place, 60, 3), np.uint8)).save(path)
+    return ImageFiles(paths)
+
+
+# rows 0, 2, 5 share a shape, and image 1 has no box
+ROWS = np.array([2, 0, 2, 0, 2, 0])
+BOXES_PX = np.array(
+    [[0, 0, 20, 20], [5.5, 1, 45.5, 21], [1, 2, 50, 51], [0, 0, 60, 40], [3, 0, 13, 40], [30, 10, 50, 30]], np.float32
+)
+SIZES = np.array([[32, 32], [16, 32], [32, 32], [16, 32], [32, 16], [32, 32]])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_box_once_in_batches_of_one_shape(files: ImageFiles, workers: int) -> None:
+    batches = list(crop_batches(files, ROWS, BOXES_PX, SIZES, 2, workers, source="original", resized_px=64))
+    # full buckets as they fill, image by image; then what is left
+    assert [rows.tolist() for rows, _ in batches] == [[1, 3], [5, 0], [2], [4]]
+    for rows, pixels in batches:
+        for row, view in zip(rows.tolist(), pixels.numpy(), strict=True):
+            image = read_image(files.paths[ROWS[row]])
+            height, width = SIZES[row].tolist()
+            np.testing.assert_array_equal(view, crop_resized(image, tuple(BOXES_PX[row].tolist()), height, width))
+
+
+def test_resized_views_come_from_the_squashed_image(files: ImageFiles) -> None:
+    batches = list(crop_batches(files, ROWS, BOXES_PX, SIZES, 9, 0, source="resized", resized_px=80))
+    views = {row: view for rows, pixels in batches for row, view in zip(rows.tolist(), pixels.numpy(), strict=True)}
+    squashed = Image.fromarray(squash(read_image(files.paths[0]), 80, 80).transpose(1, 2, 0))
+    scaled_px = (5.5 * 80 / 60, 1 * 80 / 40, 45.5 * 80 / 60, 21 * 80 / 40)
+    np.testing.assert_array_equal(views[1], crop_resized(squashed, scaled_px, 16, 32))
+
+
+@pytest.mark.parametrize("source", ["original", "resized"])
+def test_an_image_is_decoded_once(files: ImageFiles, source: CropSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    original = ccd.loading.read_image
+    monkeypatch.setattr(ccd.loading, "read_image", lambda path, **kw: decoded.append(path) or original(path, **kw))
+    list(crop_batches(files, ROWS, BOXES_PX, SIZES, 2, 0, source=source, resized_px=64))
+    assert decoded == [files.paths[0], files.paths[2]]
+
+
+def test_no_boxes_and_a_box_outside(files: ImageFiles) -> None:
+    nothing = crop_batches(files, ROWS[:0], BOXES_PX[:0], SIZES[:0], 2, 0, source="original", resized_px=64)
+    assert list(nothing) == []
+    outside = np.array([[70, 0, 90, 20]], np.float32)
+    with pytest.raises(CcdError, match=r"1\.png"):
+        list(crop_batches(files, np.array([1]), outside, SIZES[:1], 2, 0, source="original", resized_px=64))

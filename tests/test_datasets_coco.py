@@ -1,0 +1,121 @@
+"""The COCO adapter on tiny trees, whole and broken, and on real photos in that layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ccd.datasets import Dataset, load_dataset
+from ccd.errors import CcdError
+
+CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "stop sign"}]
+
+
+def content(split: str, images: dict[int, list[int]], categories: list[dict[str, Any]] = CATEGORIES) -> dict[str, Any]:
+    """``images``: id -> category id of each annotation."""
+    return {
+        "categories": categories,
+        "images": [{"id": i, "file_name": f"COCO_{split}_{i:012d}.jpg"} for i in images],
+        "annotations": [
+            {"image_id": i, "category_id": c, "iscrowd": int(n == 2), "segmentation": [[1.0, 2.0]]}
+            for i, kinds in images.items()
+            for n, c in enumerate(kinds)
+        ],
+    }
+
+
+def make_tree(root: Path, split: str, images: dict[int, list[int]], **options: Any) -> Path:
+    for folder in (root / split, root / "annotations"):
+        folder.mkdir(parents=True, exist_ok=True)
+    written = content(split, images, **options)
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(written))
+    for item in written["images"]:
+        (root / split / item["file_name"]).write_bytes(b"not read here")
+    return root
+
+
+def load(root: Path, test: str | None = "val2014") -> Dataset:
+    return load_dataset("coco", root, train_split="train2014", test_split=test)
+
+
+def test_presence_by_category_id_with_crowds_and_empty_images(tmp_path: Path) -> None:
+    make_tree(tmp_path, "train2014", {7: [13, 13, 1], 2: [], 5: [90]})
+    make_tree(tmp_path, "val2014", {1: [1]})
+    dataset = load(tmp_path)
+    assert [(info.name, info.texts) for info in dataset.classes] == [
+        ("person", ("person",)),
+        ("stop sign", ("stop sign",)),
+        ("toothbrush", ("toothbrush",)),
+    ]
+    assert [(e.path, e.split) for e in dataset.images] == [
+        ("train2014/COCO_train2014_000000000002.jpg", "train"),
+        ("train2014/COCO_train2014_000000000005.jpg", "train"),
+        ("train2014/COCO_train2014_000000000007.jpg", "train"),
+        ("val2014/COCO_val2014_000000000001.jpg", "test"),
+    ]
+    assert dataset.labelled == tuple(entry.image_id for entry in dataset.images)
+    assert dataset.labelled[3] == "COCO_val2014_000000000001"
+    assert dataset.labels.tolist() == [[0, 0, 0], [0, 0, 1], [1, 1, 0], [1, 0, 0]]
+    assert (dataset.labels.dtype.name, bool(dataset.difficult.any())) == ("int8", False)
+
+
+def test_missing_archives_are_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        CcdError, match=r"instances_train2014\.json does not exist; splits there: none; unpack train2014"
+    ):
+        load(tmp_path)
+    make_tree(tmp_path, "train2014", {2: [1], 3: [1]})
+    with pytest.raises(
+        CcdError, match=r"val2014\.json does not exist; splits there: train2014; .*annotations_trainval2014\.zip"
+    ):
+        load(tmp_path)
+    (tmp_path / "train2014" / "COCO_train2014_000000000003.jpg").unlink()
+    with pytest.raises(CcdError, match=r"1 of 2 images are missing in .*000000000003\.jpg; unpack train2014\.zip"):
+        load(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (b'{"categories": [', "not valid JSON"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+        (b"[]", "not COCO's instances format"),
+        (b'{"images": []}', "not COCO's instances format"),
+        (json.dumps(content("train2014", {2: [1, 17]})).encode(), "unknown images or categories: image 2, category 17"),
+    ],
+)
+def test_malformed_annotations(tmp_path: Path, damage: bytes, message: str) -> None:
+    make_tree(tmp_path, "train2014", {2: [1]})
+    (tmp_path / "annotations" / "instances_train2014.json").write_bytes(damage)
+    with pytest.raises(CcdError, match=message) as caught:
+        load(tmp_path, None)
+    assert "instances_train2014.json" in str(caught.value)
+
+
+def test_splits_must_agree_on_categories(tmp_path: Path) -> None:
+    make_tree(tmp_path, "train2014", {2: [1]})
+    make_tree(tmp_path, "val2014", {3: [1]}, categories=CATEGORIES[:2])
+    with pytest.raises(CcdError, match="train2014 and val2014 do not have the same categories"):
+        load(tmp_path)
+
+
+def test_file_names_must_stay_inside(tmp_path: Path) -> None:
+    make_tree(tmp_path, "train2014", {2: [1]})
+    (tmp_path / "secret.jpg").write_bytes(b"x")
+    path = tmp_path / "annotations" / "instances_train2014.json"
+    path.write_text(path.read_text().replace("COCO_train2014_000000000002.jpg", "../secret.jpg"))
+    with pytest.raises(CcdError, match=r"lead out of the data set's root: train2014/\.\./secret\.jpg"):
+        load(tmp_path, None)
+
+
+@pytest.mark.shared
+def test_real_photos(shared_dir: Path) -> None:
+    dataset = load(shared_dir / "data" / "coco_photos")
+    assert [info.name for info in dataset.classes][:3] == ["person", "bicycle", "car"]
+    assert dataset.labels.shape == (256, 80)
+    assert dataset.labels[:128].sum(0)[:4].tolist() == [61, 3, 12, 4]
+    assert dataset.labels[128:].sum(0)[-4:].tolist() == [1, 2, 0, 0]
+    assert (dataset.labels[:128].sum(1) == 0).sum() == 2

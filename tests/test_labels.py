@@ -1,0 +1,118 @@
+"""The label maths against values worked by hand from the paper's formulas, and their properties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ccd.errors import CcdError
+from ccd.labels.bias import class_bias
+from ccd.labels.debias import aggregate, best_view, floored, global_label, local_label
+from ccd.labels.scores import clip_probs, entropy_nats, softmax
+
+CLASSES = ("a", "b", "c")
+PROBS = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.34, 0.33, 0.33]])
+
+
+def test_softmax_by_hand_and_at_scale() -> None:
+    assert softmax(np.log([[1.0, 2.0, 5.0]])) == pytest.approx(np.array([[0.125, 0.25, 0.625]]))
+    assert softmax(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
+
+
+def test_clip_probs_is_softmax_of_scaled_cosines() -> None:
+    features, text = np.array([[1.0, 0.0]], np.float32), np.array([[0.6, 0.8], [0.0, 1.0]], np.float32)
+    expected = 1 / (1 + np.exp(-100 * 0.6))
+    assert clip_probs(features, text, 100.0)[0] == pytest.approx([expected, 1 - expected])
+
+
+def test_entropy_in_nats() -> None:
+    assert entropy_nats(np.array([[0.5, 0.5, 0.0]])) == pytest.approx([np.log(2)])
+    assert entropy_nats(np.full((1, 20), 0.05)) == pytest.approx([np.log(20)])
+    assert entropy_nats(np.array([[1.0, 0.0]])) == pytest.approx([0.0])
+
+
+def test_bias_is_the_mean_top1_probability_of_reliable_images() -> None:
+    # entropies: .639, .898, .802, 1.0985 nats; at 1.0 the last image is out. c is nobody's top-1.
+    found = class_bias(PROBS, CLASSES, 1.0, shrinkage=1.0)
+    mean_b = (0.7 + 0.7) / 2
+    assert found.top1_counts.tolist() == [2, 1, 0]
+    assert found.reliable_share == 0.75
+    assert found.values == pytest.approx([(1.4 + mean_b) / 3, (0.7 + mean_b) / 2, mean_b])
+
+
+def test_bias_without_shrinkage_is_the_paper_and_names_classes_without_top1() -> None:
+    with pytest.raises(CcdError, match=r"no image has c as CLIP's top-1.*bias.shrinkage"):
+        class_bias(PROBS, CLASSES, 1.0, 0.0)
+    assert class_bias(PROBS[:, :2], CLASSES[:2], 1.0, 0.0).values == pytest.approx([(0.8 + 0.6 + 0.34) / 3, 0.7])
+
+
+def test_bias_without_a_reliable_image_says_so() -> None:
+    with pytest.raises(CcdError, match="max_entropy_nats"):
+        class_bias(PROBS, CLASSES, 0.1, 1.0)
+
+
+def test_global_label_floors_divides_and_clips() -> None:
+    probs, bias = np.array([[0.01, 0.35, 0.9]]), np.array([0.5, 0.7, 0.8])
+    assert floored(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.125])
+    assert global_label(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.0])
+
+
+def test_best_view_is_the_maximum_and_says_which_view() -> None:
+    views = np.array([[0.1, 0.9], [0.7, 0.3], [0.7, 0.2], [0.4, 0.6]])
+    largest, winner = best_view(views, np.array([2, 0, 0, 2]), 3)
+    np.testing.assert_array_equal(largest, [[0.7, 0.3], [np.nan, np.nan], [0.4, 0.9]])
+    np.testing.assert_array_equal(winner, [[1, 1], [-1, -1], [3, 0]])
+
+
+def test_best_view_of_no_views() -> None:
+    largest, winner = best_view(np.empty((0, 2)), np.empty(0, np.int64), 2)
+    assert np.isnan(largest).all() and (winner == -1).all()
+
+
+def test_image_without_views_keeps_its_global_label() -> None:
+    q = np.array([[0.3, 1.0], [0.5, 0.2]])
+    local = local_label(np.array([[np.nan, np.nan], [0.4, 0.01]]), q, np.array([0.8, 0.5]), 0.05)
+    assert local == pytest.approx(np.array([[0.3, 1.0], [0.5, 0.1]]))
+    assert aggregate(q, local, 0.4) == pytest.approx(np.array([[0.3, 1.0], [0.5, 0.14]]))
+
+
+def test_aggregate_by_hand_and_clipped() -> None:
+    assert aggregate(np.array([[0.5]]), np.array([[1.0]]), 0.4) == pytest.approx(np.array([[0.8]]))
+    assert aggregate(np.array([[1.0]]), np.array([[1.3]]), 0.4).item() == 1.0
+
+
+probabilities = arrays(np.float64, (4, 3), elements=st.floats(1e-6, 1.0))
+biases = arrays(np.float64, 3, elements=st.floats(0.05, 1.0))
+unit = st.floats(0.0, 1.0)
+
+
+@given(probabilities, biases, st.floats(0.0, 0.5), unit)
+def test_labels_stay_in_range_and_alpha_1_is_global(p: np.ndarray, b: np.ndarray, floor: float, alpha: float) -> None:
+    q = global_label(p, b, floor)
+    local = local_label(p[::-1], q, b, floor)
+    y = aggregate(q, local, alpha)
+    assert ((q >= 0) & (q <= 1) & (y >= 0) & (y <= 1)).all()
+    np.testing.assert_allclose(aggregate(q, local, 1.0), q)
+
+
+@given(probabilities, biases)
+def test_dividing_by_a_class_constant_keeps_each_class_in_order(p: np.ndarray, b: np.ndarray) -> None:
+    debiased = floored(p, b, 0.0)
+    for column in range(3):
+        order = np.argsort(p[:, column], kind="stable")
+        assert (np.diff(debiased[order, column]) >= 0).all()
+
+
+@given(probabilities, st.lists(st.integers(0, 4), min_size=4, max_size=4))
+def test_best_view_equals_the_loop(p: np.ndarray, rows: list[int]) -> None:
+    largest, winner = best_view(p, np.asarray(rows), 5)
+    for image in range(5):
+        own = [view for view in range(4) if rows[view] == image]
+        for column in range(3):
+            if own:
+                assert largest[image, column] == max(p[view, column] for view in own)
+                assert winner[image, column] == max(own, key=lambda view: (p[view, column], -view))
+            else:
+                assert np.isnan(largest[image, column]) and winner[image, column] == -1

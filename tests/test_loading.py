@@ -1,0 +1,75 @@
+"""Batches of images: order, shapes, and errors that reach the user from worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ccd.loading
+from ccd.errors import CcdError
+from ccd.loading import ImageFiles, image_batches, load_in_order
+
+GREYS = [0, 40, 80, 120, 160, 200, 240]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ImageFiles:
+    """Seven images of one grey each, of different shapes."""
+    paths = [tmp_path / f"{grey}.png" for grey in GREYS]
+    for place, (path, grey) in enumerate(zip(paths, GREYS, strict=True)):
+        Image.new("RGB", (10 + place, 30 - place), (grey, grey, 255 - grey)).save(path)
+    return ImageFiles(paths, [path.stat().st_size for path in paths])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_follow_the_order(files: ImageFiles, workers: int) -> None:
+    order = [5, 0, 3, 3, 6]
+    batches = list(image_batches(files, order, 8, 2, workers))
+    assert [rows.tolist() for rows, _ in batches] == [[5, 0], [3, 3], [6]]
+    assert [tuple(pixels.shape) for _, pixels in batches] == [(2, 3, 8, 8), (2, 3, 8, 8), (1, 3, 8, 8)]
+    assert all(rows.dtype == torch.int64 and pixels.dtype == torch.uint8 for rows, pixels in batches)
+    for row, pixels in zip(order, torch.cat([pixels for _, pixels in batches]), strict=True):
+        grey = GREYS[row]
+        assert (pixels == torch.tensor([grey, grey, 255 - grey], dtype=torch.uint8).view(3, 1, 1)).all()
+
+
+def test_drop_last_and_nothing_to_do(files: ImageFiles) -> None:
+    assert [len(rows) for rows, _ in image_batches(files, torch.arange(7), 4, 3, 0, drop_last=True)] == [3, 3]
+    assert list(image_batches(files, [], 4, 3, 0)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_file_is_named_without_a_traceback(files: ImageFiles, workers: int) -> None:
+    files.paths[4].write_bytes(b"x" * files.bytes_[4])  # type: ignore[index]
+    with pytest.raises(CcdError) as caught:
+        list(image_batches(files, range(7), 4, 2, workers))
+    assert str(files.paths[4]) in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_file_that_changed_since_the_index_is_an_error(files: ImageFiles) -> None:
+    files.paths[1].write_bytes(files.paths[1].read_bytes() + b"\0")
+    with pytest.raises(CcdError, match="bytes"):
+        list(image_batches(files, [1], 4, 1, 0))
+    assert len(list(image_batches(ImageFiles(files.paths), [1], 4, 1, 0))) == 1
+
+
+def test_a_dead_worker_is_explained(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ccd.loading, "read_image", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(CcdError, match=r"died.*runtime\.workers"):
+        list(image_batches(files, range(7), 4, 2, 1))
+
+
+def test_other_errors_are_not_disguised() -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(load_in_order(_broken, 1, 0))
+
+
+def _broken(index: int) -> np.ndarray:
+    raise RuntimeError("a bug")

@@ -1,0 +1,129 @@
+"""Models of open_clip: small random ones, and the small real one of the shared folder."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ccd.errors import CcdError
+from ccd.loading import ImageFiles, image_batches
+from ccd.teacher import class_embeddings, encode_images, load_teacher
+
+open_clip = pytest.importorskip("open_clip")
+
+CPU = torch.device("cpu")
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 1}
+VIT = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16, "head_width": 64}
+RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
+TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear", "image_size": 224}
+DYNAMIC = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear", "image_size": 160}
+TOWERS = {
+    "vit": (VIT, 16, (2, 2)),
+    "resnet": (RESNET, 32, (2, 2)),
+    "timm": (TIMM, 16, (14, 14)),
+    "dynamic": (DYNAMIC, 16, (10, 10)),
+}
+
+
+def written(kind: str, folder: Path) -> tuple[Path, Path, Any]:
+    """Config, weights and the model itself."""
+    config = folder / f"tiny_{kind}.json"
+    config.write_text(json.dumps({"embed_dim": 16, "vision_cfg": TOWERS[kind][0], "text_cfg": TEXT}))
+    open_clip.add_model_config(config)
+    torch.manual_seed(0)
+    model = open_clip.create_model(config.stem).eval()
+    torch.save(model.state_dict(), folder / "weights.pt")
+    return config, folder / "weights.pt", model
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_a_config_with_weights(kind: str, tmp_path: Path) -> None:
+    config, weights, model = written(kind, tmp_path)
+    teacher = load_teacher("open_clip", str(config), str(weights), device=CPU)
+    _, stride_px, (rows, columns) = TOWERS[kind]
+    assert (teacher.embed_dim, teacher.stride_px) == (16, stride_px)
+    assert teacher.description == f"open_clip tiny_{kind} weights.pt, clip pixels, fp32"
+    pixels = torch.randint(0, 256, (2, 3, rows * stride_px, columns * stride_px), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.visual.image_mean, model.visual.image_std))
+    with torch.no_grad():
+        expected = F.normalize(model.encode_image((pixels / 255 - mean) / std), dim=-1)
+    torch.testing.assert_close(teacher.encode_image(pixels), expected, atol=1e-5, rtol=0)
+    wide = teacher.encode_image(torch.randint(0, 256, (2, 3, stride_px, 3 * stride_px), dtype=torch.uint8))
+    assert wide.shape == (2, 16) and torch.isfinite(wide).all()
+    assert torch.equal(teacher.encode_image(pixels), teacher.encode_image(pixels))
+
+
+def test_texts_are_not_cut_silently(tmp_path: Path) -> None:
+    config, weights, model = written("vit", tmp_path)
+    teacher = load_teacher("open_clip", str(config), str(weights), device=CPU)
+    with torch.no_grad():
+        expected = F.normalize(model.encode_text(open_clip.get_tokenizer(config.stem)(["a dog"])), dim=-1)
+    torch.testing.assert_close(teacher.encode_text(["a dog"]), expected, atol=1e-5, rtol=0)
+    with pytest.raises(CcdError, match="longer than the 77 tokens"):
+        teacher.encode_text(["dog " * 76])
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    config, weights, _ = written("vit", tmp_path)
+
+    def load(model: str, pretrained: str | None, sha256: str | None = None) -> None:
+        load_teacher("open_clip", model, pretrained, sha256=sha256, device=CPU)
+
+    with pytest.raises(CcdError, match=r"nor one of .*ViT-B-32"):
+        load("ViT-B-33", "openai")
+    with pytest.raises(CcdError, match=r"tags: .*laion2b_s34b_b79k"):
+        load("ViT-B-32", "laion3b")
+    with pytest.raises(CcdError, match="tags: none"):
+        load(str(config), None)
+    with pytest.raises(CcdError, match="cannot read the open_clip config"):
+        load(str(tmp_path / "absent.json"), None)
+    (tmp_path / "empty.json").write_text("{}")
+    with pytest.raises(CcdError, match="has no embed_dim, vision_cfg, text_cfg"):
+        load(str(tmp_path / "empty.json"), None)
+    with pytest.raises(CcdError, match=r"holds no open_clip_config\.json"):
+        load(str(tmp_path), None)
+    with pytest.raises(CcdError, match=r"teacher\.sha256"):
+        load(str(config), str(weights), "0" * 64)
+    torch.save({"a": torch.zeros(1)}, weights)
+    with pytest.raises(CcdError, match=r"cannot load tiny_vit weights\.pt"):
+        load(str(config), str(weights))
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def without(name: str, *arguments: Any, **keywords: Any) -> Any:
+        if name == "open_clip":
+            raise ImportError("No module named 'open_clip'")
+        return original(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(CcdError, match=r"pip install '\.\[openclip\]'"):
+        load_teacher("open_clip", "ViT-B-32", "openai", device=CPU)
+
+
+@pytest.mark.shared
+def test_a_real_small_clip_knows_what_is_on_photos(shared_dir: Path) -> None:
+    folder, photos = shared_dir / "models/photo_clip", shared_dir / "data/voc_photos"
+    teacher = load_teacher("open_clip", str(folder), None, device=CPU)
+    weights = folder / "open_clip_model.safetensors"
+    from_config = load_teacher("open_clip", str(folder / "model_config.json"), str(weights), device=CPU)
+    assert teacher.fingerprint == from_config.fingerprint
+    assert (teacher.embed_dim, round(teacher.logit_scale, 1)) == (256, 100)
+    classes = ["cat", "cow", "dog", "horse", "person", "sheep", "car", "sofa", "tv monitor", "chair"]
+    names = (photos / "ImageSets/Main/train.txt").read_text().split()[::26][:64]
+    files = ImageFiles([photos / f"JPEGImages/{name}.jpg" for name in names])
+    text = class_embeddings(teacher, [[name] for name in classes], ["a photo of a {}"])
+    features = np.concatenate([f for _, f in encode_images(teacher, image_batches(files, range(64), 224, 16, 0))])
+    top = (features @ text.numpy().T).argmax(axis=1)
+    objects = [(photos / f"Annotations/{name}.xml").read_text() for name in names]
+    right = [f"<name>{classes[best].replace(' ', '')}</name>" in text for best, text in zip(top, objects, strict=True)]
+    # measured 0.80 on all 1,697 photos, with all 20 classes
+    assert np.mean(right) >= 0.6

@@ -1,0 +1,171 @@
+"""OpenAI's models, loaded from small random checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import clip
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from clip.model import build_model
+from torch import Tensor
+
+from ccd.errors import CcdError
+from ccd.teacher import Teacher, encode_images, load_teacher
+from tests.tiny_clip import save_fp16, tiny_clip
+
+CPU = torch.device("cpu")
+KINDS = ["resnet", "vit"]
+
+
+def checkpoint(kind: str, folder: Path) -> Path:
+    """A small model on the disk."""
+    return save_fp16(tiny_clip(kind), folder / f"{kind}.pt")
+
+
+def load(path: Path, **options: Any) -> Teacher:
+    """Load it."""
+    return load_teacher("clip", str(path), None, device=CPU, **options)
+
+
+def noise(*shape: int) -> Tensor:
+    """Random pixels."""
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("kind", "side_px", "stride_px"), [("resnet", 64, 32), ("vit", 32, 16)])
+def test_native_size_equals_clip(kind: str, side_px: int, stride_px: int, tmp_path: Path) -> None:
+    path = checkpoint(kind, tmp_path)
+    teacher = load(path)
+    assert (teacher.embed_dim, teacher.stride_px) == (16, stride_px)
+    assert teacher.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
+    model = build_model(torch.load(path, weights_only=True)).float()
+    normalize = clip.clip._transform(side_px).transforms[-1]
+    pixels = noise(3, 3, side_px, side_px)
+    with torch.no_grad():
+        expected = F.normalize(model.encode_image(normalize(pixels / 255)), dim=-1)
+        expected_text = F.normalize(model.encode_text(clip.tokenize(["a dog", "two cats"])), dim=-1)
+    torch.testing.assert_close(teacher.encode_image(pixels), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(teacher.encode_text(["a dog", "two cats"]), expected_text, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_does_not_depend_on_its_batch(kind: str, tmp_path: Path) -> None:
+    teacher = load(checkpoint(kind, tmp_path))
+    pixels = noise(5, 3, 64, 96)
+    together = teacher.encode_image(pixels)
+    apart = torch.cat([teacher.encode_image(image[None]) for image in pixels])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(5))
+    assert together.dtype == torch.float32 and together.shape == (5, 16)
+
+
+def test_imagenet_pixels_are_those_of_the_published_code(tmp_path: Path) -> None:
+    path = checkpoint("vit", tmp_path)
+    pixels = noise(1, 3, 32, 32)
+    own, imagenet = load(path), load(path, normalization="imagenet")
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        expected = F.normalize(tiny_clip("vit").visual((pixels / 255 - mean) / std), dim=-1)
+    torch.testing.assert_close(imagenet.encode_image(pixels), expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(own.encode_image(pixels), expected, atol=1e-3)
+    assert own.fingerprint == imagenet.fingerprint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_is_close_and_leaves_text_alone(kind: str, tmp_path: Path) -> None:
+    path = checkpoint(kind, tmp_path)
+    full, half = load(path), load(path, precision="bf16")
+    pixels = noise(4, 3, 64, 64)
+    cosines = (full.encode_image(pixels) * half.encode_image(pixels)).sum(dim=1)
+    assert cosines.min() > 0.995 and not torch.equal(full.encode_image(pixels), half.encode_image(pixels))
+    assert torch.equal(full.encode_text(["a dog"]), half.encode_text(["a dog"]))
+    assert full.fingerprint == half.fingerprint
+
+
+def test_fp16_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(CcdError, match="fp16 needs a GPU"):
+        load(checkpoint("vit", tmp_path), precision="fp16")
+
+
+def test_fingerprint_tells_weights_apart(tmp_path: Path) -> None:
+    path = checkpoint("vit", tmp_path)
+    model = tiny_clip("vit")
+    with torch.no_grad():
+        model.visual.proj[0, 0] += 0.5
+    changed = save_fp16(model, tmp_path / "changed.pt")
+    assert load(path).fingerprint == load(checkpoint("vit", tmp_path)).fingerprint != load(changed).fingerprint
+    assert len(load(path).fingerprint) == 64
+    assert load(path).description == "clip vit.pt, clip pixels, fp32"
+
+
+def test_float32_checkpoints_are_not_rounded(tmp_path: Path) -> None:
+    model = tiny_clip("vit")
+    with torch.no_grad():
+        model.visual.conv1.weight.add_(1e-5)
+    torch.save(model.state_dict(), tmp_path / "fine_tuned.pt")
+    pixels = noise(2, 3, 32, 32)
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1)
+        for v in ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+    )
+    with torch.no_grad():
+        expected = F.normalize(model.visual((pixels / 255 - mean) / std), dim=-1)
+    torch.testing.assert_close(load(tmp_path / "fine_tuned.pt").encode_image(pixels), expected, atol=2e-7, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_a_torchscript_archive_as_openai_publishes(tmp_path: Path) -> None:
+    model = tiny_clip("vit")
+    traced = torch.jit.trace(model, (torch.zeros(1, 3, 32, 32), clip.tokenize("a dog")))
+    torch.jit.save(traced, str(tmp_path / "archive.pt"))
+    assert load(tmp_path / "archive.pt").fingerprint == load(checkpoint("vit", tmp_path)).fingerprint
+
+
+def test_local_files_are_checked(tmp_path: Path) -> None:
+    path = checkpoint("vit", tmp_path)
+    right = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load(path, sha256=right).embed_dim == 16
+    with pytest.raises(CcdError, match=right):
+        load(path, sha256="0" * 64)
+    with pytest.raises(CcdError, match=r"neither a file nor one of RN50.*ViT-L/14@336px"):
+        load(tmp_path / "absent.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    for name in ("text.pt", "other.pt"):
+        with pytest.raises(CcdError, match=f"{name} is not a checkpoint"):
+            load(tmp_path / name)
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(clip, "load", no_network)
+    with pytest.raises(CcdError, match=r"no network.*https://\S+/RN50x64\.pt .*teacher\.model"):
+        load_teacher("clip", "RN50x64", None, device=CPU)
+    with pytest.raises(CcdError, match="remove it"):
+        load_teacher("clip", "RN50", None, sha256="0" * 64, device=CPU)
+    with pytest.raises(CcdError, match="leave it empty"):
+        load_teacher("clip", "RN50", "openai", device=CPU)
+
+
+def test_encode_images_streams_and_names_bad_rows(tmp_path: Path) -> None:
+    model = tiny_clip("vit")
+    teacher = load(save_fp16(model, tmp_path / "vit.pt"))
+    pixels = noise(3, 3, 32, 32)
+    batches = [(torch.tensor([4, 2]), pixels[:2]), (torch.tensor([9]), pixels[2:])]
+    encoded = list(encode_images(teacher, batches))
+    assert [rows.tolist() for rows, _ in encoded] == [[4, 2], [9]]
+    features = np.concatenate([features for _, features in encoded])
+    np.testing.assert_allclose(features, teacher.encode_image(pixels).numpy(), atol=1e-5)
+    with torch.no_grad():
+        model.visual.ln_post.bias[0] = torch.nan
+    broken = load(save_fp16(model, tmp_path / "nan.pt"))
+    with pytest.raises(CcdError, match="rows 4, 2"):
+        list(encode_images(broken, batches))
