@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import checkpoint, class_table, csv_table, features, image_index, text as text_file
-from ccd.artifacts.atomic import write_json
+from ccd.artifacts import checkpoint, class_table, features, image_index, scores, text as text_file
 from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.predictions import SPEC as PREDICTIONS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
@@ -24,18 +23,17 @@ from ccd.student.score import score_checkpoints
 def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_labels: Path, warmup: Path, student: Path,
          metrics: Path, per_class: Path, predictions: Path) -> None:  # fmt: skip
     """Measure everything that the pipeline predicts."""
-    params, index, log = load(EvaluateParams), image_index.read(images), StageLog("evaluate")
-    words, first, final = text_file.read(text), checkpoint.read(warmup, "warmup"), checkpoint.read(student, "train")
-    test, known, made = index.test(), class_table.read(labels, LABELS), class_table.read(pseudo_labels, PSEUDO_LABELS)
+    params, index, words = load(EvaluateParams), image_index.read(images), text_file.read(text)
+    known, made, test = class_table.read(labels, LABELS), class_table.read(pseudo_labels, PSEUDO_LABELS), index.test()
+    first, final, log = checkpoint.read(warmup, "warmup"), checkpoint.read(student, "train"), StageLog("evaluate")
     log.reads(f"{len(test):,} test images", f"{len(known.ids):,} images with known labels")
-    looked = features.read_global(clip_global, index)
-    said = {"zero_shot": clip_probs(looked[~index.is_train], words.values, words.logit_scale)}
+    looked = features.read_global(clip_global, index)[~index.is_train]
+    said = {"zero_shot": clip_probs(looked, words.values, words.logit_scale)}
     said |= score_checkpoints(first, final, indexed_files(load(DatasetParams).root, test), hardware(), log)
     trained_on = summary.Scores(made.ids, summary.pseudo_tables(made.columns, float(made.metadata["alpha"])))
     tested, truth = summary.Scores(test.ids, said), summary.Truth(known.ids, known.classes, **known.columns)
     splits = summary.measure_splits(trained_on, tested, truth, params.difficult, params.min_positives)
-    write_json(metrics, summary.metrics(splits))
-    csv_table.write(per_class, summary.per_class_rows(known.classes, splits))
+    scores.write(metrics, per_class, summary.metrics(splits), summary.per_class_rows(known.classes, splits))
     columns = {"zero_shot_prob": said["zero_shot"], "student_prob": said["student"]}
     class_table.write(predictions, PREDICTIONS, class_table.ClassTable(test.ids, known.classes, columns, {}))
     log.wrote((metrics, 2, "splits"), (per_class, len(known.classes), "rows"), (predictions, len(test), "images"))

@@ -34,7 +34,8 @@ def score(
             pixels = to_unit(images.to(hardware.device, non_blocking=True))
             for name, student in students.items():
                 collected[name].append(student(pixels)[0].sigmoid().cpu())
-    return {name: torch.cat(parts).numpy() for name, parts in collected.items()}
+    empty = {name: torch.empty(0, student.head.out_channels) for name, student in students.items()}
+    return {name: torch.cat([empty[name], *parts]).numpy() for name, parts in collected.items()}
 
 
 def score_checkpoints(

@@ -1,0 +1,256 @@
+"""Every artifact: what is written is what is read, byte for byte the same each time, and nothing damaged is accepted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ccd.artifacts import (
+    align,
+    atomic,
+    bias,
+    boxes,
+    checkpoint,
+    class_table,
+    classes,
+    csv_table,
+    features,
+    global_labels,
+    image_index,
+    labels,
+    predictions,
+    pseudo_labels,
+    text,
+)
+from ccd.errors import CcdError
+
+IDS = ["a", "b/ü", "c"]
+CLASSES = ("cat", "<script>")
+
+
+def index() -> image_index.ImageIndex:
+    sizes = np.array([[3, 4], [5, 6], [7, 8]], np.int32)
+    train = np.array([True, False, True])
+    return image_index.ImageIndex(
+        IDS, ["a.jpg", "b/ü.jpg", "c.png"], train, sizes, np.array([9, 8, 7]), ["0", "1", "2"]
+    )
+
+
+def pseudo_table() -> class_table.ClassTable:
+    columns = {name: np.arange(6, dtype=np.float32).reshape(3, 2) / 7 for name, *_ in pseudo_labels.SPEC.columns}
+    columns["local_prob"][1] = np.nan
+    columns["box_id"] = np.array([[0, 1], [-1, -1], [5, 4]])
+    return class_table.ClassTable(IDS, CLASSES, columns, {"alpha": "0.4"})
+
+
+def box_table() -> boxes.BoxTable:
+    four = np.array([[0, 0, 4.5, 3], [1, 2, 3, 4]], np.float32)
+    return boxes.BoxTable(["a", "c"], ["cat", "cat"], np.float32([0.5, 0.6]), np.float32([1, 2]), four, {"tau": "0.1"})
+
+
+def embeddings() -> text.TextEmbeddings:
+    phrases = (("cat", "kitten"), ("<script>",))
+    return text.TextEmbeddings(CLASSES, np.eye(2, 3, dtype=np.float32), 100.0, phrases, ("a {}",), {"teacher": "t"})
+
+
+def bias_content() -> bias.BiasFile:
+    return bias.BiasFile(CLASSES, np.array([0.7, 0.9]), np.array([3, 0]), 0.5, 2.0, 1.0, True, ("<script>",))
+
+
+def global_features() -> features.Features:
+    return features.Features(IDS, np.arange(12, dtype=np.float32).reshape(3, 4), {"teacher": "t"})
+
+
+def weights() -> checkpoint.Checkpoint:
+    state = {"w": torch.arange(4.0), "n": torch.tensor(3)}
+    return checkpoint.Checkpoint({"classes": list(CLASSES)}, {"last": state}, "last", {"epochs": 2})
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "images.parquet": lambda path: image_index.write(path, index()),
+    "classes.json": lambda path: classes.write(path, classes.ClassList(CLASSES, (("cat",), ("s",)))),
+    "pseudo_labels.parquet": lambda path: class_table.write(path, pseudo_labels.SPEC, pseudo_table()),
+    "boxes.parquet": lambda path: boxes.write(path, box_table()),
+    "clip_global.h5": lambda path: features.write(path, features.GLOBAL_SCHEMA, global_features()),
+    "text.h5": lambda path: text.write(path, embeddings()),
+    "bias.json": lambda path: bias.write(path, bias_content()),
+    "warmup.pt": lambda path: checkpoint.write(path, weights()),
+    "curves.csv": lambda path: csv_table.write(path, [{"epoch": 1, "loss": 0.1 + 0.2}]),
+}
+READERS: dict[str, Callable[[Path], object]] = {
+    "images.parquet": image_index.read,
+    "classes.json": classes.read,
+    "pseudo_labels.parquet": lambda path: class_table.read(path, pseudo_labels.SPEC),
+    "boxes.parquet": boxes.read,
+    "clip_global.h5": lambda path: features.read(path, features.GLOBAL_SCHEMA),
+    "text.h5": text.read,
+    "bias.json": bias.read,
+    "warmup.pt": lambda path: checkpoint.read(path, "warmup"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_same_content_same_bytes_and_nothing_beside_it(name: str, tmp_path: Path) -> None:
+    digests = set()
+    for folder in ("one", "another_place"):
+        WRITERS[name](tmp_path / folder / name)
+        digests.add(hashlib.md5((tmp_path / folder / name).read_bytes()).hexdigest())
+        assert [path.name for path in (tmp_path / folder).iterdir()] == [name]
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("harm", ["missing", "empty", "cut", "other"])
+def test_a_missing_damaged_or_foreign_file_names_the_stage_to_rerun(name: str, harm: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if harm == "other":
+        same_kind = {".parquet": "images.parquet", ".h5": "text.h5", ".json": "bias.json", ".pt": "warmup.pt"}
+        other = same_kind[path.suffix]
+        if other == name:
+            other = {"images.parquet": "boxes.parquet", "text.h5": "clip_global.h5", "bias.json": "classes.json"}.get(
+                name
+            )
+        if other is None:
+            torch.save({"schema": "another"}, path)
+        else:
+            WRITERS[other](path)
+    elif harm != "missing":
+        WRITERS[name](path)
+        content = path.read_bytes()
+        path.write_bytes(b"" if harm == "empty" else content[: len(content) * 2 // 3])
+    with pytest.raises(CcdError, match=r"rebuild it with: dvc repro -f -s \w+"):
+        READERS[name](path)
+
+
+def test_image_index_comes_back(tmp_path: Path) -> None:
+    image_index.write(tmp_path / "i", index())
+    found = image_index.read(tmp_path / "i")
+    assert (found.ids, found.paths, found.digests) == (IDS, index().paths, index().digests)
+    np.testing.assert_array_equal(found.sizes_px, index().sizes_px)
+    assert found.train().ids == ["a", "c"] and found.test().ids == ["b/ü"]
+
+
+def test_class_table_comes_back_with_nulls(tmp_path: Path) -> None:
+    class_table.write(tmp_path / "t", pseudo_labels.SPEC, pseudo_table())
+    found = class_table.read(tmp_path / "t", pseudo_labels.SPEC)
+    assert (found.ids, found.classes, found.metadata["alpha"]) == (IDS, CLASSES, "0.4")
+    for name, column in pseudo_table().columns.items():
+        np.testing.assert_array_equal(found.columns[name], column)
+    frame = pq.read_table(tmp_path / "t").to_pandas()
+    assert list(frame.columns) == ["image_id", "class", *pseudo_table().columns]
+    assert frame[frame["image_id"] == "b/ü"]["box_id"].isna().all()
+    assert frame.loc[5, "class"] == "<script>" and frame.loc[5, "box_id"] == 4
+
+
+@pytest.mark.parametrize("rows_per_batch", [1, 2, 5, 100])
+def test_class_table_in_pieces_of_any_size(
+    rows_per_batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_table, "ROWS_PER_BATCH", rows_per_batch)
+    class_table.write(tmp_path / "t", pseudo_labels.SPEC, pseudo_table())
+    found = class_table.read(tmp_path / "t", pseudo_labels.SPEC, ["label"])
+    assert found.ids == IDS and list(found.columns) == ["label"]
+    np.testing.assert_array_equal(found.columns["label"], pseudo_table().columns["label"])
+
+
+def test_class_table_without_images(tmp_path: Path) -> None:
+    columns = {"label": np.empty((0, 2), np.int8), "difficult": np.empty((0, 2), bool)}
+    class_table.write(tmp_path / "t", labels.SPEC, class_table.ClassTable([], CLASSES, columns, {}))
+    found = class_table.read(tmp_path / "t", labels.SPEC)
+    assert found.ids == [] and found.columns["label"].shape == (0, 2)
+
+
+def test_permuted_rows_are_refused(tmp_path: Path) -> None:
+    class_table.write(tmp_path / "t", pseudo_labels.SPEC, pseudo_table())
+    table = pq.read_table(tmp_path / "t")
+    pq.write_table(table.take([1, 0, 2, 3, 4, 5]), tmp_path / "t")
+    with pytest.raises(CcdError, match="not images x classes in order"):
+        class_table.read(tmp_path / "t", pseudo_labels.SPEC)
+
+
+def test_features_come_in_any_order_but_each_row_once(tmp_path: Path) -> None:
+    with features.writing(tmp_path / "f", features.LOCAL_SCHEMA, np.arange(3), 2, {}) as writer:
+        writer.write(np.array([2, 0]), np.array([[5, 6], [1, 2]], np.float32))
+        writer.write(np.array([1]), np.array([[3, 4]], np.float32))
+    found = features.read(tmp_path / "f", features.LOCAL_SCHEMA)
+    assert found.values.tolist() == [[1, 2], [3, 4], [5, 6]] and list(found.ids) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 0], [0, 1, 1]])
+def test_missing_or_repeated_rows_leave_no_file(rows: list[int], tmp_path: Path) -> None:
+    with (
+        pytest.raises(CcdError),
+        features.writing(tmp_path / "f", features.LOCAL_SCHEMA, np.arange(2), 1, {}) as writer,
+    ):
+        for row in rows:
+            writer.write(np.array([row]), np.ones((1, 1), np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flipped_bit_in_features_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    values = np.full((3, 4), 1.2345, np.float32)
+    features.write(path, features.GLOBAL_SCHEMA, features.Features(IDS, values, {}))
+    content = bytearray(path.read_bytes())
+    content[content.index(values.tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CcdError, match="clip_global"):
+        features.read(path, features.GLOBAL_SCHEMA)
+
+
+def test_features_of_no_view(tmp_path: Path) -> None:
+    features.write(tmp_path / "f", features.LOCAL_SCHEMA, features.Features(np.arange(0), np.empty((0, 4)), {}))
+    assert features.read(tmp_path / "f", features.LOCAL_SCHEMA).values.shape == (0, 4)
+
+
+def test_the_rest_comes_back(tmp_path: Path) -> None:
+    for name in ("boxes.parquet", "text.h5", "bias.json", "warmup.pt", "classes.json"):
+        WRITERS[name](tmp_path / name)
+    found = boxes.read(tmp_path / "boxes.parquet")
+    assert found.metadata == {"tau": "0.1"} and found.boxes_px.tolist() == box_table().boxes_px.tolist()
+    words = text.read(tmp_path / "text.h5")
+    assert (words.classes, words.texts, words.logit_scale) == (CLASSES, embeddings().texts, 100.0)
+    back = bias.read(tmp_path / "bias.json")
+    assert back.bias.tolist() == [0.7, 0.9] and back.shrunk == ("<script>",)
+    state = checkpoint.read(tmp_path / "warmup.pt", "warmup")
+    assert torch.equal(state.weights["last"]["w"], torch.arange(4.0)) and state.info == {"epochs": 2}
+
+
+def test_a_pickle_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
+
+    torch.save({"schema": checkpoint.SCHEMA, "x": Planted()}, tmp_path / "p.pt")
+    with pytest.raises(CcdError, match="train"):
+        checkpoint.read(tmp_path / "p.pt", "train")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_alignment_errors_name_place_and_stage() -> None:
+    with pytest.raises(CcdError, match="first at row 1.*dvc repro -f -s bias"):
+        align.same_ids(Path("x"), "bias", ["a", "c"], ["a", "b"])
+    with pytest.raises(CcdError, match="'z' \\(and 1 more\\)"):
+        align.rows_of(Path("x"), "bias", ["a", "z", "y"], ["a", "b"])
+    assert align.rows_of(Path("x"), "bias", ["b", "a", "b"], ["a", "b"]).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("spec", [labels.SPEC, global_labels.SPEC, pseudo_labels.SPEC, predictions.SPEC])
+def test_every_column_is_documented(spec: class_table.TableSpec) -> None:
+    for field in spec.schema:
+        assert len(field.metadata[b"doc"]) > 10
