@@ -52,6 +52,16 @@ def apply_preset(preset: str, root: str | None, settings: Mapping[str, str], cur
         _override(document, {RuntimeParams.section: kept})
     if root is not None:
         document["dataset"]["root"] = root
+    return override(_dump(document), settings)
+
+
+def override(text: str, settings: Mapping[str, str]) -> str:
+    """The text of a ``params.yaml`` with ``section.key`` -> value (as in YAML) changed, every section checked.
+
+    Raises:
+        CcdError: see `apply_preset`.
+    """
+    document = _parse(text, str(PARAMS_FILE))
     for name, value in settings.items():
         section, dot, key = name.partition(".")
         if not dot:

@@ -1,4 +1,4 @@
-"""Every artifact: what is written is what is read, byte for byte the same each time, and nothing damaged is accepted."""
+"""Every artifact: what is written is read back, byte for byte the same each time; nothing damaged is accepted."""
 
 from __future__ import annotations
 
@@ -243,9 +243,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_alignment_errors_name_place_and_stage() -> None:
-    with pytest.raises(CcdError, match="first at row 1.*dvc repro -f -s bias"):
+    with pytest.raises(CcdError, match=r"first at row 1.*dvc repro -f -s bias"):
         align.same_ids(Path("x"), "bias", ["a", "c"], ["a", "b"])
-    with pytest.raises(CcdError, match="'z' \\(and 1 more\\)"):
+    with pytest.raises(CcdError, match=r"'z' \(and 1 more\)"):
         align.rows_of(Path("x"), "bias", ["a", "z", "y"], ["a", "b"])
     assert align.rows_of(Path("x"), "bias", ["b", "a", "b"], ["a", "b"]).tolist() == [1, 0, 1]
 

@@ -77,7 +77,7 @@ def test_code_deps_are_the_import_closure(stage: str) -> None:
 def test_stage_script_and_command_agree(stage: str) -> None:
     words = STAGES[stage]["cmd"].split()
     assert words[:3] == ["python", "-m", f"stages.{stage}"]
-    paths = {option: path for option, path in zip(words[3::2], words[4::2], strict=True)}
+    paths = dict(zip(words[3::2], words[4::2], strict=True))
     assert sorted(paths.values()) == sorted([*data_deps(stage), *outs(stage)])
     source = (ROOT / f"stages/{stage}.py").read_text()
     signature = re.search(r"def main\((.*?)\) -> None", source, re.S)

@@ -1,0 +1,95 @@
+"""How one image gets its labels, drawn: the image with its local views, and its labels from global over local to final.
+
+python -m studies.picture --out docs/example.png            # four images picked without looking at ground truth
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from ccd.artifacts import boxes as box_file, class_table, image_index
+from ccd.artifacts.pseudo_labels import SPEC
+from ccd.console import user_errors
+from ccd.images import read_image
+from ccd.params.base import load
+from ccd.params.dataset import DatasetParams
+
+STEPS = (
+    ("global_prob", "CLIP, whole image", "#b8c4d6"),
+    ("local_label", "best local view", "#e8a33d"),
+    ("label", "label", "#2f6db5"),
+)
+
+
+def draw(index: image_index.ImageIndex, views: box_file.BoxTable, labels: class_table.ClassTable, rows: np.ndarray,
+         root: Path, out: Path) -> None:  # fmt: skip
+    """One column per image of ``rows`` (rows of ``labels``): boxes above, bars of its five strongest classes below."""
+    figure, axes = plt.subplots(
+        2, len(rows), figsize=(3.4 * len(rows), 5.6), height_ratios=(1.25, 1), layout="constrained"
+    )
+    place = {image_id: row for row, image_id in enumerate(index.ids)}
+    for column, row in enumerate(rows):
+        file = root / index.paths[place[labels.ids[row]]]
+        top = np.argsort(-labels.columns["label"][row], kind="stable")[:4]
+        winners = {int(labels.columns["box_id"][row, c]): labels.classes[c] for c in top[::-1]}
+        draw_image(axes[0, column], np.asarray(read_image(file)), views, winners)
+        draw_bars(axes[1, column], labels, row, top, legend=column == 0)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def draw_image(axis: Axes, pixels: np.ndarray, views: box_file.BoxTable, winners: dict[int, str]) -> None:
+    """The image and, of its views, those that gave a strong class its label, named."""
+    axis.imshow(pixels)
+    axis.axis("off")
+    for box, name in winners.items():
+        if box >= 0:
+            x0, y0, x1, y1 = views.boxes_px[box]
+            axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#e8a33d", linewidth=1.8))
+            axis.text(
+                x0 + 2,
+                y0 + 2,
+                name,
+                va="top",
+                fontsize=8,
+                color="white",
+                bbox={"facecolor": "#2b2b2b", "pad": 1.5, "lw": 0},
+            )
+
+
+def draw_bars(axis: Axes, labels: class_table.ClassTable, row: int, top: np.ndarray, *, legend: bool) -> None:
+    """Global probability, local label and final label of the ``top`` classes, as horizontal bars."""
+    for step, (column, title, colour) in enumerate(STEPS):
+        values = np.clip(np.nan_to_num(labels.columns[column][row, top]), 0, 1)
+        axis.barh(np.arange(len(top)) + (step - 1) * 0.27, values, height=0.25, color=colour, label=title)
+    axis.set_yticks(np.arange(len(top)), [labels.classes[c] for c in top])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axis.legend(fontsize=7, loc="lower right", frameon=False)
+
+
+@click.command(help=__doc__)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--count", default=4, show_default=True)
+def main(out: Path, count: int) -> None:
+    with user_errors():
+        dataset = load(DatasetParams)
+        folder = Path("data") / dataset.name
+        index, views = image_index.read(folder / "images.parquet"), box_file.read(folder / "boxes.parquet")
+        labels = class_table.read(folder / "pseudo_labels.parquet", SPEC)
+        raised = ((labels.columns["label"] >= 0.5) & (labels.columns["global_label"] < 0.5)).sum(axis=1)
+        draw(index, views, labels, np.argsort(-raised, kind="stable")[:count], Path(dataset.root), out)
+        click.echo(f"wrote {out}: the {count} images whose labels local views raised most")
+
+
+if __name__ == "__main__":
+    main()
