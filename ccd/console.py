@@ -44,6 +44,19 @@ class StageLog:
                 yield item
                 bar.update(len(item[0]))
 
+    def counter(self, unit: str) -> Callable[[int, int], None]:
+        """A function of (done, total) that shows the same bar."""
+        bars: list[tqdm[NoReturn]] = []
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                bars.append(self.bar(total, unit))
+            bars[0].update(done - bars[0].n)
+            if done == total:
+                bars[0].close()
+
+        return show
+
     def bar(self, total: int, unit: str) -> tqdm[NoReturn]:
         """The same bar, moved by hand, for loops whose steps differ in size."""
         terminal = sys.stderr.isatty()

@@ -64,7 +64,10 @@ def read_image(path: Path, *, expected_bytes: int | None = None, min_size: int |
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise CcdError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise CcdError(
+            f"{path}: cannot be read ({error.strerror or error}); if the data set moved, correct dataset.root, "
+            "if it changed, run `dvc repro -f -s index`"
+        ) from None
     if expected_bytes is not None and len(data) != expected_bytes:
         raise CcdError(
             f"{path}: {len(data)} bytes, but {expected_bytes} when indexed: the file changed since index; "

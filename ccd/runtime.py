@@ -53,15 +53,20 @@ def worker_count(workers: int | None) -> int:
 
 
 def _make_repeatable() -> None:
-    """Make results repeat on the same machine, and keep glibc from handing memory back after every step.
-
-    Freed tensors that are returned to the system are faulted in again at the next step, which costs a CPU training
-    step up to a third of its time.
-    """
+    """Make results repeat on the same machine."""
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Keep glibc from handing memory back after every training step.
+
+    Freed tensors that are returned to the system are faulted in again at the next step, which costs a CPU training
+    step up to a third of its time.
+    """
     if sys.platform == "linux":
         try:
             libc = ctypes.CDLL("libc.so.6")

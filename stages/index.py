@@ -21,7 +21,7 @@ def main(images: Path, classes: Path, labels: Path) -> None:
     params = load(IndexParams)
     root, log = Path(load(DatasetParams).root), StageLog("index")
     log.reads(f"{params.adapter} data set in {root}")
-    found = load_dataset(**params.model_dump(), root=root)
+    found = load_dataset(**params.model_dump(), root=root, progress=log.counter("scene"))
     facts = scan(
         root,
         found.images,

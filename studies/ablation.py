@@ -56,6 +56,7 @@ def run(variant: str, seed: int, folder: Path, threads: int) -> dict[str, Any]:
     (folder / "params.yaml").write_text(override(text, values | _paths_outside(read_yaml(PROJECT / "params.yaml"))))
     environment = {**_environment(), "OMP_NUM_THREADS": str(threads)}
     _dvc(["config", "--local", "cache.dir", str(PROJECT / ".dvc/cache")], folder, environment)
+    _dvc(["config", "--local", "core.no_scm", "true"], folder, environment)  # the copy lies where git ignores all
     said = _dvc(["repro"], folder, environment)
     name = load(DatasetParams, folder / "params.yaml").name
     metrics = json.loads((folder / "data" / name / "metrics.json").read_text(encoding="utf-8"))

@@ -1,0 +1,63 @@
+"""Reading back what is written for people and for ``dvc plots``: ``metrics.json``, ``per_class.csv``, the curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccd.artifacts.atomic import unreadable
+
+
+@dataclass(frozen=True)
+class SplitMetrics:
+    """``mean_ap``: score table -> mAP in %, None where no class could be counted, over ``images`` labelled images.
+    ``left_out`` names the classes that no mean counts."""
+
+    mean_ap: dict[str, float | None]
+    images: int
+    classes_counted: int
+    left_out: str
+
+
+def read_metrics(path: Path) -> dict[str, SplitMetrics]:
+    """``metrics.json`` by split (train, test). Raises CcdError if it is missing or malformed."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {split: _split(content[split]) for split in ("train", "test")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise unreadable(path, f"malformed or missing: {error!r}", "evaluate") from None
+
+
+def _split(content: dict[str, Any]) -> SplitMetrics:
+    means = {name: None if value is None else float(value) for name, value in content["mAP"].items()}
+    counted, left_out = int(content["classes_counted"]), str(content["classes_left_out"])
+    return SplitMetrics(means, int(content["labelled_images"]), counted, left_out)
+
+
+def read_per_class(path: Path) -> dict[str, dict[str, float]]:
+    """``per_class.csv`` as class -> column -> number; a cell that is empty in the file is absent. Raises CcdError."""
+    try:
+        rows = _csv_rows(path)
+        return {row.pop("class"): _numbers(row) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise unreadable(path, f"malformed or missing: {error!r}", "evaluate") from None
+
+
+def read_curve(path: Path, stage: str) -> list[dict[str, float]]:
+    """Training curves, one mapping of columns per epoch, in order. Raises CcdError if missing or malformed."""
+    try:
+        return [_numbers(row) for row in _csv_rows(path)]
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise unreadable(path, f"malformed or missing: {error!r}", stage) from None
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if value != ""}
