@@ -26,8 +26,9 @@ def closure(script: Path) -> set[str]:
             continue
         found.add(path)
         waiting += imported_files(path)
+    templates = {path.parent / "templates" for path in found if (path.parent / "templates").is_dir()}
     names = {path.relative_to(ROOT).as_posix() for path in found if _has_code(path)}
-    return names - NO_EFFECT
+    return (names - NO_EFFECT) | {path.relative_to(ROOT).as_posix() for path in templates}
 
 
 def imported_files(path: Path) -> list[Path]:

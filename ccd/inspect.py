@@ -1,0 +1,163 @@
+"""The library half of ``ccd inspect``: one image's story from the artifacts, and which images to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, text as text_file
+from ccd.artifacts.feature_rows import read_views
+from ccd.artifacts.labels import SPEC as LABELS
+from ccd.artifacts.predictions import SPEC as PREDICTIONS
+from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.errors import CcdError, listed
+from ccd.labels.scores import clip_probs
+from ccd.report.choose import Choice, doubtful_train, worst_of_class
+from ccd.report.overlap import coinciding_pairs
+from ccd.report.run import truth_of
+
+
+@dataclass(frozen=True)
+class View:
+    """A local view: ``box_id``, the class that ``asked`` with the student's ``score``, corners in pixels of the
+    original image, and CLIP's ``probs`` (C,) float32 of it."""
+
+    box_id: int
+    asked: str
+    score: float
+    corners_px: tuple[float, float, float, float]
+    probs: np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageStory:
+    """What the artifacts say of one image. ``columns``: name -> (C,), as in ``pseudo_labels.parquet`` for a training
+    image and ``predictions.parquet`` for a test image; ``truth`` (C,): 1 present, 0 absent, -1 unknown."""
+
+    image_id: str
+    path: str
+    split: str
+    size_px: tuple[int, int]
+    file_bytes: int
+    classes: tuple[str, ...]
+    bias: np.ndarray
+    columns: dict[str, np.ndarray]
+    views: tuple[View, ...]
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training image to look at for a class, and the values that made it one."""
+
+    image_id: str
+    class_name: str
+    global_label: float
+    local_label: float
+    label: float
+    truth: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two classes whose boxes coincide: on ``images`` training images, with this mean IoU, best seen on one image."""
+
+    first: str
+    second: str
+    images: int
+    mean_iou: float
+    example: str
+
+
+def image_story(data_dir: Path, image_id: str) -> ImageStory:
+    """Everything that ``data_dir`` holds about one image; ground truth where ``labels.parquet`` knows it.
+
+    Raises:
+        CcdError: no such image, or an artifact that is missing or damaged.
+    """
+    index = image_index.read(data_dir / "images.parquet")
+    row = _row_of(index, image_id)
+    name, train = index.ids[row], bool(index.is_train[row])
+    file, spec = ("pseudo_labels.parquet", PSEUDO_LABELS) if train else ("predictions.parquet", PREDICTIONS)
+    table, bias = class_table.read(data_dir / file, spec), bias_file.read(data_dir / "bias.json")
+    if name not in table.ids:
+        raise CcdError(f"{data_dir / file} does not know {name}; rebuild it with: dvc repro {spec.stage}")
+    own = table.ids.index(name)
+    height_px, width_px = (int(side) for side in index.sizes_px[row])
+    return ImageStory(
+        name,
+        index.paths[row],
+        "train" if train else "test",
+        (height_px, width_px),
+        int(index.file_bytes[row]),
+        table.classes,
+        bias.bias,
+        {column: values[own] for column, values in table.columns.items()},
+        _views(data_dir, name) if train else (),
+        truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
+    )
+
+
+def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
+    """By id, by path under dataset.root, or by a file name that only one image has."""
+    for names in (index.ids, index.paths):
+        if wanted in names:
+            return names.index(wanted)
+    alike = [row for row, path in enumerate(index.paths) if wanted in (Path(path).name, Path(path).stem)]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        raise CcdError(f"{wanted} is the name of {len(alike)} images: {listed(index.ids[row] for row in alike)}")
+    raise CcdError(f"{wanted} is no image of this data set; ids look like {listed(index.ids, 3)}")
+
+
+def _views(data_dir: Path, image_id: str) -> tuple[View, ...]:
+    """The image's boxes with CLIP's probabilities, computed as aggregate does."""
+    boxes, words = box_file.read(data_dir / "boxes.parquet"), text_file.read(data_dir / "text.h5")
+    mine = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
+    looks = read_views(data_dir / "clip_local.h5", mine, len(boxes.image_ids))
+    probs = clip_probs(looks, words.values, words.logit_scale).astype(np.float32)
+    views = []
+    for box, row in zip(mine, probs, strict=True):
+        x0, y0, x1, y1 = (float(side) for side in boxes.boxes_px[box])
+        views.append(View(box, boxes.classes[box], float(boxes.scores[box]), (x0, y0, x1, y1), row))
+    return tuple(views)
+
+
+def worst(data_dir: Path, class_name: str, count: int) -> list[Example]:
+    """The ``count`` training images whose label of the class is furthest from the truth; without ground truth, those
+    whose whole view and local views disagree most. Raises CcdError for an unknown class."""
+    made = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
+    if class_name not in made.classes:
+        raise CcdError(f"{class_name!r} is no class of this data set; there are: {listed(made.classes, 100)}")
+    truth = truth_of(class_table.read(data_dir / "labels.parquet", LABELS), made.ids)
+    chosen = worst_of_class(made.columns, truth, made.classes.index(class_name), count)
+    return [_example(made, truth, choice) for choice in chosen]
+
+
+def doubtful(data_dir: Path, count: int) -> list[Example]:
+    """The ``count`` training images whose whole view and local views disagree most, as in the report."""
+    made = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
+    truth = truth_of(class_table.read(data_dir / "labels.parquet", LABELS), made.ids)
+    return [_example(made, truth, choice) for choice in doubtful_train(made.columns, count)]
+
+
+def _example(made: class_table.ClassTable, truth: np.ndarray, choice: Choice) -> Example:
+    row, place = choice.row, choice.class_row
+    first, local, final = (float(made.columns[name][row, place]) for name in ("global_label", "local_label", "label"))
+    return Example(made.ids[row], made.classes[place], first, local, final, int(truth[row, place]), choice.why)
+
+
+def box_overlap(data_dir: Path, count: int, min_images: int = 3) -> list[Overlap]:
+    """The ``count`` pairs of classes whose boxes coincide most; see `ccd.report.overlap.coinciding_pairs`."""
+    boxes = box_file.read(data_dir / "boxes.parquet")
+    images, image_rows = np.unique(np.asarray(boxes.image_ids, object), return_inverse=True)
+    classes, class_rows = np.unique(np.asarray(boxes.classes, object), return_inverse=True)
+    pairs = coinciding_pairs(image_rows, class_rows, boxes.boxes_px, count, min_images)
+    return [
+        Overlap(classes[pair.first], classes[pair.second], len(pair.images), pair.mean_iou, images[pair.example])
+        for pair in pairs
+    ]

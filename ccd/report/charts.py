@@ -1,0 +1,92 @@
+"""Line charts as geometry: the template draws them as SVG in the colours of the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 460, 240
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 30
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named line: (x, y) points, x ascending. ``tone`` picks a colour."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    tone: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A position in pixels of the drawing and what is written there."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series as pixels of the drawing."""
+
+    name: str
+    tone: int
+    dots: tuple[tuple[float, float], ...]
+
+    @property
+    def points(self) -> str:
+        """The value of SVG's ``points``."""
+        return " ".join(f"{x},{y}" for x, y in self.dots)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of ``WIDTH`` x ``HEIGHT``; ``mark``: where the warm-up ended, or None."""
+
+    title: str
+    lines: tuple[Line, ...]
+    across: tuple[Tick, ...]
+    up: tuple[Tick, ...]
+    mark: float | None
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    bottom: int = HEIGHT - BOTTOM
+    right: int = WIDTH - RIGHT
+    top: int = TOP
+
+
+def line_chart(title: str, series: Sequence[Series], mark: float | None = None) -> Chart:
+    """Lay out lines that share their axes; the vertical axis starts at 0."""
+    xs = [x for line in series for x, _ in line.points]
+    ys = [y for line in series for _, y in line.points if math.isfinite(y)]
+    low, high = min(xs, default=0.0) - 0.5, max(xs, default=1.0) + 0.5
+    ticks = nice_ticks(max(ys, default=1.0))
+    x_scale, y_scale = (WIDTH - LEFT - RIGHT) / (high - low), (HEIGHT - TOP - BOTTOM) / ticks[-1]
+
+    def place_x(x: float) -> float:
+        return round(LEFT + (x - low) * x_scale, 1)
+
+    def place_y(y: float) -> float:
+        return round(HEIGHT - BOTTOM - y * y_scale, 1)
+
+    lines = tuple(
+        Line(line.name, line.tone, tuple((place_x(x), place_y(y)) for x, y in line.points if math.isfinite(y)))
+        for line in series
+    )
+    step = max(1, math.ceil(len(set(xs)) / 12))
+    across = tuple(Tick(place_x(x), f"{x:g}") for x in sorted(set(xs))[::step])
+    up = tuple(Tick(place_y(y), f"{y:g}") for y in ticks)
+    return Chart(title, lines, across, up, None if mark is None else place_x(mark))
+
+
+def nice_ticks(high: float) -> list[float]:
+    """0 and three to six round steps, the last at or above ``high``."""
+    if high <= 0:
+        return [0.0, 1.0]
+    raw = high / 4
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    return [round(step * place, 10) for place in range(math.ceil(high / step - 1e-9) + 1)]

@@ -1,0 +1,114 @@
+"""Which images are worth a look: best, typical and worst of a class, and those the steps disagree about most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LABELLED = 0.5
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Image ``row`` looked at for class ``class_row``; ``why`` says what it is an example of, if it needs saying."""
+
+    row: int
+    class_row: int
+    why: str
+
+
+def class_cases(made: dict[str, np.ndarray], truth: np.ndarray, class_row: int) -> list[Choice]:
+    """Up to three different training images of one class: the best, a typical and the worst case.
+
+    Where the class has known positives: the positive with the largest label, the one with the median label, and the
+    largest error. Otherwise: the largest label, the median of those >= 0.5, and where whole image and local views
+    disagree most.
+    """
+    label, known = made["label"][:, class_row], truth[:, class_row]
+    # Labels saturate at 1, so CLIP's own probabilities decide between equals.
+    key = label + 1e-3 * _finite(made["local_prob"][:, class_row]) + 1e-6 * made["global_prob"][:, class_row]
+    positive = known == 1
+    picked = [Choice(_largest(key, positive), class_row, "best")] if positive.any() else []
+    if positive.any():
+        picked.append(Choice(_median(key, positive), class_row, "typical"))
+    else:
+        picked.append(Choice(int(key.argmax()), class_row, "surest"))
+        if (label >= LABELLED).any():
+            picked.append(Choice(_median(key, label >= LABELLED), class_row, "typical"))
+    picked.append(_worst(made, known, key, class_row))
+    first: dict[int, Choice] = {}
+    for choice in picked:
+        first.setdefault(choice.row, choice)
+    return list(first.values())
+
+
+def _worst(made: dict[str, np.ndarray], known: np.ndarray, key: np.ndarray, class_row: int) -> Choice:
+    if (known >= 0).any():
+        error = np.where(known == 1, 1 - made["label"][:, class_row], made["label"][:, class_row])
+        row = _largest(error + 1e-3 * np.where(known == 1, -key, key), known >= 0)
+        right = error[row] < LABELLED
+        return Choice(row, class_row, "least sure" if right else "missed" if known[row] == 1 else "wrongly labelled")
+    gap = _step_gap(made, class_row)
+    return Choice(_largest(gap + 1e-3 * key, np.ones(len(gap), bool)), class_row, "most disputed")
+
+
+def _step_gap(made: dict[str, np.ndarray], class_row: int) -> np.ndarray:
+    return np.asarray(abs(made["global_label"][:, class_row] - np.clip(made["local_label"][:, class_row], 0, 1)))
+
+
+def doubtful_train(made: dict[str, np.ndarray], count: int, per_class: int | None = None) -> list[Choice]:
+    """The training images whose whole view and local views disagree most, |q - l| of the class where it is largest;
+    among equals, those that disagree about more classes. At most ``per_class`` of them are about the same class."""
+    gap = np.abs(made["global_label"] - np.clip(made["local_label"], 0, 1))
+    return _most_doubtful(gap, count, per_class)
+
+
+def doubtful_test(
+    tested: dict[str, np.ndarray], bias: np.ndarray, count: int, per_class: int | None = None
+) -> list[Choice]:
+    """The test images where the teacher's debiased probability min(p / b, 1) and the student disagree most."""
+    gap = np.abs(np.minimum(tested["zero_shot_prob"] / bias, 1) - tested["student_prob"])
+    return _most_doubtful(gap, count, per_class)
+
+
+def _most_doubtful(gap: np.ndarray, count: int, per_class: int | None) -> list[Choice]:
+    if not len(gap):
+        return []
+    largest, total, asked = gap.max(axis=1), gap.sum(axis=1), gap.argmax(axis=1)
+    chosen: list[Choice] = []
+    about = np.zeros(gap.shape[1], np.int64)
+    for row in np.lexsort((-total, -largest.round(3))):
+        if len(chosen) == count or largest[row] == 0:
+            break
+        if per_class is None or about[asked[row]] < per_class:
+            about[asked[row]] += 1
+            chosen.append(Choice(int(row), int(asked[row]), ""))
+    return chosen
+
+
+def worst_of_class(made: dict[str, np.ndarray], truth: np.ndarray, class_row: int, count: int) -> list[Choice]:
+    """The ``count`` training images with the largest error of a class's label; without any known label, those whose
+    whole view and local views disagree most."""
+    known = truth[:, class_row]
+    if (known >= 0).any():
+        error = np.where(known < 0, -1.0, np.abs(made["label"][:, class_row] - known))
+        why = np.where(known == 1, "present, label too low", "absent, label too high")
+    else:
+        error = _step_gap(made, class_row)
+        why = np.full(len(error), "whole image against local views")
+    rows = np.argsort(-error, kind="stable")[:count]
+    return [Choice(int(row), class_row, str(why[row])) for row in rows if error[row] > 0]
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.nan_to_num(values, nan=0.0))
+
+
+def _largest(values: np.ndarray, among: np.ndarray) -> int:
+    return int(np.where(among, values, -np.inf).argmax())
+
+
+def _median(values: np.ndarray, among: np.ndarray) -> int:
+    rows = np.flatnonzero(among)
+    return int(rows[np.argsort(values[rows], kind="stable")[len(rows) // 2]])

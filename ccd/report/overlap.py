@@ -1,0 +1,80 @@
+"""Classes whose maps light up at the same place (supplement Fig. 8), found from their boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+PRIOR_IMAGES = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two classes (rows) whose boxes lie on the same ``images`` training images with this mean IoU; ``example``: of
+    the images (rows) where they coincide at least that well, the one with the smallest boxes."""
+
+    first: int
+    second: int
+    images: np.ndarray
+    mean_iou: float
+    example: int
+
+
+def coinciding_pairs(
+    image_rows: np.ndarray, class_rows: np.ndarray, boxes_px: np.ndarray, count: int, min_images: int = 3
+) -> list[Pair]:
+    """The pairs of classes whose boxes coincide most.
+
+    On each shared image the best IoU of the two classes' boxes counts. Ranked by sum / (images + 5), so that a pair
+    seen a few times does not beat one seen often; pairs on fewer than ``min_images`` images are left out.
+
+    Args:
+        image_rows: (B,) int64, the image of each box.
+        class_rows: (B,) int64, the class that asked for it.
+        boxes_px: (B, 4) x0, y0, x1, y1.
+    """
+    image, low, high, iou, area = _box_pairs(image_rows, class_rows, boxes_px)
+    if not len(image):
+        return []
+    order = np.lexsort((image, high, low))
+    image, low, high, iou, area = image[order], low[order], high[order], iou[order], area[order]
+    new_pair = np.append(True, (np.diff(low) != 0) | (np.diff(high) != 0))
+    starts = np.flatnonzero(new_pair | np.append(True, np.diff(image) != 0))
+    image, low, high, area = image[starts], low[starts], high[starts], np.minimum.reduceat(area, starts)
+    best = np.maximum.reduceat(iou, starts)
+    firsts = np.flatnonzero(new_pair[starts])
+    sizes, sums = np.diff(np.append(firsts, len(image))), np.add.reduceat(best, firsts)
+    ranked = np.argsort(-sums / (sizes + PRIOR_IMAGES), kind="stable")
+    pairs = []
+    for place in [place for place in ranked if sizes[place] >= min_images][:count]:
+        part = slice(firsts[place], firsts[place] + sizes[place])
+        mean = float(sums[place] / sizes[place])
+        example = int(image[part][np.where(best[part] >= mean - 1e-9, area[part], np.inf).argmin()])
+        pairs.append(Pair(int(low[part][0]), int(high[part][0]), image[part], mean, example))
+    return pairs
+
+
+def _box_pairs(image_rows: np.ndarray, class_rows: np.ndarray, boxes_px: np.ndarray) -> list[np.ndarray]:
+    """Every two boxes of different classes on one image: image, smaller and larger class, IoU, larger area."""
+    order = np.argsort(image_rows, kind="stable")
+    image, name, box = image_rows[order], class_rows[order], boxes_px[order].astype(np.float64)
+    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+    found = [(image[:0], name[:0], name[:0], area[:0], area[:0])]
+    for step in range(1, len(image)):
+        same = image[step:] == image[:-step]
+        if not same.any():
+            break
+        left = np.flatnonzero(same & (name[step:] != name[:-step]))
+        right = left + step
+        low, high = np.minimum(name[left], name[right]), np.maximum(name[left], name[right])
+        found.append((image[left], low, high, iou(box[left], box[right]), np.maximum(area[left], area[right])))
+    return [np.concatenate(column) for column in zip(*found, strict=True)]
+
+
+def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Intersection over union of (K, 4) boxes with (K, 4) boxes, row by row -> (K,)."""
+    corner0, corner1 = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
+    shared = np.prod(np.clip(corner1 - corner0, 0, None), axis=1)
+    areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (one, other)]
+    return np.asarray(shared / np.maximum(areas[0] + areas[1] - shared, 1e-12))

@@ -1,0 +1,126 @@
+"""One finished run as aligned arrays: what the report and ``ccd inspect`` look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, measured, text as text_file
+from ccd.artifacts.align import rows_of, same_classes, same_ids
+from ccd.artifacts.labels import SPEC as LABELS
+from ccd.artifacts.predictions import SPEC as PREDICTIONS
+from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where the artifacts of one run lie."""
+
+    images: Path
+    labels: Path
+    text: Path
+    bias: Path
+    boxes: Path
+    pseudo_labels: Path
+    predictions: Path
+    metrics: Path
+    per_class: Path
+    warmup_curves: Path
+    train_curves: Path
+
+    @staticmethod
+    def in_folder(folder: Path) -> RunFiles:
+        """The names that the pipeline gives them, in ``data/<dataset.name>/``."""
+        endings = {"text": ".h5", "bias": ".json", "metrics": ".json"}
+        csv = {"per_class", "warmup_curves", "train_curves"}
+        names = [field.name for field in fields(RunFiles)]
+        return RunFiles(
+            **{name: folder / f"{name}{'.csv' if name in csv else endings.get(name, '.parquet')}" for name in names}
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """T training and M test images of C classes, every table row-aligned with ``train`` or ``test``.
+
+    ``made``: the columns (T, C) of ``pseudo_labels.parquet``. ``tested``: those (M, C) of ``predictions.parquet``.
+    ``train_truth`` (T, C) and ``test_truth`` (M, C) int8: 1 present, 0 absent, -1 unknown or difficult.
+    ``box_rows`` (B,): the training image of each box; ``box_classes`` (B,): the class that asked for it.
+    """
+
+    train: image_index.ImageIndex
+    test: image_index.ImageIndex
+    classes: tuple[str, ...]
+    text: text_file.TextEmbeddings
+    bias: bias_file.BiasFile
+    boxes: box_file.BoxTable
+    box_rows: np.ndarray
+    box_classes: np.ndarray
+    made: dict[str, np.ndarray]
+    alpha: float
+    tested: dict[str, np.ndarray]
+    train_truth: np.ndarray
+    test_truth: np.ndarray
+    metrics: dict[str, measured.SplitMetrics]
+    per_class: dict[str, dict[str, float]]
+    curves: list[dict[str, float]]
+    warmup_epochs: int
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any image has known labels."""
+        return bool((self.train_truth >= 0).any() or (self.test_truth >= 0).any())
+
+    @cached_property
+    def views_of(self) -> dict[int, list[int]]:
+        """Training image (row) -> its boxes (rows), in order."""
+        found: dict[int, list[int]] = {}
+        for box, row in enumerate(self.box_rows.tolist()):
+            found.setdefault(row, []).append(box)
+        return found
+
+
+def read_run(files: RunFiles) -> Run:
+    """Read and align everything. Raises CcdError for a missing, damaged or foreign artifact, naming it."""
+    index, words, bias = image_index.read(files.images), text_file.read(files.text), bias_file.read(files.bias)
+    train, test, classes = index.train(), index.test(), words.classes
+    made, tested = (
+        class_table.read(files.pseudo_labels, PSEUDO_LABELS),
+        class_table.read(files.predictions, PREDICTIONS),
+    )
+    known, boxes = class_table.read(files.labels, LABELS), box_file.read(files.boxes)
+    for path, stage, found in (
+        (files.bias, "bias", bias.classes),
+        (files.pseudo_labels, "aggregate", made.classes),
+        (files.predictions, "evaluate", tested.classes),
+        (files.labels, "index", known.classes),
+    ):
+        same_classes(path, stage, found, classes)
+    same_ids(files.pseudo_labels, "aggregate", made.ids, train.ids)
+    same_ids(files.predictions, "evaluate", tested.ids, test.ids)
+    warmup = measured.read_curve(files.warmup_curves, "warmup")
+    final = measured.read_curve(files.train_curves, "train")
+    return Run(
+        train, test, classes, words, bias, boxes,
+        rows_of(files.boxes, "cam_boxes", boxes.image_ids, train.ids),
+        rows_of(files.boxes, "cam_boxes", boxes.classes, classes),
+        made.columns, float(made.metadata["alpha"]), tested.columns,
+        truth_of(known, train.ids), truth_of(known, test.ids),
+        measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),
+        [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
+    )  # fmt: skip
+
+
+def truth_of(known: class_table.ClassTable, ids: Sequence[str]) -> np.ndarray:
+    """(len(ids), C) int8 from the table of ``labels.parquet``: 1 present, 0 absent, -1 unknown or difficult."""
+    truth = np.full((len(ids), len(known.classes)), -1, np.int8)
+    place = {image_id: row for row, image_id in enumerate(known.ids)}
+    own, there = np.asarray(
+        [(row, place[image_id]) for row, image_id in enumerate(ids) if image_id in place], np.int64
+    ).reshape(-1, 2).T  # fmt: skip
+    truth[own] = np.where(known.columns["difficult"][there], -1, known.columns["label"][there])
+    return truth

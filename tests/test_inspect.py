@@ -1,0 +1,129 @@
+"""``ccd inspect`` and ``ccd artifacts``: what they say is what the artifacts hold."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ccd.artifacts import bias, boxes, class_table, features, pseudo_labels, text
+from ccd.artifacts.align import rows_of
+from ccd.artifacts.listing import artifact_list
+from ccd.errors import CcdError
+from ccd.inspect import box_overlap, doubtful, image_story, worst
+from ccd.inspect_text import aligned, examples_text, overlaps_text, overlay, story_text, write_overlay
+from ccd.labels.debias import global_label, pseudo_labels as make_labels
+from ccd.labels.scores import clip_probs
+from tests.finished_run import ALPHA, CLASSES, TRAIN, write_run
+
+FLOOR = 0.05
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run, its pseudo-labels really made from its views."""
+    folder = write_run(tmp_path_factory.mktemp("run"))
+    words, debias = text.read(folder / "text.h5"), bias.read(folder / "bias.json").bias
+    views, looks = boxes.read(folder / "boxes.parquet"), features.read(folder / "clip_local.h5", features.LOCAL_SCHEMA)
+    whole = np.random.default_rng(2).dirichlet(np.ones(3), len(TRAIN)).astype(np.float32)
+    rows = rows_of(folder / "boxes.parquet", "cam_boxes", views.image_ids, TRAIN)
+    probs = clip_probs(looks.values, words.values, words.logit_scale)
+    columns = make_labels(whole, global_label(whole, debias, FLOOR), probs, rows, debias, FLOOR, ALPHA)
+    table = class_table.ClassTable(TRAIN, CLASSES, columns, {"alpha": repr(ALPHA)})
+    class_table.write(folder / "pseudo_labels.parquet", pseudo_labels.SPEC, table)
+    return folder
+
+
+def test_story_of_an_image_with_three_boxes_is_the_artifacts_to_the_last_digit(folder: Path) -> None:
+    story = image_story(folder, "train/a")
+    rows = pd.read_parquet(folder / "pseudo_labels.parquet").query("image_id == 'train/a'")
+    for name, values in story.columns.items():
+        assert values.tolist() == rows[name].tolist(), name
+    assert [view.box_id for view in story.views] == [0, 1, 2]
+    found = pd.read_parquet(folder / "boxes.parquet").query("image_id == 'train/a'")
+    assert [view.asked for view in story.views] == found["class"].tolist() == list(CLASSES)
+    assert [view.corners_px[0] for view in story.views] == found["x0_px"].tolist()
+    # The best of the shown scores is the stored one, and the stored winner is the view that has it.
+    scores = np.stack([view.probs for view in story.views])
+    assert scores.max(axis=0).tolist() == rows["local_prob"].tolist()
+    assert scores.argmax(axis=0).tolist() == rows["box_id"].tolist()
+    assert story.truth.tolist() == [1, 0, 0]
+
+
+def test_printed_numbers_are_those_of_the_file(folder: Path) -> None:
+    printed = story_text(image_story(folder, "train/a"))
+    rows = pd.read_parquet(folder / "pseudo_labels.parquet").query("image_id == 'train/a'")
+    cup = next(line for line in printed.splitlines() if line.startswith("cup ")).split()
+    expected = rows[rows["class"] == "cup"].iloc[0]
+    assert [cup[1], cup[3], cup[-3], cup[-2]] == [
+        str(np.float32(expected[name])) for name in ("global_prob", "global_label", "local_label", "label")
+    ]
+    assert "box 0" in printed and "train/a (train), train/a.jpg, 400 x 300 px" in printed
+
+
+def test_image_without_views_and_test_image(folder: Path) -> None:
+    story = image_story(folder, "d")  # a file name without folder and ending will do
+    assert story.image_id == "train/d" and story.views == () and " -  " in story_text(story)
+    story = image_story(folder, "test/f.jpg")
+    rows = pd.read_parquet(folder / "predictions.parquet").query("image_id == 'test/f'")
+    assert story.columns["student_prob"].tolist() == rows["student_prob"].tolist()
+    assert story_text(story, 1).splitlines()[3].split()[:3] == [
+        "tall",
+        "lamp",
+        "0.1",
+    ] and "2 more classes" in story_text(story, 1)
+    with pytest.raises(CcdError, match="no image of this data set"):
+        image_story(folder, "nowhere")
+
+
+def test_worst_doubtful_and_overlap(folder: Path) -> None:
+    table = class_table.read(folder / "pseudo_labels.parquet", pseudo_labels.SPEC).columns
+    errors = np.abs(table["label"][:, 0] - [1, 1, 0, 1])
+    found = worst(folder, "cup", 2)
+    assert [example.image_id for example in found] == [TRAIN[row] for row in np.argsort(-errors)[:2]]
+    assert found[0].label == table["label"][np.argmax(errors), 0]
+    gap = np.abs(table["global_label"] - table["local_label"].clip(0, 1)).max(axis=1)
+    first = doubtful(folder, 1)[0]
+    assert gap[TRAIN.index(first.image_id)] == pytest.approx(gap.max(), abs=1e-3)
+    assert "train/" in examples_text(found) and examples_text([]) == "no image to show"
+    pairs = box_overlap(folder, 5, min_images=1)
+    assert {(pairs[0].first, pairs[0].second)} == {("cup", "tall lamp")} and "train/a" in overlaps_text(pairs)
+    with pytest.raises(CcdError, match="no class of this data set"):
+        worst(folder, "sheep", 1)
+
+
+def test_overlay_draws_boxes_on_the_whole_image(folder: Path, tmp_path: Path) -> None:
+    story = image_story(folder, "train/a")
+    image = overlay(story, folder)
+    assert image.size == (400, 300)
+    assert image.getpixel((199, 120)) in ((240, 167, 47), (255, 255, 255))  # right edge of box 0
+    write_overlay(story, folder, tmp_path / "story.png")
+    assert (tmp_path / "story.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_text_columns_and_control_characters() -> None:
+    assert aligned([["a", "b"], ["long\x1b[31m", "c"]]) == "a          b\nlong?[31m  c"
+
+
+def test_artifacts_are_listed_with_rows_schema_hash_and_stage(folder: Path, tmp_path: Path) -> None:
+    path = folder / "boxes.parquet"
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    (tmp_path / "dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n  cam_boxes:\n    params: {params.yaml: {cam_boxes.offset: 0.125}}\n"
+        f"    outs:\n    - {{path: {path}, md5: {md5}}}\n"
+        f"  bias:\n    outs:\n    - {{path: {folder / 'bias.json'}, md5: of-other-bytes}}\n"
+    )
+    found = {entry.path.name: entry for entry in artifact_list(folder, tmp_path / "dvc.lock")}
+    entry = found["boxes.parquet"]
+    assert (entry.rows, entry.schema, entry.md5, entry.made_by) == (5, "ccd.boxes/1", md5, "cam_boxes")
+    assert entry.parameters == {"cam_boxes.offset": 0.125} and entry.size_bytes == path.stat().st_size
+    assert found["bias.json"].made_by == "" and found["bias.json"].rows == 3
+    assert found["clip_local.h5"].rows == 5 and found["train_curves.csv"].rows == 2
+    (folder / "text.h5").write_bytes(b"cut off")
+    found = {entry.path.name: entry for entry in artifact_list(folder, tmp_path / "none.lock")}
+    assert found["text.h5"].schema == "damaged" and found["boxes.parquet"].made_by == ""
+    with pytest.raises(CcdError, match="no such folder"):
+        artifact_list(tmp_path / "none")

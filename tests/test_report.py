@@ -1,0 +1,194 @@
+"""The report: one valid, closed, escaped, bounded and repeatable page; what it says is what the artifacts say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccd.errors import CcdError
+from ccd.report.charts import Series, line_chart, nice_ticks
+from ccd.report.choose import class_cases, doubtful_test, doubtful_train, worst_of_class
+from ccd.report.findings import findings
+from ccd.report.overlap import coinciding_pairs, iou
+from ccd.report.page import render
+from ccd.report.photos import CROP_PX, PHOTO_PX, Photos
+from ccd.report.run import Run, RunFiles, read_run
+from ccd.report.tables import class_table, label_counts, steps
+from tests.finished_run import CLASSES, EVIL, write_run
+
+VOID = {"meta", "img", "line", "circle", "polyline", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask for and fails on tags that do not close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts = 0
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.scripts += tag == "script"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    return read_run(RunFiles.in_folder(folder))
+
+
+@pytest.fixture(scope="module")
+def page(run: Run, folder: Path) -> str:
+    return render(run, "toy", folder, {"warmup": {"backbone": "mobilenet_v2", "weights": None}})
+
+
+def test_page_is_balanced_and_reaches_for_nothing_outside(page: str) -> None:
+    parsed = Page(page)
+    assert parsed.scripts == 1
+    assert not re.search(r"https?://|@import|url\(", page)
+    sources = [value for _, attrs in parsed.tags for key, value in attrs.items() if key in ("src", "href", "srcset")]
+    assert sources and all(value and value.startswith(("data:image/jpeg;base64,", "#")) for value in sources)
+    assert "default-src 'none'" in page
+
+
+def test_links_lead_to_something(page: str) -> None:
+    tags = Page(page).tags
+    names = [attrs["id"] for _, attrs in tags if attrs.get("id")]
+    assert len(names) == len(set(names))
+    assert {attrs["href"][1:] for tag, attrs in tags if tag == "a" and attrs["href"]} <= set(names)
+
+
+def test_a_class_named_script_stays_text(page: str) -> None:
+    assert EVIL not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_same_run_same_bytes(run: Run, folder: Path, page: str) -> None:
+    assert render(run, "toy", folder, {"warmup": {"backbone": "mobilenet_v2", "weights": None}}) == page
+
+
+def test_without_labels_it_says_so_and_shows_no_precision(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, labelled=False)
+    run = read_run(RunFiles.in_folder(folder))
+    text = render(run, "toy", folder, {})
+    Page(text)
+    assert not run.labelled and "No image has known labels" in text
+    assert "mAP %, " not in text.replace("trained on, mAP %", "") and "really there:" not in text
+    assert [column.title for column in class_table(run)[1]] == ["class", "bias", "top-1", "raw", "debiased", "final"]
+    assert steps(run) == ([], []) and {count.truth for count in label_counts(run)} == {None}
+
+
+def test_pictures_keep_to_their_budget(run: Run, folder: Path) -> None:
+    first = Photos(folder, 10_000_000)
+    photo = first.photo(run.train, 0)
+    assert photo is not None and len(photo) < 100_000
+    spent = Photos(folder, 1)
+    assert spent.photo(run.train, 0) == photo and spent.photo(run.train, 1) is None
+    assert PHOTO_PX <= 320 and CROP_PX <= 320
+
+
+def test_a_changed_image_is_refused(run: Run, folder: Path) -> None:
+    index = replace(run.train, file_bytes=run.train.file_bytes + 1)
+    with pytest.raises(CcdError, match="changed since index"):
+        Photos(folder, 1000).photo(index, 0)
+
+
+def test_class_table_is_what_the_files_say(run: Run) -> None:
+    groups, columns, rows = class_table(run)
+    assert sum(group.size for group in groups) == len(columns) == len(rows[0])
+    cup = {(column.group[:5], column.title): cell for column, cell in zip(columns, rows[0], strict=True)}
+    assert cup["", "class"].text == "cup" and cup["CLIP", "bias"].text == "0.500"
+    assert [cup["label", title].text for title in ("raw", "debiased", "final")] == ["1", "2", "3"]
+    assert cup["AP of", "zero-shot"].text == "50.0" and cup["AP of", "gain"].text == "+25.0"
+    assert cup["AP on", "gain"].text == "\N{MINUS SIGN}10.0" and cup["AP on", "gain"].tone == "down"
+    assert rows[2][-1].text == "\N{EN DASH}"  # no positives: no AP
+
+
+def test_cases_and_doubts_by_hand(run: Run) -> None:
+    # cup: labels 1.0, 0.8, 0.55, 0.1; truth present, present, absent, present
+    cases = class_cases(run.made, run.train_truth, 0)
+    assert [(case.row, case.why) for case in cases] == [(0, "best"), (1, "typical"), (3, "missed")]
+    unknown = np.full_like(run.train_truth, -1)
+    cases = class_cases(run.made, unknown, 0)
+    assert [(case.row, case.why) for case in cases] == [(0, "surest"), (1, "typical"), (2, "most disputed")]
+    assert [choice.row for choice in worst_of_class(run.made, run.train_truth, 0, 2)] == [3, 2]
+    first = doubtful_train(run.made, 1)[0]
+    assert (first.row, first.class_row) == (2, 0)
+    assert len(doubtful_train(run.made, 4)) == 2 and len(doubtful_train(run.made, 4, per_class=1)) == 1
+    first = doubtful_test(run.tested, run.bias.bias, 1)[0]
+    assert (first.row, first.class_row) == (1, 1)
+
+
+def test_findings_count_what_changed(run: Run) -> None:
+    worst, debias, views = findings(run)
+    assert worst.points[0].name == "cup" and "only 3 training images show it" in worst.points[0].text
+    assert "from 0.25 to 0.50 per image" in debias.answer
+    assert "raised 1 label above 0.5 and took 0 below" in views.answer and "0% are really there" in views.answer
+
+
+def test_iou_and_pairs_by_hand() -> None:
+    one, other = np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 1, 3, 3]])
+    assert iou(one, other) == pytest.approx([1 / 7])
+    square, shifted = [0, 0, 4, 4], [0, 0, 4, 2]
+    rows = np.array([0, 0, 1, 1, 2, 2, 2, 3])
+    names = np.array([1, 0, 0, 1, 0, 1, 2, 0])
+    boxes = np.array([square, square, square, shifted, square, square, [9, 9, 10, 10], square], np.float32)
+    pairs = coinciding_pairs(rows, names, boxes, 5)
+    assert [(pair.first, pair.second, pair.images.tolist()) for pair in pairs] == [(0, 1, [0, 1, 2])]
+    assert pairs[0].mean_iou == pytest.approx((1 + 0.5 + 1) / 3) and pairs[0].example == 0
+    assert coinciding_pairs(rows[:0], names[:0], boxes[:0], 5) == []
+
+
+def test_charts_have_round_ticks_and_stay_inside() -> None:
+    assert nice_ticks(0.58) == [0.0, 0.2, 0.4, 0.6] and nice_ticks(100) == [0, 25, 50, 75, 100]
+    assert nice_ticks(0.0) == [0.0, 1.0]
+    chart = line_chart("loss", [Series("a", ((1, 0.5), (2, float("nan")), (3, 0.0)), 0)], 1.5)
+    assert [len(line.dots) for line in chart.lines] == [2]
+    assert all(chart.left <= x <= chart.right and chart.top <= y <= chart.bottom for x, y in chart.lines[0].dots)
+
+
+def test_missing_or_foreign_artifact_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    files = RunFiles.in_folder(folder)
+    with pytest.raises(CcdError, match=r"pseudo_labels\.parquet: its schema.*evaluate"):
+        read_run(replace(files, predictions=files.pseudo_labels))
+    files.metrics.write_text("{}")
+    with pytest.raises(CcdError, match=r"metrics\.json.*evaluate"):
+        read_run(files)
+
+
+def test_report_imports_no_torch(root: Path) -> None:
+    code = "import sys, stages.report; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+
+
+def test_many_classes_and_images_stay_small(tmp_path: Path) -> None:
+    names = (*CLASSES, *(f"class {number}" for number in range(1200)))
+    folder = write_run(tmp_path, classes=names)
+    text = render(read_run(RunFiles.in_folder(folder)), "toy", folder, {})
+    assert len(text.encode()) < 15_000_000 and "203 more classes" in text
