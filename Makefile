@@ -20,7 +20,7 @@ repro: setup
 	dvc repro
 
 test: setup
-	python -m pytest
+	python -m pytest -n auto
 
 lint: setup
 	ruff check .

@@ -1,5 +1,5 @@
-"""The command line: ``ccd use`` and, in time, what people do beside ``dvc repro``. Imports are inside commands, so that
-``ccd --help`` is instant."""
+"""The command line: what people do beside ``dvc repro``. Imports are inside commands, so that ``ccd --help`` is
+instant."""
 
 from __future__ import annotations
 
@@ -47,6 +47,65 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
         lines = changes(old, new) if old is not None else []
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
         _say_next(Path(load(DatasetParams).root), preset)
+
+
+@main.command()
+@click.argument("image", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write the overlay PNG; default: IMAGE's id.")
+@click.option("--class", "class_name", metavar="NAME", help="Images on which this class went most wrong.")
+@click.option("--worst", "count", default=20, show_default=True, help="How many images to list.")
+@click.option("--doubtful", is_flag=True, help="Images on which global, local and final label disagree most.")
+@click.option("--box-overlap", is_flag=True, help="Pairs of classes whose views coincide.")
+def inspect(
+    image: str | None, out: Path | None, class_name: str | None, count: int, doubtful: bool, box_overlap: bool
+) -> None:
+    """Print one IMAGE's story (its id, path or file name) and write an overlay of its boxes; or list images to look at.
+
+    Works on the data set that params.yaml names, after `dvc repro`.
+    """
+    from ccd import inspect as library, inspect_text as texts
+    from ccd.console import user_errors
+    from ccd.errors import CcdError
+    from ccd.params.base import load
+    from ccd.params.dataset import DatasetParams
+
+    with user_errors():
+        dataset = load(DatasetParams)
+        folder = Path("data") / dataset.name
+        if image is not None:
+            story = library.image_story(folder, image)
+            click.echo(texts.story_text(story))
+            target = out or Path(f"{Path(story.image_id).stem}.overlay.png")
+            texts.write_overlay(story, Path(dataset.root), target)
+            click.echo(f"wrote {target}")
+        elif class_name is not None:
+            click.echo(texts.examples_text(library.worst(folder, class_name, count)))
+        elif doubtful:
+            click.echo(texts.examples_text(library.doubtful(folder, count)))
+        elif box_overlap:
+            click.echo(texts.overlaps_text(library.box_overlap(folder, count)))
+        else:
+            raise CcdError("name an IMAGE, or ask for --class NAME, --doubtful or --box-overlap")
+
+
+@main.command()
+def artifacts() -> None:
+    """List what the pipeline has written for the data set of params.yaml: rows, size, schema, md5 and stage."""
+    from ccd.artifacts.listing import artifact_list
+    from ccd.console import user_errors
+    from ccd.inspect_text import aligned
+    from ccd.params.base import load
+    from ccd.params.dataset import DatasetParams
+
+    with user_errors():
+        found = artifact_list(Path("data") / load(DatasetParams).name)
+        rows = [["file", "rows", "MB", "schema", "md5", "made by"]]
+        rows += [
+            [each.path.name, "" if each.rows is None else f"{each.rows:,}", f"{each.size_bytes / 1e6:.2f}", each.schema,
+             each.md5[:8], each.made_by]
+            for each in found
+        ]  # fmt: skip
+        click.echo(aligned(rows))
 
 
 def _say_next(root: Path, preset: str) -> None:

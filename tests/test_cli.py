@@ -1,0 +1,61 @@
+"""The command line on a finished run: what it prints and what it says of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ccd.cli import main
+
+
+def invoke(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, list(words))
+    return done.exit_code, done.output
+
+
+def test_use_writes_params_and_says_what_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = invoke("use", "voc12", "--root", "VOC", "--set", "aggregate.alpha=0.2")
+    assert code == 0 and "wrote params.yaml" in said and "now run: dvc repro" in said and "VOC is not there yet" in said
+    text = Path("params.yaml").read_text()
+    assert "# weight of the global label" in text and "alpha: 0.2" in text
+    code, said = invoke("use", "voc12", "--root", "VOC")
+    assert code == 0 and "aggregate.alpha: 0.2 -> 0.4" in said
+
+
+def test_use_without_preset_lists_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = invoke("use")
+    assert code == 0 and all(name in said for name in ("demo", "voc07", "voc12", "coco14", "nuswide", "folder"))
+    assert not Path("params.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("use", "nope"), "unknown preset 'nope'"),
+        (("use", "demo", "--set", "aggregate.alpha"), "write SECTION.KEY=VALUE"),
+        (("use", "demo", "--set", "aggregate.beta=1"), "unknown key 'aggregate.beta'"),
+        (("use", "demo", "--set", "aggregate.alpha=2"), "less than or equal to 1"),
+        (("inspect", "x"), "params.yaml does not exist here"),
+        (("artifacts",), "params.yaml does not exist here"),
+    ],
+)
+def test_a_mistake_is_one_line_exit_2_and_writes_nothing(
+    words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = invoke(*words)
+    assert code == 2 and said.startswith("error: ") and message in said and "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect_and_artifacts_before_any_run_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("use", "demo")
+    assert invoke("inspect")[1].startswith("error: name an IMAGE")
+    code, said = invoke("inspect", "x")
+    assert code == 2 and "dvc repro" in said
+    assert invoke("artifacts")[0] == 2
