@@ -23,6 +23,7 @@ from stages import (
     evaluate,
     global_labels,
     index,
+    report,
     text,
     train,
     warmup,
@@ -34,6 +35,7 @@ CHAIN: dict[str, click.Command] = {
     module.__name__.split(".")[1]: module.main
     for module in (
         index, text, clip_global, bias, global_labels, warmup, cam_boxes, clip_local, aggregate, train, evaluate,
+        report,
     )
 }  # fmt: skip
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
