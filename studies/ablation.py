@@ -57,7 +57,7 @@ def run(variant: str, seed: int, folder: Path, threads: int) -> dict[str, Any]:
     environment = {**_environment(), "OMP_NUM_THREADS": str(threads)}
     _dvc(["config", "--local", "cache.dir", str(PROJECT / ".dvc/cache")], folder, environment)
     _dvc(["config", "--local", "core.no_scm", "true"], folder, environment)  # the copy lies where git ignores all
-    said = _dvc(["repro"], folder, environment)
+    said = _dvc(["repro", "evaluate"], folder, environment)
     name = load(DatasetParams, folder / "params.yaml").name
     metrics = json.loads((folder / "data" / name / "metrics.json").read_text(encoding="utf-8"))
     maps = {f"{split}_{key}": value for split, part in metrics.items() for key, value in part["mAP"].items()}

@@ -95,16 +95,16 @@ def test_head_learns_faster_by_the_multiplier() -> None:
     assert float(body) == pytest.approx(1e-4, rel=0.01)
 
 
-def test_the_average_is_that_of_the_epochs_ends() -> None:
+def test_the_average_is_that_of_the_second_half_of_the_epochs_ends() -> None:
     pixels, targets = colour_patches(16)
-    one = run(tiny_student(), pixels, targets, epochs=1)
-    two = run(tiny_student(), pixels, targets, epochs=2)
-    expected = (one.last["head.weight"] + two.last["head.weight"]) / 2
-    torch.testing.assert_close(two.average["head.weight"], expected)
+    one, two, three = (run(tiny_student(), pixels, targets, epochs=epochs) for epochs in (1, 2, 3))
+    expected = (two.last["head.weight"] + three.last["head.weight"]) / 2
+    torch.testing.assert_close(three.average["head.weight"], expected)
     torch.testing.assert_close(one.average["head.weight"], one.last["head.weight"])
-    mean = (one.last["backbone.1.running_mean"] + two.last["backbone.1.running_mean"]) / 2
-    torch.testing.assert_close(two.average["backbone.1.running_mean"], mean)
-    assert int(two.average["backbone.1.num_batches_tracked"]) == 4
+    torch.testing.assert_close(two.average["head.weight"], two.last["head.weight"])
+    mean = (two.last["backbone.1.running_mean"] + three.last["backbone.1.running_mean"]) / 2
+    torch.testing.assert_close(three.average["backbone.1.running_mean"], mean)
+    assert int(three.average["backbone.1.num_batches_tracked"]) == 6
     assert two.early_stop is None and two.early_stop_epoch is None
 
 

@@ -36,8 +36,8 @@ class Optimization:
 class TrainingResult:
     """State dicts on the CPU and one record per epoch.
 
-    ``last``: after the last epoch. ``average``: uniform mean over the ends of all epochs. ``early_stop``: of
-    ``early_stop_epoch`` (0-based); both are None if the rule never fired.
+    ``last``: after the last epoch. ``average``: uniform mean over the ends of the epochs of the second half.
+    ``early_stop``: of ``early_stop_epoch`` (0-based); both are None if the rule never fired.
     """
 
     records: tuple[EpochRecord, ...]
@@ -84,7 +84,8 @@ def train(
         for epoch in range(optimization.epochs):
             record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
             weights = cpu_weights(student)
-            average.update(weights)
+            if epoch >= optimization.epochs // 2:  # the first half is still on its way
+                average.update(weights)
             if tracker.update(record.map_percent):
                 candidate = weights
             records.append(record)
