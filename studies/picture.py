@@ -39,7 +39,8 @@ def draw(index: image_index.ImageIndex, views: box_file.BoxTable, labels: class_
         top = np.argsort(-labels.columns["label"][row], kind="stable")[:4]
         winners = {int(labels.columns["box_id"][row, c]): labels.classes[c] for c in top[::-1]}
         draw_image(axes[0, column], np.asarray(read_image(file)), views, winners)
-        draw_bars(axes[1, column], labels, row, top, legend=column == 0)
+        draw_bars(axes[1, column], labels, row, top)
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STEPS), frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     plt.close(figure)
@@ -64,7 +65,7 @@ def draw_image(axis: Axes, pixels: np.ndarray, views: box_file.BoxTable, winners
             )
 
 
-def draw_bars(axis: Axes, labels: class_table.ClassTable, row: int, top: np.ndarray, *, legend: bool) -> None:
+def draw_bars(axis: Axes, labels: class_table.ClassTable, row: int, top: np.ndarray) -> None:
     """Global probability, local label and final label of the ``top`` classes, as horizontal bars."""
     for step, (column, title, colour) in enumerate(STEPS):
         values = np.clip(np.nan_to_num(labels.columns[column][row, top]), 0, 1)
@@ -73,8 +74,6 @@ def draw_bars(axis: Axes, labels: class_table.ClassTable, row: int, top: np.ndar
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.spines[["top", "right"]].set_visible(False)
-    if legend:
-        axis.legend(fontsize=7, loc="lower right", frameon=False)
 
 
 @click.command(help=__doc__)
