@@ -198,3 +198,34 @@ def test_an_image_that_changed_since_index_is_named(
         run_stage("clip_global")
     assert "4.png" in capsys.readouterr().err
     assert not (tmp_path / "data/toy/clip_global.h5").exists()
+
+
+def test_odd_images_go_through_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path, monkeypatch, "vit", cam_boxes__views_per_image="3.0")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "classes.txt").write_text("red\ngreen\nblue\n")
+    noise = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
+    colour = Image.fromarray(noise)
+    colour.crop((0, 0, 1, 1)).save(folder / "1x1.png")
+    colour.resize((6000, 4000)).save(folder / "large.jpg", quality=30)
+    colour.resize((2000, 10)).save(folder / "wide.png")
+    colour.convert("L").save(folder / "grey.png")
+    colour.convert("CMYK").save(folder / "cmyk.jpg")
+    colour.convert("P").save(folder / "palette.gif")
+    colour.convert("RGBA").save(folder / "alpha.webp")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(folder / "16bit.png")
+    exif = Image.Exif()
+    exif[274] = 6
+    colour.save(folder / "turned.jpg", exif=exif)
+    for name in CHAIN:
+        run_stage(name)
+    index_of = pd.read_parquet(tmp_path / "data/toy/images.parquet").set_index("image_id")
+    assert tuple(index_of.loc["turned.jpg", ["width_px", "height_px"]]) == (30, 20)
+    boxes = pd.read_parquet(tmp_path / "data/toy/boxes.parquet").join(index_of, on="image_id")
+    assert set(boxes["image_id"]) == set(index_of.index)
+    assert (boxes["x0_px"] >= 0).all() and (boxes["x1_px"] <= boxes["width_px"]).all()
+    assert (boxes["y0_px"] >= 0).all() and (boxes["y1_px"] <= boxes["height_px"]).all()
+    assert ((boxes["x1_px"] > boxes["x0_px"]) & (boxes["y1_px"] > boxes["y0_px"])).all()
+    labels = pd.read_parquet(tmp_path / "data/toy/pseudo_labels.parquet")
+    assert labels["label"].between(0, 1).all() and len(labels) == 9 * 3
