@@ -55,7 +55,7 @@ def worker_count(workers: int | None) -> int:
 def _make_repeatable() -> None:
     """Make results repeat on the same machine."""
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # an aid for debugging that costs a pass over memory
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # an aid for debugging that costs a pass over memory
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
