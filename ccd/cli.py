@@ -108,6 +108,31 @@ def artifacts() -> None:
         click.echo(aligned(rows))
 
 
+@main.command()
+@click.option("--prune", "limit_gb", type=click.FloatRange(0), metavar="GB", help="Delete the oldest down to this size.")
+def store(limit_gb: float | None) -> None:
+    """List what is kept to resume killed stages and to encode no image twice (.ccd/store); --prune makes it smaller.
+
+    Deleting from the store never changes a result, it only costs time.
+    """
+    from datetime import datetime
+
+    from ccd.console import user_errors
+    from ccd.inspect_text import aligned
+    from ccd.store import open_store
+
+    with user_errors():
+        kept = open_store()
+        deleted = [] if limit_gb is None else kept.prune(round(limit_gb * 1e9))
+        for entry in deleted:
+            click.echo(f"deleted {entry.path.name}, {entry.size_bytes / 1e6:.1f} MB")
+        rows = [["entry", "MB", "last used"]]
+        for entry in reversed(kept.entries()):
+            used = datetime.fromtimestamp(entry.used_s).isoformat(" ", "minutes")
+            rows.append([entry.path.name, f"{entry.size_bytes / 1e6:.1f}", used])
+        click.echo(aligned(rows) if len(rows) > 1 else f"the store in {kept.folder} is empty")
+
+
 def _say_next(root: Path, preset: str) -> None:
     if preset != "demo" and not root.is_dir():
         click.echo(f"note: {root} is not there yet; give --root DIR, or `dvc repro` will say what belongs there")

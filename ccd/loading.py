@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -46,7 +47,7 @@ def indexed_files(root: str, index: ImageIndex) -> ImageFiles:
 
 def image_batches(
     files: ImageFiles,
-    order: Sequence[int] | Tensor,
+    order: Sequence[int] | np.ndarray | Tensor,
     size_px: int,
     batch_size: int,
     workers: int,

@@ -12,7 +12,8 @@ from ccd.params.clip_global import ClipGlobalParams
 from ccd.params.dataset import DatasetParams
 from ccd.params.teacher import TeacherParams
 from ccd.runtime import hardware
-from ccd.teacher import encode_images, load_teacher
+from ccd.store import open_store
+from ccd.teacher import encode_images, encoding, load_teacher
 
 
 @stage
@@ -23,13 +24,20 @@ def main(images: Path, out: Path) -> None:
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
     log.reads(f"{len(index):,} images", teacher.description, f"{size_px} px")
     files = indexed_files(load(DatasetParams).root, index)
-    batches = image_batches(files, range(len(index)), size_px, place.batch_size, place.workers)
+    name = encoding(teacher, image_size_px=size_px)
+    kept = open_store().features(name, [bytes.fromhex(each) for each in index.digests])
     origin = {"teacher": teacher.description, "fingerprint": teacher.fingerprint, "image_size_px": str(size_px)}
     with features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin) as writer:
-        for rows, values in log.batches(encode_images(teacher, batches), len(index), "img"):
+        missing = kept.restore(writer.write)
+        batches = image_batches(files, missing, size_px, place.batch_size, place.workers)
+        encoded = kept.recording(encode_images(teacher, batches))
+        for rows, values in log.batches(encoded, len(missing), "img"):
             writer.write(rows, values)
     log.wrote((out, len(index), "images"))
-    log.found(f"{teacher.embed_dim} dimensions an image, teacher {teacher.fingerprint[:12]}")
+    log.found(
+        f"{len(missing):,} encoded, {len(index) - len(missing):,} from the store;"
+        f" {teacher.embed_dim} dimensions, teacher {teacher.fingerprint[:12]}"
+    )
 
 
 if __name__ == "__main__":

@@ -31,10 +31,11 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     place, files = hardware(), indexed_files(load(DatasetParams).root, index)
     student = restore_student(spec, start.weights[start.selected])
     objective = FinalObjective(params.consistency_weight, params.color_jitter)
-    result = fit(student, files, targets.columns["label"], objective, params, index.ids, place, log)
+    result, slot = fit(student, files, targets.columns["label"], objective, params, index, place, log)
     weights, info = final_weights(result)
     checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))
     csv_table.write(curves, curve_rows(result.records))
+    slot.clear()
     log.wrote((out, len(weights), "sets of weights"), (curves, params.epochs, "epochs"))
     log.found(f"early stop after epoch {info['early_stop_epoch']}; the student is '{params.checkpoint}'")
 

@@ -30,10 +30,11 @@ def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     check_sha256(params.weights, params.weights_sha256, "warmup.weights_sha256")
     spec = StudentSpec(params.backbone, targets.classes, params.cam_boost, params.image_size_px)
     student = build_student(spec, params.weights, params.seed)
-    result = fit(student, files, targets.columns["label"], warmup_objective, params, index.ids, place, log)
+    result, slot = fit(student, files, targets.columns["label"], warmup_objective, params, index, place, log)
     weights, info = {"last": result.last}, {"epochs": params.epochs}
     checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
     csv_table.write(curves, curve_rows(result.records))
+    slot.clear()
     log.wrote((out, len(result.last), "tensors"), (curves, params.epochs, "epochs"))
     log.found(f"{result.records[-1].map_percent:.1f} % mAP against its own labels after {params.epochs} epochs")
 

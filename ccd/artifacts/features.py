@@ -57,7 +57,7 @@ class FeatureWriter:
 
 @contextmanager
 def writing(
-    path: Path, schema: str, ids: Sequence[str] | np.ndarray, width: int, attributes: dict[str, str]
+    path: Path, schema: str, ids: Sequence[str] | Sequence[int] | np.ndarray, width: int, attributes: dict[str, str]
 ) -> Iterator[FeatureWriter]:
     """Open a feature file for writing; it appears at ``path`` only when the block ends well and every row is there."""
     with replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:

@@ -17,9 +17,9 @@ def cpu_weights(model: nn.Module) -> Weights:
 class WeightAverage:
     """Running uniform mean of state dicts; BatchNorm statistics are averaged too, integers are taken from the last."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.weights: Weights = {}
+    def __init__(self, count: int = 0, weights: Weights | None = None) -> None:
+        self.count = count
+        self.weights: Weights = weights or {}
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Add one state dict (CPU), which is not modified."""

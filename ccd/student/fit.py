@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 
+from ccd.artifacts.image_index import ImageIndex
 from ccd.console import StageLog
 from ccd.loading import ImageFiles, image_batches
 from ccd.params.optimization import OptimizationParams
 from ccd.runtime import Hardware
+from ccd.store import Slot, content_key, fingerprint, open_store
 from ccd.student.averaging import Weights
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.model import Student
@@ -26,11 +29,19 @@ def fit(
     targets: np.ndarray,
     objective: Objective,
     params: OptimizationParams,
-    names: Sequence[str],
+    index: ImageIndex,
     hardware: Hardware,
     log: StageLog,
-) -> TrainingResult:
+) -> tuple[TrainingResult, Slot]:
     """Train on N files and their (N, C) ``targets``, each epoch in a new order that depends on the seed alone.
+
+    A training that was killed goes on after its last whole epoch.
+
+    Args:
+        index: of the files, row by row.
+
+    Returns:
+        The result, and the place in the store where its state is kept, to be cleared once the result is written.
 
     Raises:
         CcdError: an image cannot be read, or what `ccd.student.loop.train` raises.
@@ -44,6 +55,7 @@ def fit(
         pin = hardware.device.type == "cuda"
         return image_batches(files, order, size_px, batch_size, hardware.workers, pin_memory=pin)
 
+    slot = open_store().slot(_identity(student, targets, objective, params, index, hardware))
     steps = -(-len(files) // batch_size)
     with log.bar(steps * params.epochs, "step") as bar:
 
@@ -51,10 +63,34 @@ def fit(
             bar.set_postfix_str(f"epoch {epoch + 1}/{params.epochs}, loss {loss:.3f}", refresh=False)
             bar.update(epoch * steps + step + 1 - bar.n)
 
-        return train(
+        result = train(
             student, batches, torch.from_numpy(targets.astype(np.float32)), objective, optimization=optimization,
-            seed=seed, device=hardware.device, names=names, on_step=show,
+            seed=seed, device=hardware.device, names=index.ids, state=slot, on_step=show,
         )  # fmt: skip
+    return result, slot
+
+
+def _identity(
+    student: Student,
+    targets: np.ndarray,
+    objective: Objective,
+    params: OptimizationParams,
+    index: ImageIndex,
+    hardware: Hardware,
+) -> str:
+    """All that decides what a training comes to."""
+    weights = b"".join(value.detach().cpu().contiguous().numpy().tobytes() for value in student.state_dict().values())
+    return fingerprint(
+        "training",
+        ("student", "images.py", "loading.py", "evaluation/average_precision.py"),
+        params=params.model_dump(),
+        section=params.section,
+        objective=getattr(objective, "__name__", repr(objective)),
+        student=[repr(student), student.cam_boost],
+        inputs=content_key(weights, targets.tobytes(), "".join(index.digests).encode()).hex(),
+        device=hardware.device.type,
+        versions=[torch.__version__, PIL.__version__, np.__version__],
+    )
 
 
 def final_weights(result: TrainingResult) -> tuple[dict[str, Weights], dict[str, Any]]:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ccd.errors import CcdError, listed
-from ccd.student.averaging import WeightAverage, Weights, cpu_weights
-from ccd.student.early_stop import EarlyStopTracker
+from ccd.student.averaging import Weights, cpu_weights
 from ccd.student.model import Student
 from ccd.student.objectives import Objective, Outcome
 from ccd.student.precision import Precision, autocast
 from ccd.student.progress import EpochMeter, EpochRecord
+from ccd.student.resume import Progress, StateFile, Stateful, restore, save
 from ccd.student.seeds import derived_seed
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -57,6 +57,7 @@ def train(
     seed: int,
     device: torch.device,
     names: Sequence[str] | None = None,
+    state: StateFile | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainingResult:
@@ -71,6 +72,8 @@ def train(
         objective: see `ccd.student.objectives`.
         seed: the random numbers of a step depend on (seed, epoch, step) alone.
         names: image of each row, for error messages.
+        state: keeps the training's state after every epoch; what an earlier call with the same arguments left there is
+            gone on with, and the result is the same.
         on_step: called with epoch, step and loss after every step.
         on_epoch: called after every epoch.
 
@@ -79,24 +82,27 @@ def train(
     """
     step = _Step(student, objective, optimization, device)
     targets = targets.to(device)
-    tracker, average, candidate, records = EarlyStopTracker(), WeightAverage(), None, []
+    progress = Progress() if state is None else restore(state, step.parts)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(optimization.epochs):
+        for epoch in range(len(progress.records), optimization.epochs):
             record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
             weights = cpu_weights(student)
             if epoch >= optimization.epochs // 2:  # the first half is still on its way
-                average.update(weights)
-            if tracker.update(record.map_percent):
-                candidate = weights
-            records.append(record)
+                progress.average.update(weights)
+            if progress.tracker.update(record.map_percent):
+                progress.candidate = weights
+            progress.records.append(record)
+            if state is not None:
+                save(state, progress, step.parts)
             if on_epoch is not None:
                 on_epoch(record)
+    fired = progress.tracker.epoch is not None
     return TrainingResult(
-        records=tuple(records),
-        last=weights,
-        average=average.weights,
-        early_stop=candidate if tracker.epoch is not None else None,
-        early_stop_epoch=tracker.epoch,
+        records=tuple(progress.records),
+        last=cpu_weights(student),
+        average=progress.average.weights,
+        early_stop=progress.candidate if fired else None,
+        early_stop_epoch=progress.tracker.epoch,
     )
 
 
@@ -118,6 +124,11 @@ class _Step:
                 {"params": student.head.parameters(), "lr": head_lr},
             ]
         )
+        self.parts: dict[str, Stateful] = {
+            "student": self.student,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
 
     def __call__(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
         self.optimizer.zero_grad(set_to_none=True)

@@ -7,10 +7,19 @@ import torch
 from ccd.errors import CcdError
 from ccd.teacher import open_clip, openai
 from ccd.teacher.base import Backend, Normalization, Precision, Teacher
-from ccd.teacher.encode import encode_images
+from ccd.teacher.encode import encode_images, encoding
 from ccd.teacher.text import class_embeddings
 
-__all__ = ["Backend", "Normalization", "Precision", "Teacher", "class_embeddings", "encode_images", "load_teacher"]
+__all__ = [
+    "Backend",
+    "Normalization",
+    "Precision",
+    "Teacher",
+    "class_embeddings",
+    "encode_images",
+    "encoding",
+    "load_teacher",
+]
 
 
 def load_teacher(

@@ -5,17 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor
 
 from ccd.errors import CcdError, listed
+from ccd.store import fingerprint
 from ccd.teacher.base import Teacher
+
+# Smaller batches take other kernels on CPUs, whose sums round otherwise: from this size on, an image's features do not
+# depend on what else is in its batch.
+SMALLEST_BATCH = 16
+
+
+def encoding(teacher: Teacher, **preprocessing: object) -> str:
+    """The name of a teacher's features in the store: what they depend on besides the pixels' content."""
+    return fingerprint(
+        "features",
+        ("teacher", "views/crops.py", "images.py", "loading.py"),
+        teacher=[teacher.description, teacher.fingerprint],
+        preprocessing=preprocessing,
+        versions=[torch.__version__, PIL.__version__],
+    )
 
 
 def encode_images(
     teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Embed batches as they come, of the size and in the order they come.
+
+    A batch of fewer than `SMALLEST_BATCH` images is filled up with copies, so that encoding all images or only some of
+    them gives the same features, bit for bit on a CPU.
 
     Args:
         batches: (rows (b,) int64, pixels (b, 3, h, w) uint8), e.g. of :func:`ccd.loading.image_batches`; a loader with
@@ -28,7 +48,9 @@ def encode_images(
         CcdError: the teacher gives NaN or Inf, naming the rows.
     """
     for rows, pixels in batches:
-        features = teacher.encode_image(pixels)
+        fill = SMALLEST_BATCH - len(pixels)
+        filled = torch.cat([pixels, pixels[-1:].expand(fill, -1, -1, -1)]) if fill > 0 else pixels
+        features = teacher.encode_image(filled)[: len(pixels)]
         bad = rows[~torch.isfinite(features).all(dim=1)].tolist()
         if bad:
             raise CcdError(

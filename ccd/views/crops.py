@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ccd.errors import CcdError
 from ccd.images import crop_resized, squash
 from ccd.loading import ImageFiles, load_in_order
+from ccd.store import content_key
 
 CropSource = Literal["original", "resized"]
 
@@ -107,6 +108,7 @@ def view_batches(
     image_sizes_px: np.ndarray,
     image_rows: np.ndarray,
     boxes_px: np.ndarray,
+    rows: np.ndarray,
     longer_px: int,
     stride_px: int,
     max_batch: int,
@@ -115,10 +117,25 @@ def view_batches(
     source: CropSource,
     resized_px: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`crop_batches` at the shapes of `target_sizes`; ``image_sizes_px`` (N, 2) height, width of every file."""
-    cut_px = squashed_boxes(boxes_px, image_sizes_px[image_rows], resized_px) if source == "resized" else boxes_px
+    """`crop_batches` of the boxes ``rows`` alone, at the shapes of `target_sizes`.
+
+    ``image_sizes_px``: (N, 2) height, width of every file. The yielded rows are those of ``boxes_px``.
+    """
+    chosen, of_image = boxes_px[rows], image_rows[rows]
+    cut_px = squashed_boxes(chosen, image_sizes_px[of_image], resized_px) if source == "resized" else chosen
     sizes = target_sizes(cut_px, longer_px, stride_px)
-    return crop_batches(files, image_rows, boxes_px, sizes, max_batch, workers, source=source, resized_px=resized_px)
+    batches = crop_batches(files, of_image, chosen, sizes, max_batch, workers, source=source, resized_px=resized_px)
+    back = torch.from_numpy(rows)
+    for places, pixels in batches:
+        yield back[places], pixels
+
+
+def view_keys(digests: Sequence[str], image_rows: np.ndarray, boxes_px: np.ndarray) -> list[bytes]:
+    """What identifies each of B views: its image's content hash (``digests``, hexadecimal) and its box (B, 4)."""
+    corners = np.ascontiguousarray(boxes_px, "<f4")
+    return [
+        content_key(bytes.fromhex(digests[row]), box.tobytes()) for row, box in zip(image_rows, corners, strict=True)
+    ]
 
 
 def _stacked(bucket: list[tuple[int, Tensor]], pin_memory: bool) -> tuple[Tensor, Tensor]:
