@@ -67,7 +67,7 @@ def train(
         epoch_batches: epoch (0-based) -> batches of rows (b,) int64 and pixels (b, 3, H, W) uint8. A last batch of one
             image after larger ones is dropped, as its BatchNorm statistics mean little; where the first batch is a
             single image, BatchNorm keeps its running statistics instead.
-        targets: (N, C) float32 in [0, 1].
+        targets: (N, C) float32 in [0, 1]; left as they are, also where the objective moves them.
         objective: see `ccd.student.objectives`.
         seed: the random numbers of a step depend on (seed, epoch, step) alone.
         names: image of each row, for error messages.
@@ -78,7 +78,7 @@ def train(
         CcdError: the loss is not finite, an epoch has no batch, or the precision does not fit the device.
     """
     step = _Step(student, objective, optimization, device)
-    targets = targets.to(device)
+    targets = targets.to(device, copy=True)
     tracker, average, candidate, records = EarlyStopTracker(), WeightAverage(), None, []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(optimization.epochs):
@@ -155,6 +155,8 @@ def _train_epoch(
         if not math.isfinite(loss):
             raise _not_finite(loss, epoch, index, rows, names)
         meter.add(here, outcome)
+        if outcome.targets is not None:
+            targets[here] = outcome.targets
         if on_step is not None:
             on_step(epoch, index, loss)
     return meter.record(epoch)
