@@ -20,7 +20,8 @@ COLOURS = {
     "train_aggregated_label": "#4e9a67", "result": "#7b5bb5",
 }  # fmt: skip
 """As in the report: global, local, final, truth, student."""
-UP, DOWN, TEXT, MUTED = "#2f7d4c", "#b3423a", "#1d2430", "#5d6878"
+TEXT, MUTED = "#1d2430", "#5d6878"
+WITH_STUDENTS = ("train_aggregated_raw", "train_aggregated_label", "result")
 STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED,
     "axes.labelcolor": TEXT, "text.color": TEXT, "xtick.color": MUTED, "ytick.color": MUTED, "axes.titlesize": 10,
@@ -34,7 +35,8 @@ def draw(path: Path, title: str, findings: Sequence[Finding], paper: Mapping[str
     """Write a PNG; ``axis``: the swept parameter, whose values are the variants' names, or None."""
     with mpl.rc_context(STYLE):
         rows = means(findings)
-        shown = [name for name in COLOURS if any(cells[name].count for cells in rows.values() if name in cells)]
+        wanted = WITH_STUDENTS if any("result" in cells for cells in rows.values()) else COLOURS
+        shown = [name for name in wanted if any(name in cells and cells[name].count for cells in rows.values())]
         figure = _lines(rows, shown, axis) if axis else _bars(rows, shown, findings, paper)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         with replacing(path) as temporary:
@@ -99,7 +101,7 @@ def _mean_bars(
     plot.invert_yaxis()
     plot.set_xlim(0, 100)
     plot.set_xlabel("mAP (%)")
-    plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
+    plot.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
 
 
 def _class_dots(plot: Axes, per_class: Mapping[str, Mapping[str, Spread]]) -> None:
@@ -116,10 +118,13 @@ def _class_dots(plot: Axes, per_class: Mapping[str, Mapping[str, Spread]]) -> No
     places = np.arange(len(names))
     for number, variant in enumerate(variants[1:]):
         shade = mpl.colormaps["viridis"](0.1 + 0.75 * number / max(1, len(variants) - 2))
-        plot.plot([gains[name][number] for name in names], places, "o", color=shade, markersize=4.5, label=variant)
+        beside = places + 0.5 * (number - (len(variants) - 2) / 2) / max(
+            1, len(variants) - 1
+        )  # equal values stay visible
+        plot.plot([gains[name][number] for name in names], beside, "o", color=shade, markersize=4, label=variant)
     plot.axvline(0, color=MUTED, linewidth=0.8)
     plot.hlines(places, *plot.get_xlim(), color="#e1e5ea", linewidth=0.5, zorder=0)
     plot.set_yticks(places, names)
     plot.invert_yaxis()
     plot.set_xlabel(f"AP of a class less that of {variants[0]} (points)")
-    plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize=8)
+    plot.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)

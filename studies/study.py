@@ -42,18 +42,18 @@ def run_variant(study: spec.Study, name: str, seed: int, project: Path, folder: 
             give(run, variant, seed, index, ids)
         run.repro("evaluate" if study.students else "aggregate")
         finding = measure(run.data, run.folder / PARAMS_FILE, name, variant, seed, study.students, ids)
-    note_seconds(folder.parent.parent / "seconds.csv", name, seed, run.seconds)
+    note_seconds(folder.parent.parent / "seconds.csv", log.name, name, seed, run.seconds)
     log.found(f"{name}, seed {seed}: {sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached")
     return finding
 
 
-def note_seconds(path: Path, name: str, seed: int, seconds: Mapping[str, float]) -> None:
+def note_seconds(path: Path, study: str, variant: str, seed: int, seconds: Mapping[str, float]) -> None:
     """Append the seconds of the stages that were computed: a log, no artifact, since no two runs agree in it."""
     fresh = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([("variant", "seed", "stage", "seconds")] if fresh else [])
-        writer.writerows((name, seed, stage, value) for stage, value in seconds.items())
+        writer.writerows([("study", "variant", "seed", "stage", "seconds")] if fresh else [])
+        writer.writerows((study, variant, seed, stage, value) for stage, value in seconds.items())
 
 
 def run_study(name: str, study: spec.Study, project: Path, work: Path, jobs: int, threads: int) -> list[Finding]:
@@ -80,7 +80,9 @@ def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: d
     csv_table.write(folder / "table.csv", table.table_rows(findings, paper))
     csv_table.write(folder / "per_class.csv", table.class_rows(findings, paper))
     with replacing(folder / "table.md") as temporary:
-        temporary.write_text(table.markdown(study.title, findings, paper), encoding="utf-8")
+        temporary.write_text(
+            table.markdown(study.title, study.sweep.key if study.sweep else "", findings, paper), encoding="utf-8"
+        )
     figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
 
 

@@ -117,18 +117,18 @@ def _number(value: float) -> str | float:
     return "" if math.isnan(value) else round(value, 3)
 
 
-def markdown(title: str, findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]]) -> str:
-    """``table.md``: the means, then the classes with the difference to the first variant."""
+def markdown(title: str, axis: str, findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]]) -> str:
+    """``table.md``: the means, then the classes with the difference to the first variant. ``axis``: what is swept."""
     rows = means(findings)
     columns = [name for name in next(iter(rows.values())) if any(cells[name].count for cells in rows.values())]
-    head = ["", *(TITLES[name] for name in columns), *(["paper"] if paper else [])]
+    head = [axis, *(TITLES[name] for name in columns), *(["paper"] if paper else [])]
     body = [
         [variant, *(str(cells[name]) for name in columns), *([_plain(paper, variant, "mean")] if paper else [])]
         for variant, cells in rows.items()
     ]
     seeds = max(len(part) for part in _by_variant(findings).values())
     note = f"mAP in %, mean ± standard deviation of {seeds} seeds." if seeds > 1 else "mAP in %, one seed."
-    return f"# {title}\n\n{note}\n\n{_table(head, body)}\n{_class_table(findings, paper)}"
+    return f"# {title}\n\n{note}\n\n{_table(head, body)}{_class_table(findings, paper)}"
 
 
 def _class_table(findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]]) -> str:
