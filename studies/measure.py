@@ -36,10 +36,19 @@ def measure(
     data: Path, params: Path, name: str, variant: Variant, seed: int, students: bool, ids: frozenset[str] | None
 ) -> Finding:
     """What the run with its artifacts in ``data`` and its parameters in ``params`` found; of labels that are the truth
-    nothing is measured, nor of students where they are not what the ``variant`` shows."""
+    nothing is measured, nor of students where they are not what the ``variant`` shows.
+
+    Raises:
+        CcdError: no image with known labels, or no class with enough of them, to measure the study's result on.
+    """
     means, per_class = ({}, {}) if variant.labels == "truth" else measured_labels(data, params, ids)
+    if not students and not per_class:
+        raise CcdError(
+            "a study of labels needs training images with known labels, and a class that evaluate.min_positives ="
+            f" {load(EvaluateParams, params).min_positives} of them have; lower it, or take more images"
+        )
     if students:
-        of_test, per_class = measured_students(data, variant.shows)
+        of_test, per_class = measured_students(data, params, variant.shows)
         means |= of_test
     if variant.shows != "student":
         means = {key: value for key, value in means.items() if key.endswith((variant.shows, "result"))}
@@ -48,11 +57,7 @@ def measure(
 
 def measured_labels(data: Path, params: Path, ids: frozenset[str] | None) -> tuple[dict[str, float], dict[str, float]]:
     """Means and per class, of the pseudo-labels in ``data`` on those training images (all, or ``ids``) whose truth is
-    known, under the ``evaluate`` section of the file ``params``.
-
-    Raises:
-        CcdError: there is none.
-    """
+    known, under the ``evaluate`` section of the file ``params``; nothing where no class is counted."""
     made, known = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS), _truth(data)
     rows = np.asarray([row for row, image in enumerate(made.ids) if ids is None or image in ids], np.int64)
     columns = {name: values[rows] for name, values in made.columns.items()}
@@ -60,28 +65,23 @@ def measured_labels(data: Path, params: Path, ids: frozenset[str] | None) -> tup
     wanted = load(EvaluateParams, params)
     train, empty = Scores([made.ids[row] for row in rows], tables), Scores([], {})
     found = measure_splits(train, empty, known, wanted.difficult, wanted.min_positives)["train"]
-    if found.images == 0:
-        raise CcdError("no training image has known labels, so a study of labels has nothing to compare them with")
-    if len(found.left_out) == len(known.classes):
-        raise CcdError(
-            f"none of the {found.images} labelled images of the study has a class with evaluate.min_positives ="
-            f" {wanted.min_positives} positives; take more images, or lower it"
-        )
     means = {f"train_{name}": value for name, value in found.mean_ap.items() if value is not None}
     views = _views_per_image(data, frozenset(made.ids[row] for row in rows))
     return means | views, _counted(found, LABELS_SHOWN.removeprefix("train_"), known.classes)
 
 
-def measured_students(data: Path, shows: str) -> tuple[dict[str, float], dict[str, float]]:
+def measured_students(data: Path, params: Path, shows: str) -> tuple[dict[str, float], dict[str, float]]:
     """Means of everything that ``evaluate`` measured on the test split, and per class the AP of ``shows``."""
     test = read_metrics(data / "metrics.json")["test"]
-    if test.images == 0:
-        raise CcdError("no test image has known labels, so a study of students has nothing to compare them with")
+    if not any(value is not None for value in test.mean_ap.values()):
+        raise CcdError(
+            "a study of students needs test images with known labels, and a class that evaluate.min_positives of them"
+            " have"
+        )
     means = {f"test_{name}": value for name, value in test.mean_ap.items() if value is not None}
-    left_out = set(test.left_out.split(", "))
-    rows = read_per_class(data / "per_class.csv")
-    column = f"test_{shows}"
-    per_class = {name: row[column] for name, row in rows.items() if name not in left_out and column in row}
+    fewest, column = load(EvaluateParams, params).min_positives, f"test_{shows}"
+    rows = {name: row for name, row in read_per_class(data / "per_class.csv").items() if column in row}
+    per_class = {name: row[column] for name, row in rows.items() if row["test_positives"] >= fewest}
     return means | ({"result": means[column]} if column in means else {}), per_class
 
 

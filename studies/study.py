@@ -9,8 +9,10 @@ Writes data/<name>.studies/<study>/. What was computed before, by whichever run,
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -29,11 +31,27 @@ from studies.run import project_copy, shared_cache
 OUTPUTS = ("runs.csv", "table.csv", "per_class.csv", "table.md", "figure.png")
 
 
-def run_variant(study: spec.Study, name: str, seed: int, project: Path, folder: Path, cache: Path, threads: int,
-                log: StageLog) -> Finding:  # fmt: skip
-    """One run of the pipeline, in a copy of ``project`` that ``folder`` holds until it is done."""
+@dataclass(frozen=True)
+class Place:
+    """Where runs happen: in copies of ``project`` under ``folder``/.runs, with ``threads`` CPU threads each."""
+
+    project: Path
+    folder: Path
+    cache: Path
+    threads: int
+    log: StageLog
+
+    @property
+    def work(self) -> Path:
+        """The folder of this study's copies."""
+        return self.folder / ".runs" / self.log.name
+
+
+def run_variant(place: Place, number: int, study: spec.Study, name: str, seed: int) -> Finding:
+    """Run ``number`` of a study: the pipeline as variant ``name`` has it; what it took is noted in ``seconds.csv``."""
     variant = study.rows()[name]
-    with project_copy(project, folder, cache, study.settings(variant, seed), threads) as run:
+    settings = study.settings(variant, seed)
+    with project_copy(place.project, place.work / str(number), place.cache, settings, place.threads) as run:
         ids = None
         if study.images is not None or variant.boxes or variant.labels:
             run.repro("index")
@@ -42,8 +60,9 @@ def run_variant(study: spec.Study, name: str, seed: int, project: Path, folder: 
             give(run, variant, seed, index, ids)
         run.repro("evaluate" if study.students else "aggregate")
         finding = measure(run.data, run.folder / PARAMS_FILE, name, variant, seed, study.students, ids)
-    note_seconds(folder.parent.parent / "seconds.csv", log.name, name, seed, run.seconds)
-    log.found(f"{name}, seed {seed}: {sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached")
+    note_seconds(place.folder / "seconds.csv", place.log.name, name, seed, run.seconds)
+    took = f"{sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached"
+    place.log.found(f"{name}, seed {seed}: {took}")
     return finding
 
 
@@ -56,22 +75,23 @@ def note_seconds(path: Path, study: str, variant: str, seed: int, seconds: Mappi
         writer.writerows((study, variant, seed, stage, value) for stage, value in seconds.items())
 
 
-def run_study(name: str, study: spec.Study, project: Path, work: Path, jobs: int, threads: int) -> list[Finding]:
+def run_study(place: Place, study: spec.Study, jobs: int) -> list[Finding]:
     """All runs, ``jobs`` at a time, seeds first: runs of different seeds share nothing that is slow."""
-    cache, log = shared_cache(project), StageLog(name)
     todo = [(variant, seed) for variant in study.rows() for seed in study.seeds]
-    log.reads(f"{len(study.rows())} variants", f"{len(study.seeds)} seeds")
+    place.log.reads(f"{len(study.rows())} variants", f"{len(study.seeds)} seeds")
 
     def one(job: tuple[int, tuple[str, int]]) -> Finding:
         number, (variant, seed) = job
-        return run_variant(study, variant, seed, project, work / f"{name}.{number}", cache, threads, log)
+        return run_variant(place, number, study, variant, seed)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            return list(log.progress(pool.map(one, enumerate(todo)), len(todo), "run"))
+            return list(place.log.progress(pool.map(one, enumerate(todo)), len(todo), "run"))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # or the error would be told after all other runs
+            pool.shutdown(wait=True, cancel_futures=True)  # or the error would be told after all other runs
             raise
+        finally:
+            shutil.rmtree(place.work, ignore_errors=True)  # with the links that stood in for the project's surroundings
 
 
 def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: dict[str, dict[str, float]]) -> None:
@@ -100,10 +120,10 @@ def main(name: str, seeds: int | None, jobs: int | None, threads: int | None) ->
         if not (project / "data" / dataset / "global_labels.parquet").exists():
             raise CcdError("what all runs share is not there yet; make it with: dvc repro global_labels")
         folder = project / "data" / f"{dataset}.studies"
-        findings = run_study(name, study, project, folder / ".runs", jobs or how.jobs,
-                             how.threads if threads is None else threads)  # fmt: skip
-        paper = spec.paper_numbers(name, dataset)
-        write(folder / name, study, findings, paper)
+        threads = how.threads if threads is None else threads
+        place = Place(project, folder, shared_cache(project), threads, StageLog(name))
+        findings = run_study(place, study, jobs or how.jobs)
+        write(folder / name, study, findings, spec.paper_numbers(name, dataset))
         click.echo((folder / name / "table.md").read_text(encoding="utf-8"))
 
 

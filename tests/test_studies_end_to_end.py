@@ -73,7 +73,7 @@ def test_a_study_reuses_what_the_main_pipeline_and_its_own_runs_made(project: Pa
     said(project, "dvc", "repro", "studies/dvc.yaml:alpha")
     folder = project / "data/demo.studies/alpha"
     assert sorted(path.name for path in folder.iterdir()) == sorted(OUTPUTS)
-    assert list((project / "data/demo.studies/.runs").iterdir()) == []
+    assert list((project / "data/demo.studies/.runs").iterdir()) == [], "no copy is left"
     runs = pd.read_csv(folder / "runs.csv").set_index("variant")
     assert list(runs.index) == [0.4, 1.0] and (runs["train_zero_shot"] > 0).all()
     assert runs.loc[1.0, "train_aggregated_raw"] == pytest.approx(runs.loc[1.0, "train_zero_shot"], abs=1e-6)
