@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +13,7 @@ from ccd.demo.scenes import render_scene, scene_rng
 from ccd.errors import CcdError
 from ccd.params.index import IndexParams
 
+ADAPTERS = ("voc", "coco", "demo")
 Corners = tuple[float, float, float, float]
 
 
@@ -25,23 +25,27 @@ class TrueBox:
     corners_px: Corners
 
 
+def require_boxes(adapter: str) -> None:
+    """Raises CcdError unless the adapter's data sets have boxes."""
+    if adapter not in ADAPTERS:
+        raise CcdError(
+            f"index.adapter = {adapter}: such data sets have no boxes; a study that looks at true boxes needs one of:"
+            f" {', '.join(ADAPTERS)}"
+        )
+
+
 def true_boxes(params: IndexParams, root: Path, index: ImageIndex) -> list[tuple[TrueBox, ...]]:
     """Every annotated object, difficult ones and crowds included, of each image of ``index``, training images.
 
     Raises:
-        CcdError: the adapter's data sets have no boxes, or an annotation is missing or malformed.
+        CcdError: see `require_boxes`; or an annotation is missing or malformed.
     """
-    readers: dict[str, Callable[[], list[tuple[TrueBox, ...]]]] = {
-        "voc": lambda: [voc_boxes(_voc_annotation(root, path)) for path in index.paths],
-        "coco": lambda: coco_boxes(root / "annotations" / f"instances_{params.train_split}.json", index.paths),
-        "demo": lambda: [demo_boxes(path, params.demo_seed) for path in index.paths],
-    }
-    if params.adapter not in readers:
-        raise CcdError(
-            f"index.adapter = {params.adapter}: such data sets have no boxes; a study that looks at true boxes needs"
-            f" one of: {', '.join(readers)}"
-        )
-    return readers[params.adapter]()
+    require_boxes(params.adapter)
+    if params.adapter == "voc":
+        return [voc_boxes(_voc_annotation(root, path)) for path in index.paths]
+    if params.adapter == "coco":
+        return coco_boxes(root / "annotations" / f"instances_{params.train_split}.json", index.paths)
+    return [demo_boxes(path, params.demo_seed) for path in index.paths]
 
 
 def _voc_annotation(root: Path, image: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes as box_file, class_table, features, text as text_file
+from ccd.artifacts import boxes as box_file, class_table, features, image_index, text as text_file
 from ccd.artifacts.align import rows_of
 from ccd.artifacts.global_labels import SPEC as GLOBAL_LABELS
 from ccd.artifacts.image_index import ImageIndex
@@ -20,10 +20,11 @@ from ccd.params.base import PARAMS_FILE, load
 from ccd.params.cam_boxes import CamBoxesParams
 from ccd.params.dataset import DatasetParams
 from ccd.params.index import IndexParams
-from studies.annotations import true_boxes
+from ccd.use import override
+from studies.annotations import require_boxes, true_boxes
 from studies.boxes import around_boxes, box_table, grid_boxes, random_boxes
 from studies.run import Run
-from studies.spec import Strategy, Variant
+from studies.spec import Strategy, Study, Variant
 
 
 def chosen_images(ids: Sequence[str], count: int | None) -> frozenset[str] | None:
@@ -31,6 +32,26 @@ def chosen_images(ids: Sequence[str], count: int | None) -> frozenset[str] | Non
     if count is None or count >= len(ids):
         return None
     return frozenset(ids[row] for row in np.random.default_rng(0).choice(len(ids), count, replace=False))
+
+
+def check(study: Study, data: Path, params: Path) -> None:
+    """Refuse at once what a run would refuse only when it is reached.
+
+    Args:
+        data: the main pipeline's artifacts.
+
+    Raises:
+        CcdError: a parameter that a variant sets does not exist or fit, or the data set does not have the boxes or the
+            true labels that a variant is given.
+    """
+    text, variants = params.read_text(encoding="utf-8"), study.rows().values()
+    for variant in variants:
+        override(text, study.settings(variant, study.seeds[0]))
+    if any(variant.boxes not in (None, "grid") for variant in variants):
+        require_boxes(load(IndexParams, params).adapter)
+    if any(variant.labels == "truth" for variant in variants):
+        known = class_table.read(data / "labels.parquet", LABELS)
+        truth_columns(known, image_index.read(data / "images.parquet").train().ids)
 
 
 def give(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozenset[str] | None) -> None:

@@ -24,7 +24,7 @@ from ccd.errors import CcdError
 from ccd.params.base import PARAMS_FILE, load
 from ccd.params.dataset import DatasetParams
 from studies import figure, spec, table
-from studies.given import chosen_images, give
+from studies.given import check, chosen_images, give
 from studies.measure import Finding, measure
 from studies.run import project_copy, shared_cache
 
@@ -117,8 +117,10 @@ def main(name: str, seeds: int | None, jobs: int | None, threads: int | None) ->
         if seeds is not None:
             study = study.model_copy(update={"seeds": list(range(seeds))})
         project = Path.cwd()
-        if not (project / "data" / dataset / "global_labels.parquet").exists():
+        data = project / "data" / dataset
+        if not (data / "global_labels.parquet").exists():
             raise CcdError("what all runs share is not there yet; make it with: dvc repro global_labels")
+        check(study, data, PARAMS_FILE)
         folder = project / "data" / f"{dataset}.studies"
         threads = how.threads if threads is None else threads
         place = Place(project, folder, shared_cache(project), threads, StageLog(name))

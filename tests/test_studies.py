@@ -12,14 +12,26 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from ccd.artifacts import class_table, image_index
+from ccd.artifacts.labels import SPEC as LABELS
 from ccd.errors import CcdError
 from ccd.params.base import read_yaml
 from ccd.params.sections import SECTIONS
 from ccd.use import override
 from studies import figure, table
+from studies.given import check
 from studies.measure import Finding
 from studies.run import project_copy
-from studies.spec import PAPER_FILE, STUDIES_FILE, load_run_params, load_study, paper_numbers, study_names
+from studies.spec import (
+    PAPER_FILE,
+    STUDIES_FILE,
+    Study,
+    Variant,
+    load_run_params,
+    load_study,
+    paper_numbers,
+    study_names,
+)
 from studies.study import OUTPUTS, note_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,3 +216,25 @@ def test_a_wrong_setting_leaves_no_copy_behind(project: Path, tmp_path: Path) ->
     ):
         raise AssertionError("not reached")
     assert not folder.exists()
+
+
+def test_what_no_run_could_do_is_refused_before_the_first(tmp_path: Path) -> None:
+    index = image_index.ImageIndex(
+        ["a", "b"], ["a.png", "b.png"], np.ones(2, bool), np.ones((2, 2), np.int32), np.ones(2, np.int64), ["", ""]
+    )
+    image_index.write(tmp_path / "images.parquet", index)
+    truth = {"label": np.ones((1, 1), np.int8), "difficult": np.zeros((1, 1), bool)}
+    class_table.write(tmp_path / "labels.parquet", LABELS, class_table.ClassTable(["a"], ("cup",), truth, {}))
+    params = tmp_path / "params.yaml"
+    params.write_text(override((ROOT / "params.yaml").read_text(), {"index.adapter": "folder"}))
+
+    def of(variant: Variant) -> Study:
+        return Study(title="t", students=True, seeds=[0], variants={"plain": Variant(), "it": variant})
+
+    check(of(Variant(boxes="grid", labels="cdul")), tmp_path, params)
+    with pytest.raises(CcdError, match="such data sets have no boxes"):
+        check(of(Variant(boxes="exact")), tmp_path, params)
+    with pytest.raises(CcdError, match="no known labels, the first is b"):
+        check(of(Variant(labels="truth")), tmp_path, params)
+    with pytest.raises(CcdError, match=r"unknown key 'train\.speed'"):
+        check(of(Variant(set={"train.speed": 2})), tmp_path, params)
