@@ -61,6 +61,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pipeline.open("w") as file:
         yaml.dump(content, file)
     said(folder, "dvc", "init", "--no-scm", "-q")
+    said(folder, "dvc", "repro", "global_labels")
     return folder
 
 
