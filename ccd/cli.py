@@ -109,7 +109,9 @@ def artifacts() -> None:
 
 
 @main.command()
-@click.option("--prune", "limit_gb", type=click.FloatRange(0), metavar="GB", help="Delete the oldest down to this size.")
+@click.option(
+    "--prune", "limit_gb", type=click.FloatRange(0), metavar="GB", help="Delete the oldest down to this size."
+)
 def store(limit_gb: float | None) -> None:
     """List what is kept to resume killed stages and to encode no image twice (.ccd/store); --prune makes it smaller.
 

@@ -15,7 +15,7 @@ from ccd.params.train import TrainParams
 from ccd.runtime import hardware
 from ccd.student.fit import curve_rows, final_weights, fit
 from ccd.student.model import StudentSpec, restore_student
-from ccd.student.objectives import FinalObjective
+from ccd.student.objectives import final_objective
 
 
 @stage
@@ -30,7 +30,7 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
     place, files = hardware(), indexed_files(load(DatasetParams).root, index)
     student = restore_student(spec, start.weights[start.selected])
-    objective = FinalObjective(params.consistency_weight, params.color_jitter)
+    objective = final_objective(params.consistency_weight, params.color_jitter, params.label_update_sigma)
     result, slot = fit(student, files, targets.columns["label"], objective, params, index, place, log)
     weights, info = final_weights(result)
     checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
-from ccd.student.objectives import FinalObjective
+from ccd.student.objectives import FinalObjective, GradientAlignment
 from tests.student_toys import batches_of, colour_patches, tiny_student
 
 EPOCHS = 6
@@ -30,6 +30,9 @@ class KilledError(Exception):
     """The process died here."""
 
 
+OBJECTIVE = GradientAlignment(FinalObjective(1.0, 0.3), 1.0)  # the one that moves its targets
+
+
 def run(state: Memory | None, die_at: tuple[int, int] | None = None) -> tuple[TrainingResult, list[int]]:
     """Train; ``die_at`` is an epoch and a step. Returns also the epochs that were begun."""
     pixels, targets = colour_patches(40)
@@ -46,7 +49,7 @@ def run(state: Memory | None, die_at: tuple[int, int] | None = None) -> tuple[Tr
             yield batch
 
     result = train(
-        tiny_student(), batches, targets, FinalObjective(1.0, 0.3), optimization=Optimization(EPOCHS, 3e-3, 10),
+        tiny_student(), batches, targets, OBJECTIVE, optimization=Optimization(EPOCHS, 3e-3, 10),
         seed=5, device=torch.device("cpu"), state=state,
     )  # fmt: skip
     return result, begun

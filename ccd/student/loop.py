@@ -68,7 +68,7 @@ def train(
         epoch_batches: epoch (0-based) -> batches of rows (b,) int64 and pixels (b, 3, H, W) uint8. A last batch of one
             image after larger ones is dropped, as its BatchNorm statistics mean little; where the first batch is a
             single image, BatchNorm keeps its running statistics instead.
-        targets: (N, C) float32 in [0, 1].
+        targets: (N, C) float32 in [0, 1]; left as they are, also where the objective moves them.
         objective: see `ccd.student.objectives`.
         seed: the random numbers of a step depend on (seed, epoch, step) alone.
         names: image of each row, for error messages.
@@ -81,8 +81,8 @@ def train(
         CcdError: the loss is not finite, an epoch has no batch, or the precision does not fit the device.
     """
     step = _Step(student, objective, optimization, device)
-    targets = targets.to(device)
-    progress = Progress() if state is None else restore(state, step.parts)
+    targets = targets.to(device, copy=True)
+    progress = Progress() if state is None else restore(state, step.parts, targets)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(progress.records), optimization.epochs):
             record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
@@ -93,7 +93,7 @@ def train(
                 progress.candidate = weights
             progress.records.append(record)
             if state is not None:
-                save(state, progress, step.parts)
+                save(state, progress, step.parts, targets)
             if on_epoch is not None:
                 on_epoch(record)
     fired = progress.tracker.epoch is not None
@@ -166,6 +166,8 @@ def _train_epoch(
         if not math.isfinite(loss):
             raise _not_finite(loss, epoch, index, rows, names)
         meter.add(here, outcome)
+        if outcome.targets is not None:
+            targets[here] = outcome.targets
         if on_step is not None:
             on_step(epoch, index, loss)
     return meter.record(epoch)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -15,11 +16,13 @@ from ccd.student.transforms import color_jitter, random_hflip, to_unit
 
 @dataclass(frozen=True)
 class Outcome:
-    """``loss``: scalar to minimise; ``parts``: its detached terms by name; ``logits``: (b, C) detached, weak view."""
+    """``loss``: scalar to minimise; ``parts``: its detached terms by name; ``logits``: (b, C) detached, weak view.
+    ``targets``: (b, C) detached, what these images are trained on from their next visit on; None: as before."""
 
     loss: Tensor
     parts: dict[str, Tensor]
     logits: Tensor
+    targets: Tensor | None = None
 
 
 class Objective(Protocol):
@@ -60,3 +63,45 @@ class FinalObjective:
         agreement = consistency(strong_logits, weak.logits)
         parts = {**weak.parts, "consistency": agreement.detach()}
         return Outcome(weak.loss + self.consistency_weight * agreement, parts, weak.logits)
+
+
+@dataclass(frozen=True)
+class GradientAlignment:
+    """CDUL's training (ICCV 2023, section 3.2): ``objective``, and then its targets take a step towards the student.
+
+    The network's step is on the labels as they are, the labels' on the predictions as they were. CDUL minimises
+    KL(label || prediction) in turn over both; for the network that is BCE, which differs by the labels' own entropy.
+    """
+
+    objective: Objective
+    sigma: float
+
+    def __call__(self, student: Student, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
+        """See `Objective`."""
+        outcome = self.objective(student, images, targets, generator)
+        return replace(outcome, targets=aligned_labels(targets, outcome.logits, self.sigma))
+
+
+def aligned_labels(labels: Tensor, logits: Tensor, sigma: float) -> Tensor:
+    """One update of the labels (CDUL, eqs. 7 and 8): ``u <- u - psi(y) dL/dy`` for the latent u of ``y = s(u)``.
+
+    L is KL(y || s(z)) of each image and class, whose gradient in y is ``u - z``; psi is the density of the normal
+    distribution with mean 0.5 and standard deviation ``sigma``: an undecided label moves most. CDUL does not state its
+    sigma.
+
+    Args:
+        labels: (b, C) float32 y in [0, 1].
+        logits: (b, C) float z of the student.
+
+    Returns:
+        (b, C) float32 in [0, 1].
+    """
+    latent = torch.logit(labels, eps=1e-6)
+    density = torch.exp(-0.5 * ((labels - 0.5) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+    return torch.sigmoid(latent - density * (latent - logits.float()))
+
+
+def final_objective(consistency_weight: float, color_jitter: float, label_update_sigma: float | None) -> Objective:
+    """What the final training minimises; with ``label_update_sigma`` its labels move too, see `GradientAlignment`."""
+    fixed = FinalObjective(consistency_weight, color_jitter)
+    return fixed if label_update_sigma is None else GradientAlignment(fixed, label_update_sigma)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from ccd.student.averaging import WeightAverage, Weights
 from ccd.student.early_stop import EarlyStopTracker
@@ -50,12 +51,13 @@ class Progress:
     candidate: Weights | None = None
 
 
-def save(file: StateFile, progress: Progress, parts: Mapping[str, Stateful]) -> None:
-    """Keep the progress and the state of every part."""
+def save(file: StateFile, progress: Progress, parts: Mapping[str, Stateful], targets: Tensor) -> None:
+    """Keep the progress, the state of every part, and the targets, which an objective may have moved."""
     content = {
         "records": [asdict(record) for record in progress.records],
         "average": (progress.average.count, progress.average.weights),
         "candidate": progress.candidate,
+        "targets": targets,
         "parts": {name: part.state_dict() for name, part in parts.items()},
     }
     buffer = io.BytesIO()
@@ -63,8 +65,11 @@ def save(file: StateFile, progress: Progress, parts: Mapping[str, Stateful]) -> 
     file.save(buffer.getbuffer())
 
 
-def restore(file: StateFile, parts: Mapping[str, Stateful]) -> Progress:
-    """Bring the parts to the state that was kept and return the progress; nothing kept, or damaged: a fresh start."""
+def restore(file: StateFile, parts: Mapping[str, Stateful], targets: Tensor) -> Progress:
+    """Bring the parts and ``targets`` to the state that was kept and return the progress.
+
+    Nothing kept, or damaged: a fresh start.
+    """
     content = file.read()
     if content is None:
         return Progress()
@@ -72,6 +77,7 @@ def restore(file: StateFile, parts: Mapping[str, Stateful]) -> Progress:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
         return Progress()
+    targets.copy_(state["targets"])
     for name, part in parts.items():
         part.load_state_dict(state["parts"][name])
     records = [EpochRecord(**record) for record in state["records"]]

@@ -1,0 +1,105 @@
+"""True boxes of the training images, from the data set's own annotations. Read by studies alone."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ccd.artifacts.image_index import ImageIndex
+from ccd.datasets.files import read_bytes, read_text
+from ccd.demo.scenes import render_scene, scene_rng
+from ccd.errors import CcdError
+from ccd.params.index import IndexParams
+
+ADAPTERS = ("voc", "coco", "demo")
+Corners = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class TrueBox:
+    """An object: its class and x0, y0, x1, y1 in pixels of the image, right and bottom exclusive."""
+
+    name: str
+    corners_px: Corners
+
+
+def require_boxes(adapter: str) -> None:
+    """Raises CcdError unless the adapter's data sets have boxes."""
+    if adapter not in ADAPTERS:
+        raise CcdError(
+            f"index.adapter = {adapter}: such data sets have no boxes; a study that looks at true boxes needs one of:"
+            f" {', '.join(ADAPTERS)}"
+        )
+
+
+def true_boxes(params: IndexParams, root: Path, index: ImageIndex) -> list[tuple[TrueBox, ...]]:
+    """Every annotated object, difficult ones and crowds included, of each image of ``index``, training images.
+
+    Raises:
+        CcdError: see `require_boxes`; or an annotation is missing or malformed.
+    """
+    require_boxes(params.adapter)
+    if params.adapter == "voc":
+        return [voc_boxes(_voc_annotation(root, path)) for path in index.paths]
+    if params.adapter == "coco":
+        return coco_boxes(root / "annotations" / f"instances_{params.train_split}.json", index.paths)
+    return [demo_boxes(path, params.demo_seed) for path in index.paths]
+
+
+def _voc_annotation(root: Path, image: str) -> Path:
+    path = PurePosixPath(image)
+    return root / path.parent.parent / "Annotations" / f"{path.stem}.xml"
+
+
+def voc_boxes(path: Path) -> tuple[TrueBox, ...]:
+    """The objects of a VOC annotation, whose corners count pixels from 1 and include the last."""
+    hint = "unpack the Annotations of the development kit beside its JPEGImages"
+    text = read_text(path, hint)
+    if "<!DOCTYPE" in text:
+        raise CcdError(f"{path}: a document type declaration has no place in a VOC annotation; remove it")
+    try:
+        return tuple(_voc_object(item) for item in ET.fromstring(text).findall("object"))
+    except (ET.ParseError, ValueError) as error:
+        raise CcdError(f"{path}: not a VOC annotation ({error}); {hint}") from None
+
+
+def _voc_object(item: ET.Element) -> TrueBox:
+    x0, y0, x1, y1 = (float(item.findtext(f"bndbox/{name}") or "nan") for name in ("xmin", "ymin", "xmax", "ymax"))
+    if not (x0 <= x1 and y0 <= y1):
+        raise ValueError(f"a box of x {x0:g}..{x1:g}, y {y0:g}..{y1:g}")
+    return TrueBox((item.findtext("name") or "").strip(), (x0 - 1, y0 - 1, x1, y1))
+
+
+def coco_boxes(path: Path, images: list[str]) -> list[tuple[TrueBox, ...]]:
+    """The objects of the ``images`` ({split}/{file name}) in a file of COCO's instances."""
+    hint = "unpack annotations_trainval2014.zip into the folder of the images"
+    try:
+        content = json.loads(read_bytes(path, hint), object_hook=_without_outline)
+        names = {item["id"]: str(item["name"]) for item in content["categories"]}
+        files = {item["id"]: str(item["file_name"]) for item in content["images"]}
+        found: dict[str, list[TrueBox]] = {file: [] for file in files.values()}
+        for item in content["annotations"]:
+            x, y, width, height = (float(value) for value in item["bbox"])
+            found[files[item["image_id"]]].append(TrueBox(names[item["category_id"]], (x, y, x + width, y + height)))
+        return [tuple(found[image.partition("/")[2]]) for image in images]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CcdError(f"{path}: not COCO's instances ({type(error).__name__}: {error}); {hint}") from None
+
+
+def _without_outline(item: dict[str, object]) -> dict[str, object]:
+    item.pop("segmentation", None)  # nine tenths of the file
+    return item
+
+
+def demo_boxes(image: str, seed: int) -> tuple[TrueBox, ...]:
+    """The objects of a rendered training scene, by drawing it again."""
+    number = int(PurePosixPath(image).stem.removeprefix("train_"))
+    scene = render_scene(scene_rng(seed, "train", number))
+    return tuple(TrueBox(one.name, _corners(one.box_px)) for one in scene.objects)
+
+
+def _corners(box_px: tuple[int, int, int, int]) -> Corners:
+    x0, y0, x1, y1 = box_px
+    return float(x0), float(y0), float(x1), float(y1)

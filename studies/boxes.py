@@ -1,0 +1,71 @@
+"""Local views that do not come from the student: around true boxes, exactly these, random ones, a uniform grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ccd.artifacts.boxes import BoxTable
+from studies.annotations import TrueBox
+
+GRID = 3
+
+
+def around_boxes(objects: Sequence[TrueBox], size_px: Sequence[int], offset: float) -> np.ndarray:
+    """True boxes, widened on each side by ``offset`` times the image's side as CAM boxes are, and clipped to the image.
+
+    Args:
+        size_px: height, width of the image.
+
+    Returns:
+        (B, 4) float64 x0, y0, x1, y1.
+    """
+    height, width = size_px
+    sides = np.asarray([width, height, width, height], np.float64)
+    corners = np.asarray([each.corners_px for each in objects], np.float64).reshape(-1, 4)
+    widened: np.ndarray = np.clip(corners + offset * sides * [-1, -1, 1, 1], 0, sides)
+    return widened
+
+
+def grid_boxes(size_px: Sequence[int], count: int = GRID) -> np.ndarray:
+    """``count`` x ``count`` tiles that cover the image (height, width), row by row, (count**2, 4)."""
+    height, width = size_px
+    row, column = np.divmod(np.arange(count**2), count)
+    shares: np.ndarray = np.stack([column, row, column + 1, row + 1], axis=1) / count
+    return np.asarray(shares * [width, height, width, height], np.float64)
+
+
+def random_boxes(boxes: Sequence[np.ndarray], sizes_px: np.ndarray, seed: int) -> list[np.ndarray]:
+    """As many boxes an image as in ``boxes``, of the same sizes overall, at random places.
+
+    The sizes, as shares of the image's sides, are dealt anew over all boxes; a place is uniform among those where the
+    box lies in the image.
+
+    Args:
+        boxes: per image (B_i, 4).
+        sizes_px: (N, 2) height, width.
+    """
+    rng = np.random.default_rng(seed)
+    scales = [np.tile([width, height], (len(each), 1)) for each, (height, width) in zip(boxes, sizes_px, strict=True)]
+    every, scale = np.concatenate([np.empty((0, 4)), *boxes]), np.concatenate([np.empty((0, 2)), *scales])
+    shares = rng.permutation((every[:, 2:] - every[:, :2]) / scale)
+    low = rng.uniform(size=shares.shape) * (1 - shares)
+    drawn = np.concatenate([low, low + shares], axis=1) * np.tile(scale, (1, 2))
+    return np.split(drawn, np.cumsum([len(each) for each in boxes])[:-1])
+
+
+def box_table(ids: Sequence[str], names: Sequence[Sequence[str]], boxes: Sequence[np.ndarray]) -> BoxTable:
+    """Boxes (B_i, 4) of each image as the artifact ``boxes.parquet``; no student asked, so scores and peaks are NaN.
+
+    Boxes without area, which an annotation outside its image leaves, are dropped.
+    """
+    rows = [
+        (image, name, box)
+        for image, own, each in zip(ids, names, boxes, strict=True)
+        for name, box in zip(own, each, strict=True)
+        if box[2] > box[0] and box[3] > box[1]
+    ]
+    unasked = np.full(len(rows), np.nan, np.float32)
+    corners = np.asarray([box for *_, box in rows], np.float32).reshape(-1, 4)
+    return BoxTable([image for image, *_ in rows], [name for _, name, _ in rows], unasked, unasked, corners, {})

@@ -1,0 +1,130 @@
+"""The figure of a study: a line over a swept parameter, or bars of variants and what each costs the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ccd.artifacts.atomic import replacing
+from studies.measure import Finding
+from studies.table import TITLES, Spread, classes, means
+
+COLOURS = {
+    "train_zero_shot": "#9db0cd", "train_local_raw": "#e0a040", "train_aggregated_raw": "#2f6db5",
+    "train_aggregated_label": "#4e9a67", "result": "#7b5bb5",
+}  # fmt: skip
+"""As in the report: global, local, final, truth, student."""
+TEXT, MUTED = "#1d2430", "#5d6878"
+WITH_STUDENTS = ("train_aggregated_raw", "train_aggregated_label", "result")
+STYLE: Any = {
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED,
+    "axes.labelcolor": TEXT, "text.color": TEXT, "xtick.color": MUTED, "ytick.color": MUTED, "axes.titlesize": 10,
+    "axes.titlelocation": "left", "legend.frameon": False,
+}  # fmt: skip
+MOST_CLASSES = 20
+
+
+def draw(path: Path, title: str, findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]],
+         axis: str | None) -> None:  # fmt: skip
+    """Write a PNG; ``axis``: the swept parameter, whose values are the variants' names, or None."""
+    with mpl.rc_context(STYLE):
+        rows = means(findings)
+        wanted = WITH_STUDENTS if any("result" in cells for cells in rows.values()) else COLOURS
+        shown = [name for name in wanted if any(name in cells and cells[name].count for cells in rows.values())]
+        figure = _lines(rows, shown, axis) if axis else _bars(rows, shown, findings, paper)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def _lines(rows: Mapping[str, Mapping[str, Spread]], shown: Sequence[str], axis: str) -> Figure:
+    figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+    plot = figure.add_subplot()
+    values = np.asarray([float(name) for name in rows])
+    for name in shown:
+        centre = np.asarray([cells[name].mean for cells in rows.values()])
+        width = np.nan_to_num([cells[name].deviation for cells in rows.values()])
+        plot.plot(values, centre, marker="o", markersize=3.5, color=COLOURS[name], label=TITLES[name])
+        plot.fill_between(values, centre - width, centre + width, color=COLOURS[name], alpha=0.18, linewidth=0)
+    plot.set_xlabel(axis)
+    plot.set_ylabel("mAP (%)")
+    plot.set_xticks(values, list(rows))
+    plot.grid(axis="y", color="#e1e5ea", linewidth=0.7)
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def _bars(
+    rows: Mapping[str, Mapping[str, Spread]],
+    shown: Sequence[str],
+    findings: Sequence[Finding],
+    paper: Mapping[str, Mapping[str, float]],
+) -> Figure:
+    per_class = classes(findings)
+    two = len(per_class) > 1 and len(rows) > 1
+    height = max(2.2 + 0.22 * len(rows) * len(shown), 0.24 * min(len(per_class), MOST_CLASSES) + 1.4 if two else 0)
+    figure = Figure(figsize=(10 if two else 6.2, height), layout="constrained")
+    plots = figure.subplots(1, 2, width_ratios=(1, 1)) if two else [figure.add_subplot()]
+    _mean_bars(plots[0], rows, shown, paper)
+    if two:
+        _class_dots(plots[1], per_class)
+    return figure
+
+
+def _mean_bars(
+    plot: Axes,
+    rows: Mapping[str, Mapping[str, Spread]],
+    shown: Sequence[str],
+    paper: Mapping[str, Mapping[str, float]],
+) -> None:
+    places, step = np.arange(len(rows)), 0.8 / len(shown)
+    for number, name in enumerate(shown):
+        centre = np.asarray([cells[name].mean for cells in rows.values()])
+        width = np.asarray([cells[name].deviation for cells in rows.values()])
+        at = places + (number - (len(shown) - 1) / 2) * step
+        plot.barh(at, centre, height=step * 0.9, color=COLOURS[name], label=TITLES[name])
+        plot.errorbar(centre, at, xerr=width, fmt="none", ecolor=TEXT, elinewidth=0.8, capsize=2)
+        for y, value in zip(at, centre, strict=True):
+            if not np.isnan(value):
+                plot.text(1, y, f"{value:.1f}", va="center", color="white", fontsize=7)
+    quoted = [(place, paper[name]["mean"]) for place, name in enumerate(rows) if "mean" in paper.get(name, {})]
+    if quoted:
+        plot.plot([value for _, value in quoted], [place for place, _ in quoted], "D", color=TEXT, markersize=4,
+                  label="the paper")  # fmt: skip
+    plot.set_yticks(places, list(rows))
+    plot.invert_yaxis()
+    plot.set_xlim(0, 100)
+    plot.set_xlabel("mAP (%)")
+    plot.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)
+
+
+def _class_dots(plot: Axes, per_class: Mapping[str, Mapping[str, Spread]]) -> None:
+    """AP of each class less that of the first variant; of many classes those that differ most."""
+    variants = list(next(iter(per_class.values())))
+    gains = {
+        name: [cells[variant].mean - cells[variants[0]].mean for variant in variants[1:]]
+        for name, cells in per_class.items()
+    }
+    names = [name for name in gains if not np.isnan(gains[name]).all()]
+    if len(names) > MOST_CLASSES:
+        kept = sorted(names, key=lambda name: -np.nanmax(np.abs(gains[name])))[:MOST_CLASSES]
+        names = [name for name in names if name in kept]
+    places = np.arange(len(names))
+    for number, variant in enumerate(variants[1:]):
+        shade = mpl.colormaps["viridis"](0.1 + 0.75 * number / max(1, len(variants) - 2))
+        beside = places + 0.5 * (number - (len(variants) - 2) / 2) / max(
+            1, len(variants) - 1
+        )  # equal values stay visible
+        plot.plot([gains[name][number] for name in names], beside, "o", color=shade, markersize=4, label=variant)
+    plot.axvline(0, color=MUTED, linewidth=0.8)
+    plot.hlines(places, *plot.get_xlim(), color="#e1e5ea", linewidth=0.5, zorder=0)
+    plot.set_yticks(places, names)
+    plot.invert_yaxis()
+    plot.set_xlabel(f"AP of a class less that of {variants[0]} (points)")
+    plot.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)

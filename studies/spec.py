@@ -1,0 +1,121 @@
+"""What ``studies/params.yaml`` says: studies, their variants and seeds, as plain data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from ccd.errors import CcdError
+from ccd.params.base import Section, read_yaml, validate
+
+STUDIES_FILE = Path("studies/params.yaml")
+PAPER_FILE = Path("studies/paper.yaml")
+Scalar = bool | int | float | str | None
+Strategy = Literal["around", "exact", "random", "grid"]
+LabelSource = Literal["cdul", "truth"]
+
+
+class Variant(Section):
+    """One row of a study's table: the main pipeline but for what is stated.
+
+    ``set``: parameters, ``section.key`` -> value. ``boxes``: local views from `studies.boxes` instead of the student's.
+    ``labels``: labels from `studies.labels` instead of the method's. ``shows``: whose predictions are the result.
+    """
+
+    section: ClassVar[str] = "variant"
+    set: dict[str, Scalar] = Field(default_factory=dict)
+    boxes: Strategy | None = None
+    labels: LabelSource | None = None
+    shows: Literal["student", "zero_shot"] = "student"
+
+    @model_validator(mode="after")
+    def _tiles(self) -> Variant:
+        if self.labels == "cdul" and self.boxes is None:
+            raise ValueError("labels: cdul are made of tiles; state boxes: grid too")
+        return self
+
+
+class Sweep(Section):
+    """One parameter at several values, in the order of the axis."""
+
+    section: ClassVar[str] = "sweep"
+    key: str = Field(pattern=r"^\w+\.\w+$")
+    values: list[int | float] = Field(min_length=2)
+
+
+class Study(Section):
+    """A study. ``students``: train and evaluate too, else only the labels are made and measured.
+
+    ``seeds`` of warm-up, final training and random boxes; ``images``: measure on (and, with ``boxes`` of a variant,
+    look closer at) a fixed draw of so many training images, null: all. The first variant is what the others are
+    compared with. Exactly one of ``variants`` and ``sweep`` is stated.
+    """
+
+    section: ClassVar[str] = "study"
+    title: str
+    students: bool
+    seeds: list[int] = Field(min_length=1)
+    images: int | None = Field(default=None, ge=1)
+    sweep: Sweep | None = None
+    variants: dict[str, Variant] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Study:
+        if (self.sweep is None) == (self.variants is None):
+            raise ValueError("state either variants or sweep")
+        return self
+
+    def rows(self) -> dict[str, Variant]:
+        """The variants, written out; of a sweep named by the value."""
+        if self.sweep is None:
+            return dict(self.variants or {})
+        return {f"{value:g}": Variant(set={self.sweep.key: value}) for value in self.sweep.values}
+
+    def settings(self, variant: Variant, seed: int) -> dict[str, str]:
+        """What a run changes in ``params.yaml``: ``section.key`` -> value as in YAML."""
+        values = {"warmup.seed": seed, "train.seed": seed, **variant.set}
+        return {key: json.dumps(value) for key, value in values.items()}
+
+
+class RunParams(Section):
+    """``jobs``: runs at a time; ``threads``: CPU threads of each, 0: all. They cannot change a result, but for the
+    last digits that another number of threads rounds otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    section: ClassVar[str] = "run"
+    jobs: int = Field(ge=1)
+    threads: int = Field(ge=0)
+
+
+def load_study(name: str, path: Path = STUDIES_FILE) -> Study:
+    """One study. Raises CcdError: there is none of this name (the others are listed), or a value does not fit."""
+    content = read_yaml(path)
+    names = study_names(path)
+    if name not in names:
+        raise CcdError(f"{path} has no study '{name}'; it has: {', '.join(names)}")
+    try:
+        return validate(Study, content[name], path)
+    except CcdError as error:
+        raise CcdError(f"study '{name}': {error}") from None
+
+
+def study_names(path: Path = STUDIES_FILE) -> list[str]:
+    """All studies, in the order of the file."""
+    return [name for name in read_yaml(path) if name != RunParams.section]
+
+
+def load_run_params(path: Path = STUDIES_FILE) -> RunParams:
+    """How many runs at a time, and their threads."""
+    return validate(RunParams, read_yaml(path).get(RunParams.section), path)
+
+
+def paper_numbers(study: str, dataset: str, path: Path = PAPER_FILE) -> dict[str, dict[str, float]]:
+    """What the paper reports for the data set ``dataset``: variant -> class, or ``mean`` -> mAP in %; empty if none.
+
+    The data set is the paper's if its name is that of the preset (voc12, voc07, coco14, nuswide).
+    """
+    found = read_yaml(path).get(study, {}).get(dataset, {})
+    return {variant: {"mean": numbers} if isinstance(numbers, float) else numbers for variant, numbers in found.items()}

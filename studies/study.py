@@ -1,0 +1,133 @@
+"""One study: its variants over its seeds, measured, as tables and a figure.
+
+    python -m studies.study alpha                                   # as `dvc repro studies/dvc.yaml:alpha` does
+    python -m studies.study ablation --seeds 3 --jobs 2 --threads 1
+
+Writes data/<name>.studies/<study>/. What was computed before, by whichever run, comes back from DVC's cache.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from ccd.artifacts import csv_table, image_index
+from ccd.artifacts.atomic import replacing
+from ccd.console import StageLog, user_errors
+from ccd.errors import CcdError
+from ccd.params.base import PARAMS_FILE, load
+from ccd.params.dataset import DatasetParams
+from studies import figure, spec, table
+from studies.given import check, chosen_images, give
+from studies.measure import Finding, measure
+from studies.run import project_copy, shared_cache
+
+OUTPUTS = ("runs.csv", "table.csv", "per_class.csv", "table.md", "figure.png")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs happen: in copies of ``project`` under ``folder``/.runs, with ``threads`` CPU threads each."""
+
+    project: Path
+    folder: Path
+    cache: Path
+    threads: int
+    log: StageLog
+
+    @property
+    def work(self) -> Path:
+        """The folder of this study's copies."""
+        return self.folder / ".runs" / self.log.name
+
+
+def run_variant(place: Place, number: int, study: spec.Study, name: str, seed: int) -> Finding:
+    """Run ``number`` of a study: the pipeline as variant ``name`` has it; what it took is noted in ``seconds.csv``."""
+    variant = study.rows()[name]
+    settings = study.settings(variant, seed)
+    with project_copy(place.project, place.work / str(number), place.cache, settings, place.threads) as run:
+        ids = None
+        if study.images is not None or variant.boxes or variant.labels:
+            run.repro("index")
+            index = image_index.read(run.data / "images.parquet").train()
+            ids = chosen_images(index.ids, study.images)
+            give(run, variant, seed, index, ids)
+        run.repro("evaluate" if study.students else "aggregate")
+        finding = measure(run.data, run.folder / PARAMS_FILE, name, variant, seed, study.students, ids)
+    note_seconds(place.folder / "seconds.csv", place.log.name, name, seed, run.seconds)
+    took = f"{sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached"
+    place.log.found(f"{name}, seed {seed}: {took}")
+    return finding
+
+
+def note_seconds(path: Path, study: str, variant: str, seed: int, seconds: Mapping[str, float]) -> None:
+    """Append the seconds of the stages that were computed: a log, no artifact, since no two runs agree in it."""
+    fresh = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("study", "variant", "seed", "stage", "seconds")] if fresh else [])
+        writer.writerows((study, variant, seed, stage, value) for stage, value in seconds.items())
+
+
+def run_study(place: Place, study: spec.Study, jobs: int) -> list[Finding]:
+    """All runs, ``jobs`` at a time, seeds first: runs of different seeds share nothing that is slow."""
+    todo = [(variant, seed) for variant in study.rows() for seed in study.seeds]
+    place.log.reads(f"{len(study.rows())} variants", f"{len(study.seeds)} seeds")
+
+    def one(job: tuple[int, tuple[str, int]]) -> Finding:
+        number, (variant, seed) = job
+        return run_variant(place, number, study, variant, seed)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            return list(place.log.progress(pool.map(one, enumerate(todo)), len(todo), "run"))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)  # or the error would be told after all other runs
+            raise
+        finally:
+            shutil.rmtree(place.work, ignore_errors=True)  # with the links that stood in for the project's surroundings
+
+
+def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: dict[str, dict[str, float]]) -> None:
+    """The `OUTPUTS`."""
+    csv_table.write(folder / "runs.csv", table.run_rows(findings))
+    csv_table.write(folder / "table.csv", table.table_rows(findings, paper))
+    csv_table.write(folder / "per_class.csv", table.class_rows(findings, paper))
+    with replacing(folder / "table.md") as temporary:
+        temporary.write_text(
+            table.markdown(study.title, study.sweep.key if study.sweep else "", findings, paper), encoding="utf-8"
+        )
+    figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
+
+
+@click.command(help=__doc__)
+@click.argument("name", metavar="STUDY")
+@click.option("--seeds", type=click.IntRange(1), help="Seeds 0 .. SEEDS - 1 instead of those in studies/params.yaml.")
+@click.option("--jobs", type=click.IntRange(1), help="Runs at a time.")
+@click.option("--threads", type=click.IntRange(0), help="CPU threads of a run; 0: all.")
+def main(name: str, seeds: int | None, jobs: int | None, threads: int | None) -> None:
+    with user_errors():
+        study, how, dataset = spec.load_study(name), spec.load_run_params(), load(DatasetParams).name
+        if seeds is not None:
+            study = study.model_copy(update={"seeds": list(range(seeds))})
+        project = Path.cwd()
+        data = project / "data" / dataset
+        if not (data / "global_labels.parquet").exists():
+            raise CcdError("what all runs share is not there yet; make it with: dvc repro global_labels")
+        check(study, data, PARAMS_FILE)
+        folder = project / "data" / f"{dataset}.studies"
+        threads = how.threads if threads is None else threads
+        place = Place(project, folder, shared_cache(project), threads, StageLog(name))
+        findings = run_study(place, study, jobs or how.jobs)
+        write(folder / name, study, findings, spec.paper_numbers(name, dataset))
+        click.echo((folder / name / "table.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

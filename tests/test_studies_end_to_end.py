@@ -1,0 +1,119 @@
+"""Studies through their real entry points, on a small demo: 24 images, one epoch each of warm-up and training."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from ccd.use import apply_preset
+from studies.study import OUTPUTS
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {
+    "index.demo_train": "24", "index.demo_test": "12", "clip_global.image_size_px": "64",
+    "clip_local.image_size_px": "64", "clip_local.resized_px": "64", "warmup.image_size_px": "64",
+    "warmup.epochs": "1", "cam_boxes.image_size_px": "64", "train.image_size_px": "64", "train.epochs": "1",
+    "runtime.workers": "0", "runtime.device": "cpu",
+}  # fmt: skip
+STUDIES = """\
+run: {jobs: 1, threads: 1}
+alpha: {title: Alpha, students: false, seeds: [0], sweep: {key: aggregate.alpha, values: [0.4, 1.0]}}
+views: {title: Views, students: false, seeds: [0], images: 8, variants: {true boxes: {boxes: exact}}}
+baselines:
+  title: Baselines
+  students: true
+  seeds: [0]
+  variants:
+    CDUL: {boxes: grid, labels: cdul, set: {train.consistency_weight: 0.0, train.label_update_sigma: 1.0}}
+    supervised: {labels: truth, set: {train.consistency_weight: 0.0}}
+"""
+pytestmark = pytest.mark.slow
+
+
+def said(folder: Path, *words: str) -> str:
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("ccd", "stages", "studies"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(apply_preset("demo", None, SMALL))
+    (folder / "studies/params.yaml").write_text(STUDIES)
+    pipeline, yaml = folder / "studies/dvc.yaml", YAML()
+    content = yaml.load(pipeline.read_text())
+    content["stages"] = {name: content["stages"][name] for name in ("alpha", "views", "baselines")}
+    with pipeline.open("w") as file:
+        yaml.dump(content, file)
+    said(folder, "dvc", "init", "--no-scm", "-q")
+    said(folder, "dvc", "repro", "global_labels")
+    return folder
+
+
+def computed(folder: Path, study: str) -> list[tuple[str, str]]:
+    log = pd.read_csv(folder / "data/demo.studies/seconds.csv", dtype=str)
+    return list(log[log["study"] == study][["variant", "stage"]].itertuples(index=False, name=None))
+
+
+def test_a_study_reuses_what_the_main_pipeline_and_its_own_runs_made(project: Path) -> None:
+    said(project, "dvc", "repro", "studies/dvc.yaml:alpha")
+    folder = project / "data/demo.studies/alpha"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(OUTPUTS)
+    assert list((project / "data/demo.studies/.runs").iterdir()) == [], "no copy is left"
+    runs = pd.read_csv(folder / "runs.csv").set_index("variant")
+    assert list(runs.index) == [0.4, 1.0] and (runs["train_zero_shot"] > 0).all()
+    assert runs.loc[1.0, "train_aggregated_raw"] == pytest.approx(runs.loc[1.0, "train_zero_shot"], abs=1e-6)
+    assert runs.loc[0.4, "train_aggregated_raw"] != runs.loc[1.0, "train_aggregated_raw"]
+    made = computed(project, "alpha")
+    assert made == [("0.4", stage) for stage in ("warmup", "cam_boxes", "clip_local", "aggregate")] + [
+        ("1", "aggregate")
+    ]
+    assert "didn't change, skipping" in said(project, "dvc", "repro", "studies/dvc.yaml:alpha").splitlines()[-2]
+    assert computed(project, "alpha") == made
+
+
+def test_views_around_true_boxes_are_measured_on_the_drawn_images(project: Path) -> None:
+    said(project, "dvc", "repro", "studies/dvc.yaml:views")
+    (run,) = pd.read_csv(project / "data/demo.studies/views/runs.csv").to_dict("records")
+    assert run["views_per_image"] >= 1 and run["train_local_raw"] > 0
+    assert computed(project, "views") == [("true boxes", "clip_local"), ("true boxes", "aggregate")]
+
+
+def test_baselines_train_on_the_labels_that_they_are_given(project: Path) -> None:
+    said(project, "dvc", "repro", "studies/dvc.yaml:baselines")
+    folder = project / "data/demo.studies/baselines"
+    runs = pd.read_csv(folder / "runs.csv").set_index("variant")
+    assert runs.loc["CDUL", "views_per_image"] == 9
+    assert runs["result"].between(0, 100).all() and runs["result"].nunique() == 2
+    assert runs["result"].tolist() == runs["test_student"].tolist()
+    trained = [(variant, stage) for variant in runs.index for stage in ("warmup", "train", "evaluate")]
+    assert [row for row in computed(project, "baselines") if row[1] != "clip_local"] == trained
+    assert "| CDUL |" in (folder / "table.md").read_text()
+
+
+def test_a_mistake_in_a_run_is_told_without_a_traceback(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("min_positives: 1", "min_positives: 1000"))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "studies.study", "alpha"], cwd=project, capture_output=True, text=True, check=False
+        )
+    finally:
+        (project / "params.yaml").write_text(text)
+    assert done.returncode == 2 and "evaluate.min_positives = 1000" in done.stderr
+    assert "Traceback" not in done.stderr and list((project / "data/demo.studies/.runs").iterdir()) == []
