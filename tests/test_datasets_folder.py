@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,13 +150,6 @@ def test_missing_folder_or_files_say_what_to_do(tmp_path: Path) -> None:
         load_dataset("imagenet", tmp_path, train_split="train", test_split=None)
 
 
-def test_file_names_must_be_utf8(tmp_path: Path) -> None:
-    make_tree(tmp_path, "a.jpg")
-    Path(os.fsdecode(bytes(tmp_path) + b"/b\xff.jpg")).write_bytes(b"x")
-    with pytest.raises(CcdError, match="1 file names are not valid UTF-8, rename the files"):
-        load(tmp_path)
-
-
 def dataset_of(ids: list[str]) -> Dataset:
     entries = tuple(ImageEntry(name, f"{name}.jpg", "train") for name in ids)
     shape = (len(ids), 1)
@@ -170,6 +162,8 @@ def dataset_of(ids: list[str]) -> Dataset:
     ("change", "message"),
     [
         ({"classes": ()}, "has no classes"),
+        ({"classes": (ClassInfo("\ud800", ("a",)),)}, r"1 class names or texts are not valid UTF-8: '\\ud800'"),
+        ({"images": (ImageEntry("a", "a\0.jpg", "train"),)}, "lead out of the data set's root"),
         ({"images": ()}, "training split has no images"),
         ({"images": (ImageEntry("a", "a.jpg", "test"),)}, "training split has no images"),
         ({"labelled": ("a", "z")}, "1 labelled images are not in the data set: z"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccd.errors import CcdError, listed
+from ccd.datasets.files import is_inside
+from ccd.errors import CcdError, is_utf8, listed
 
 Split = Literal["train", "test"]
 
@@ -77,20 +77,21 @@ def check(dataset: Dataset) -> None:
     """Refuse a data set that no stage could use.
 
     Raises:
-        CcdError: no class or no training image; an empty or repeated class name or text; a repeated image id; a path
-            that leaves the root or is not UTF-8; labels that do not fit the images and classes. Offenders are listed.
+        CcdError: no class or no training image; a class name or text that is empty, repeated or not UTF-8; a repeated
+            image id; a path that leaves the root; labels that do not fit the images and classes. Offenders are listed.
     """
     names, ids = [info.name for info in dataset.classes], [entry.image_id for entry in dataset.images]
     if not names:
         raise CcdError("the data set has no classes")
     _refuse("class names are empty", [repr(name) for name in names if not name.strip()])
     _refuse("class names are not unique", _repeated(names))
+    spelt = [text for info in dataset.classes for text in (info.name, *info.texts)]
+    _refuse("class names or texts are not valid UTF-8", [repr(text) for text in spelt if not is_utf8(text)])
     wordless = [info.name for info in dataset.classes if not info.texts or not all(t.strip() for t in info.texts)]
     _refuse("classes have no text, or an empty one, for CLIP to read", wordless)
     _refuse("image ids are not unique (do the splits share images?)", _repeated(ids))
     paths = [entry.path for entry in dataset.images]
-    _refuse("image paths lead out of the data set's root", [path for path in paths if not _inside(path)])
-    _refuse("file names are not valid UTF-8, rename the files", [repr(path) for path in paths if not _encodable(path)])
+    _refuse("image paths lead out of the data set's root", [path for path in paths if not is_inside(path)])
     if not any(entry.split == "train" for entry in dataset.images):
         raise CcdError("the training split has no images")
     _refuse("labelled images are not in the data set", set(dataset.labelled).difference(ids))
@@ -115,16 +116,3 @@ def _refuse(problem: str, offenders: Iterable[str]) -> None:
 
 def _repeated(items: Iterable[str]) -> list[str]:
     return [item for item, count in Counter(items).items() if count > 1]
-
-
-def _inside(path: str) -> bool:
-    parts = PurePosixPath(path)
-    return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
