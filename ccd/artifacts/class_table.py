@@ -92,7 +92,7 @@ def read(path: Path, spec: TableSpec, columns: Sequence[str] | None = None) -> C
     wanted = [column for column in spec.columns if columns is None or column[0] in columns]
     with open_parquet(path, spec.schema, spec.stage) as file:
         metadata = file_metadata(file.schema_arrow)
-        classes: list[str] = json.loads(metadata.pop("classes"))
+        classes = _class_names(path, spec, metadata.pop("classes", ""))
         count, rest = divmod(file.metadata.num_rows, max(1, len(classes)))
         if rest:
             raise unreadable(
@@ -110,8 +110,18 @@ def read(path: Path, spec: TableSpec, columns: Sequence[str] | None = None) -> C
                 start += len(piece)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise unreadable(path, " ".join(str(error).split()), spec.stage) from None
+    for name, _, nullable, _ in wanted:
+        if not nullable and not np.isfinite(arrays[name]).all():
+            raise unreadable(path, f"its column {name} holds NaN or Inf", spec.stage)
     shaped = {name: array.reshape(count, len(classes)) for name, array in arrays.items()}
     return ClassTable(ids, tuple(classes), shaped, metadata)
+
+
+def _class_names(path: Path, spec: TableSpec, text: str) -> list[str]:
+    try:
+        return [str(name) for name in json.loads(text)]
+    except (ValueError, TypeError) as error:
+        raise unreadable(path, f"its class names are malformed ({error})", spec.stage) from None
 
 
 def _fill(target: np.ndarray, column: pa.ChunkedArray) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ccd.artifacts.atomic import unreadable
 from ccd.artifacts.parquet import read_parquet, schema, write_parquet
 
 SCHEMA = schema(
@@ -99,5 +100,12 @@ def read(path: Path) -> ImageIndex:
         np.stack([height, width], axis=1).astype(np.int32),
         table["bytes"].to_numpy(),
         table["blake2b"].to_pylist(),
-        tuple(SkippedImage(**each) for each in json.loads(metadata["skipped"])),
+        _skipped(path, metadata.get("skipped", "")),
     )
+
+
+def _skipped(path: Path, text: str) -> tuple[SkippedImage, ...]:
+    try:
+        return tuple(SkippedImage(each["path"], each["reason"]) for each in json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
+        raise unreadable(path, f"its list of skipped images is malformed ({error})", "index") from None
