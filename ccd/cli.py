@@ -3,6 +3,7 @@ instant."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -12,8 +13,11 @@ from ccd import __version__
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ccd")
-def main() -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; so does CCD_DEBUG=1, for stages too.")
+def main(debug: bool) -> None:
     """Unlabelled images and class names in, a multi-label classifier out (CCD, CVPR 2025)."""
+    if debug:
+        os.environ["CCD_DEBUG"] = "1"
 
 
 @main.command()
