@@ -44,7 +44,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
         wrong = [setting for setting in settings if "=" not in setting]
         if wrong:
             raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
-        old = PARAMS_FILE.read_text(encoding="utf-8") if PARAMS_FILE.exists() else None
+        old = PARAMS_FILE.read_text(encoding="utf-8", errors="replace") if PARAMS_FILE.exists() else None
         new = apply_preset(preset, root, dict(setting.split("=", 1) for setting in settings), old)
         with replacing(PARAMS_FILE) as temporary:
             temporary.write_text(new, encoding="utf-8")
