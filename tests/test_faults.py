@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import datasets, pictures
+from tests.faults import artifacts, datasets, pictures
 from tests.faults.case import ACCEPTED, Case, meet
 
-CASES = [*pictures.CASES, *datasets.CASES]
+CASES = [*pictures.CASES, *datasets.CASES, *artifacts.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.group}: {case.name}")

@@ -165,5 +165,6 @@ CASES = [
     Case(GROUP, "image that vanished after index", "clip_global", changed(lambda root: (root / "b.png").unlink()),
          ("pictures/b.png: cannot be read (No such file or directory)", "run `dvc repro -f -s index`")),
     Case(GROUP, "image that changed after index", "clip_global",
-         changed(lambda root: picture(5, 99).save(root / "b.png")), ("pictures/b.png: ", "the file changed since index; run `dvc repro -f -s index` and then `dvc repro`")),
+         changed(lambda root: picture(5, 99).save(root / "b.png")),
+         ("pictures/b.png: ", "the file changed since index; run `dvc repro -f -s index` and then `dvc repro`")),
 ]  # fmt: skip
