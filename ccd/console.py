@@ -95,10 +95,11 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except CcdError as error:
+        message = f"error: {error}"
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             error.__suppress_context__ = False  # what `from None` hides from a user is what a developer looks for
-            traceback.print_exc()
-        print("\n".join(printable(line) for line in f"error: {error}".split("\n")), file=sys.stderr, flush=True)
+            message = traceback.format_exc() + message
+        print("\n".join(printable(line) for line in message.split("\n")), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)

@@ -16,6 +16,8 @@ from ccd.datasets.folder import find_images, read_classes
 from ccd.datasets.record import check
 from ccd.errors import CcdError
 
+ROOT = Path("photos")
+
 
 def make_tree(root: Path, *names: str, classes: str = "cat\ndog\n") -> Path:
     for name in names:
@@ -176,21 +178,21 @@ def dataset_of(ids: list[str]) -> Dataset:
 )
 def test_check_refuses(change: dict[str, Any], message: str) -> None:
     good = dataset_of(["a", "b"])
-    check(good)
+    check(good, ROOT)
     with pytest.raises(CcdError, match=message):
-        check(replace(good, **change))
+        check(replace(good, **change), ROOT)
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=2), min_size=1, max_size=30))
 def test_repeated_ids_are_counted_and_listed(ids: list[str]) -> None:
     repeated = sorted({name for name in ids if ids.count(name) > 1})
     if not repeated:
-        return check(dataset_of(ids))
+        return check(dataset_of(ids), ROOT)
     with pytest.raises(CcdError) as caught:
-        check(dataset_of(ids))
+        check(dataset_of(ids), ROOT)
     message = str(caught.value)
-    assert message.startswith(f"{len(repeated)} image ids are not unique")
-    assert message.partition(": ")[2].partition(" and ")[0].split(", ") == repeated[:10]
+    assert message.startswith(f"photos: {len(repeated)} image ids are not unique")
+    assert message.split(": ")[2].partition(";")[0].partition(" and ")[0].split(", ") == repeated[:10]
 
 
 def load_demo(root: Path, train: int = 3, seed: int = 0) -> Dataset:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import artifacts, datasets, pictures
 from tests.faults.case import ACCEPTED, Case, meet
-
-CASES = [*pictures.CASES, *datasets.CASES, *artifacts.CASES]
+from tests.faults.table import CASES, PAGE, row_start
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.group}: {case.name}")
@@ -25,3 +23,14 @@ def test_bad_input(case: Case, tmp_path: Path) -> None:
         assert part in found.message
     assert found.message.startswith("error: ") and "Traceback" not in found.message
     assert found.written == set()
+
+
+def test_every_case_has_its_row_in_the_docs() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    missing = [case.name for case in CASES if row_start(case) not in page]
+    assert missing == [], "run: python -m tests.faults.table"
+
+
+def test_names_of_cases_are_unique() -> None:
+    names = [(case.group, case.name) for case in CASES]
+    assert len(names) == len(set(names))

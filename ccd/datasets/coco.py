@@ -43,7 +43,7 @@ def load_coco(root: Path, train_split: str, test_split: str | None) -> Dataset:
         raise CcdError(
             f"{root / 'annotations'}: {train_split} and {test_split} do not have the same categories; {HINT}"
         )
-    return assemble((ClassInfo(name, (name.replace("_", " "),)) for name in categories[0].values()), parts)
+    return assemble(root, (ClassInfo(name, (name.replace("_", " "),)) for name in categories[0].values()), parts)
 
 
 def _parse(path: Path, name: str, split: Split) -> tuple[dict[int, str], list[ImageEntry], Truth]:

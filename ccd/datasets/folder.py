@@ -64,7 +64,7 @@ def from_tables(
     for index, path in enumerate(labelled):
         labels[index, list(rows[path].columns)] = 1
     dataset = Dataset(classes, tuple(entries), tuple(labelled), labels, np.zeros(labels.shape, np.bool_))
-    check(dataset)
+    check(dataset, root)
     return dataset
 
 
@@ -128,7 +128,7 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
     classes = tuple(_read_class(line) for line in lines)
     wrong = [info.name for info in classes if ";" in info.name]
     if wrong:
-        raise CcdError(f"{path}: class names must not contain ';': {listed(wrong)}")
+        raise CcdError(f"{path}: class names must not contain ';': {listed(wrong)}; rename them")
     return classes
 
 

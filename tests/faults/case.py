@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,13 @@ def picture(seed: int = 9, width: int = 40, height: int = 30) -> Image.Image:
 def set_params(folder: Path, **changed: str) -> None:
     """params.yaml of the preset ``folder`` with ``section__key`` changed, values as in YAML."""
     values = SETTINGS | {key.replace("__", "."): value for key, value in changed.items()}
-    (folder / "params.yaml").write_text(apply_preset("folder", "pictures", values))
+    (folder / "params.yaml").write_text(params_text(tuple(values.items())))
+
+
+@lru_cache
+def params_text(settings: tuple[tuple[str, str], ...]) -> str:
+    """Every section is checked for it, which takes a while."""
+    return apply_preset("folder", "pictures", dict(settings))
 
 
 def run(stage: str, folder: Path) -> Outcome:

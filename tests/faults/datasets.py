@@ -145,7 +145,7 @@ CASES = [
     _index("VOC: XML in UTF-16", xml("<annotation/>".encode("utf-16")), "000001.xml: not UTF-8 text"),
     _index("VOC: entity bomb", xml(ENTITIES), "000001.xml: a document type declaration has no place"),
     _index("VOC: external entity", xml(EXTERNAL), "000001.xml: a document type declaration has no place"),
-    _index("VOC: unknown class", xml(voc.annotation({"unicorn": 1})), "'unicorn' is no VOC class; the classes are"),
+    _index("VOC: unknown class", xml(voc.annotation({"unicorn": 1})), "'unicorn' is no VOC class; correct it"),
     _index("VOC: list names a missing image", in_voc(lambda h: (h / "JPEGImages/000002.jpg").unlink()),
            "1 of 3 images are missing in voc: JPEGImages/000002.jpg; unpack"),
     _index("VOC: list leads out of the root",
