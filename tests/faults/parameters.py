@@ -69,6 +69,11 @@ def _beyond(field: FieldInfo) -> Iterator[Any]:
         yield float("nan")
 
 
+def extra(field: FieldInfo) -> int:
+    """How many values a field must not take beside those that its bounds forbid."""
+    return int(typing.get_origin(field.annotation) is typing.Literal or field.annotation is float)
+
+
 @lru_cache
 def good() -> dict[str, Any]:
     """The content of the params.yaml that the cases spoil."""
