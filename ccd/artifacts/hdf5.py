@@ -41,9 +41,19 @@ def reading(path: Path, schema: str, stage: str, *, whole: bool = True) -> Itera
             found = str(file.attrs.get("schema", "none"))
             if found != schema:
                 raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)
+            if any(_lies_elsewhere(file, name) for name in file):
+                raise unreadable(path, "it refers to data in other files", stage)
             yield file
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise unreadable(path, " ".join(str(error).split()), stage) from None
+
+
+def _lies_elsewhere(file: h5py.File, name: str) -> bool:
+    """HDF5 can fetch values from any file that its reader may read; no artifact does."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return True
+    dataset = file[name]
+    return not isinstance(dataset, h5py.Dataset) or dataset.external is not None or bool(dataset.is_virtual)
 
 
 def attributes_of(file: h5py.File) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ccd.artifacts import bias, boxes, checkpoint, class_table, features, labels, pseudo_labels, seal, text
-from tests.faults.case import Case, run
+from tests.faults.case import ACCEPTED, Case, run, set_params
 
 GROUP = "artifacts"
 DATA = Path("data/toy")
@@ -128,6 +128,13 @@ def with_nan(path: Path) -> None:
     reseal(path, bytes)
 
 
+def linked(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["features"]
+        file["features"] = h5py.ExternalLink("/etc/passwd", "x")
+    reseal(path, bytes)
+
+
 def misaligned(path: Path) -> None:
     features.write(path, features.LOCAL_SCHEMA, features.Features(np.arange(3), units(3), TEACHER))
 
@@ -175,6 +182,7 @@ STRANGE: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("not the boxes' rows", "clip_local.h5", misaligned, "its 3 rows are not the 2 images asked for"),
     ("another class order", "pseudo_labels.parquet", classes_swapped, "its 2 classes are not the 2 of the data set"),
     ("another class order", "labels.parquet", classes_swapped, "its 2 classes are not the 2 of the data set"),
+    ("refers to another file", "clip_global.h5", linked, "it refers to data in other files"),
     ("planted pickle", "warmup.pt", planted, "Weights only load failed"),
 ]
 
@@ -190,7 +198,31 @@ def _case(harm: str, file: str, spoil: Callable[[Path], object], *says: str) -> 
     return Case(GROUP, f"{file}: {harm}", stage, make, (f"{DATA / file}: ", *says, advice))
 
 
+def scored(logits: list[list[float]], **changed: str) -> Callable[[Path], None]:
+    """CLIP's scores of the three images, up to stage bias."""
+
+    def make(folder: Path) -> None:
+        set_params(folder, **changed)
+        run("index", folder)
+        values = np.asarray(logits, np.float32)
+        features.write(
+            folder / DATA / "clip_global.h5", features.GLOBAL_SCHEMA, features.Features(IDS, values, TEACHER)
+        )
+        text.write(folder / DATA / "text.h5", replace(words(), values=np.eye(2, dtype=np.float32)))
+
+    return make
+
+
+ALL_CATS = [[3.0, 0.0], [4.0, 0.0], [5.0, 0.0]]
+SCORES = [
+    Case("scores", "a class that is nobody's top-1, bias.shrinkage = 0", "bias",
+         scored(ALL_CATS, bias__shrinkage="0.0"), ("no image has dog as CLIP's top-1 class", "set bias.shrinkage above 0", "or drop the class")),
+    Case("scores", "a class that is nobody's top-1, bias.shrinkage = 10", "bias", scored(ALL_CATS), (ACCEPTED,)),
+    Case("scores", "no image of which CLIP is sure", "bias", scored([[0.0, 0.0]] * 3, bias__max_entropy_nats="0.5"),
+         ("bias.max_entropy_nats = 0.5: CLIP is surer than that of no image; raise it",)),
+]  # fmt: skip
 CASES = [
     *[_case(harm, file, spoil) for file in FILES for harm, spoil in DAMAGE],
     *[_case(harm, file, spoil, says) for harm, file, spoil, says in STRANGE],
+    *SCORES,
 ]
