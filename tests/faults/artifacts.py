@@ -216,7 +216,8 @@ def scored(logits: list[list[float]], **changed: str) -> Callable[[Path], None]:
 ALL_CATS = [[3.0, 0.0], [4.0, 0.0], [5.0, 0.0]]
 SCORES = [
     Case("scores", "a class that is nobody's top-1, bias.shrinkage = 0", "bias",
-         scored(ALL_CATS, bias__shrinkage="0.0"), ("no image has dog as CLIP's top-1 class", "set bias.shrinkage above 0", "or drop the class")),
+         scored(ALL_CATS, bias__shrinkage="0.0"),
+         ("no image has dog as CLIP's top-1 class", "set bias.shrinkage above 0", "or drop the class")),
     Case("scores", "a class that is nobody's top-1, bias.shrinkage = 10", "bias", scored(ALL_CATS), (ACCEPTED,)),
     Case("scores", "no image of which CLIP is sure", "bias", scored([[0.0, 0.0]] * 3, bias__max_entropy_nats="0.5"),
          ("bias.max_entropy_nats = 0.5: CLIP is surer than that of no image; raise it",)),
