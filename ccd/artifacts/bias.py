@@ -59,5 +59,5 @@ def read(path: Path) -> BiasFile:
             bool(content["enabled"]),
             tuple(content["classes_without_top1"]),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise unreadable(path, f"malformed: {error!r}", "bias") from None
