@@ -3,6 +3,7 @@ instant."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -12,8 +13,11 @@ from ccd import __version__
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ccd")
-def main() -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; so does CCD_DEBUG=1, for stages too.")
+def main(debug: bool) -> None:
     """Unlabelled images and class names in, a multi-label classifier out (CCD, CVPR 2025)."""
+    if debug:
+        os.environ["CCD_DEBUG"] = "1"
 
 
 @main.command()
@@ -40,7 +44,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
         wrong = [setting for setting in settings if "=" not in setting]
         if wrong:
             raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
-        old = PARAMS_FILE.read_text(encoding="utf-8") if PARAMS_FILE.exists() else None
+        old = PARAMS_FILE.read_text(encoding="utf-8", errors="replace") if PARAMS_FILE.exists() else None
         new = apply_preset(preset, root, dict(setting.split("=", 1) for setting in settings), old)
         with replacing(PARAMS_FILE) as temporary:
             temporary.write_text(new, encoding="utf-8")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any, NoReturn, TypeVar
 import click
 from tqdm import tqdm
 
-from ccd.errors import CcdError
+from ccd.errors import CcdError, printable
 
+DEBUG_VARIABLE = "CCD_DEBUG"
 T = TypeVar("T")
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
@@ -84,11 +87,19 @@ class StageLog:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a `CcdError` into one message on stderr and exit status 2, and Ctrl-C into status 130; no traceback."""
+    """Turn a `CcdError` into one message on stderr and exit status 2, and Ctrl-C into status 130; no traceback.
+
+    With the environment variable ``CCD_DEBUG`` set to anything but 0, the traceback comes before the message; control
+    characters, which names of files may hold, are escaped.
+    """
     try:
         yield
     except CcdError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        message = f"error: {error}"
+        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            error.__suppress_context__ = False  # what `from None` hides from a user is what a developer looks for
+            message = traceback.format_exc() + message
+        print("\n".join(printable(line) for line in message.split("\n")), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
@@ -98,7 +109,9 @@ def user_errors() -> Iterator[None]:
 def stage(function: Callable[..., None]) -> click.Command:
     """Make a function of paths a command: each parameter becomes a required ``--name PATH``; see `user_errors`."""
 
-    def run(**paths: Path) -> None:
+    def run(debug: bool, **paths: Path) -> None:
+        if debug:
+            os.environ[DEBUG_VARIABLE] = "1"
         with user_errors():
             function(**paths)
 
@@ -107,4 +120,5 @@ def stage(function: Callable[..., None]) -> click.Command:
     options: list[click.Parameter] = [
         click.Option([f"--{name.replace('_', '-')}"], type=path, required=True) for name in names
     ]
+    options.append(click.Option(["--debug"], is_flag=True, help=f"Show tracebacks; so does {DEBUG_VARIABLE}=1."))
     return click.Command(function.__module__, callback=run, params=options, help=function.__doc__)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from ccd.errors import CcdError
 
 MAX_PIXELS = 256 * 1024 * 1024
+MAX_FILE_BYTES = 2 << 30
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 _ORIENTATION_TAG = 274
@@ -43,10 +45,8 @@ def decode(data: bytes, name: str, *, min_size: int | None = None) -> Image.Imag
     Raises:
         CcdError: empty, not an image of `FORMATS`, damaged, truncated, or above `MAX_PIXELS`.
     """
-    if not data:
-        raise CcdError(f"{name}: the file is empty; fetch it again or remove it from the data set")
-    with _explained(name, data[:512]):
-        image = _open(BytesIO(data), name)
+    with _explained(name, data):
+        image = _open(data, name)
         orientation = _orientation(image)
         if min_size is not None:
             image.draft(None, (min_size, min_size))
@@ -62,7 +62,7 @@ def read_image(path: Path, *, expected_bytes: int | None = None, min_size: int |
         CcdError: unreadable, of another size than ``expected_bytes``, or not decodable.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path, str(path))
     except OSError as error:
         raise CcdError(
             f"{path}: cannot be read ({error.strerror or error}); if the data set moved, correct dataset.root, "
@@ -76,24 +76,32 @@ def read_image(path: Path, *, expected_bytes: int | None = None, min_size: int |
     return decode(data, str(path), min_size=min_size)
 
 
-def header(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels after EXIF orientation, from the file's header; pixels are not decoded.
+def read_file(path: Path, name: str) -> bytes:
+    """The content of a regular file, called ``name`` in errors; a pipe or device, which may never end, is not opened.
 
     Raises:
-        CcdError: unreadable, empty, not an image of `FORMATS`, or above `MAX_PIXELS`.
+        OSError: the file cannot be opened or read.
+        CcdError: no regular file, or above `MAX_FILE_BYTES`.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-            if not start:
-                raise CcdError(f"{path}: the file is empty; fetch it again or remove it from the data set")
-            file.seek(0)
-            with _explained(str(path), start):
-                image = _open(file, str(path))
-                width, height = image.size
-                return (height, width) if _orientation(image) >= 5 else (width, height)
-    except OSError as error:
-        raise CcdError(f"{path}: cannot be read ({error.strerror or error})") from None
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+        raise CcdError(f"{name}: {kind}, not a file; remove it from the data set")
+    if found.st_size > MAX_FILE_BYTES:
+        raise CcdError(f"{name}: {found.st_size} bytes, the limit is {MAX_FILE_BYTES}; make it smaller or remove it")
+    return path.read_bytes()
+
+
+def header(data: bytes, name: str) -> tuple[int, int]:
+    """(width, height) in pixels after EXIF orientation, from the header of one file's bytes; no pixel is decoded.
+
+    Raises:
+        CcdError: empty, not an image of `FORMATS`, or above `MAX_PIXELS`.
+    """
+    with _explained(name, data):
+        image = _open(data, name)
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def squash(image: Image.Image, height_px: int, width_px: int) -> NDArray[np.uint8]:
@@ -128,12 +136,12 @@ def _channels_first(image: Image.Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
 
 
-def _open(file: BinaryIO | BytesIO, name: str) -> Image.Image:
+def _open(data: bytes, name: str) -> Image.Image:
     """Parse the header under this module's own pixel limit; Pillow's is a global that others may rely on."""
     with _PILLOW_LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(BytesIO(data), formats=FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     if image.width * image.height > MAX_PIXELS:
@@ -177,18 +185,21 @@ def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _explained(name: str, start: bytes) -> Iterator[None]:
+def _explained(name: str, data: bytes) -> Iterator[None]:
     """Whatever a decoder raises on damaged bytes (nearly anything) becomes an error that names the file."""
+    if not data:
+        raise CcdError(f"{name}: the file is empty; fetch it again or remove it from the data set")
     try:
         yield
     except CcdError:
         raise
     except Exception as error:
-        text = start.lstrip().lower()
+        text = data[:512].lstrip().lower()
         if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
             reason = "not an image but a web page or XML, probably a failed download"
         elif isinstance(error, UnidentifiedImageError):
             reason = f"not an image of a known format ({', '.join(FORMATS)})"
         else:
-            reason = f"damaged or truncated ({' '.join(str(error).split()) or type(error).__name__})"
+            said = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))  # an address is another each time
+            reason = f"damaged or truncated ({said or type(error).__name__})"
         raise CcdError(f"{name}: {reason}; fetch it again or remove it from the data set") from None

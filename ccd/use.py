@@ -108,7 +108,7 @@ def _parse(text: str, name: str) -> Any:
     """A mapping that keeps comments, quotes and the way numbers are written."""
     try:
         content = _yaml().load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date or number
         raise CcdError(f"{name} is not valid YAML: {' '.join(str(error).split())}; mend or remove it") from None
     if not isinstance(content, Mapping):
         raise CcdError(f"{name} holds no sections; mend or remove it")
@@ -118,7 +118,7 @@ def _parse(text: str, name: str) -> Any:
 def _parse_value(name: str, text: str) -> Any:
     try:
         return _yaml().load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise CcdError(f"{name}={text}: not a YAML value ({' '.join(str(error).split())})") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, features, text as text_file
-from ccd.artifacts.align import rows_of, same_classes, same_ids
+from ccd.artifacts.align import rows_of, same_classes, same_ids, same_teacher
 from ccd.artifacts.global_labels import SPEC as GLOBAL_LABELS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.console import StageLog, stage
@@ -23,6 +23,7 @@ def main(global_labels: Path, clip_local: Path, text: Path, bias: Path, boxes: P
     whole, words, debias = class_table.read(global_labels, GLOBAL_LABELS), text_file.read(text), bias_file.read(bias)
     views, looked = box_file.read(boxes), features.read(clip_local, features.LOCAL_SCHEMA)
     same_ids(clip_local, "clip_local", looked.ids, range(len(views.image_ids)))
+    same_teacher(clip_local, "clip_local", looked.attributes, words.attributes)
     for path, found in ((bias, debias), (global_labels, whole)):
         same_classes(path, path.stem, found.classes, words.classes)
     image_rows = rows_of(boxes, "cam_boxes", views.image_ids, whole.ids)

@@ -19,7 +19,7 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     """Estimate CLIP's class bias on the training images."""
     params, log = load(BiasParams), StageLog("bias")
     index, words = image_index.read(images), text_file.read(text)
-    looked = features.read_global(clip_global, index)
+    looked = features.read_global(clip_global, index, words.attributes)
     log.reads(f"{index.is_train.sum():,} training images", f"{len(words.classes)} classes")
     probs = clip_probs(looked[index.is_train], words.values, words.logit_scale)
     shrinkage = params.shrinkage if params.enabled else 1.0

@@ -21,8 +21,8 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path) -> 
     """Score the training images, floor, debias and clip."""
     params, log = load(GlobalLabelsParams), StageLog("global_labels")
     index = image_index.read(images)
-    looked = features.read_global(clip_global, index)
     words, debias = text_file.read(text), bias_file.read(bias)
+    looked = features.read_global(clip_global, index, words.attributes)
     same_classes(bias, "bias", debias.classes, words.classes)
     train = index.train()
     log.reads(f"{len(train):,} training images", f"{len(words.classes)} classes")

@@ -7,7 +7,7 @@ from pathlib import Path
 from ccd.artifacts import class_table, classes as class_list, image_index, labels as labels_file
 from ccd.console import StageLog, stage
 from ccd.datasets import load_dataset
-from ccd.indexing import scan
+from ccd.indexing import known_labels, remarks, scan
 from ccd.params.base import load
 from ccd.params.dataset import DatasetParams
 from ccd.params.index import IndexParams
@@ -21,22 +21,22 @@ def main(images: Path, classes: Path, labels: Path) -> None:
     params = load(IndexParams)
     root, log = Path(load(DatasetParams).root), StageLog("index")
     log.reads(f"{params.adapter} data set in {root}")
-    found = load_dataset(**params.model_dump(), root=root, progress=log.counter("scene"))
-    facts = scan(
-        root,
-        found.images,
-        worker_count(load(RuntimeParams).workers),
-        lambda each: log.progress(each, len(found.images), "img"),
-    )
+    checks = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
+    found = load_dataset(**params.model_dump(exclude=set(checks)), root=root, progress=log.counter("scene"))
+    index = scan(root, found.images, worker_count(load(RuntimeParams).workers), **checks,
+                 progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
     names = tuple(entry.name for entry in found.classes)
-    image_index.write(images, facts)
+    known, label, difficult = known_labels(found, index)
+    image_index.write(images, index)
     class_list.write(classes, class_list.ClassList(names, tuple(entry.texts for entry in found.classes)))
-    truth = {"label": found.labels, "difficult": found.difficult}
-    class_table.write(labels, labels_file.SPEC, class_table.ClassTable(list(found.labelled), names, truth, {}))
-    log.wrote((images, len(facts), "images"), (classes, len(names), "classes"), (labels, found.labels.size, "labels"))
+    truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})
+    class_table.write(labels, labels_file.SPEC, truth)
+    log.wrote((images, len(index), "images"), (classes, len(names), "classes"), (labels, label.size, "labels"))
+    for remark in remarks(index):
+        log.found(remark)
     log.found(
-        f"{facts.is_train.sum():,} training and {(~facts.is_train).sum():,} test images;"
-        f" {len(found.labelled):,} have known labels, for evaluation alone"
+        f"{index.is_train.sum():,} training and {(~index.is_train).sum():,} test images;"
+        f" {len(known):,} have known labels, for evaluation alone"
     )
 
 

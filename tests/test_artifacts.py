@@ -26,6 +26,7 @@ from ccd.artifacts import (
     labels,
     predictions,
     pseudo_labels,
+    seal,
     text,
 )
 from ccd.errors import CcdError
@@ -70,6 +71,14 @@ def global_features() -> features.Features:
 def weights() -> checkpoint.Checkpoint:
     state = {"w": torch.arange(4.0), "n": torch.tensor(3)}
     return checkpoint.Checkpoint({"classes": list(CLASSES)}, {"last": state}, "last", {"epochs": 2})
+
+
+def reseal(path: Path) -> None:
+    """Seal a file as it is now, as somebody would who wants to deceive a reader."""
+    content = path.read_bytes()
+    start = content.index(b"ccd-seal:") + 9
+    path.write_bytes(content[:start] + b"0" * 32 + content[start + 32 :])
+    seal.stamp(path)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -169,7 +178,11 @@ def test_class_table_without_images(tmp_path: Path) -> None:
 def test_permuted_rows_are_refused(tmp_path: Path) -> None:
     class_table.write(tmp_path / "t", pseudo_labels.SPEC, pseudo_table())
     table = pq.read_table(tmp_path / "t")
-    pq.write_table(table.take([1, 0, 2, 3, 4, 5]), tmp_path / "t")
+    with atomic.replacing(tmp_path / "t") as temporary:
+        pq.write_table(table.take([1, 0, 2, 3, 4, 5]), temporary)
+        with pytest.raises(CcdError, match="not what was written"):  # the seal in its metadata is another file's
+            class_table.read(temporary, pseudo_labels.SPEC)
+        reseal(temporary)
     with pytest.raises(CcdError, match="not images x classes in order"):
         class_table.read(tmp_path / "t", pseudo_labels.SPEC)
 

@@ -149,7 +149,7 @@ def test_malformed_class_list(tmp_path: Path, damage: str, message: str) -> None
     [
         ("<annotation><object>", "not well-formed XML"),
         ('<!DOCTYPE a [<!ENTITY b "cat">]><annotation/>', "a document type declaration has no place"),
-        (annotation({"unicorn": 1}), "'unicorn' is no VOC class; the classes are: aeroplane, "),
+        (annotation({"unicorn": 1}), "'unicorn' is no VOC class; correct it to one of: aeroplane, "),
     ],
 )
 def test_malformed_annotation(tmp_path: Path, xml: str, message: str) -> None:

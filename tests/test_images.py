@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -47,7 +48,7 @@ def near(pixel: object, colour: tuple[int, int, int], tolerance: int = 12) -> bo
     ],
 )
 def test_exif_orientation_is_applied(
-    tmp_path: Path, kind: str, orientation: int, top_left: tuple[int, int, int], top_right: tuple[int, int, int]
+    kind: str, orientation: int, top_left: tuple[int, int, int], top_right: tuple[int, int, int]
 ) -> None:
     exif = Image.Exif()
     exif[274] = orientation
@@ -56,8 +57,7 @@ def test_exif_orientation_is_applied(
     assert image.size == ((40, 24) if orientation < 5 else (24, 40))
     assert near(image.getpixel((3, 3)), top_left)
     assert near(image.getpixel((image.width - 4, 3)), top_right)
-    (tmp_path / "x").write_bytes(data)
-    assert images.header(tmp_path / "x") == image.size
+    assert images.header(data, "x") == image.size
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
@@ -177,12 +177,12 @@ def png_claiming(width: int, height: int) -> bytes:
 
 def test_pixel_limit_is_ours_and_pillow_keeps_its_own(tmp_path: Path) -> None:
     before = Image.MAX_IMAGE_PIXELS
-    (tmp_path / "fits.png").write_bytes(png_claiming(16384, 16384))
-    assert images.header(tmp_path / "fits.png") == (16384, 16384)
-    (tmp_path / "bomb.png").write_bytes(png_claiming(16385, 16384))
-    for attempt in (images.header, images.read_image):
+    assert images.header(png_claiming(16384, 16384), "fits.png") == (16384, 16384)
+    bomb = png_claiming(16385, 16384)
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    for attempt in (lambda: images.header(bomb, "bomb.png"), lambda: images.read_image(tmp_path / "bomb.png")):
         with pytest.raises(CcdError, match=r"bomb\.png: 16385 x 16384 pixels, the limit is 256 megapixels"):
-            attempt(tmp_path / "bomb.png")
+            attempt()
     assert before == Image.MAX_IMAGE_PIXELS
 
 
@@ -206,16 +206,27 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path, data: bytes, rea
     assert str(path) in str(caught.value)
 
 
-def test_header_names_unreadable_files(tmp_path: Path) -> None:
+def test_header_names_files_that_are_no_image() -> None:
     for name, data, reason in (("a", b"", "is empty"), ("b", b"nothing", "not an image"), ("c", b"<html>", "web page")):
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(CcdError, match=f"{tmp_path / name}: .*{reason}"):
-            images.header(tmp_path / name)
-    for attempt in (images.header, images.read_image):
-        with pytest.raises(CcdError, match=r"gone\.jpg: cannot be read \(No such file"):
-            attempt(tmp_path / "gone.jpg")
-        with pytest.raises(CcdError, match="cannot be read"):
-            attempt(tmp_path)
+        with pytest.raises(CcdError, match=f"{name}: .*{reason}"):
+            images.header(data, name)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(CcdError, match=r"gone\.jpg: cannot be read \(No such file"):
+        images.read_image(tmp_path / "gone.jpg")
+    with pytest.raises(CcdError, match="a folder, not a file"):
+        images.read_image(tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")  # reading it would wait for ever
+    with pytest.raises(CcdError, match=r"pipe\.jpg: a pipe or device, not a file"):
+        images.read_image(tmp_path / "pipe.jpg")
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(images.MAX_FILE_BYTES + 1)  # sparse: takes no room
+    with pytest.raises(CcdError, match=r"huge\.jpg: 2147483649 bytes, the limit is 2147483648"):
+        images.read_image(tmp_path / "huge.jpg")
 
 
 def test_file_of_another_size_than_indexed(tmp_path: Path) -> None:

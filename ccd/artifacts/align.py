@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,14 @@ def same_classes(path: Path, stage: str, found: Sequence[str], wanted: Sequence[
         raise unreadable(
             path, f"its {len(found)} classes are not the {len(wanted)} of the data set, in their order", stage
         )
+
+
+def same_teacher(path: Path, stage: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Raises CcdError unless the attributes of the artifact at ``path`` name the teacher of the ``wanted`` ones."""
+    own, other = (attributes.get("fingerprint", "unknown") for attributes in (found, wanted))
+    if own != other:
+        reason = f"its teacher is {own[:12]} ({found.get('teacher', '?')}), that of text.h5 is {other[:12]}"
+        raise unreadable(path, reason, stage)
 
 
 def rows_of(path: Path, stage: str, wanted: Iterable[str], ids: Sequence[str]) -> np.ndarray:

@@ -34,18 +34,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         )
 
 
-def read_json(path: Path, schema: str, stage: str) -> dict[str, Any]:
-    """Read a JSON artifact whose ``schema`` entry must be the given one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise unreadable(path, str(error), stage) from None
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != schema:
-        raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)
-    return content  # type: ignore[no-any-return]
-
-
 def unreadable(path: Path, reason: str, stage: str) -> CcdError:
     """The error for an artifact that is missing, damaged or of another version."""
     return CcdError(f"{path}: {reason}; rebuild it with: dvc repro -f -s {stage}")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts.atomic import read_json, unreadable, write_json
+from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.sealed_json import read_sealed, write_sealed
 
 SCHEMA = "ccd.bias/1"
 
@@ -34,19 +35,18 @@ def write(path: Path, content: BiasFile) -> None:
         for name, b, count in zip(content.classes, content.bias, content.top1_counts, strict=True)
     }
     head = {
-        "schema": SCHEMA,
         "enabled": content.enabled,
         "max_entropy_nats": content.max_entropy_nats,
         "reliable_share": content.reliable_share,
         "shrinkage": content.shrinkage,
         "classes_without_top1": list(content.shrunk),
     }
-    write_json(path, {**head, "classes": rows})
+    write_sealed(path, SCHEMA, {**head, "classes": rows})
 
 
 def read(path: Path) -> BiasFile:
     """Read ``bias.json``. Raises CcdError if it is missing, damaged or of another version."""
-    content = read_json(path, SCHEMA, "bias")
+    content = read_sealed(path, SCHEMA, "bias")
     try:
         rows = content["classes"]
         return BiasFile(
@@ -59,5 +59,5 @@ def read(path: Path) -> BiasFile:
             bool(content["enabled"]),
             tuple(content["classes_without_top1"]),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise unreadable(path, f"malformed: {error!r}", "bias") from None

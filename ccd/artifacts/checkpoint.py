@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,22 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 def read(path: Path, stage: str) -> Checkpoint:
     """Read what ``stage`` wrote, to the CPU. Raises CcdError if it is missing, damaged or of another version."""
     try:
+        _check_members(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise unreadable(path, str(error).splitlines()[0] if str(error) else "damaged", stage) from None
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
         raise unreadable(path, f"its schema is {found!r}, expected {SCHEMA!r}", stage)
-    return Checkpoint(content["spec"], content["weights"], content["selected"], content["info"])
+    try:
+        return Checkpoint(content["spec"], content["weights"], content["selected"], content["info"])
+    except KeyError as error:
+        raise unreadable(path, f"it has no {error}", stage) from None
+
+
+def _check_members(path: Path) -> None:
+    """Raises BadZipFile (or what zipfile makes of damage) unless all checksums hold: torch does not look at them."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of its part {damaged} is wrong")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from ccd.artifacts.align import same_classes
 from ccd.artifacts.atomic import unreadable
 from ccd.artifacts.parquet import file_metadata, open_parquet, schema, write_parquet
 
@@ -83,35 +85,64 @@ def _values(array: np.ndarray, kind: pa.DataType, nullable: bool) -> pa.Array:
     return pa.array(flat, kind, mask=np.isnan(flat) if pa.types.is_floating(kind) else flat < 0)
 
 
-def read(path: Path, spec: TableSpec, columns: Sequence[str] | None = None) -> ClassTable:
+def read(
+    path: Path, spec: TableSpec, columns: Sequence[str] | None = None, *, of: Sequence[str] | None = None
+) -> ClassTable:
     """Read the value columns (all, or the named ones) as (N, C) arrays.
 
+    Args:
+        of: the classes that the table must be of, in order; None: any.
+
     Raises:
-        CcdError: missing, damaged, of another version, or its rows are not images x classes in order.
+        CcdError: missing, damaged, of another version or other classes, with NaN or Inf where no value may be missing,
+            or its rows are not images x classes in order.
     """
     wanted = [column for column in spec.columns if columns is None or column[0] in columns]
     with open_parquet(path, spec.schema, spec.stage) as file:
         metadata = file_metadata(file.schema_arrow)
-        classes: list[str] = json.loads(metadata.pop("classes"))
+        classes = _class_names(path, spec, metadata.pop("classes", ""))
+        if of is not None:
+            same_classes(path, spec.stage, classes, of)
         count, rest = divmod(file.metadata.num_rows, max(1, len(classes)))
         if rest:
             raise unreadable(
                 path, f"{file.metadata.num_rows} rows are not a multiple of {len(classes)} classes", spec.stage
             )
-        arrays = {name: np.empty(count * len(classes), kind.to_pandas_dtype()) for name, kind, _, _ in wanted}
-        ids: list[str] = []
-        start = 0
         try:
-            for group in range(file.num_row_groups):
-                piece = file.read_row_group(group, columns=["image_id", "class", *arrays])
-                ids += _check_keys(piece, classes)
-                for name in arrays:
-                    _fill(arrays[name][start : start + len(piece)], piece[name])
-                start += len(piece)
+            ids, arrays = _dense(file, classes, count, wanted)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise unreadable(path, " ".join(str(error).split()), spec.stage) from None
     shaped = {name: array.reshape(count, len(classes)) for name, array in arrays.items()}
     return ClassTable(ids, tuple(classes), shaped, metadata)
+
+
+def _dense(
+    file: pq.ParquetFile, classes: list[str], count: int, wanted: list[Column]
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Image ids and flat columns, a row group at a time. Raises ValueError if they are not what a table may hold."""
+    arrays = {name: np.empty(count * len(classes), kind.to_pandas_dtype()) for name, kind, _, _ in wanted}
+    ids: list[str] = []
+    start = 0
+    for group in range(file.num_row_groups):
+        piece = file.read_row_group(group, columns=["image_id", "class", *arrays])
+        ids += _check_keys(piece, classes)
+        for name in arrays:
+            _fill(arrays[name][start : start + len(piece)], piece[name])
+        start += len(piece)
+    broken = [name for name, _, nullable, _ in wanted if not nullable and not np.isfinite(arrays[name]).all()]
+    if broken:
+        raise ValueError(f"its column {broken[0]} holds NaN or Inf")
+    return ids, arrays
+
+
+def _class_names(path: Path, spec: TableSpec, text: str) -> list[str]:
+    try:
+        names = [str(name) for name in json.loads(text)]
+        if not names:
+            raise ValueError("there is none")
+        return names
+    except (ValueError, TypeError) as error:
+        raise unreadable(path, f"its class names are malformed ({error})", spec.stage) from None
 
 
 def _fill(target: np.ndarray, column: pa.ChunkedArray) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccd.artifacts.atomic import read_json, write_json
+from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.sealed_json import read_sealed, write_sealed
 
 SCHEMA = "ccd.classes/1"
 
@@ -21,10 +22,14 @@ class ClassList:
 def write(path: Path, classes: ClassList) -> None:
     """Write ``classes.json``."""
     rows = [{"name": name, "texts": list(texts)} for name, texts in zip(classes.names, classes.texts, strict=True)]
-    write_json(path, {"schema": SCHEMA, "classes": rows})
+    write_sealed(path, SCHEMA, {"classes": rows})
 
 
 def read(path: Path) -> ClassList:
     """Read ``classes.json``. Raises CcdError if it is missing, damaged or of another version."""
-    rows = read_json(path, SCHEMA, "index")["classes"]
-    return ClassList(tuple(row["name"] for row in rows), tuple(tuple(row["texts"]) for row in rows))
+    content = read_sealed(path, SCHEMA, "index")
+    try:
+        rows = [(str(row["name"]), tuple(str(text) for text in row["texts"])) for row in content["classes"]]
+    except (KeyError, TypeError) as error:
+        raise unreadable(path, f"malformed: {error!r}", "index") from None
+    return ClassList(tuple(name for name, _ in rows), tuple(texts for _, texts in rows))

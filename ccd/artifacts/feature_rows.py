@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from ccd.artifacts.atomic import unreadable
 from ccd.artifacts.features import LOCAL_SCHEMA
+from ccd.artifacts.hdf5 import reading
 
 
 def read_views(path: Path, boxes: Sequence[int], box_count: int) -> np.ndarray:
@@ -18,17 +18,11 @@ def read_views(path: Path, boxes: Sequence[int], box_count: int) -> np.ndarray:
     Raises:
         CcdError: missing, damaged, of another schema, or not aligned with ``box_count`` boxes.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            found = str(file.attrs.get("schema", "none"))
-            if found != LOCAL_SCHEMA:
-                raise unreadable(path, f"its schema is {found!r}, expected {LOCAL_SCHEMA!r}", "clip_local")
-            if not np.array_equal(file["box_id"][...], np.arange(box_count)):
-                raise unreadable(path, f"its rows are not the {box_count} boxes of boxes.parquet", "clip_local")
-            rows = np.asarray(boxes, np.int64)
-            order = np.argsort(rows)
-            values = np.empty((len(rows), file["features"].shape[1]), np.float32)
-            values[order] = file["features"][rows[order]]
-            return values
-    except (OSError, KeyError, ValueError) as error:
-        raise unreadable(path, str(error), "clip_local") from None
+    with reading(path, LOCAL_SCHEMA, "clip_local", whole=False) as file:
+        if not np.array_equal(file["box_id"][...], np.arange(box_count)):
+            raise unreadable(path, f"its rows are not the {box_count} boxes of boxes.parquet", "clip_local")
+        rows = np.asarray(boxes, np.int64)
+        order = np.argsort(rows)
+        values = np.empty((len(rows), file["features"].shape[1]), np.float32)
+        values[order] = file["features"][rows[order]]
+    return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ccd.artifacts.align import same_ids
-from ccd.artifacts.atomic import replacing, unreadable
+from ccd.artifacts.align import same_ids, same_teacher
+from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.hdf5 import attributes_of, creating, read_strings, reading, write_array, write_strings
 from ccd.artifacts.image_index import ImageIndex
 from ccd.errors import CcdError
 
@@ -60,11 +61,11 @@ def writing(
     path: Path, schema: str, ids: Sequence[str] | Sequence[int] | np.ndarray, width: int, attributes: dict[str, str]
 ) -> Iterator[FeatureWriter]:
     """Open a feature file for writing; it appears at ``path`` only when the block ends well and every row is there."""
-    with replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
-        for key, value in sorted({"schema": schema, **attributes}.items()):
-            file.attrs[key] = value
-        kind = np.int64 if schema == LOCAL_SCHEMA else h5py.string_dtype()
-        file.create_dataset(_id_name(schema), data=ids, dtype=kind)
+    with creating(path, schema, attributes) as file:
+        if schema == LOCAL_SCHEMA:
+            write_array(file, "box_id", np.asarray(ids, np.int64), np.int64)
+        else:
+            write_strings(file, "image_id", list(map(str, ids)))
         chunks = (max(1, min(ROWS_PER_CHUNK, len(ids))), width)
         shape, maximum = (len(ids), width), (None, width)
         values = file.create_dataset("features", shape, np.float32, chunks=chunks, maxshape=maximum, fletcher32=True)
@@ -73,10 +74,12 @@ def writing(
         writer.finish()
 
 
-def read_global(path: Path, index: ImageIndex) -> np.ndarray:
-    """The features (N, D) of ``clip_global.h5``, proven to be those of the ``index``. Raises CcdError otherwise."""
+def read_global(path: Path, index: ImageIndex, teacher: Mapping[str, str]) -> np.ndarray:
+    """The features (N, D) of ``clip_global.h5``, proven to be those of the ``index``, by the ``teacher`` whose
+    attributes ``text.h5`` holds. Raises CcdError otherwise."""
     found = read(path, GLOBAL_SCHEMA)
     same_ids(path, "clip_global", found.ids, index.ids)
+    same_teacher(path, "clip_global", found.attributes, teacher)
     return found.values
 
 
@@ -90,24 +93,14 @@ def read(path: Path, schema: str) -> Features:
     """Read a whole feature file.
 
     Raises:
-        CcdError: missing, damaged (the chunks carry checksums), or of another schema.
+        CcdError: missing, damaged, of another schema, or with NaN or Inf in it.
     """
     stage = "clip_global" if schema == GLOBAL_SCHEMA else "clip_local"
-    try:
-        with h5py.File(path, "r") as file:
-            attributes = {key: str(value) for key, value in file.attrs.items()}
-            found = attributes.pop("schema", "none")
-            if found != schema:
-                raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)
-            raw = file[_id_name(schema)]
-            ids: Sequence[str] | np.ndarray = raw[...] if schema == LOCAL_SCHEMA else list(raw.asstr()[...])
-            values = file["features"][...]
-    except (OSError, KeyError, ValueError) as error:
-        raise unreadable(path, str(error), stage) from None
+    with reading(path, schema, stage) as file:
+        ids = file["box_id"][...] if schema == LOCAL_SCHEMA else read_strings(file, "image_id")
+        values, attributes = file["features"][...], attributes_of(file)
     if len(ids) != len(values):
         raise unreadable(path, f"{len(ids)} ids for {len(values)} rows", stage)
+    if not np.isfinite(values).all():
+        raise unreadable(path, "it holds NaN or Inf", stage)
     return Features(ids, values, attributes)
-
-
-def _id_name(schema: str) -> str:
-    return "image_id" if schema == GLOBAL_SCHEMA else "box_id"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from ccd.artifacts.atomic import unreadable
 from ccd.artifacts.parquet import read_parquet, schema, write_parquet
 
 SCHEMA = schema(
-    "ccd.images/1",
+    "ccd.images/2",
     [
         ("image_id", pa.string(), False, "unique name of the image"),
         ("path", pa.string(), False, "file, relative to dataset.root, with forward slashes"),
@@ -25,9 +27,17 @@ SCHEMA = schema(
 
 
 @dataclass(frozen=True)
+class SkippedImage:
+    """A file that could not be used and was left out; the file's metadata ``skipped`` lists them as JSON."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ImageIndex:
     """N images as parallel columns: ``ids``, ``paths``, ``is_train`` (N,) bool, ``sizes_px`` (N, 2) int32 as
-    (height, width), ``file_bytes`` (N,) int64, ``digests``."""
+    (height, width), ``file_bytes`` (N,) int64, ``digests``. ``skipped``: what the data set has beside them."""
 
     ids: list[str]
     paths: list[str]
@@ -35,6 +45,7 @@ class ImageIndex:
     sizes_px: np.ndarray
     file_bytes: np.ndarray
     digests: list[str]
+    skipped: tuple[SkippedImage, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,6 +59,7 @@ class ImageIndex:
             self.sizes_px[rows],
             self.file_bytes[rows],
             [self.digests[row] for row in rows],
+            self.skipped,
         )
 
     def train(self) -> ImageIndex:
@@ -73,12 +85,13 @@ def write(path: Path, index: ImageIndex) -> None:
         ],
         schema=SCHEMA,
     )
-    write_parquet(path, [batch], SCHEMA, {})
+    skipped = [{"path": each.path, "reason": each.reason} for each in index.skipped]
+    write_parquet(path, [batch], SCHEMA, {"skipped": json.dumps(skipped, ensure_ascii=False)})
 
 
 def read(path: Path) -> ImageIndex:
     """Read ``images.parquet``. Raises CcdError if it is missing, damaged or of another version."""
-    table, _ = read_parquet(path, SCHEMA, "index")
+    table, metadata = read_parquet(path, SCHEMA, "index")
     height, width = (table[name].to_numpy() for name in ("height_px", "width_px"))
     return ImageIndex(
         table["image_id"].to_pylist(),
@@ -87,4 +100,12 @@ def read(path: Path) -> ImageIndex:
         np.stack([height, width], axis=1).astype(np.int32),
         table["bytes"].to_numpy(),
         table["blake2b"].to_pylist(),
+        _skipped(path, metadata.get("skipped", "")),
     )
+
+
+def _skipped(path: Path, text: str) -> tuple[SkippedImage, ...]:
+    try:
+        return tuple(SkippedImage(each["path"], each["reason"]) for each in json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
+        raise unreadable(path, f"its list of skipped images is malformed ({error})", "index") from None

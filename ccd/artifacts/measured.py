@@ -27,7 +27,7 @@ def read_metrics(path: Path) -> dict[str, SplitMetrics]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {split: _split(content[split]) for split in ("train", "test")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise unreadable(path, f"malformed or missing: {error!r}", "evaluate") from None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ccd.artifacts import seal
 from ccd.artifacts.atomic import replacing, unreadable
 
 
@@ -18,16 +19,22 @@ def schema(name: str, fields: list[tuple[str, pa.DataType, bool, str]]) -> pa.Sc
 
 
 def file_metadata(schema: pa.Schema) -> dict[str, str]:
-    """The key-value pairs of a file that are ours."""
-    return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items() if key != b"ARROW:schema"}
+    """The key-value pairs of a file that say something of its content."""
+    pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return {key: value for key, value in pairs.items() if key not in ("ARROW:schema", seal.KEY)}
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], declared: pa.Schema, metadata: dict[str, str]) -> None:
-    """Write record batches under ``declared`` with more ``metadata`` beside the schema's name."""
-    full = declared.with_metadata({**file_metadata(declared), **metadata})
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, full, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_table(pa.Table.from_batches([batch.cast(full)]), row_group_size=max(1, batch.num_rows))
+    """Write record batches under ``declared`` with more ``metadata`` beside the schema's name.
+
+    Pages carry checksums for any reader that verifies them; the whole file is sealed.
+    """
+    full = declared.with_metadata({**file_metadata(declared), **metadata, seal.KEY: seal.BLANK})
+    with replacing(path) as temporary:
+        with pq.ParquetWriter(temporary, full, compression="zstd", write_page_checksum=True) as writer:
+            for batch in batches:
+                writer.write_table(pa.Table.from_batches([batch.cast(full)]), row_group_size=max(1, batch.num_rows))
+        seal.stamp(temporary)
 
 
 def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
@@ -36,8 +43,9 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
     Raises:
         CcdError: missing, damaged, or written under another schema.
     """
+    seal.verify(path, stage)
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, " ".join(str(error).split()), stage) from None
     wanted = (declared.metadata or {})[b"schema"].decode()

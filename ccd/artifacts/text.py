@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from ccd.artifacts.atomic import replacing, unreadable
+from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.hdf5 import attributes_of, creating, read_strings, reading, write_array, write_strings
 
 SCHEMA = "ccd.text/1"
 
@@ -29,36 +29,24 @@ class TextEmbeddings:
 
 def write(path: Path, text: TextEmbeddings) -> None:
     """Write ``text.h5``."""
-    with replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
-        strings = {
-            "schema": SCHEMA,
-            "templates": json.dumps(list(text.templates), ensure_ascii=False),
-            **text.attributes,
-        }
-        for key, value in sorted(strings.items()):
-            file.attrs[key] = value
-        file.attrs["logit_scale"] = np.float64(text.logit_scale)
-        file.create_dataset("class_name", data=list(text.classes), dtype=h5py.string_dtype())
-        phrases = [json.dumps(list(texts), ensure_ascii=False) for texts in text.texts]
-        file.create_dataset("texts", data=phrases, dtype=h5py.string_dtype())
-        file.create_dataset("embedding", data=text.values.astype(np.float32), chunks=text.values.shape, fletcher32=True)
+    templates = json.dumps(list(text.templates), ensure_ascii=False)
+    attributes = {"templates": templates, "logit_scale": np.float64(text.logit_scale), **text.attributes}
+    with creating(path, SCHEMA, attributes) as file:
+        write_strings(file, "class_name", text.classes)
+        write_strings(file, "texts", [json.dumps(list(texts), ensure_ascii=False) for texts in text.texts])
+        write_array(file, "embedding", text.values, np.float32)
 
 
 def read(path: Path) -> TextEmbeddings:
     """Read ``text.h5``. Raises CcdError if it is missing, damaged or of another version."""
-    try:
-        with h5py.File(path, "r") as file:
-            attributes = dict(file.attrs)
-            found = attributes.pop("schema", "none")
-            if found != SCHEMA:
-                raise unreadable(path, f"its schema is {found!r}, expected {SCHEMA!r}", "text")
-            classes = tuple(file["class_name"].asstr()[...])
-            texts = tuple(tuple(json.loads(row)) for row in file["texts"].asstr()[...])
-            values = file["embedding"][...]
-            scale = float(attributes.pop("logit_scale"))
-            templates = tuple(json.loads(attributes.pop("templates")))
-    except (OSError, KeyError, ValueError) as error:
-        raise unreadable(path, str(error), "text") from None
-    return TextEmbeddings(
-        classes, values, scale, texts, templates, {key: str(value) for key, value in attributes.items()}
-    )
+    with reading(path, SCHEMA, "text") as file:
+        attributes = attributes_of(file)
+        classes = tuple(read_strings(file, "class_name"))
+        texts = tuple(tuple(json.loads(row)) for row in read_strings(file, "texts"))
+        values = file["embedding"][...]
+        scale, templates = float(attributes.pop("logit_scale")), tuple(json.loads(attributes.pop("templates")))
+    if not len(classes) == len(texts) == len(values):
+        raise unreadable(path, f"{len(classes)} classes, {len(texts)} texts, {len(values)} embeddings", "text")
+    if not (np.isfinite(values).all() and np.isfinite(scale)):
+        raise unreadable(path, "it holds NaN or Inf", "text")
+    return TextEmbeddings(classes, values, scale, texts, templates, attributes)

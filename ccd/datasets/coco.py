@@ -43,7 +43,7 @@ def load_coco(root: Path, train_split: str, test_split: str | None) -> Dataset:
         raise CcdError(
             f"{root / 'annotations'}: {train_split} and {test_split} do not have the same categories; {HINT}"
         )
-    return assemble((ClassInfo(name, (name.replace("_", " "),)) for name in categories[0].values()), parts)
+    return assemble(root, (ClassInfo(name, (name.replace("_", " "),)) for name in categories[0].values()), parts)
 
 
 def _parse(path: Path, name: str, split: Split) -> tuple[dict[int, str], list[ImageEntry], Truth]:
@@ -56,8 +56,10 @@ def _parse(path: Path, name: str, split: Split) -> tuple[dict[int, str], list[Im
         categories = {int(item["id"]): str(item["name"]) for item in content["categories"]}
         files = {int(item["id"]): str(item["file_name"]) for item in content["images"]}
         pairs = [(int(item["image_id"]), int(item["category_id"])) for item in content["annotations"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CcdError(f"{path}: not COCO's instances format ({type(error).__name__}: {error}); {HINT}") from None
+    if (len(files), len(categories)) != (len(content["images"]), len(content["categories"])):
+        raise CcdError(f"{path}: an id stands for several images or categories; {HINT}")
     categories = dict(sorted(categories.items()))
     columns = {category: column for column, category in enumerate(categories)}
     rows = {image: row for row, image in enumerate(sorted(files))}
@@ -74,7 +76,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     data = read_bytes(path, HINT)
     try:
         content = json.loads(data, object_hook=_without_outline)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CcdError(f"{path}: not valid JSON ({error}); {HINT}") from None
     if not isinstance(content, dict):
         raise CcdError(f"{path}: not COCO's instances format; {HINT}")

@@ -15,6 +15,8 @@ def read_bytes(path: Path, hint: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CcdError(f"{path}: {error.strerror or error}; {hint}") from None
+    except ValueError as error:  # a NUL in the path
+        raise CcdError(f"{path}: {error}; {hint}") from None
 
 
 def read_text(path: Path, hint: str) -> str:
@@ -30,13 +32,23 @@ def read_lines(path: Path, hint: str) -> list[str]:
     return [line.strip() for line in read_text(path, hint).splitlines() if line.strip()]
 
 
+def is_inside(path: str) -> bool:
+    """Whether a path from a data set's own files stays below its root: relative, no ``..``, no NUL."""
+    parts = PurePosixPath(path)
+    return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts and "\0" not in path
+
+
 def require_present(root: Path, paths: Iterable[str], hint: str) -> None:
     """Check that all files exist, reading each folder once instead of asking for every file.
 
     Raises:
-        CcdError: some are missing; how many of how many, the first ten, and ``hint``.
+        CcdError: a path leads out of ``root``, which is found before anything is looked up; or files are missing: how
+            many of how many, the first ten, and ``hint``.
     """
     wanted = list(paths)
+    outside = [path for path in wanted if not is_inside(path)]
+    if outside:
+        raise CcdError(f"{root}: {len(outside)} image paths lead out of the data set's root: {listed(outside)}; {hint}")
     present: dict[str, set[str]] = {}
     missing = []
     for path in wanted:

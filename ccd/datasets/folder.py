@@ -64,7 +64,7 @@ def from_tables(
     for index, path in enumerate(labelled):
         labels[index, list(rows[path].columns)] = 1
     dataset = Dataset(classes, tuple(entries), tuple(labelled), labels, np.zeros(labels.shape, np.bool_))
-    check(dataset)
+    check(dataset, root)
     return dataset
 
 
@@ -77,7 +77,7 @@ def _split_of(path: str, row: LabelRow | None, train_split: str, test_split: str
 def find_images(root: Path) -> list[str]:
     """Relative paths, with forward slashes, of all images under ``root``; hidden files and folders are left out.
 
-    Links to folders are followed, each folder once.
+    Links to folders are followed, each folder once; what lies outside ``root`` is for `ccd.indexing.FileReader` to judge.
 
     Raises:
         CcdError: ``root`` or one of its folders cannot be read.
@@ -128,7 +128,7 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
     classes = tuple(_read_class(line) for line in lines)
     wrong = [info.name for info in classes if ";" in info.name]
     if wrong:
-        raise CcdError(f"{path}: class names must not contain ';': {listed(wrong)}")
+        raise CcdError(f"{path}: class names must not contain ';': {listed(wrong)}; rename them")
     return classes
 
 

@@ -56,7 +56,7 @@ def read_label_table(path: Path, images: Sequence[str], names: Sequence[str]) ->
         else:
             rows[found[0]] = LabelRow((record.get("split") or "").strip(), tuple(column[name] for name in classes))
     if problems:
-        raise CcdError(f"{path}: {len(problems)} rows cannot be used: {listed(problems)}")
+        raise CcdError(f"{path}: {len(problems)} rows cannot be used: {listed(problems)}; correct or remove them")
     return rows
 
 
@@ -71,11 +71,12 @@ def _records(path: Path) -> list[dict[str, str | None]]:
             )
         records: list[dict[str, str | None]] = list(reader)
     except csv.Error as error:
-        raise CcdError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
+        raise CcdError(f"{path}, line {reader.line_num}: not valid CSV ({error}); mend or remove it") from None
     ragged = [str(line) for line, record in enumerate(records, start=2) if None in record or None in record.values()]
     if ragged:
         raise CcdError(
-            f"{path}: rows with too many or too few columns (several classes go into one, with ';'): {listed(ragged)}"
+            f"{path}: rows with too many or too few columns (several classes go into one, with ';'): {listed(ragged)}; "
+            "correct or remove them"
         )
     return records
 

@@ -40,7 +40,7 @@ def load_nuswide(root: Path, train_split: str, test_split: str | None) -> Datase
     parts = [_read_split(root, folder, train_split, "train", rows, labels)]
     if test_split is not None:
         parts.append(_read_split(root, folder, test_split, "test", rows, labels))
-    return assemble((ClassInfo(name, (name,)) for name in NUS_WIDE), parts)
+    return assemble(root, (ClassInfo(name, (name,)) for name in NUS_WIDE), parts)
 
 
 def _read_split(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccd.errors import CcdError, listed
+from ccd.datasets.files import is_inside
+from ccd.errors import CcdError, is_utf8, listed
 
 Split = Literal["train", "test"]
 
@@ -56,7 +57,9 @@ class Truth:
     difficult: NDArray[np.bool_]
 
 
-def assemble(classes: Iterable[ClassInfo], parts: Iterable[tuple[list[ImageEntry], Truth | None]]) -> Dataset:
+def assemble(
+    root: Path, classes: Iterable[ClassInfo], parts: Iterable[tuple[list[ImageEntry], Truth | None]]
+) -> Dataset:
     """Join splits, each with its ground truth or None, and `check` the result."""
     infos = tuple(classes)
     images: list[ImageEntry] = []
@@ -69,62 +72,58 @@ def assemble(classes: Iterable[ClassInfo], parts: Iterable[tuple[list[ImageEntry
             labels.append(truth.labels)
             difficult.append(truth.difficult)
     joined = Dataset(infos, tuple(images), tuple(labelled), np.concatenate(labels), np.concatenate(difficult))
-    check(joined)
+    check(joined, root)
     return joined
 
 
-def check(dataset: Dataset) -> None:
-    """Refuse a data set that no stage could use.
+def check(dataset: Dataset, root: Path) -> None:
+    """Refuse a data set, found in ``root``, that no stage could use.
 
     Raises:
-        CcdError: no class or no training image; an empty or repeated class name or text; a repeated image id; a path
-            that leaves the root or is not UTF-8; labels that do not fit the images and classes. Offenders are listed.
+        CcdError: no class or no training image; a class name or text that is empty, repeated or not UTF-8; a repeated
+            image id; a path that leaves the root; labels that do not fit the images and classes. Offenders are listed.
     """
-    names, ids = [info.name for info in dataset.classes], [entry.image_id for entry in dataset.images]
-    if not names:
-        raise CcdError("the data set has no classes")
-    _refuse("class names are empty", [repr(name) for name in names if not name.strip()])
-    _refuse("class names are not unique", _repeated(names))
-    wordless = [info.name for info in dataset.classes if not info.texts or not all(t.strip() for t in info.texts)]
-    _refuse("classes have no text, or an empty one, for CLIP to read", wordless)
-    _refuse("image ids are not unique (do the splits share images?)", _repeated(ids))
-    paths = [entry.path for entry in dataset.images]
-    _refuse("image paths lead out of the data set's root", [path for path in paths if not _inside(path)])
-    _refuse("file names are not valid UTF-8, rename the files", [repr(path) for path in paths if not _encodable(path)])
+    _check_classes(dataset.classes, root)
+    ids, paths = [entry.image_id for entry in dataset.images], [entry.path for entry in dataset.images]
+    advice = "give each image to one split, once"
+    _refuse(root, "image ids are not unique (do the splits share images?)", _repeated(ids), advice)
+    outside = [path for path in paths if not is_inside(path)]
+    _refuse(root, "image paths lead out of the data set's root", outside, "correct the list of images")
     if not any(entry.split == "train" for entry in dataset.images):
-        raise CcdError("the training split has no images")
-    _refuse("labelled images are not in the data set", set(dataset.labelled).difference(ids))
-    _refuse("images are labelled twice", _repeated(dataset.labelled))
-    _check_labels(dataset)
+        raise CcdError(f"{root}: the training split has no images; add some, or correct index.train_split")
+    advice = "correct the labels"
+    _refuse(root, "labelled images are not in the data set", set(dataset.labelled).difference(ids), advice)
+    _refuse(root, "images are labelled twice", _repeated(dataset.labelled), advice)
+    _check_labels(dataset, root)
 
 
-def _check_labels(dataset: Dataset) -> None:
+def _check_classes(classes: Sequence[ClassInfo], root: Path) -> None:
+    names, advice = [info.name for info in classes], "correct the list of classes"
+    if not names:
+        raise CcdError(f"{root}: the data set has no classes; {advice}")
+    _refuse(root, "class names are empty", [repr(name) for name in names if not name.strip()], advice)
+    _refuse(root, "class names are not unique", _repeated(names), advice)
+    spelt = [text for info in classes for text in (info.name, *info.texts)]
+    wrong = [repr(text) for text in spelt if not is_utf8(text)]
+    _refuse(root, "class names or texts are not valid UTF-8", wrong, advice)
+    wordless = [info.name for info in classes if not info.texts or not all(text.strip() for text in info.texts)]
+    _refuse(root, "classes have no text, or an empty one, for CLIP to read", wordless, advice)
+
+
+def _check_labels(dataset: Dataset, root: Path) -> None:
     shape = (len(dataset.labelled), len(dataset.classes))
     if dataset.labels.shape != shape or dataset.difficult.shape != shape:
         found = f"{dataset.labels.shape} and {dataset.difficult.shape}"
-        raise CcdError(f"labels and difficult flags must be (labelled images, classes) = {shape}, found {found}")
+        raise CcdError(f"{root}: labels and flags must be (labelled images, classes) = {shape}, found {found}")
     if not np.isin(dataset.labels, (0, 1)).all():
-        raise CcdError(f"labels must be 0 or 1, found {listed(np.unique(dataset.labels))}")
+        raise CcdError(f"{root}: labels must be 0 or 1, found {listed(np.unique(dataset.labels))}; correct the labels")
 
 
-def _refuse(problem: str, offenders: Iterable[str]) -> None:
+def _refuse(root: Path, problem: str, offenders: Iterable[str], advice: str) -> None:
     found = sorted(offenders)
     if found:
-        raise CcdError(f"{len(found)} {problem}: {listed(found)}")
+        raise CcdError(f"{root}: {len(found)} {problem}: {listed(found)}; {advice}")
 
 
 def _repeated(items: Iterable[str]) -> list[str]:
     return [item for item, count in Counter(items).items() if count > 1]
-
-
-def _inside(path: str) -> bool:
-    parts = PurePosixPath(path)
-    return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -37,7 +37,7 @@ def load_voc(root: Path, train_split: str, test_split: str | None) -> Dataset:
     parts = [_read_split(root, home, prefix, train_split, "train")]
     if test_split is not None:
         parts.append(_read_split(root, home, prefix, test_split, "test"))
-    return assemble((ClassInfo(name, texts) for name, texts in VOC_TEXTS.items()), parts)
+    return assemble(root, (ClassInfo(name, texts) for name, texts in VOC_TEXTS.items()), parts)
 
 
 def _find_home(root: Path) -> Path:
@@ -108,7 +108,7 @@ def _from_annotations(folder: Path, ids: list[str]) -> Truth | None:
     for row, path in enumerate(paths):
         for name, is_difficult in _objects(path):
             if name not in VOC_TEXTS:
-                raise CcdError(f"{path}: '{name}' is no VOC class; the classes are: {', '.join(CLASSES)}")
+                raise CcdError(f"{path}: '{name}' is no VOC class; correct it to one of: {', '.join(CLASSES)}")
             labels[row, CLASSES.index(name)] = True
             easy[row, CLASSES.index(name)] |= not is_difficult
     return Truth(labels.astype(np.int8), labels & ~easy)

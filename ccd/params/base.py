@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -12,6 +13,8 @@ from ruamel.yaml.error import YAMLError
 from ccd.errors import CcdError
 
 PARAMS_FILE = Path("params.yaml")
+_SHORT = reprlib.Repr()  # a few bytes of YAML can stand for gigabytes of nested lists
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 class Section(BaseModel):
@@ -42,8 +45,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise CcdError(
             f"{path} does not exist here; run this in the project's folder, or make one: ccd use demo"
         ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise CcdError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise CcdError(
+            f"{path}: cannot be read ({error.strerror or error}); mend it, or make one: ccd use demo"
+        ) from None
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date or number
+        raise CcdError(f"{path} is not valid YAML: {' '.join(str(error).split())}; mend or remove it") from None
     if not isinstance(content, dict):
         raise CcdError(f"{path} holds no sections; write one with: ccd use demo")
     return content
@@ -65,4 +72,4 @@ def _explain(model: type[Section], path: Path, item: Any) -> str:
         return f"{path}: unknown key '{key}'; valid keys of '{model.section}': {', '.join(model.model_fields)}"
     if item["type"] == "missing":
         return f"{path}: key '{key}' is missing; every key of a section must be stated"
-    return f"{path}: {key} = {item['input']!r}: {item['msg']}"
+    return f"{path}: {key} = {_SHORT.repr(item['input'])}: {item['msg']}"

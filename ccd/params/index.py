@@ -10,7 +10,7 @@ from ccd.params.base import Section
 
 
 class IndexParams(Section):
-    """Keys that an adapter does not use stay null."""
+    """Keys that an adapter does not use stay null. See `ccd.indexing.scan` for the last three."""
 
     section: ClassVar[str] = "index"
     adapter: Literal["demo", "voc", "coco", "nuswide", "folder"]
@@ -21,3 +21,6 @@ class IndexParams(Section):
     demo_train: int = Field(ge=1, le=1_000_000)
     demo_test: int = Field(ge=0, le=1_000_000)
     demo_seed: int = Field(ge=0)
+    on_bad_image: Literal["error", "skip"]
+    verify: Literal["decode", "header"]
+    follow_links: bool

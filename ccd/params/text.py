@@ -33,5 +33,7 @@ def chosen_texts(
     """
     unknown = [name for name in params.class_texts if name not in names]
     if unknown:
-        raise CcdError(f"text.class_texts names {listed(unknown)}, not among the classes: {listed(names, 100)}")
+        raise CcdError(
+            f"text.class_texts names {listed(unknown)}, not among the classes: {listed(names, 100)}; correct it"
+        )
     return tuple(tuple(params.class_texts.get(name, texts)) for name, texts in zip(names, own, strict=True))

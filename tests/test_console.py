@@ -1,0 +1,62 @@
+"""What a user sees of a mistake: a message, and a traceback on demand alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ccd.cli import main
+from ccd.console import DEBUG_VARIABLE, stage, user_errors
+from ccd.errors import CcdError
+
+
+@stage
+def failing(out: Path) -> None:
+    """A stage whose mistake has a cause."""
+    try:
+        raise OSError("the cause")
+    except OSError:
+        raise CcdError(f"{out}: \x1b[31m no\udcff good\nsecond line") from None
+
+
+@pytest.mark.parametrize(
+    ("variable", "flags", "shown"),
+    [(None, [], False), ("0", [], False), ("", [], False), ("1", [], True), (None, ["--debug"], True)],
+)
+def test_a_traceback_comes_on_demand(
+    variable: str | None,
+    flags: list[str],
+    shown: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(DEBUG_VARIABLE, variable or "")
+    with pytest.raises(SystemExit) as stop:
+        failing.main(["--out", "x", *flags], standalone_mode=False)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert ("Traceback" in said and "the cause" in said) == shown
+    assert said.endswith("error: x: \\x1b[31m no\\udcff good\nsecond line\n"), "control characters are escaped"
+
+
+def test_the_command_line_takes_debug_before_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(DEBUG_VARIABLE, "")
+    plain = CliRunner().invoke(main, ["artifacts"])
+    loud = CliRunner().invoke(main, ["--debug", "artifacts"])
+    assert (plain.exit_code, loud.exit_code) == (2, 2)
+    assert "Traceback" not in plain.output and "Traceback" in loud.output
+    assert "params.yaml does not exist here" in plain.output
+
+
+def test_ctrl_c_is_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, user_errors():
+        raise KeyboardInterrupt
+    assert stop.value.code == 130 and capsys.readouterr().err.startswith("interrupted")
+
+
+def test_a_bug_is_no_users_mistake() -> None:
+    with pytest.raises(ZeroDivisionError), user_errors():
+        1 / 0  # noqa: B018
