@@ -159,7 +159,7 @@ def test_findings_count_what_changed(run: Run) -> None:
     worst, debias, views, review = findings(run, doubtful_train(run.made, 1))
     assert worst.points[0].name == "cup" and "only 3 training images show it" in worst.points[0].text
     assert "from 0.25 to 0.50 per image" in debias.answer
-    assert "raised 1 label above 0.5 and took 0 below" in views.answer and "0% are really there" in views.answer
+    assert "raised 1 label above 0.5 and took 0 below" in views.answer and "0 % are really there" in views.answer
     # cup's labels >= 0.5: a; a and b; a, b and c. It is on a, b and d.
     assert "100 % are right (before: 100 %); they find 67 % of what is there (before: 33 %)" in debias.answer
     assert "67 % are right (before: 100 %); they find 67 % of what is there (before: 67 %)" in views.answer
@@ -167,6 +167,13 @@ def test_findings_count_what_changed(run: Run) -> None:
     assert [(point.name, point.anchor) for point in review.points] == [("train/c", "review-0")]
     assert review.points[0].text == "cup: whole image 0.20, best view 0.85, label 0.55"
     assert verdict(run).startswith("On the test images the student reaches 30.0 % mAP, 10.0 points below CLIP itself")
+
+
+def test_worst_classes_are_those_that_the_means_count(run: Run) -> None:
+    low = {**run.per_class, "tall lamp": {**run.per_class["cup"], "test_student": 1.0}}
+    assert findings(replace(run, per_class=low))[0].points[0].name == "cup"
+    alone = {"tall lamp": low["tall lamp"]}
+    assert findings(replace(run, per_class=alone))[0].points[0].name == "tall lamp"
 
 
 def test_verdict_without_test_labels_and_without_any(run: Run, tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def _hits(run: Run, changed: np.ndarray, verb: str) -> str:
     known = changed & (run.train_truth >= 0)
     if not known.any():
         return ""
-    present = (run.train_truth[known] == 1).mean()
-    return f" Of the {verb} ones, {present:.0%} are really there."
+    present = 100 * (run.train_truth[known] == 1).mean()
+    return f" Of the {verb} ones, {present:.0f} % are really there."
 
 
 def _quality(run: Run, before: np.ndarray, after: np.ndarray) -> str:
@@ -144,7 +144,8 @@ def _most_changed(run: Run, up: np.ndarray, down: np.ndarray) -> tuple[Point, ..
 
 
 def _worst_classes(run: Run, final: np.ndarray) -> Finding | None:
-    """The classes with the lowest AP, on the test images if those have labels, else of the training labels."""
+    """The classes with the lowest AP, on the test images if those have labels, else of the training labels. A class
+    that no mean counts, for lack of positives, is named only where there is no other."""
     split, table, means = (
         ("test", "test_student", "the student's AP on the test images")
         if run.metrics["test"].images
@@ -153,7 +154,10 @@ def _worst_classes(run: Run, final: np.ndarray) -> Finding | None:
     known = {name: row[table] for name, row in run.per_class.items() if table in row}
     if not run.metrics[split].images or not known:
         return None
-    worst = sorted(known, key=lambda name: (known[name], run.classes.index(name)))[:WORST]
+    uncounted = set(run.metrics[split].left_out.split(", "))
+    place = {name: row for row, name in enumerate(run.classes)}
+    counted = [name for name in known if name not in uncounted] or list(known)
+    worst = sorted(counted, key=lambda name: (known[name], place[name]))[:WORST]
     points = tuple(Point(name, f"AP {known[name]:.1f} %: {_reasons(run, name, final)}") for name in worst)
     return Finding("Which classes are worst, and why?", f"By {means}, from the lowest:", points)
 

@@ -92,9 +92,11 @@ def _numbers(run: Run, doubts: Sequence[Choice]) -> dict[str, Any]:
     train_steps, test_steps = steps(run)
     bias = zip(run.classes, run.bias.bias.tolist(), run.bias.top1_counts.tolist(), strict=True)
     counts = sorted(label_counts(run), key=lambda count: -max(count.truth or 0, count.labelled, count.top1))
+    answers = findings(run, doubts)
     return {
         "verdict": verdict(run),
-        "findings": findings(run, doubts),
+        "findings": answers,
+        "opened": answers[0].points[0].name if answers[0].points else "",
         "train_steps": train_steps,
         "test_steps": test_steps,
         "groups": groups,
@@ -133,16 +135,15 @@ def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, A
         "pairs": pair_cards,
         "gallery": [Shelf(run.classes[place], _standing(run, place), cards[place]) for place in sorted(cards)],
         "anchors": {run.classes[place]: f"class-{place}" for place in shown},
-        "weakest": run.classes[shown[0]] if shown else "",
     }
 
 
 def _standing(run: Run, place: int) -> str:
     """A class in a few words: its AP where known, else how many labels it has."""
     row = run.per_class.get(run.classes[place], {})
-    for table in ("test_student", "train_aggregated_raw"):
+    for table, what in (("test_student", "AP"), ("train_aggregated_raw", "AP of labels")):
         if table in row:
-            return f"AP {row[table]:.1f} %"
+            return f"{what} {row[table]:.1f} %"
     labelled = int((run.made["label"][:, place] >= LABELLED).sum())
     return f"{labelled:,} label{'' if labelled == 1 else 's'}"
 
