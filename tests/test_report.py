@@ -181,8 +181,11 @@ def test_verdict_without_test_labels_and_without_any(run: Run, tmp_path: Path) -
     assert "75.0 % mAP; CLIP's first look had 50.0 %" in verdict(replace(run, metrics={**run.metrics, "test": nothing}))
     unlabelled = read_run(RunFiles.in_folder(write_run(tmp_path, labelled=False)))
     assert verdict(unlabelled).startswith("No image has known labels")
-    assert findings(unlabelled)[0].question == "What did debiasing change?"
-    assert not any("right" in finding.answer or "really" in finding.answer for finding in findings(unlabelled))
+    answers = findings(unlabelled)
+    assert not any("right" in answer.answer or "really" in answer.answer for answer in answers)
+    assert answers[0].points[0].name == "cup"
+    assert answers[0].points[0].text == "1 of its 3 labels come from a local view alone"  # c, q = 0.2 and y = 0.55
+    assert answers[0].answer.endswith(f"No image at all has a label for tall lamp, {EVIL}.")
 
 
 def test_switched_off_debiasing_says_so(run: Run) -> None:

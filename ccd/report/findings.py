@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ccd.errors import listed
 from ccd.report.choose import LABELLED, Choice
 from ccd.report.quality import qualities, quality
 from ccd.report.run import Run
@@ -47,12 +48,11 @@ def verdict(run: Run) -> str:
 
 
 def findings(run: Run, doubts: Sequence[Choice] = ()) -> list[Finding]:
-    """Worst classes (with ground truth only), what debiasing and local views changed, and the images to review first,
-    of which the page shows ``doubts`` as ``review-0`` and so on."""
+    """Worst classes (without ground truth: the least certain), what debiasing and local views changed, and the images
+    to review first, of which the page shows ``doubts`` as ``review-0`` and so on."""
     raw, debiased, final = (run.made[name] >= LABELLED for name in ("global_prob", "global_label", "label"))
-    worst = _worst_classes(run, final)
-    asked = [_debiasing(run, raw, debiased), _local_views(run, debiased, final), _review(run, doubts)]
-    return [worst, *asked] if worst else asked
+    worst = _worst_classes(run, final) or _least_certain(run, debiased, final)
+    return [worst, _debiasing(run, raw, debiased), _local_views(run, debiased, final), _review(run, doubts)]
 
 
 def _debiasing(run: Run, raw: np.ndarray, debiased: np.ndarray) -> Finding:
@@ -160,6 +160,25 @@ def _worst_classes(run: Run, final: np.ndarray) -> Finding | None:
     worst = sorted(counted, key=lambda name: (known[name], place[name]))[:WORST]
     points = tuple(Point(name, f"AP {known[name]:.1f} %: {_reasons(run, name, final)}") for name in worst)
     return Finding("Which classes are worst, and why?", f"By {means}, from the lowest:", points)
+
+
+def _least_certain(run: Run, debiased: np.ndarray, final: np.ndarray) -> Finding:
+    """The classes whose labels rest most on local views that the whole image does not support."""
+    labels, alone = final.sum(axis=0), (final & ~debiased).sum(axis=0)
+    share = alone / np.maximum(labels, 1)
+    order = sorted(np.flatnonzero(alone).tolist(), key=lambda place: (-share[place], -alone[place], place))[:WORST]
+    points = [
+        Point(
+            run.classes[place], f"{alone[place]:,} of its {_count(labels[place], 'label')} come from a local view alone"
+        )
+        for place in order
+    ]
+    never = np.flatnonzero(labels == 0)
+    none = f" No image at all has a label for {listed(run.classes[place] for place in never)}." if len(never) else ""
+    said = "Without ground truth nobody knows which are worst; these are the least certain." if points else ""
+    return Finding(
+        "Which classes are least certain, and why?", (said + none).strip() or "None stands out.", tuple(points)
+    )
 
 
 def _reasons(run: Run, name: str, final: np.ndarray) -> str:
