@@ -47,6 +47,8 @@ const contrast = (node) => {
 all("details").forEach((shelf) => { shelf.open = false; });
 head(5).click(); found.down = cells(5);
 head(5).click(); found.up = cells(5);
+const last = all("thead button").length - 1;
+found.gains = [1, 2].map(() => { head(last).click(); return cells(last); });
 head(0).focus(); found.focused = document.activeElement.textContent;
 head(0).click(); found.names = cells(0);
 found.sorted = all("th[aria-sort]").map((cell) => cell.textContent + " " + cell.getAttribute("aria-sort"));
@@ -98,6 +100,8 @@ def test_in_a_browser(tmp_path: Path, width_px: int, dark: bool, labelled: bool)
     assert found["names"] == [EVIL, "cup", "tall lamp"] and found["sorted"] == ["class ascending"]
     assert found["focused"] == "class", "headings are reached by keyboard"
     assert found["open"] and found["picture"][0] and found["picture"][1] > 100 and found["picture"][2]
+    if labelled:  # a class without a gain comes last, whichever the direction
+        assert found["gains"] == [["\N{MINUS SIGN}10.0", "\N{EN DASH}", "\N{EN DASH}"]] * 2
     assert found["requests"] == 0 and found["overflow"] <= 0 and found["width"] == width_px
     assert found["nameless"] == 0 and found["dark"] == dark
     assert found["texts"] > 50 and found["faint"] == []

@@ -56,6 +56,31 @@ def test_card_of_an_image_without_views(run: Run, folder: Path) -> None:
     assert run.view_probs([]) == {}
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_page_and_overview_of_a_run_without_test_images_and_views(labelled: bool, tmp_path: Path) -> None:
+    run = read_run(RunFiles.in_folder(write_run(tmp_path, labelled=labelled)))
+    none = features.Features(np.arange(0), np.zeros((0, 3), np.float32), {"teacher": "toy clip"})
+    features.write(tmp_path / "clip_local.h5", features.LOCAL_SCHEMA, none)
+    index = {name: getattr(run.test, name)[:0] for name in ("ids", "paths", "is_train", "sizes_px", "file_bytes")}
+    bare = replace(
+        run,
+        test=replace(run.test, **index, digests=[]),
+        tested={name: values[:0] for name, values in run.tested.items()},
+        test_truth=run.test_truth[:0],
+        boxes=replace(run.boxes, boxes_px=run.boxes.boxes_px[:0]),
+        box_rows=run.box_rows[:0],
+        box_classes=run.box_classes[:0],
+        made=run.made
+        | dict.fromkeys(("local_label", "label"), run.made["global_label"])
+        | {"box_id": np.full_like(run.made["box_id"], -1), "local_prob": np.full_like(run.made["local_prob"], np.nan)},
+    )
+    page = render(bare, "toy", tmp_path, {}, {})
+    assert "None stands out: no two views disagree." in page and "No two views disagree." in page
+    assert "Test images: CLIP against the student" not in page and "light up at the same place" not in page
+    write_overview(bare, "toy", tmp_path / "overview.png")
+    assert (tmp_path / "overview.png").stat().st_size > 5000
+
+
 def test_names_of_coinciding_boxes_do_not_cover_each_other(run: Run) -> None:
     """Boxes 0 and 1 of train/a nearly coincide at the upper left."""
     drawn = frames(run, 0, [(0, "cup"), (1, "lamp")])
