@@ -57,15 +57,29 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
 @click.argument("image", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the overlay PNG; default: IMAGE's id.")
 @click.option("--class", "class_name", metavar="NAME", help="Images on which this class went most wrong.")
-@click.option("--worst", "count", default=20, show_default=True, help="How many images to list.")
-@click.option("--doubtful", is_flag=True, help="Images on which global, local and final label disagree most.")
+@click.option("--doubtful", is_flag=True, help="Images on which CLIP, its local views and the student disagree most.")
 @click.option("--box-overlap", is_flag=True, help="Pairs of classes whose views coincide.")
+@click.option(
+    "--worst", "count", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many to list."
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON document, numbers in full, no overlay.")
 def inspect(
-    image: str | None, out: Path | None, class_name: str | None, count: int, doubtful: bool, box_overlap: bool
+    image: str | None,
+    out: Path | None,
+    class_name: str | None,
+    doubtful: bool,
+    box_overlap: bool,
+    count: int,
+    as_json: bool,
 ) -> None:
     """Print one IMAGE's story (its id, path or file name) and write an overlay of its boxes; or list images to look at.
 
     Works on the data set that params.yaml names, after `dvc repro`.
+
+    \b
+    ccd inspect train_00011.jpg
+    ccd inspect --class bottle --worst 20
+    ccd inspect --doubtful --json
     """
     from ccd import inspect as library, inspect_text as texts
     from ccd.console import user_errors
@@ -74,42 +88,43 @@ def inspect(
     from ccd.params.dataset import DatasetParams
 
     with user_errors():
+        asked = sum((image is not None, class_name is not None, doubtful, box_overlap))
+        if asked != 1:
+            raise CcdError("name an IMAGE, or ask for --class NAME, --doubtful or --box-overlap (one of them)")
         dataset = load(DatasetParams)
         folder = Path("data") / dataset.name
         if image is not None:
             story = library.image_story(folder, image)
-            click.echo(texts.story_text(story))
-            target = out or Path(f"{Path(story.image_id).stem}.overlay.png")
-            texts.write_overlay(story, Path(dataset.root), target)
-            click.echo(f"wrote {target}")
+            click.echo(texts.as_json(texts.story_data(story)) if as_json else texts.story_text(story))
+            if out is not None or not as_json:
+                target = out or Path(f"{Path(story.image_id).stem}.overlay.png")
+                texts.write_overlay(story, Path(dataset.root), target)
+                click.echo(f"wrote {target}", err=as_json)
         elif class_name is not None:
-            click.echo(texts.examples_text(library.worst(folder, class_name, count)))
+            examples = library.worst(folder, class_name, count)
+            click.echo(texts.as_json(examples) if as_json else texts.examples_text(examples))
         elif doubtful:
-            click.echo(texts.examples_text(library.doubtful(folder, count)))
-        elif box_overlap:
-            click.echo(texts.overlaps_text(library.box_overlap(folder, count)))
+            doubts = library.doubtful(folder, count)
+            click.echo(texts.as_json(doubts) if as_json else texts.doubts_text(doubts))
         else:
-            raise CcdError("name an IMAGE, or ask for --class NAME, --doubtful or --box-overlap")
+            overlaps = library.box_overlap(folder, count)
+            click.echo(texts.as_json(overlaps) if as_json else texts.overlaps_text(overlaps))
 
 
 @main.command()
-def artifacts() -> None:
-    """List what the pipeline has written for the data set of params.yaml: rows, size, schema, md5 and stage."""
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON document, with versions of libraries.")
+def artifacts(as_json: bool) -> None:
+    """List what the pipeline has written for the data set of params.yaml: rows, size, schema and md5, and what made it:
+    stage, seconds (where this machine ran it) and parameters."""
+    from ccd import inspect_text as texts
     from ccd.artifacts.listing import artifact_list
     from ccd.console import user_errors
-    from ccd.inspect_text import aligned
     from ccd.params.base import load
     from ccd.params.dataset import DatasetParams
 
     with user_errors():
         found = artifact_list(Path("data") / load(DatasetParams).name)
-        rows = [["file", "rows", "MB", "schema", "md5", "made by"]]
-        rows += [
-            [each.path.name, "" if each.rows is None else f"{each.rows:,}", f"{each.size_bytes / 1e6:.2f}", each.schema,
-             each.md5[:8], each.made_by]
-            for each in found
-        ]  # fmt: skip
-        click.echo(aligned(rows))
+        click.echo(texts.as_json(found) if as_json else texts.artifacts_text(found))
 
 
 @main.command()

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 from tqdm import tqdm
 
+from ccd.artifacts import timings
 from ccd.errors import CcdError, printable
 
 DEBUG_VARIABLE = "CCD_DEBUG"
@@ -74,11 +75,12 @@ class StageLog:
         )
 
     def wrote(self, *outputs: tuple[Path, int, str]) -> None:
-        """Say what came out: (path, rows, what a row is)."""
+        """Say what came out: (path, rows, what a row is); the time goes to the untracked log of `ccd artifacts`."""
         seconds = time.monotonic() - self._start
         for path, rows, unit in outputs:
             megabytes = path.stat().st_size / 1e6
             print(f"[{self.name}] wrote {path}: {rows:,} {unit}, {megabytes:.2f} MB, {seconds:.1f} s", flush=True)
+        timings.record(self.name, seconds, [path for path, _, _ in outputs])
 
     def found(self, finding: str) -> None:
         """The stage's one-line finding."""

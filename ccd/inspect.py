@@ -14,7 +14,7 @@ from ccd.artifacts.predictions import SPEC as PREDICTIONS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.errors import CcdError, listed
 from ccd.labels.scores import clip_probs
-from ccd.report.choose import Choice, doubtful_train, worst_of_class
+from ccd.report.choose import Choice, doubtful_test, doubtful_train, worst_of_class
 from ccd.report.overlap import coinciding_pairs
 from ccd.report.run import truth_of
 
@@ -59,6 +59,25 @@ class Example:
     label: float
     truth: int
     why: str
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A test image on which the teacher's ``debiased`` probability min(p / b, 1) and the student's disagree."""
+
+    image_id: str
+    class_name: str
+    debiased: float
+    student: float
+    truth: int
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """The most doubtful training images (whole view against local views) and test images (teacher against student)."""
+
+    train: list[Example]
+    test: list[Doubt]
 
 
 @dataclass(frozen=True)
@@ -138,11 +157,25 @@ def worst(data_dir: Path, class_name: str, count: int) -> list[Example]:
     return [_example(made, truth, choice) for choice in chosen]
 
 
-def doubtful(data_dir: Path, count: int) -> list[Example]:
-    """The ``count`` training images whose whole view and local views disagree most, as in the report."""
+def doubtful(data_dir: Path, count: int) -> Doubts:
+    """Per split the ``count`` images whose steps disagree most, as in the report. The student's predictions are known
+    of test images alone, the local views of training images alone."""
+    known = class_table.read(data_dir / "labels.parquet", LABELS)
     made = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
-    truth = truth_of(class_table.read(data_dir / "labels.parquet", LABELS), made.ids)
-    return [_example(made, truth, choice) for choice in doubtful_train(made.columns, count)]
+    truth = truth_of(known, made.ids)
+    train = [_example(made, truth, choice) for choice in doubtful_train(made.columns, count)]
+    said, bias = (
+        class_table.read(data_dir / "predictions.parquet", PREDICTIONS),
+        bias_file.read(data_dir / "bias.json").bias,
+    )
+    debiased, truth = np.minimum(said.columns["zero_shot_prob"] / bias, 1), truth_of(known, said.ids)
+    test = []
+    for choice in doubtful_test(said.columns, bias, count):
+        at = choice.row, choice.class_row
+        student = float(said.columns["student_prob"][at])
+        name = said.classes[choice.class_row]
+        test.append(Doubt(said.ids[choice.row], name, float(debiased[at]), student, int(truth[at])))
+    return Doubts(train, test)
 
 
 def _example(made: class_table.ClassTable, truth: np.ndarray, choice: Choice) -> Example:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ccd.artifacts.atomic import replacing
+from ccd.artifacts.listing import Artifact
 from ccd.images import read_image
-from ccd.inspect import Example, ImageStory, Overlap
+from ccd.inspect import Doubts, Example, ImageStory, Overlap
 
 TRUTH = {1: "yes", 0: "no", -1: "?"}
 WON, OTHER = (240, 167, 47), (255, 255, 255)
@@ -37,7 +42,7 @@ def _view_table(story: ImageStory) -> str:
     for view in story.views:
         top = int(view.probs.argmax())
         said = f"{story.classes[top]} {view.probs[top]!s}"
-        corners = [f"{side:.1f}" for side in view.corners_px]
+        corners = [str(np.float32(side)) for side in view.corners_px]
         rows.append([str(view.box_id), view.asked, str(np.float32(view.score)), said, *corners])
     return aligned(rows)
 
@@ -50,7 +55,7 @@ def _train_table(story: ImageStory, order: np.ndarray) -> str:
         views = [str(view.probs[place]) for view in story.views]
         none = made["box_id"][place] < 0
         best = ["-", "-"] if none else [str(made["local_prob"][place]), f"box {made['box_id'][place]}"]
-        first = [str(made["global_prob"][place]), f"{story.bias[place]:.6f}", str(made["global_label"][place])]
+        first = [str(made["global_prob"][place]), repr(float(story.bias[place])), str(made["global_label"][place])]
         last = [str(made["local_label"][place]), str(made["label"][place]), TRUTH[int(story.truth[place])]]
         rows.append([story.classes[place], *first, *views, *best, *last])
     return aligned(rows)
@@ -60,7 +65,7 @@ def _test_table(story: ImageStory, order: np.ndarray) -> str:
     rows = [["class", "CLIP", "bias", "debiased", "student", "truth"]]
     debiased, student = _tested(story)
     for place in order:
-        prob, bias = str(story.columns["zero_shot_prob"][place]), f"{story.bias[place]:.6f}"
+        prob, bias = str(story.columns["zero_shot_prob"][place]), repr(float(story.bias[place]))
         values = [prob, bias, str(debiased[place]), str(student[place])]
         rows.append([story.classes[place], *values, TRUTH[int(story.truth[place])]])
     return aligned(rows)
@@ -81,11 +86,91 @@ def examples_text(examples: Sequence[Example]) -> str:
     return aligned(rows) if examples else "no image to show"
 
 
+def doubts_text(doubts: Doubts) -> str:
+    """Training images, then test images, one per line."""
+    rows = [["image", "class", "CLIP, debiased", "student", "truth"]]
+    for found in doubts.test:
+        values = [f"{found.debiased:.3f}", f"{found.student:.3f}", TRUTH[found.truth]]
+        rows.append([found.image_id, found.class_name, *values])
+    train = f"training images: whole image against local views\n\n{examples_text(doubts.train)}"
+    return f"{train}\n\ntest images: CLIP against the student\n\n{aligned(rows)}" if doubts.test else train
+
+
 def overlaps_text(overlaps: Sequence[Overlap]) -> str:
     """Pairs of classes whose boxes coincide, one per line."""
     rows = [["class", "class", "images", "mean IoU", "example"]]
     rows += [[pair.first, pair.second, str(pair.images), f"{pair.mean_iou:.3f}", pair.example] for pair in overlaps]
     return aligned(rows) if overlaps else "no two classes share boxes on enough images"
+
+
+def artifacts_text(found: Sequence[Artifact]) -> str:
+    """One line per file, then one per stage with the parameters that made its files."""
+    rows = [["file", "rows", "MB", "schema", "md5", "made by", "seconds"]]
+    made: dict[str, dict[str, object]] = {}
+    for each in found:
+        count = "" if each.rows is None else f"{each.rows:,}"
+        seconds = f"{each.timing.seconds:.1f}" if each.timing else ""
+        size = f"{each.size_bytes / 1e6:.2f}"
+        rows.append([each.path.name, count, size, each.schema, each.md5[:8], each.made_by, seconds])
+        if each.parameters:
+            made[each.made_by] = each.parameters
+    parts = [aligned(rows)]
+    if made:
+        parts.append("parameters they were made with (null: none given)")
+        parts.append("\n".join(_parameter_lines(stage, made[stage]) for stage in made))
+    return "\n\n".join(parts)
+
+
+def _parameter_lines(stage: str, values: dict[str, object]) -> str:
+    """``stage  key=value, ...``, wrapped; a key of the stage's own section without its name."""
+    words = [f"{key.removeprefix(f'{stage}.')}={_short(value)}" for key, value in values.items()]
+    lines = textwrap.wrap(", ".join(words), 100, break_on_hyphens=False)
+    return "\n".join(f"{'' if number else stage:15}{line}" for number, line in enumerate(lines))
+
+
+def _short(value: object) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def story_data(story: ImageStory) -> dict[str, Any]:
+    """The story for programs: class by class, every number exactly as in the artifacts; None where a file has null."""
+    height_px, width_px = story.size_px
+    views = [
+        {
+            "box_id": view.box_id,
+            "asked_by": view.asked,
+            "student_score": view.score,
+            **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), view.corners_px, strict=True)),
+            "clip_probs": dict(zip(story.classes, view.probs.tolist(), strict=True)),
+        }
+        for view in story.views
+    ]
+    classes = {
+        name: {
+            "bias": float(story.bias[place]),
+            **{column: _known(values[place]) for column, values in story.columns.items()},
+            "truth": {1: True, 0: False, -1: None}[int(story.truth[place])],
+        }
+        for place, name in enumerate(story.classes)
+    }
+    head = {"image_id": story.image_id, "path": story.path, "split": story.split}
+    return {**head, "width_px": width_px, "height_px": height_px, "views": views, "classes": classes}
+
+
+def _known(value: np.generic) -> float | int | None:
+    number: float | int = value.item()
+    missing = number != number or (isinstance(number, int) and number < 0)
+    return None if missing else number
+
+
+def as_json(content: object) -> str:
+    """A dataclass, a list of them or plain data as JSON; paths become text."""
+
+    def plain(value: object) -> object:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+    return json.dumps(content, default=plain, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

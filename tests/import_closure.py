@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ccd", "stages")
-# What a stage says, and where it runs, cannot change what it writes.
+# What a stage says, and where it runs, cannot change what it writes; nor can what only these import.
 NO_EFFECT = {"ccd/console.py", "ccd/errors.py", "ccd/params/runtime.py"}
 
 
@@ -25,7 +25,8 @@ def closure(script: Path) -> set[str]:
         if path in found:
             continue
         found.add(path)
-        waiting += imported_files(path)
+        if path.relative_to(ROOT).as_posix() not in NO_EFFECT:
+            waiting += imported_files(path)
     templates = {path.parent / "templates" for path in found if (path.parent / "templates").is_dir()}
     names = {path.relative_to(ROOT).as_posix() for path in found if _has_code(path)}
     return (names - NO_EFFECT) | {path.relative_to(ROOT).as_posix() for path in templates}

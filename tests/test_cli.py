@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from ccd.cli import main
+from tests.finished_run import write_run
 
 
 def invoke(*words: str) -> tuple[int, str]:
@@ -50,6 +52,23 @@ def test_a_mistake_is_one_line_exit_2_and_writes_nothing(
     code, said = invoke(*words)
     assert code == 2 and said.startswith("error: ") and message in said and "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect_lists_and_draws_and_speaks_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("use", "demo", "--set", "dataset.root=data/demo")
+    write_run(tmp_path / "data/demo")
+    code, said = invoke("inspect", "train/a")
+    assert code == 0 and "wrote a.overlay.png" in said and Path("a.overlay.png").is_file()
+    assert json.loads(invoke("inspect", "train/b", "--json")[1])["image_id"] == "train/b"
+    assert not Path("b.overlay.png").exists()
+    assert invoke("inspect", "--class", "cup", "--worst", "1")[1].count("train/") == 1
+    assert set(json.loads(invoke("inspect", "--doubtful", "--json")[1])) == {"train", "test"}
+    assert json.loads(invoke("inspect", "--box-overlap", "--json")[1]) == []
+    assert {"seconds", "made"} < set(invoke("artifacts")[1].splitlines()[0].split())
+    rows = {Path(row["path"]).name: row["rows"] for row in json.loads(invoke("artifacts", "--json")[1])}
+    assert rows["boxes.parquet"] == 5 and rows["bias.json"] == 3
+    assert invoke("inspect", "train/a", "--doubtful")[0] == 2
 
 
 def test_inspect_and_artifacts_before_any_run_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ccd.artifacts import bias, boxes, class_table, features, pseudo_labels, text
+from ccd.artifacts import bias, boxes, class_table, features, pseudo_labels, text, timings
 from ccd.artifacts.align import rows_of
 from ccd.artifacts.listing import artifact_list
 from ccd.errors import CcdError
 from ccd.inspect import box_overlap, doubtful, image_story, worst
-from ccd.inspect_text import aligned, examples_text, overlaps_text, overlay, story_text, write_overlay
+from ccd.inspect_text import (
+    aligned,
+    artifacts_text,
+    as_json,
+    doubts_text,
+    examples_text,
+    overlaps_text,
+    overlay,
+    story_data,
+    story_text,
+    write_overlay,
+)
 from ccd.labels.debias import global_label, pseudo_labels as make_labels
 from ccd.labels.scores import clip_probs
 from tests.finished_run import ALPHA, CLASSES, TRAIN, write_run
@@ -61,7 +74,34 @@ def test_printed_numbers_are_those_of_the_file(folder: Path) -> None:
     assert [cup[1], cup[3], cup[-3], cup[-2]] == [
         str(np.float32(expected[name])) for name in ("global_prob", "global_label", "local_label", "label")
     ]
+    assert cup[2] == repr(bias.read(folder / "bias.json").bias[0].item())
     assert "box 0" in printed and "train/a (train), train/a.jpg, 400 x 300 px" in printed
+    corners = printed.splitlines()[5].split()[-4:]
+    assert corners == [str(side) for side in boxes.read(folder / "boxes.parquet").boxes_px[2]]
+
+
+def test_json_of_an_image_with_three_boxes_is_the_artifacts_to_the_last_bit(folder: Path) -> None:
+    said = json.loads(as_json(story_data(image_story(folder, "train/a"))))
+    rows = pd.read_parquet(folder / "pseudo_labels.parquet").query("image_id == 'train/a'").set_index("class")
+    for name in CLASSES:
+        for column in rows.columns.drop("image_id"):
+            assert said["classes"][name][column] == rows.loc[name, column], (name, column)
+    found = pd.read_parquet(folder / "boxes.parquet").query("image_id == 'train/a'")
+    for column in ("box_id", "x0_px", "y0_px", "x1_px", "y1_px"):
+        assert [view[column] for view in said["views"]] == found[column].tolist()
+    assert [view["student_score"] for view in said["views"]] == found["score"].tolist()
+    best = {name: max(view["clip_probs"][name] for view in said["views"]) for name in CLASSES}
+    assert best == rows["local_prob"].to_dict()
+    assert said["classes"]["cup"]["truth"] is True and said["classes"]["tall lamp"]["truth"] is False
+
+
+def test_json_has_null_where_the_file_has_null_and_nothing_else_missing(folder: Path) -> None:
+    said = json.loads(as_json(story_data(image_story(folder, "train/d"))))
+    cup = said["classes"]["cup"]
+    assert said["views"] == [] and cup["local_prob"] is None and cup["box_id"] is None
+    assert isinstance(cup["label"], float)
+    listed = json.loads(as_json(worst(folder, "cup", 2)))
+    assert set(listed[0]) == {"image_id", "class_name", "global_label", "local_label", "label", "truth", "why"}
 
 
 def test_image_without_views_and_test_image(folder: Path) -> None:
@@ -86,8 +126,12 @@ def test_worst_doubtful_and_overlap(folder: Path) -> None:
     assert [example.image_id for example in found] == [TRAIN[row] for row in np.argsort(-errors)[:2]]
     assert found[0].label == table["label"][np.argmax(errors), 0]
     gap = np.abs(table["global_label"] - table["local_label"].clip(0, 1)).max(axis=1)
-    first = doubtful(folder, 1)[0]
-    assert gap[TRAIN.index(first.image_id)] == pytest.approx(gap.max(), abs=1e-3)
+    doubts = doubtful(folder, 1)
+    assert gap[TRAIN.index(doubts.train[0].image_id)] == pytest.approx(gap.max(), abs=1e-3)
+    # tall lamp on test/f: CLIP 0.1 / 0.5 against the student's 0.9
+    assert [(doubt.image_id, doubt.class_name) for doubt in doubts.test] == [("test/f", "tall lamp")]
+    assert doubts.test[0].debiased == pytest.approx(0.2) and doubts.test[0].student == pytest.approx(0.9)
+    assert "test/f" in doubts_text(doubts) and doubts.train[0].image_id in doubts_text(doubts)
     assert "train/" in examples_text(found) and examples_text([]) == "no image to show"
     pairs = box_overlap(folder, 5, min_images=1)
     assert {(pairs[0].first, pairs[0].second)} == {("cup", "tall lamp")} and "train/a" in overlaps_text(pairs)
@@ -116,10 +160,21 @@ def test_artifacts_are_listed_with_rows_schema_hash_and_stage(folder: Path, tmp_
         f"    outs:\n    - {{path: {path}, md5: {md5}}}\n"
         f"  bias:\n    outs:\n    - {{path: {folder / 'bias.json'}, md5: of-other-bytes}}\n"
     )
-    found = {entry.path.name: entry for entry in artifact_list(folder, tmp_path / "dvc.lock")}
+    log = tmp_path / "tmp/timings.jsonl"
+    timings.record("cam_boxes", 12.34, [path], log)
+    timings.record("bias", 5.0, [folder / "bias.json"], log)
+    with log.open("a") as file:
+        file.write('{"stage": "cam_boxes", "seco')  # cut off
+    found = {entry.path.name: entry for entry in artifact_list(folder, tmp_path / "dvc.lock", log)}
     entry = found["boxes.parquet"]
     assert (entry.rows, entry.schema, entry.md5, entry.made_by) == (5, "ccd.boxes/1", md5, "cam_boxes")
     assert entry.parameters == {"cam_boxes.offset": 0.125} and entry.size_bytes == path.stat().st_size
+    assert entry.timing is not None and entry.timing.seconds == 12.3 and "numpy" in entry.timing.versions
+    assert found["bias.json"].timing is None, "the lock does not know these bytes"
+    said = artifacts_text(list(found.values()))
+    assert re.search(rf"boxes.parquet +5 +0.00 +ccd.boxes/1 +{md5[:8]} +cam_boxes +12.3\n", said)
+    assert "cam_boxes      offset=0.125" in said
+    assert {row["path"] for row in json.loads(as_json(list(found.values())))} == {str(folder / name) for name in found}
     assert found["bias.json"].made_by == "" and found["bias.json"].rows == 3
     assert found["clip_local.h5"].rows == 5 and found["train_curves.csv"].rows == 2
     (folder / "text.h5").write_bytes(b"cut off")

@@ -16,14 +16,17 @@ import pytest
 from ccd.errors import CcdError
 from ccd.report.charts import Series, line_chart, nice_ticks
 from ccd.report.choose import class_cases, doubtful_test, doubtful_train, worst_of_class
-from ccd.report.findings import findings
+from ccd.report.findings import findings, verdict
 from ccd.report.overlap import coinciding_pairs, iou
 from ccd.report.page import render
 from ccd.report.photos import CROP_PX, PHOTO_PX, Photos
+from ccd.report.quality import Quality, qualities, quality
 from ccd.report.run import Run, RunFiles, read_run
 from ccd.report.tables import class_table, label_counts, steps
 from tests.finished_run import CLASSES, EVIL, write_run
 
+PARAMETERS = {"warmup": {"backbone": "mobilenet_v2", "weights": None}}
+VERSIONS = {"torch": "2.0"}
 VOID = {"meta", "img", "line", "circle", "polyline", "link", "br"}
 
 
@@ -64,7 +67,7 @@ def run(folder: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def page(run: Run, folder: Path) -> str:
-    return render(run, "toy", folder, {"warmup": {"backbone": "mobilenet_v2", "weights": None}})
+    return render(run, "toy", folder, PARAMETERS, VERSIONS)
 
 
 def test_page_is_balanced_and_reaches_for_nothing_outside(page: str) -> None:
@@ -89,13 +92,13 @@ def test_a_class_named_script_stays_text(page: str) -> None:
 
 
 def test_same_run_same_bytes(run: Run, folder: Path, page: str) -> None:
-    assert render(run, "toy", folder, {"warmup": {"backbone": "mobilenet_v2", "weights": None}}) == page
+    assert render(run, "toy", folder, PARAMETERS, VERSIONS) == page
 
 
 def test_without_labels_it_says_so_and_shows_no_precision(tmp_path: Path) -> None:
     folder = write_run(tmp_path, labelled=False)
     run = read_run(RunFiles.in_folder(folder))
-    text = render(run, "toy", folder, {})
+    text = render(run, "toy", folder, {}, {})
     Page(text)
     assert not run.labelled and "No image has known labels" in text
     assert "mAP %, " not in text.replace("trained on, mAP %", "") and "really there:" not in text
@@ -126,7 +129,15 @@ def test_class_table_is_what_the_files_say(run: Run) -> None:
     assert [cup["label", title].text for title in ("raw", "debiased", "final")] == ["1", "2", "3"]
     assert cup["AP of", "zero-shot"].text == "50.0" and cup["AP of", "gain"].text == "+25.0"
     assert cup["AP on", "gain"].text == "\N{MINUS SIGN}10.0" and cup["AP on", "gain"].tone == "down"
+    assert cup["label", "right"].text == "67" and cup["label", "found"].text == "67"
     assert rows[2][-1].text == "\N{EN DASH}"  # no positives: no AP
+
+
+def test_thresholds_are_shown_where_evaluation_states_them(run: Run) -> None:
+    stated = {name: {**row, "threshold": 0.25, "test_f1_thresholds": 80.0} for name, row in run.per_class.items()}
+    _, columns, rows = class_table(replace(run, per_class=stated))
+    assert [column.title for column in columns[-2:]] == ["threshold", "F1 %"]
+    assert [cell.text for cell in rows[0][-2:]] == ["0.250", "80.0"]
 
 
 def test_cases_and_doubts_by_hand(run: Run) -> None:
@@ -145,10 +156,49 @@ def test_cases_and_doubts_by_hand(run: Run) -> None:
 
 
 def test_findings_count_what_changed(run: Run) -> None:
-    worst, debias, views = findings(run)
+    worst, debias, views, review = findings(run, doubtful_train(run.made, 1))
     assert worst.points[0].name == "cup" and "only 3 training images show it" in worst.points[0].text
     assert "from 0.25 to 0.50 per image" in debias.answer
-    assert "raised 1 label above 0.5 and took 0 below" in views.answer and "0% are really there" in views.answer
+    assert "raised 1 label above 0.5 and took 0 below" in views.answer and "0 % are really there" in views.answer
+    # cup's labels >= 0.5: a; a and b; a, b and c. It is on a, b and d.
+    assert "100 % are right (before: 100 %); they find 67 % of what is there (before: 33 %)" in debias.answer
+    assert "67 % are right (before: 100 %); they find 67 % of what is there (before: 67 %)" in views.answer
+    assert [(point.name, point.text) for point in views.points] == [("cup", "1 more (0 of 1 right), 0 fewer")]
+    assert [(point.name, point.anchor) for point in review.points] == [("train/c", "review-0")]
+    assert review.points[0].text == "cup: whole image 0.20, best view 0.85, label 0.55"
+    assert verdict(run).startswith("On the test images the student reaches 30.0 % mAP, 10.0 points below CLIP itself")
+
+
+def test_worst_classes_are_those_that_the_means_count(run: Run) -> None:
+    low = {**run.per_class, "tall lamp": {**run.per_class["cup"], "test_student": 1.0}}
+    assert findings(replace(run, per_class=low))[0].points[0].name == "cup"
+    alone = {"tall lamp": low["tall lamp"]}
+    assert findings(replace(run, per_class=alone))[0].points[0].name == "tall lamp"
+
+
+def test_verdict_without_test_labels_and_without_any(run: Run, tmp_path: Path) -> None:
+    nothing = replace(run.metrics["test"], mean_ap={})
+    assert "75.0 % mAP; CLIP's first look had 50.0 %" in verdict(replace(run, metrics={**run.metrics, "test": nothing}))
+    unlabelled = read_run(RunFiles.in_folder(write_run(tmp_path, labelled=False)))
+    assert verdict(unlabelled).startswith("No image has known labels")
+    answers = findings(unlabelled)
+    assert not any("right" in answer.answer or "really" in answer.answer for answer in answers)
+    assert answers[0].points[0].name == "cup"
+    assert answers[0].points[0].text == "1 of its 3 labels come from a local view alone"  # c, q = 0.2 and y = 0.55
+    assert answers[0].answer.endswith(f"No image at all has a label for tall lamp, {EVIL}.")
+
+
+def test_switched_off_debiasing_says_so(run: Run) -> None:
+    off = replace(run, bias=replace(run.bias, enabled=False))
+    assert findings(off)[1].answer.startswith("Nothing: it is switched off")
+
+
+def test_quality_by_hand() -> None:
+    labelled, truth = np.array([[True, True], [True, False], [True, False]]), np.array([[1, -1], [0, 1], [-1, 1]])
+    assert quality(labelled, truth) == Quality(2, 1, 3)
+    first, second = qualities(labelled, truth)
+    assert (first.precision, first.recall) == (50.0, 100.0) and (second.precision, second.recall) == (None, 0.0)
+    assert Quality(0, 0, 0).recall is None
 
 
 def test_iou_and_pairs_by_hand() -> None:
@@ -190,5 +240,5 @@ def test_report_imports_no_torch(root: Path) -> None:
 def test_many_classes_and_images_stay_small(tmp_path: Path) -> None:
     names = (*CLASSES, *(f"class {number}" for number in range(1200)))
     folder = write_run(tmp_path, classes=names)
-    text = render(read_run(RunFiles.in_folder(folder)), "toy", folder, {})
+    text = render(read_run(RunFiles.in_folder(folder)), "toy", folder, {}, {})
     assert len(text.encode()) < 15_000_000 and "203 more classes" in text

@@ -1,12 +1,18 @@
-"""The report in a real browser, where one is installed: no complaint, tables sort, links open the gallery."""
+"""The report in a real browser, where one is installed: no complaint, no request, tables sort by mouse and keyboard,
+links open the gallery, nothing is wider than the window, and text stands out from its ground, in light and dark.
+
+The page runs in a frame of the wanted width, since a headless window cannot be as narrow as a phone.
+"""
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,44 +20,88 @@ from ccd.report.page import render
 from ccd.report.run import RunFiles, read_run
 from tests.finished_run import EVIL, write_run
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FRAME = """<!doctype html><meta charset="utf-8"><pre id="result"></pre>
+<script>
+addEventListener("message", (event) => { document.getElementById("result").textContent = event.data; });
+</script>
+<iframe src="page.html" style="border:0;width:WIDTHpx;height:2000px"></iframe>"""
 PROBE = """<script>
-const found = {}, head = (column) => document.querySelectorAll("thead button")[column];
-const cells = (column) => [...document.querySelectorAll("tbody tr")].map((row) => row.cells[column].textContent);
+const found = {}, all = (query) => [...document.querySelectorAll(query)], head = (n) => all("thead button")[n];
+const cells = (column) => all("tbody tr").map((row) => row.cells[column].textContent);
+const rgba = (text) => { const [r, g, b, a] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a ?? 1]; };
+const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+  .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, place) => sum + v * [0.2126, 0.7152, 0.0722][place], 0);
+const ground = (node) => {
+  for (; node; node = node.parentElement) {
+    const colour = rgba(getComputedStyle(node).backgroundColor);
+    if (colour[3] > 0.8) return colour;
+  }
+  return [255, 255, 255, 1];
+};
+const contrast = (node) => {
+  const pair = [light(rgba(getComputedStyle(node).color)), light(ground(node))].sort((a, b) => b - a);
+  return (pair[0] + 0.05) / (pair[1] + 0.05);
+};
+all("details").forEach((shelf) => { shelf.open = false; });
 head(5).click(); found.down = cells(5);
 head(5).click(); found.up = cells(5);
+const last = all("thead button").length - 1;
+found.gains = [1, 2].map(() => { head(last).click(); return cells(last); });
+head(0).focus(); found.focused = document.activeElement.textContent;
 head(0).click(); found.names = cells(0);
+found.sorted = all("th[aria-sort]").map((cell) => cell.textContent + " " + cell.getAttribute("aria-sort"));
 location.hash = "#class-0";
 setTimeout(() => {
   const photo = document.querySelector("#class-0 .photo img");
   found.open = document.getElementById("class-0").open;
-  found.picture = [photo.complete, photo.naturalWidth];
+  all("details").forEach((shelf) => { shelf.open = true; });
+  found.picture = [photo.complete, photo.naturalWidth, photo.clientWidth > 50];
   found.requests = performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length;
   found.overflow = document.documentElement.scrollWidth - innerWidth;
-  const result = document.createElement("pre");
-  result.id = "result";
-  result.textContent = JSON.stringify(found);
-  document.body.replaceChildren(result);
+  found.width = innerWidth;
+  found.nameless = all("img:not([alt]), svg:not([aria-label]), a:empty, button:empty").length;
+  found.dark = light(ground(document.body)) < 0.2;
+  const speaks = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+  const texts = all("body *").filter((node) => speaks(node) && node.getClientRects().length && !node.closest("svg"));
+  found.faint = texts.filter((node) => contrast(node) < 4.5).map((node) => node.className + ": " + node.textContent);
+  found.texts = texts.length;
+  parent.postMessage(JSON.stringify(found), "*");
 }, 300);
 </script></body>"""
 
 
+def look(folder: Path, page: str, width_px: int, dark: bool) -> dict[str, Any]:
+    """What the probe finds on ``page``; fails on any message on the browser's console."""
+    (folder / "page.html").write_text(page.replace("</body>", PROBE), encoding="utf-8")
+    (folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width_px)), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=4000"]
+    where = [f"--user-data-dir={folder / 'profile'}", f"--window-size={max(500, width_px)},900"]
+    scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    command = [str(BROWSER), *flags, *where, *scheme, "--dump-dom", (folder / "frame.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    shown = re.search(r'<pre id="result">(.+?)</pre>', done.stdout, re.S)
+    assert shown is not None, done.stdout[:2000]
+    return dict(json.loads(html.unescape(shown[1])))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
-@pytest.mark.parametrize("width_px", [1280, 500])
-def test_in_a_browser(tmp_path: Path, width_px: int) -> None:
-    folder = write_run(tmp_path)
-    page = render(read_run(RunFiles.in_folder(folder)), "toy", folder, {})
-    (tmp_path / "page.html").write_text(page.replace("</body>", PROBE), encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=3000"]
-    where = [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width_px},900"]
-    command = [str(BROWSER), *flags, *where, "--dump-dom", (tmp_path / "page.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    shown = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)
-    assert shown is not None
-    found = json.loads(shown[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+@pytest.mark.parametrize(("width_px", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_in_a_browser(tmp_path: Path, width_px: int, dark: bool, labelled: bool) -> None:
+    folder = write_run(tmp_path, labelled=labelled)
+    parameters = {"text": {"templates": ["a photo of the {}"], "a_key_with_a_very_long_name": "x" * 3000}}
+    page = render(read_run(RunFiles.in_folder(folder)), "a_name_without_any_space" * 4, folder, parameters, {})
+    found = look(tmp_path, page, width_px, dark)
     assert found["down"] == ["3", "0", "0"] and found["up"] == ["0", "0", "3"]
-    assert found["names"] == [EVIL, "cup", "tall lamp"]
-    assert found["open"] and found["picture"][0] and found["picture"][1] > 100
-    assert found["requests"] == 0 and found["overflow"] <= 0
+    assert found["names"] == [EVIL, "cup", "tall lamp"] and found["sorted"] == ["class ascending"]
+    assert found["focused"] == "class", "headings are reached by keyboard"
+    assert found["open"] and found["picture"][0] and found["picture"][1] > 100 and found["picture"][2]
+    if labelled:  # a class without a gain comes last, whichever the direction
+        assert found["gains"] == [["\N{MINUS SIGN}10.0", "\N{EN DASH}", "\N{EN DASH}"]] * 2
+    assert found["requests"] == 0 and found["overflow"] <= 0 and found["width"] == width_px
+    assert found["nameless"] == 0 and found["dark"] == dark
+    assert found["texts"] > 50 and found["faint"] == []

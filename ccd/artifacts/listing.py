@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zipfile
@@ -15,15 +14,17 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from ccd.artifacts import timings
 from ccd.artifacts.atomic import unreadable
 
-ENDINGS = (".parquet", ".h5", ".json", ".csv", ".pt", ".html")
+ENDINGS = (".parquet", ".h5", ".json", ".csv", ".pt", ".html", ".png")
 
 
 @dataclass(frozen=True)
 class Artifact:
     """One file. ``rows`` is None where the format has none, ``schema`` "" where it declares none. ``made_by``: the
-    stage in ``dvc.lock`` that wrote these very bytes, "" if unknown; ``parameters``: those it ran with."""
+    stage in ``dvc.lock`` that wrote these very bytes, "" if unknown; ``parameters``: those it ran with;
+    ``timing`` of that run, None where this machine's log does not know it."""
 
     path: Path
     rows: int | None
@@ -32,6 +33,7 @@ class Artifact:
     md5: str
     made_by: str
     parameters: dict[str, object]
+    timing: timings.Timing | None
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,26 @@ class _Made:
     parameters: dict[str, object]
 
 
-def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock")) -> list[Artifact]:
+def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = timings.LOG) -> list[Artifact]:
     """Every artifact in ``data_dir``, by name. A file whose content is unreadable is listed with schema "damaged".
 
     Args:
         lock: DVC's record of what made what; it may be absent.
+        log: the stages' own record of their time; it may be absent.
 
     Raises:
         CcdError: the folder does not exist.
     """
     if not data_dir.is_dir():
         raise unreadable(data_dir, "no such folder", "index")
-    made, found = _locked(lock), []
+    made, taken, found = _locked(lock), timings.recorded(log), []
     for path in sorted(entry for entry in data_dir.iterdir() if entry.suffix in ENDINGS and entry.is_file()):
-        md5, (rows, schema) = _md5(path), _content(path)
+        md5, (rows, schema) = timings.md5_of(path), _content(path)
         origin = made.get(path.as_posix())
         if origin is None or origin.md5 != md5:
             origin = _Made("", md5, {})
-        found.append(Artifact(path, rows, path.stat().st_size, schema, md5, origin.stage, origin.parameters))
+        timing = taken.get((origin.stage, md5))
+        found.append(Artifact(path, rows, path.stat().st_size, schema, md5, origin.stage, origin.parameters, timing))
     return found
 
 
@@ -100,19 +104,19 @@ def _checkpoint(path: Path) -> tuple[None, str]:
     return None, found[0].decode() if found else ""
 
 
-def _html(path: Path) -> tuple[None, str]:
+def _opaque(path: Path) -> tuple[None, str]:
     return None, ""
 
 
-_READERS = {".parquet": _parquet, ".h5": _hdf5, ".json": _json, ".csv": _csv, ".pt": _checkpoint, ".html": _html}
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+_READERS = {
+    ".parquet": _parquet,
+    ".h5": _hdf5,
+    ".json": _json,
+    ".csv": _csv,
+    ".pt": _checkpoint,
+    ".html": _opaque,
+    ".png": _opaque,
+}
 
 
 def _locked(lock: Path) -> dict[str, _Made]:

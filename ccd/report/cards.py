@@ -1,33 +1,26 @@
-"""One image with its story (supplement Fig. 11): photo, boxes, the view that won, and bars of the steps."""
+"""One image with its story (supplement Fig. 11): photo, views, what CLIP says of each, and bars of the steps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ccd.artifacts.image_index import ImageIndex
-from ccd.report.choose import Choice
+from ccd.report.choose import LABELLED, Choice
+from ccd.report.frames import Frame, frames
 from ccd.report.overlap import Pair
 from ccd.report.photos import Photos
 from ccd.report.run import Run
 
 BARS = 4
 FRAMES = 3
+SAID = 2
 TRAIN_STEPS = ("whole image", "best local view", "label")
 TEST_STEPS = ("CLIP, debiased", "student")
 
-
-@dataclass(frozen=True)
-class Frame:
-    """A box over a photo, in % of its width and height. ``tone`` picks a colour."""
-
-    name: str
-    left: float
-    top: float
-    width: float
-    height: float
-    tone: int
+Probs = Mapping[int, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -41,40 +34,80 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class View:
+    """A local view: its picture (a ``data:`` URI or None), the classes it won, and what CLIP says of it."""
+
+    picture: str | None
+    won: str
+    says: str
+    tone: int
+
+
+@dataclass(frozen=True)
 class Card:
-    """What the template draws. ``photo`` (``ratio`` = width / height) and ``crop`` are ``data:`` URIs or None."""
+    """What the template draws. ``photo`` (``ratio`` = width / height) is a ``data:`` URI, or None if there was no room
+    left; ``alt`` says in words what it shows."""
 
     title: str
     image_id: str
     photo: str | None
+    alt: str
     ratio: float
     frames: tuple[Frame, ...]
-    crop: str | None
-    crop_text: str
+    views: tuple[View, ...]
     bars: tuple[Bars, ...]
     story: str
     missing: tuple[str, ...]
 
 
-def train_card(run: Run, photos: Photos, choice: Choice) -> Card:
-    """A training image, looked at for the chosen class: its label's way from the whole image over the views."""
+@dataclass(frozen=True)
+class PairCard:
+    """Two classes side by side on one image: a card each, and what is known of the pair."""
+
+    title: str
+    sides: tuple[Card, Card]
+    facts: str
+
+
+def views_shown(run: Run, choice: Choice) -> list[tuple[int, str]]:
+    """The (box, names) to draw for a choice, that of the asked class first: the views that won the classes shown."""
+    won: dict[int, list[str]] = {}
+    for place in _strongest(run.made["label"][choice.row], choice.class_row):
+        box = int(run.made["box_id"][choice.row, place])
+        if box >= 0 and (place == choice.class_row or run.made["label"][choice.row, place] >= LABELLED):
+            won.setdefault(box, []).append(run.classes[place])
+    mine = int(run.made["box_id"][choice.row, choice.class_row])
+    order = sorted(won, key=lambda box: box != mine)
+    return [(box, ", ".join(won[box])) for box in order[:FRAMES]]
+
+
+def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
+    """A training image, looked at for the chosen class: its label's way from the whole image over the views.
+
+    Args:
+        probs: box -> (C,) CLIP's probabilities, of at least the views shown.
+    """
     row, asked = choice.row, choice.class_row
-    shown = _strongest(run.made["label"][row], asked)
+    name, shown = run.classes[asked], _strongest(run.made["label"][row], asked)
     steps = np.stack([run.made["global_label"][row], run.made["local_label"][row].clip(0, 1), run.made["label"][row]])
-    probs = [run.made["global_prob"][row, asked], run.made["local_prob"][row, asked]]
-    view = int(run.made["box_id"][row, asked])
-    seen = "and there is no local view" if view < 0 else f"{probs[1]:.2f} in the best view"
-    story = f"CLIP's own probability of {run.classes[asked]}: {probs[0]:.2f} in the whole image, {seen}"
+    first, best = run.made["global_prob"][row, asked], run.made["local_prob"][row, asked]
+    seen = "there is no local view" if np.isnan(best) else f"{best:.2f} in the best view"
+    boxes = views_shown(run, choice)
+    views = tuple(
+        View(photos.crop(run.train, row, _corners(run, box)), names, _says(run, probs[box]), tone)
+        for tone, (box, names) in enumerate(boxes)
+    )
+    drawn = f", with the views that won {'; '.join(names for _, names in boxes)}" if boxes else ""
     return Card(
-        choice.why or run.classes[asked],
+        choice.why or name,
         run.train.ids[row],
         photos.photo(run.train, row),
+        f"Training image {run.train.ids[row]}{drawn}",
         _ratio(run.train, row),
-        _winning_frames(run, row, asked, shown),
-        photos.crop(run.train, row, _corners(run, view)) if view >= 0 else None,
-        _won_by(run, row, view),
+        frames(run, row, boxes),
+        views,
         _bars(run, steps, run.train_truth[row], shown, asked),
-        story,
+        f"CLIP's own probability of {name}: {first:.2f} in the whole image, {seen}.",
         _unseen(run, row, shown),
     )
 
@@ -85,39 +118,48 @@ def test_card(run: Run, photos: Photos, choice: Choice) -> Card:
     teacher = np.minimum(run.tested["zero_shot_prob"][row] / run.bias.bias, 1)
     student = run.tested["student_prob"][row]
     shown = _strongest(np.maximum(teacher, student), asked)
-    raw = run.tested["zero_shot_prob"][row, asked]
-    story = f"CLIP's own probability of {run.classes[asked]}: {raw:.2f}"
+    story = f"CLIP's own probability of {run.classes[asked]}: {run.tested['zero_shot_prob'][row, asked]:.2f}."
     bars = _bars(run, np.stack([teacher, student]), run.test_truth[row], shown, asked)
-    photo = photos.photo(run.test, row)
-    return Card(
-        choice.why or run.classes[asked], run.test.ids[row], photo, _ratio(run.test, row), (), None, "", bars, story, ()
-    )
+    name, photo = run.test.ids[row], photos.photo(run.test, row)
+    title, ratio = choice.why or run.classes[asked], _ratio(run.test, row)
+    return Card(title, name, photo, f"Test image {name}", ratio, (), (), bars, story, ())
 
 
-def pair_card(run: Run, photos: Photos, pair: Pair) -> Card:
-    """The image where the boxes of two classes coincide best, with both boxes and how often both are really there."""
-    row, names = pair.example, (pair.first, pair.second)
-    views = [box for box in run.views_of[row] if run.box_classes[box] in names]
-    frames = tuple(
-        _frame(run, row, box, run.classes[run.box_classes[box]], int(run.box_classes[box] == pair.second))
-        for box in views
-    )
-    truth = run.train_truth[pair.images][:, list(names)]
+def pair_boxes(run: Run, pair: Pair) -> tuple[int, int]:
+    """The first view of each of the two classes on the pair's example."""
+    views = run.views_of[pair.example]
+    first, second = (next(box for box in views if run.box_classes[box] == place) for place in (pair.first, pair.second))
+    return first, second
+
+
+def pair_card(run: Run, photos: Photos, pair: Pair, probs: Probs) -> PairCard:
+    """Supplement Fig. 8: where the maps of two classes light up on one image, side by side, and how often both are
+    really there. ``probs``: box -> (C,) CLIP's probabilities, of at least `pair_boxes`."""
+    names = run.classes[pair.first], run.classes[pair.second]
+    photo = photos.photo(run.train, pair.example)
+    sides = [
+        _pair_side(run, photos, pair.example, box, name, photo, probs[box])
+        for box, name in zip(pair_boxes(run, pair), names, strict=True)
+    ]
+    facts = f"On {len(pair.images)} images both ask for a view; mean overlap (IoU) {pair.mean_iou:.2f}."
+    return PairCard(" and ".join(names), (sides[0], sides[1]), facts + _together(run, pair))
+
+
+def _pair_side(run: Run, photos: Photos, row: int, box: int, name: str, photo: str | None, probs: np.ndarray) -> Card:
+    crop, image_id = photos.crop(run.train, row, _corners(run, box)), run.train.ids[row]
+    alt = f"Training image {image_id}, with the view that {name} asked for"
+    shown, view = frames(run, row, [(box, name)]), View(crop, name, _says(run, probs), 0)
+    return Card(name, image_id, photo, alt, _ratio(run.train, row), shown, (view,), (), "", ())
+
+
+def _together(run: Run, pair: Pair) -> str:
+    """How often the two classes of a pair are really there, where that is known."""
+    truth = run.train_truth[pair.images][:, [pair.first, pair.second]]
     known = truth[(truth >= 0).all(axis=1)]
+    if not len(known):
+        return ""
     both, any_of = int((known == 1).all(axis=1).sum()), int((known == 1).any(axis=1).sum())
-    fact = f"; really there: both on {both}, one on {any_of - both}, neither on {len(known) - any_of}"
-    return Card(
-        " and ".join(run.classes[name] for name in names),
-        run.train.ids[row],
-        photos.photo(run.train, row),
-        _ratio(run.train, row),
-        frames,
-        None,
-        "",
-        (),
-        f"boxes on {len(pair.images)} common images, mean IoU {pair.mean_iou:.2f}" + (fact if len(known) else ""),
-        (),
-    )
+    return f" Really there: both on {both}, one on {any_of - both}, neither on {len(known) - any_of}."
 
 
 def _ratio(index: ImageIndex, row: int) -> float:
@@ -138,39 +180,16 @@ def _bars(run: Run, steps: np.ndarray, truth: np.ndarray, shown: list[int], aske
     )
 
 
-def _winning_frames(run: Run, row: int, asked: int, shown: list[int]) -> tuple[Frame, ...]:
-    """The views that gave the shown classes their labels; equal views once, under all their names."""
-    won: dict[int, list[str]] = {}
-    for place in shown:
-        box = int(run.made["box_id"][row, place])
-        if box >= 0 and (place == asked or run.made["label"][row, place] >= 0.5):
-            won.setdefault(box, []).append(run.classes[place])
-    mine = int(run.made["box_id"][row, asked])
-    boxes = [mine, *(box for box in won if box != mine)][:FRAMES] if won else []
-    frames = [_frame(run, row, box, ", ".join(won[box]), tone) for tone, box in enumerate(boxes)]
-    return tuple(frames[::-1])
-
-
-def _frame(run: Run, row: int, box: int, name: str, tone: int) -> Frame:
-    height_px, width_px = (int(side) for side in run.train.sizes_px[row])
-    x0, y0, x1, y1 = _corners(run, box)
-    across, down = 100 / width_px, 100 / height_px
-    return Frame(name, x0 * across, y0 * down, (x1 - x0) * across, (y1 - y0) * down, tone)
-
-
 def _corners(run: Run, box: int) -> tuple[float, float, float, float]:
     x0, y0, x1, y1 = (float(side) for side in run.boxes.boxes_px[box])
     return x0, y0, x1, y1
 
 
-def _won_by(run: Run, row: int, view: int) -> str:
-    """What the view says: the classes whose largest probability it gave, largest first."""
-    if view < 0:
-        return ""
-    probs, won = run.made["local_prob"][row], np.flatnonzero(run.made["box_id"][row] == view)
-    order = won[np.argsort(-probs[won], kind="stable")]
-    best = [place for number, place in enumerate(order[:3]) if number == 0 or probs[place] >= 0.05]
-    return ", ".join(f"{run.classes[place]} {probs[place]:.2f}" for place in best)
+def _says(run: Run, probs: np.ndarray) -> str:
+    """CLIP's largest probabilities, largest first; only the first if the others are small."""
+    best = np.argsort(-probs, kind="stable")[:SAID]
+    said = [place for number, place in enumerate(best) if not number or probs[place] >= 0.05]
+    return ", ".join(f"{run.classes[place]} {probs[place]:.2f}" for place in said)
 
 
 def _unseen(run: Run, row: int, shown: list[int]) -> tuple[str, ...]:

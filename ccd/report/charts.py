@@ -29,11 +29,12 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A series as pixels of the drawing."""
+    """A series as pixels of the drawing; ``last``: its last value in words, None if it has none."""
 
     name: str
     tone: int
     dots: tuple[tuple[float, float], ...]
+    last: str | None
 
     @property
     def points(self) -> str:
@@ -57,6 +58,11 @@ class Chart:
     right: int = WIDTH - RIGHT
     top: int = TOP
 
+    @property
+    def said(self) -> str:
+        """The chart in words, for who cannot see it."""
+        return "; ".join(f"{line.name} ends at {line.last}" for line in self.lines if line.last is not None)
+
 
 def line_chart(title: str, series: Sequence[Series], mark: float | None = None) -> Chart:
     """Lay out lines that share their axes; the vertical axis starts at 0."""
@@ -72,14 +78,15 @@ def line_chart(title: str, series: Sequence[Series], mark: float | None = None) 
     def place_y(y: float) -> float:
         return round(HEIGHT - BOTTOM - y * y_scale, 1)
 
-    lines = tuple(
-        Line(line.name, line.tone, tuple((place_x(x), place_y(y)) for x, y in line.points if math.isfinite(y)))
-        for line in series
-    )
+    lines = []
+    for line in series:
+        known = [(x, y) for x, y in line.points if math.isfinite(y)]
+        dots = tuple((place_x(x), place_y(y)) for x, y in known)
+        lines.append(Line(line.name, line.tone, dots, f"{known[-1][1]:.3g}" if known else None))
     step = max(1, math.ceil(len(set(xs)) / 12))
     across = tuple(Tick(place_x(x), f"{x:g}") for x in sorted(set(xs))[::step])
     up = tuple(Tick(place_y(y), f"{y:g}") for y in ticks)
-    return Chart(title, lines, across, up, None if mark is None else place_x(mark))
+    return Chart(title, tuple(lines), across, up, None if mark is None else place_x(mark))
 
 
 def nice_ticks(high: float) -> list[float]:

@@ -1,12 +1,15 @@
-"""The questions a reader brings, answered in words: worst classes and why, what each step changed."""
+"""The questions a reader brings, answered in words: worst classes and why, what each step changed, what to review."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ccd.report.choose import LABELLED
+from ccd.errors import listed
+from ccd.report.choose import LABELLED, Choice
+from ccd.report.quality import qualities, quality
 from ccd.report.run import Run
 
 WORST = 5
@@ -14,43 +17,86 @@ WORST = 5
 
 @dataclass(frozen=True)
 class Point:
-    """A class and what is said of it."""
+    """What a point is about (a class, or the page's element ``anchor``), and what is said of it."""
 
     name: str
     text: str
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A question, the answer in a sentence, and points about single classes."""
+    """A question, the answer in a sentence, and points about single classes or images."""
 
     question: str
     answer: str
     points: tuple[Point, ...]
 
 
-def findings(run: Run) -> list[Finding]:
-    """Worst classes (with ground truth only), what debiasing changed, what local views changed."""
+def verdict(run: Run) -> str:
+    """The run in one sentence."""
+    test, train = run.metrics["test"].mean_ap, run.metrics["train"].mean_ap
+    student, teacher = test.get("student"), test.get("zero_shot")
+    if student is not None and teacher is not None:
+        gap = round(student, 1) - round(teacher, 1)
+        side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}" if round(gap, 1) else "level with"
+        return f"On the test images the student reaches {student:.1f} % mAP, {side} CLIP itself, and needs no CLIP."
+    before, after = train.get("zero_shot"), train.get("aggregated_raw")
+    if before is not None and after is not None:
+        return f"The labels of the training images have {after:.1f} % mAP; CLIP's first look had {before:.1f} %."
+    return "No image has known labels: this page shows what was decided, not how right it is."
+
+
+def findings(run: Run, doubts: Sequence[Choice] = ()) -> list[Finding]:
+    """Worst classes (without ground truth: the least certain), what debiasing and local views changed, and the images
+    to review first, of which the page shows ``doubts`` as ``review-0`` and so on."""
     raw, debiased, final = (run.made[name] >= LABELLED for name in ("global_prob", "global_label", "label"))
-    images = len(run.train)
-    debias = (
-        f"Labels of at least 0.5 went from {raw.sum() / images:.2f} to {debiased.sum() / images:.2f} per image."
-        + _hits(run, debiased & ~raw, "added")
-        + (" Debiasing is switched off: b is 1 for every class." if not run.bias.enabled else "")
+    worst = _worst_classes(run, final) or _least_certain(run, debiased, final)
+    return [worst, _debiasing(run, raw, debiased), _local_views(run, debiased, final), _review(run, doubts)]
+
+
+def _debiasing(run: Run, raw: np.ndarray, debiased: np.ndarray) -> Finding:
+    question, images, b = "What did debiasing change?", max(1, len(run.train)), run.bias.bias
+    if not run.bias.enabled:
+        return Finding(question, "Nothing: it is switched off, b is 1 for every class.", ())
+    low, high = int(b.argmin()), int(b.argmax())
+    spread = (
+        f"CLIP is least sure of {run.classes[low]} (b = {b[low]:.2f}) and surest of {run.classes[high]}"
+        f" ({b[high]:.2f}). Dividing by b takes that out of the targets; the order of images within a class, and so"
+        " its AP, cannot change."
+        f" Labels of at least 0.5 went from {raw.sum() / images:.2f} to {debiased.sum() / images:.2f} per image."
     )
-    views = (
-        f"They raised {_count((final & ~debiased).sum(), 'label')} above 0.5"
-        f" and took {(debiased & ~final).sum():,} below it."
-        + _hits(run, final & ~debiased, "raised")
-        + _hits(run, debiased & ~final, "lowered")
+    said = spread + _hits(run, debiased & ~raw, "added") + _quality(run, raw, debiased)
+    return Finding(question, said, _most_changed(run, debiased & ~raw, raw & ~debiased))
+
+
+def _local_views(run: Run, debiased: np.ndarray, final: np.ndarray) -> Finding:
+    raised, lowered = final & ~debiased, debiased & ~final
+    said = (
+        f"They raised {_count(raised.sum(), 'label')} above 0.5 and took {lowered.sum():,} below it."
+        + _hits(run, raised, "raised")
+        + _hits(run, lowered, "lowered")
+        + _quality(run, debiased, final)
         + _gain(run)
     )
-    asked = [
-        Finding("What did debiasing change?", debias, _most_changed(run, debiased & ~raw, raw & ~debiased)),
-        Finding("What did the local views change?", views, _most_changed(run, final & ~debiased, debiased & ~final)),
-    ]
-    worst = _worst_classes(run, final)
-    return [worst, *asked] if worst else asked
+    return Finding("What did the local views add?", said, _most_changed(run, raised, lowered))
+
+
+def _review(run: Run, doubts: Sequence[Choice]) -> Finding:
+    if not doubts:
+        return Finding("Which images should I review first?", "None stands out: no two views disagree.", ())
+    points = []
+    for number, choice in enumerate(doubts[:WORST]):
+        steps = (run.made[name][choice.row, choice.class_row] for name in ("global_label", "local_label", "label"))
+        whole, best, label = (min(float(value), 1.0) for value in steps)
+        values = f"whole image {whole:.2f}, best view {best:.2f}, label {label:.2f}"
+        name = run.classes[choice.class_row]
+        points.append(Point(run.train.ids[choice.row], f"{name}: {values}", f"review-{number}"))
+    return Finding(
+        "Which images should I review first?",
+        "Those where whole image and local views contradict each other most; a look at them teaches most.",
+        tuple(points),
+    )
 
 
 def _count(number: int, what: str) -> str:
@@ -61,8 +107,19 @@ def _hits(run: Run, changed: np.ndarray, verb: str) -> str:
     known = changed & (run.train_truth >= 0)
     if not known.any():
         return ""
-    present = (run.train_truth[known] == 1).mean()
-    return f" Of the {verb} ones, {present:.0%} are really there."
+    present = 100 * (run.train_truth[known] == 1).mean()
+    return f" Of the {verb} ones, {present:.0f} % are really there."
+
+
+def _quality(run: Run, before: np.ndarray, after: np.ndarray) -> str:
+    """Precision and recall of labels >= 0.5, before and after a step, where truth is known."""
+    old, new = quality(before, run.train_truth), quality(after, run.train_truth)
+    if old.precision is None or new.precision is None or old.recall is None or new.recall is None:
+        return ""
+    return (
+        f" Of all labels of at least 0.5, {new.precision:.0f} % are right (before: {old.precision:.0f} %);"
+        f" they find {new.recall:.0f} % of what is there (before: {old.recall:.0f} %)."
+    )
 
 
 def _gain(run: Run) -> str:
@@ -74,17 +131,21 @@ def _gain(run: Run) -> str:
 
 
 def _most_changed(run: Run, up: np.ndarray, down: np.ndarray) -> tuple[Point, ...]:
+    """The classes with most changed labels, and how many of those changes were right where that is known."""
     more, fewer = up.sum(axis=0), down.sum(axis=0)
+    right = qualities(up, run.train_truth)
     order = [int(place) for place in np.argsort(-(more + fewer), kind="stable")[:WORST]]
-    return tuple(
-        Point(run.classes[place], f"{more[place]:,} more, {fewer[place]:,} fewer")
-        for place in order
-        if more[place] + fewer[place]
-    )
+    points = []
+    for place in order:
+        if more[place] + fewer[place]:
+            known = f" ({right[place].right:,} of {right[place].labelled:,} right)" if right[place].labelled else ""
+            points.append(Point(run.classes[place], f"{more[place]:,} more{known}, {fewer[place]:,} fewer"))
+    return tuple(points)
 
 
 def _worst_classes(run: Run, final: np.ndarray) -> Finding | None:
-    """The classes with the lowest AP, on the test images if those have labels, else of the training labels."""
+    """The classes with the lowest AP, on the test images if those have labels, else of the training labels. A class
+    that no mean counts, for lack of positives, is named only where there is no other."""
     split, table, means = (
         ("test", "test_student", "the student's AP on the test images")
         if run.metrics["test"].images
@@ -93,31 +154,54 @@ def _worst_classes(run: Run, final: np.ndarray) -> Finding | None:
     known = {name: row[table] for name, row in run.per_class.items() if table in row}
     if not run.metrics[split].images or not known:
         return None
-    worst = sorted(known, key=lambda name: (known[name], run.classes.index(name)))[:WORST]
+    uncounted = set(run.metrics[split].left_out.split(", "))
+    place = {name: row for row, name in enumerate(run.classes)}
+    counted = [name for name in known if name not in uncounted] or list(known)
+    worst = sorted(counted, key=lambda name: (known[name], place[name]))[:WORST]
     points = tuple(Point(name, f"AP {known[name]:.1f} %: {_reasons(run, name, final)}") for name in worst)
     return Finding("Which classes are worst, and why?", f"By {means}, from the lowest:", points)
+
+
+def _least_certain(run: Run, debiased: np.ndarray, final: np.ndarray) -> Finding:
+    """The classes whose labels rest most on local views that the whole image does not support."""
+    labels, alone = final.sum(axis=0), (final & ~debiased).sum(axis=0)
+    share = alone / np.maximum(labels, 1)
+    order = sorted(np.flatnonzero(alone).tolist(), key=lambda place: (-share[place], -alone[place], place))[:WORST]
+    points = [
+        Point(
+            run.classes[place], f"{alone[place]:,} of its {_count(labels[place], 'label')} come from a local view alone"
+        )
+        for place in order
+    ]
+    never = np.flatnonzero(labels == 0)
+    none = f" No image at all has a label for {listed(run.classes[place] for place in never)}." if len(never) else ""
+    said = "Without ground truth nobody knows which are worst; these are the least certain." if points else ""
+    return Finding(
+        "Which classes are least certain, and why?", (said + none).strip() or "None stands out.", tuple(points)
+    )
 
 
 def _reasons(run: Run, name: str, final: np.ndarray) -> str:
     """What the training images say about a weak class, at most two reasons, the most basic first."""
     place, row = run.classes.index(name), run.per_class[name]
     truth, labelled = run.train_truth[:, place], final[:, place]
-    positives, right = int((truth == 1).sum()), int((labelled & (truth == 1)).sum())
-    known_labelled = int((labelled & (truth >= 0)).sum())
+    found = quality(labelled, truth)
     reasons = []
-    if (truth >= 0).any() and positives == 0:
+    if (truth >= 0).any() and found.positives == 0:
         reasons.append("no training image shows it")
-    elif 0 < positives < 10:
-        reasons.append(f"only {_count(positives, 'training image')} {'shows' if positives == 1 else 'show'} it")
-    if positives and right < 0.5 * positives:
-        reasons.append(f"its labels miss {positives - right} of {positives}{_instead(run, truth == 1, place)}")
-    if known_labelled and right < 0.5 * known_labelled:
-        reasons.append(f"only {right} of the {known_labelled} images labelled with it show it")
+    elif 0 < found.positives < 10:
+        shows = "shows" if found.positives == 1 else "show"
+        reasons.append(f"only {_count(found.positives, 'training image')} {shows} it")
+    if found.positives and found.right < 0.5 * found.positives:
+        missed = f"its labels miss {found.positives - found.right} of {found.positives}"
+        reasons.append(missed + _instead(run, truth == 1, place))
+    if found.labelled and found.right < 0.5 * found.labelled:
+        reasons.append(f"only {found.right} of the {found.labelled} images labelled with it show it")
     if row.get("test_zero_shot", 100.0) < 50:
         reasons.append(f"CLIP itself ranks it badly (zero-shot AP {row['test_zero_shot']:.1f} %)")
     elif not reasons:
-        found = f"its labels find {right} of {positives}, and {right} of {known_labelled} are right"
-        reasons.append(f"{found}; yet the student has not learnt it" if positives else "CLIP ranks it well")
+        learnt = f"its labels find {found.right} of {found.positives}, and {found.right} of {found.labelled} are right"
+        reasons.append(f"{learnt}; yet the student has not learnt it" if found.positives else "CLIP ranks it well")
     return "; ".join(reasons[:2])
 
 

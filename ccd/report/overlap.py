@@ -12,7 +12,8 @@ PRIOR_IMAGES = 5
 @dataclass(frozen=True)
 class Pair:
     """Two classes (rows) whose boxes lie on the same ``images`` training images with this mean IoU; ``example``: of
-    the images (rows) where they coincide at least that well, the one with the smallest boxes."""
+    the images (rows) where they coincide at least that well, the one with the smallest boxes that no earlier pair
+    shows."""
 
     first: int
     second: int
@@ -46,11 +47,14 @@ def coinciding_pairs(
     firsts = np.flatnonzero(new_pair[starts])
     sizes, sums = np.diff(np.append(firsts, len(image))), np.add.reduceat(best, firsts)
     ranked = np.argsort(-sums / (sizes + PRIOR_IMAGES), kind="stable")
-    pairs = []
+    pairs: list[Pair] = []
     for place in [place for place in ranked if sizes[place] >= min_images][:count]:
         part = slice(firsts[place], firsts[place] + sizes[place])
         mean = float(sums[place] / sizes[place])
-        example = int(image[part][np.where(best[part] >= mean - 1e-9, area[part], np.inf).argmin()])
+        good = np.flatnonzero(best[part] >= mean - 1e-9)
+        ranking = image[part][good[np.argsort(area[part][good], kind="stable")]].tolist()
+        shown = {pair.example for pair in pairs}
+        example = next((row for row in ranking if row not in shown), ranking[0])
         pairs.append(Pair(int(low[part][0]), int(high[part][0]), image[part], mean, example))
     return pairs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,11 @@ import numpy as np
 
 from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, measured, text as text_file
 from ccd.artifacts.align import rows_of, same_classes, same_ids
+from ccd.artifacts.feature_rows import read_views
 from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.predictions import SPEC as PREDICTIONS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.labels.scores import clip_probs
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class RunFiles:
     text: Path
     bias: Path
     boxes: Path
+    clip_local: Path
     pseudo_labels: Path
     predictions: Path
     metrics: Path
@@ -35,7 +38,7 @@ class RunFiles:
     @staticmethod
     def in_folder(folder: Path) -> RunFiles:
         """The names that the pipeline gives them, in ``data/<dataset.name>/``."""
-        endings = {"text": ".h5", "bias": ".json", "metrics": ".json"}
+        endings = {"text": ".h5", "clip_local": ".h5", "bias": ".json", "metrics": ".json"}
         csv = {"per_class", "warmup_curves", "train_curves"}
         names = [field.name for field in fields(RunFiles)]
         return RunFiles(
@@ -69,6 +72,7 @@ class Run:
     per_class: dict[str, dict[str, float]]
     curves: list[dict[str, float]]
     warmup_epochs: int
+    views_file: Path
 
     @property
     def labelled(self) -> bool:
@@ -82,6 +86,12 @@ class Run:
         for box, row in enumerate(self.box_rows.tolist()):
             found.setdefault(row, []).append(box)
         return found
+
+    def view_probs(self, boxes: Iterable[int]) -> dict[int, np.ndarray]:
+        """Box -> (C,) float64 CLIP's probabilities of that view; of all views, only these are read."""
+        rows = sorted(set(boxes))
+        looks = read_views(self.views_file, rows, len(self.box_rows))
+        return dict(zip(rows, clip_probs(looks, self.text.values, self.text.logit_scale), strict=True))
 
 
 def read_run(files: RunFiles) -> Run:
@@ -112,6 +122,7 @@ def read_run(files: RunFiles) -> Run:
         truth_of(known, train.ids), truth_of(known, test.ids),
         measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),
         [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
+        files.clip_local,
     )  # fmt: skip
 
 

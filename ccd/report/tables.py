@@ -10,6 +10,7 @@ import numpy as np
 
 from ccd.report.charts import Chart, Series, line_chart
 from ccd.report.choose import LABELLED
+from ccd.report.quality import qualities
 from ccd.report.run import Run
 
 
@@ -42,12 +43,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Step:
-    """mAP in % after a step. ``written``: of the label as written, after floor and clip, where that differs."""
+    """mAP in % after a step, and the ``gain`` over the first step (None: it is the first). ``written``: of the label as
+    written, after floor and clip, where that differs."""
 
     name: str
     value: float
     written: float | None
     tone: str
+    gain: float | None
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ def steps(run: Run) -> tuple[list[Step], list[Step]]:
     )
     said = (
         ("CLIP zero-shot", "zero_shot", "global"),
-        ("after warm-up", "warmup", "local"),
-        ("finished student", "student", "final"),
+        ("after warm-up", "warmup", "warm"),
+        ("finished student", "student", "student"),
     )
     on_train = [(name, train.get(raw), train.get(written), tone) for name, raw, written, tone in made]
     on_test = [(name, test.get(table), None, tone) for name, table, tone in said]
@@ -79,7 +82,12 @@ def steps(run: Run) -> tuple[list[Step], list[Step]]:
 
 
 def _known_steps(found: Sequence[tuple[str, float | None, float | None, str]]) -> list[Step]:
-    return [Step(name, value, written, tone) for name, value, written, tone in found if value is not None]
+    """Those with a value; a gain is the difference of what is shown, to 0.1."""
+    known = [(name, value, written, tone) for name, value, written, tone in found if value is not None]
+    return [
+        Step(name, value, written, tone, round(value, 1) - round(known[0][1], 1) if number else None)
+        for number, (name, value, written, tone) in enumerate(known)
+    ]
 
 
 def label_counts(run: Run) -> list[Counts]:
@@ -105,7 +113,7 @@ def class_table(run: Run) -> tuple[list[Group], list[Column], list[list[Cell]]]:
         Column("final", "labels ≥ 0.5", "after the local views: the training target"),
     ]
     counts = [(run.made[name] >= LABELLED).sum(axis=0) for name in ("global_prob", "global_label", "label")]
-    measured = _measured_columns(run)
+    measured = [*_quality_columns(run), *_measured_columns(run), *_decision_columns(run)]
     columns += [column for column, _ in measured]
     rows = []
     for place, name in enumerate(run.classes):
@@ -118,15 +126,30 @@ def class_table(run: Run) -> tuple[list[Group], list[Column], list[list[Cell]]]:
     return groups, columns, rows
 
 
+def _quality_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
+    """Precision and recall of the final labels, where truth is known."""
+    if not (run.train_truth >= 0).any():
+        return []
+    found = qualities(run.made["label"] >= LABELLED, run.train_truth)
+    group = "labels ≥ 0.5"
+    right = Column("right", group, "% of the final labels that are really there")
+    there = Column("found", group, "% of the images really showing it that have the label")
+    return [(right, [_share(each.precision) for each in found]), (there, [_share(each.recall) for each in found])]
+
+
+def _share(percent: float | None) -> Cell:
+    return Cell("\N{EN DASH}", "") if percent is None else _cell(percent, 0)
+
+
 def _measured_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
     """Positives, AP and gains of both splits, where they are known."""
     made, said = "AP of training labels, %", "AP on test images, %"
     plan = [
-        ("train", "positives", made, "train_positives", None, "training images that really show it"),
+        ("train", "images", made, "train_positives", None, "training images that really show it"),
         ("train", "zero-shot", made, "train_zero_shot", None, "CLIP on the whole image"),
         ("train", "final", made, "train_aggregated_raw", None, "after the local views"),
         ("train", "gain", made, "train_aggregated_raw", "train_zero_shot", "what the local views changed"),
-        ("test", "positives", said, "test_positives", None, "test images that really show it"),
+        ("test", "images", said, "test_positives", None, "test images that really show it"),
         ("test", "zero-shot", said, "test_zero_shot", None, "CLIP on the whole image"),
         ("test", "warm-up", said, "test_warmup", None, "student after its first epochs"),
         ("test", "student", said, "test_student", None, "the finished student"),
@@ -135,10 +158,24 @@ def _measured_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
     found = []
     for split, title, group, table, against, hint in plan:
         if run.metrics[split].images:
-            decimals = 0 if title == "positives" else 1
+            decimals = 0 if table.endswith("positives") else 1
             cells = [_difference(run, name, table, against, decimals) for name in run.classes]
             found.append((Column(title, group, hint), cells))
     return found
+
+
+def _decision_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
+    """The student's threshold per class and how well it decides, where `evaluate` states them."""
+    group = "student's yes or no"
+    plan = [
+        ("threshold", "threshold", 3, "the student says yes from this probability on; found without ground truth"),
+        ("F1 %", "test_f1_thresholds", 1, "of these decisions on the test images"),
+    ]
+    return [
+        (Column(title, group, hint), [_difference(run, name, table, None, decimals) for name in run.classes])
+        for title, table, decimals, hint in plan
+        if any(table in row for row in run.per_class.values())
+    ]
 
 
 def _difference(run: Run, name: str, table: str, against: str | None, decimals: int) -> Cell:
