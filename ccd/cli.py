@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ccd import __version__
+from ccd.commands.predict import predict
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,6 +107,9 @@ def artifacts() -> None:
             for each in found
         ]  # fmt: skip
         click.echo(aligned(rows))
+
+
+main.add_command(predict)
 
 
 def _say_next(root: Path, preset: str) -> None:

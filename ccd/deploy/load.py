@@ -1,0 +1,44 @@
+"""Opening a model from any of its forms: a checkpoint, an exported folder, an ONNX file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ccd.artifacts import checkpoint
+from ccd.checksum import sha256_of
+from ccd.deploy.classifier import Classifier, OnnxClassifier, TorchClassifier, onnx_session
+from ccd.deploy.description import ModelDescription, describe, from_json
+from ccd.deploy.folder import read_folder
+from ccd.errors import CcdError
+
+ONNX_KEY = "ccd.model"
+
+
+def open_model(path: Path, device: torch.device) -> Classifier:
+    """The classifier in ``path``.
+
+    Raises:
+        CcdError: nothing there, not a model, or damaged.
+    """
+    if path.suffix == ".onnx":
+        return OnnxClassifier(path, onnx_description(path), sha256_of(path), device)
+    if path.is_dir():
+        description, weights, sha256 = read_folder(path)
+        return TorchClassifier(description, weights, sha256, device)
+    if path.suffix != ".pt":
+        raise CcdError(f"{path}: no model; give a checkpoint (student.pt), an exported folder, or an .onnx file")
+    found = checkpoint.read(path, "train")
+    return TorchClassifier(describe(found), found.weights[found.selected], sha256_of(path), device)
+
+
+def onnx_description(path: Path) -> ModelDescription:
+    """The description in the metadata of an ONNX file that ccd exported. Raises CcdError if there is none."""
+    if not path.is_file():
+        raise CcdError(f"{path}: no such file; make one with: ccd export onnx {path}")
+    metadata = onnx_session(path, torch.device("cpu")).get_modelmeta().custom_metadata_map
+    if ONNX_KEY not in metadata:
+        raise CcdError(f"{path}: no metadata of ccd in it; export it with: ccd export onnx {path.name}")
+    return from_json(json.loads(metadata[ONNX_KEY]), str(path))
