@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from ccd import __version__
+from ccd.commands.export import export
 from ccd.commands.predict import predict
+from ccd.commands.thresholds import thresholds
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -109,7 +111,8 @@ def artifacts() -> None:
         click.echo(aligned(rows))
 
 
-main.add_command(predict)
+for command in (predict, thresholds, export):
+    main.add_command(command)
 
 
 def _say_next(root: Path, preset: str) -> None:

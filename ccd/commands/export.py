@@ -1,0 +1,94 @@
+"""``ccd export model | onnx | labels``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+student_option = click.option(
+    "--student", type=PATH, metavar="FILE", help="Default: student.pt of the data set that params.yaml names."
+)
+licence_option = click.option(
+    "--licence", default="not stated", show_default=True, metavar="TEXT", help="Licence of the model."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+
+
+@click.group()
+def export() -> None:
+    """Write a model to ship (model, onnx), or the labels for another tool (labels)."""
+
+
+@export.command()
+@click.argument("folder", type=PATH)
+@student_option
+@licence_option
+@json_option
+def model(folder: Path, student: Path | None, licence: str, as_json: bool) -> None:
+    """Write the student into FOLDER: model.safetensors, model.json and a model card (README.md).
+
+    model.json states classes, preprocessing, thresholds, licence, what the model was made of, and the weights' SHA-256.
+    `ccd predict FOLDER ...` and ccd.predict.load_student open it.
+
+    \b
+    Examples:
+      ccd export model model/ --licence CC-BY-4.0
+      ccd export model model/ --student data/demo/student.tuned.pt
+    """
+    from ccd.console import user_errors
+    from ccd.export.model import export_model
+
+    with user_errors():
+        written = export_model(student or _student(), folder, licence)
+        _say(written, {}, as_json)
+
+
+@export.command()
+@click.argument("file", type=PATH)
+@student_option
+@licence_option
+@json_option
+def onnx(file: Path, student: Path | None, licence: str, as_json: bool) -> None:
+    """Write the student as one ONNX FILE: any batch, any size; outputs logits and cam (class activation maps).
+
+    It is compared with PyTorch before it is kept: the largest difference may be 1e-4. Classes, preprocessing and
+    thresholds are in its metadata (key ccd.model). docs/onnx_predict.py runs it with onnxruntime, Pillow and NumPy
+    alone. Needs: pip install 'ccd[onnx]'.
+
+    \b
+    Example:
+      ccd export onnx student.onnx && ccd predict student.onnx photos/
+    """
+    from ccd.console import user_errors
+    from ccd.errors import CcdError
+    from ccd.export.onnx_file import export_onnx
+
+    with user_errors():
+        if file.suffix != ".onnx":
+            raise CcdError(f"{file}: the name must end in .onnx")
+        difference = export_onnx(student or _student(), file, licence)
+        _say([file], {"largest_difference": difference}, as_json)
+
+
+def _data_folder() -> Path:
+    from ccd.params.base import load
+    from ccd.params.dataset import DatasetParams
+
+    return Path("data") / load(DatasetParams).name
+
+
+def _student() -> Path:
+    return _data_folder() / "student.pt"
+
+
+def _say(written: list[Path], more: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"wrote": [str(path) for path in written], **more}, ensure_ascii=False))
+        return
+    for path in written:
+        click.echo(f"wrote {path}: {path.stat().st_size / 1e6:.2f} MB")
+    for name, value in more.items():
+        click.echo(f"{name.replace('_', ' ')}: {value:.2e}" if isinstance(value, float) else f"{name}: {value}")
