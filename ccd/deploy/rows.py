@@ -103,7 +103,12 @@ def rows_of(piece: pa.Table) -> Iterator[tuple[str, list[str], list[float]]]:
     """Path, decided classes and probabilities of each row, in the fewest digits that identify a float32."""
     values = np.stack([column.to_numpy() for column in piece.columns[2:]], axis=1)
     for path, labels, row in zip(piece["path"].to_pylist(), piece["labels"].to_pylist(), values, strict=True):
-        yield path, labels, [float(str(value)) for value in row]
+        yield path, labels, [short(value) for value in row]
+
+
+def short(value: float) -> float:
+    """The float64 with the fewest digits that is the same float32."""
+    return float(str(np.float32(value)))
 
 
 def csv_line(cells: Sequence[Any]) -> str:
