@@ -166,6 +166,16 @@ def test_files_that_are_no_onnx_model_of_ccd_are_refused(tmp_path: Path) -> None
         load_student(tmp_path / "a.onnx")
     with pytest.raises(CcdError, match=r"b\.onnx: no such file"):
         load_student(tmp_path / "b.onnx")
+    onnx = pytest.importorskip("onnx")
+    pixels = onnx.helper.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, [1])
+    other = onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["pixels"], ["other"])], "g", [pixels], [other])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9),
+        tmp_path / "c.onnx",
+    )
+    with pytest.raises(CcdError, match="not exported by ccd"):
+        load_student(tmp_path / "c.onnx")
 
 
 def write_finished_student(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,23 @@ def test_bad_files_are_named_skipped_and_tell_in_the_exit_status(model: Path, ph
     done = invoke(model, "-", "--out", "gone.csv", stdin="photos/gone.jpg\nphotos/0.png\n")
     assert done.exit_code == 3 and "photos/gone.jpg: cannot be read" in done.stderr
     assert len(pd.read_csv("gone.csv")) == 1
+
+
+def test_names_that_are_not_utf8_are_skipped_like_damaged_files(model: Path, photos: list[Path]) -> None:
+    name = b"photos/\xff.png"
+    try:
+        photos[0].rename(os.fsdecode(name))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    done = CliRunner().invoke(main, ["predict", str(model), "-", "--out", "out.csv", "--json"], input=name + b"\n")
+    assert done.exit_code == 3 and "not valid UTF-8" in done.stderr
+    assert len(json.loads(done.stdout)["skipped"]) == 1 and len(pd.read_csv("out.csv")) == 0
+
+
+def test_what_cannot_be_written_is_one_message(model: Path, photos: list[Path]) -> None:
+    Path("file").touch()
+    done = invoke(model, "photos", "--out", "file/out.csv", "--workers", 0)
+    assert done.exit_code == 2 and "file" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_only_bad_files_still_give_a_whole_output(model: Path, photos: list[Path]) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ccd.commands.options import mendable
+
 if TYPE_CHECKING:
     from ccd.export.labelled import Split
     from ccd.export.labels import Format
@@ -43,10 +45,9 @@ def model(folder: Path, student: Path | None, licence: str, as_json: bool) -> No
       ccd export model model/ --licence CC-BY-4.0
       ccd export model model/ --student data/demo/student.tuned.pt
     """
-    from ccd.console import user_errors
     from ccd.export.model import export_model
 
-    with user_errors():
+    with mendable():
         written = export_model(student or _student(), folder, licence)
         _say(written, {}, as_json)
 
@@ -67,11 +68,10 @@ def onnx(file: Path, student: Path | None, licence: str, as_json: bool) -> None:
     Example:
       ccd export onnx student.onnx && ccd predict student.onnx photos/
     """
-    from ccd.console import user_errors
     from ccd.errors import CcdError
     from ccd.export.onnx_file import export_onnx
 
-    with user_errors():
+    with mendable():
         if file.suffix != ".onnx":
             raise CcdError(f"{file}: the name must end in .onnx")
         difference = export_onnx(student or _student(), file, licence)
@@ -114,13 +114,12 @@ def labels(
       ccd export labels out/ --format hf --copy-images
       ccd export labels out/ --format labelstudio --image-url 'http://localhost:8000/' --min-label 0.7
     """
-    from ccd.console import user_errors
     from ccd.export.labelled import read_labelled
     from ccd.export.labels import LOCAL_FILES, export_labels
     from ccd.params.base import load
     from ccd.params.dataset import DatasetParams
 
-    with user_errors():
+    with mendable():
         found = read_labelled(data or _data_folder(), split, min_label)
         root, url = Path(load(DatasetParams).root), LOCAL_FILES if image_url is None else image_url
         written = export_labels(found, kind, folder, root, image_url=url, copy_images=copy_images)

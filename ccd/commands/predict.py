@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from ccd.commands.options import device_option
+from ccd.commands.options import device_option, mendable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -54,14 +55,15 @@ def predict(
     Exit status: 0 all images labelled; 2 a mistake in what was asked, nothing written; 3 done, but files that could
     not be read were skipped (each is named on stderr); 130 interrupted (continue with --resume).
     """
-    from ccd.console import user_errors
     from ccd.errors import CcdError
 
-    with user_errors():
+    with mendable():
         if out is None and (resume or as_json):
             raise CcdError("--resume and --json need --out FILE")
         if out is not None and resume and out.exists() and not out.with_name(f"{out.name}.partial").exists():
             click.echo(f"{out} is complete; remove it to predict again", err=True)
+            if as_json:
+                click.echo(json.dumps({"out": str(out), "complete": True}))
             return
         job = _prepare(model, inputs, threshold, cam, device, batch_size, workers)
         outcome = _run(job, out, kind, resume)
@@ -81,7 +83,7 @@ def _prepare(
     from ccd.deploy.run import Job
     from ccd.runtime import find_device, worker_count
 
-    paths = expand(inputs, sys.stdin)
+    paths = expand(inputs, map(os.fsdecode, sys.stdin.buffer))
     classifier = open_model(model, find_device(device))
     own = classifier.description.cuts
     cuts = own if threshold is None else np.full(len(own), threshold)
@@ -122,7 +124,7 @@ def _report(outcome: Outcome, out: Path | None, as_json: bool) -> None:
     if as_json:
         files = [{"path": problem.path.as_posix(), "reason": problem.reason} for problem in outcome.problems]
         summary = {"out": str(out), "images": outcome.images, "resumed": outcome.resumed, "skipped": files}
-        click.echo(json.dumps(summary, ensure_ascii=False))
+        click.echo(json.dumps(summary))  # ASCII, for the sake of names that are not UTF-8
     before = f" ({outcome.resumed:,} of them from before)" if outcome.resumed else ""
     where = f"wrote {out}: " if out else ""
     click.echo(f"{where}{outcome.images:,} images{before}, skipped {skipped:,}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ccd.commands.options import device_option
+from ccd.commands.options import device_option, mendable
 
 if TYPE_CHECKING:
     from ccd.deploy.tune import Tuned
@@ -38,13 +38,12 @@ def thresholds(model: Path, labels: Path, images: Path, out: Path | None, device
 
     Exit status: 0; 2 after a mistake, with nothing written.
     """
-    from ccd.console import user_errors
     from ccd.deploy.load import open_model
     from ccd.deploy.tune import save_tuned, tune
     from ccd.errors import CcdError
     from ccd.runtime import find_device
 
-    with user_errors():
+    with mendable():
         if model.suffix == ".onnx":
             raise CcdError(f"{model}: tune the checkpoint that it was made of, and export that again")
         target = out or model.with_name(f"{model.stem}.tuned{model.suffix}")

@@ -50,12 +50,12 @@ class TorchClassifier:
 
 
 class OnnxClassifier:
-    """An exported ONNX file in onnxruntime. Raises CcdError if onnxruntime is missing or refuses the file."""
+    """The student in onnxruntime; ``session`` as of `onnx_session`."""
 
-    def __init__(self, path: Path, description: ModelDescription, sha256: str, device: torch.device) -> None:
+    def __init__(self, description: ModelDescription, session: Any, sha256: str) -> None:
         self.description = description
         self.sha256 = sha256
-        self._session = onnx_session(path, device)
+        self._session = session
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,10 @@ def open_model(path: Path, device: torch.device) -> Classifier:
         CcdError: nothing there, not a model, or damaged.
     """
     if path.suffix == ".onnx":
-        return OnnxClassifier(path, onnx_description(path), sha256_of(path), device)
+        if not path.is_file():
+            raise CcdError(f"{path}: no such file; make one with: ccd export onnx {path}")
+        session = onnx_session(path, device)
+        return OnnxClassifier(_onnx_description(session, path), session, sha256_of(path))
     if path.is_dir():
         description, weights, sha256 = read_folder(path)
         return TorchClassifier(description, weights, sha256, device)
@@ -34,11 +38,10 @@ def open_model(path: Path, device: torch.device) -> Classifier:
     return TorchClassifier(describe(found), found.weights[found.selected], sha256_of(path), device)
 
 
-def onnx_description(path: Path) -> ModelDescription:
-    """The description in the metadata of an ONNX file that ccd exported. Raises CcdError if there is none."""
-    if not path.is_file():
-        raise CcdError(f"{path}: no such file; make one with: ccd export onnx {path}")
-    metadata = onnx_session(path, torch.device("cpu")).get_modelmeta().custom_metadata_map
-    if ONNX_KEY not in metadata:
-        raise CcdError(f"{path}: no metadata of ccd in it; export it with: ccd export onnx {path.name}")
-    return from_json(json.loads(metadata[ONNX_KEY]), str(path))
+def _onnx_description(session: Any, path: Path) -> ModelDescription:
+    """The description in the metadata of an ONNX file that ccd exported."""
+    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        return from_json(json.loads(metadata[ONNX_KEY]), str(path))
+    except (KeyError, ValueError):
+        raise CcdError(f"{path}: not exported by ccd (no metadata '{ONNX_KEY}'); use: ccd export onnx FILE") from None

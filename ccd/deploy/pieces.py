@@ -33,7 +33,7 @@ class Pieces:
                 raise CcdError(
                     f"{self.folder} is left from an interrupted run; continue it with --resume, or remove it"
                 )
-            _same(self.folder, json.loads(note.read_text(encoding="utf-8")), identity)
+            _same(self.folder, note, identity)
         else:
             write_json(note, dict(identity))
         self.count = len(self._paths())
@@ -67,7 +67,11 @@ class Pieces:
         shutil.rmtree(self.folder)
 
 
-def _same(folder: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
+def _same(folder: Path, note: Path, wanted: dict[str, str]) -> None:
+    try:
+        found = dict(json.loads(note.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise CcdError(f"{note} is damaged; remove {folder} to start over") from None
     other = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
     if other:
         raise CcdError(f"{folder} was begun with another {', '.join(other)}; remove it to start over")
