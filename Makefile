@@ -28,7 +28,7 @@ lint: setup
 	mypy
 
 lock:
-	$(PYTHON) -m uv pip compile setup.cfg --extra dev --extra openclip --universal --python-version 3.10 --upgrade \
+	$(PYTHON) -m uv pip compile setup.cfg --extra dev --extra openclip --extra onnx --universal --python-version 3.10 --upgrade \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
 
 clean:

@@ -9,6 +9,9 @@ from pathlib import Path
 import click
 
 from ccd import __version__
+from ccd.commands.export import export
+from ccd.commands.predict import predict
+from ccd.commands.thresholds import thresholds
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -152,6 +155,10 @@ def store(limit_gb: float | None) -> None:
             used = datetime.fromtimestamp(entry.used_s).isoformat(" ", "minutes")
             rows.append([entry.path.name, f"{entry.size_bytes / 1e6:.1f}", used])
         click.echo(aligned(rows) if len(rows) > 1 else f"the store in {kept.folder} is empty")
+
+
+for command in (predict, thresholds, export):
+    main.add_command(command)
 
 
 def _say_next(root: Path, preset: str) -> None:

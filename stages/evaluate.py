@@ -33,12 +33,13 @@ def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_label
     said |= score_checkpoints(first, final, indexed_files(load(DatasetParams).root, test), hardware(), log)
     trained_on = summary.Scores(made.ids, summary.pseudo_tables(made.columns, float(made.metadata["alpha"])))
     tested, truth = summary.Scores(test.ids, said), summary.Truth(known.ids, known.classes, **known.columns)
-    splits = summary.measure_splits(trained_on, tested, truth, params.difficult, params.min_positives)
-    scores.write(metrics, per_class, summary.metrics(splits), summary.per_class_rows(known.classes, splits))
-    columns = {"zero_shot_prob": said["zero_shot"], "student_prob": said["student"]}
-    class_table.write(predictions, PREDICTIONS, class_table.ClassTable(test.ids, known.classes, columns, {}))
-    log.wrote((metrics, 2, "splits"), (per_class, len(known.classes), "rows"), (predictions, len(test), "images"))
-    log.found(summary.headline(splits))
+    cuts = checkpoint.thresholds(final)[0]
+    found = summary.evaluate(trained_on, tested, truth, cuts, params.difficult, params.min_positives)
+    scores.write(metrics, per_class, found.metrics, found.rows)
+    table = {"zero_shot_prob": said["zero_shot"], "student_prob": said["student"]}
+    class_table.write(predictions, PREDICTIONS, class_table.ClassTable(test.ids, known.classes, table, {}))
+    log.wrote((metrics, 2, "splits"), (per_class, len(found.rows), "rows"), (predictions, len(test), "images"))
+    log.found(found.headline)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ccd.params.base import load
 from ccd.params.dataset import DatasetParams
 from ccd.params.train import TrainParams
 from ccd.runtime import hardware
+from ccd.student.decide import label_free_thresholds
 from ccd.student.fit import curve_rows, final_weights, fit
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.objectives import final_objective
@@ -24,15 +25,16 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     params, index = load(TrainParams), image_index.read(images).train()
     targets, log = class_table.read(pseudo_labels, SPEC, ["label"]), StageLog("train")
     same_ids(pseudo_labels, "aggregate", targets.ids, index.ids)
-    start = checkpoint.read(warmup, "warmup")
+    start, place, files = checkpoint.read(warmup, "warmup"), hardware(), indexed_files(load(DatasetParams).root, index)
     spec = StudentSpec.from_dict(start.spec | {"image_size_px": params.image_size_px})
     same_classes(warmup, "warmup", spec.classes, targets.classes)
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
-    place, files = hardware(), indexed_files(load(DatasetParams).root, index)
     student = restore_student(spec, start.weights[start.selected])
     objective = final_objective(params.consistency_weight, params.color_jitter, params.label_update_sigma)
     result, slot = fit(student, files, targets.columns["label"], objective, params, index, place, log)
     weights, info = final_weights(result)
+    student.load_state_dict(weights[params.checkpoint])
+    info["thresholds"] = label_free_thresholds(student, files, targets.columns["label"], spec.image_size_px, place, log)
     checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))
     csv_table.write(curves, curve_rows(result.records))
     slot.clear()

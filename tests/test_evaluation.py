@@ -8,7 +8,10 @@ from hypothesis import given, strategies as st
 from sklearn.metrics import average_precision_score
 
 from ccd.evaluation.average_precision import average_precision
+from ccd.evaluation.calibration import calibration_error
+from ccd.evaluation.decisions import f1
 from ccd.evaluation.measure import measure
+from ccd.evaluation.summary import Scores, Truth, evaluate
 
 
 def test_by_hand() -> None:
@@ -60,3 +63,44 @@ def test_measure_without_any_class_has_no_mean() -> None:
         treat_difficult="ignore", min_positives=1,
     )  # fmt: skip
     assert empty.mean_ap == {"s": None} and empty.left_out == ("a",)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two bins: 0.2 and 0.4, none there (0.3 off), 0.75 and 1.0, both there (0.125 off): (2 * 0.3 + 2 * 0.125) / 4."""
+    probs, positives = np.array([[0.2], [0.4], [0.75], [1.0]]), np.array([[False], [False], [True], [True]])
+    assert calibration_error(probs, positives, bins=2) == pytest.approx([0.2125])
+    ignored = np.array([[True], [True], [False], [False]])
+    assert calibration_error(probs, positives, ignored, bins=2) == pytest.approx([0.125])
+    assert np.isnan(calibration_error(probs, positives, np.ones((4, 1), bool))[0])
+
+
+def test_ignored_pairs_count_neither_as_hit_nor_as_miss() -> None:
+    decided, positives = np.array([[True], [True], [False]]), np.array([[True], [False], [True]])
+    assert f1(decided, positives) == pytest.approx([0.5])
+    assert f1(decided, positives, np.array([[False], [True], [True]])) == pytest.approx([1.0])
+
+
+def test_decisions_on_the_test_images_and_the_keys_they_add() -> None:
+    """At 0.5 the student finds one of two cats; at its own threshold 0.3 both."""
+    student, teacher = np.array([[0.9, 0.6], [0.4, 0.1], [0.2, 0.2]]), np.full((3, 2), 0.5)
+    known = np.array([[1, 0], [1, 0], [0, 0]], np.int8)
+    truth = Truth(["a", "b", "c"], ("cat", "dog"), known, np.zeros((3, 2), bool))
+    empty = Scores([], {"zero_shot": np.empty((0, 2)), "aggregated_raw": np.empty((0, 2))})
+    tables = {"zero_shot": teacher, "warmup": teacher, "student": student}
+    found = evaluate(
+        empty, Scores(["c", "b", "a"], {k: v[::-1] for k, v in tables.items()}), truth, [0.3, 0.7], "ignore", 1
+    )
+    assert found.metrics["test"]["F1"] == {"thresholds": 100.0, "half": 66.67}
+    assert found.metrics["test"]["ECE"] == {"zero_shot": 16.67, "student": 30.0}
+    assert "F1" not in found.metrics["train"]
+    cat, dog = found.rows
+    assert (cat["threshold"], cat["test_f1_thresholds"], cat["test_f1_half"]) == (0.3, 100.0, 66.67)
+    assert dog["test_f1_thresholds"] == "" and dog["test_ece_student"] == 30.0
+
+
+def test_without_labelled_test_images_there_is_no_f1() -> None:
+    nothing = {name: np.empty((0, 1)) for name in ("zero_shot", "aggregated_raw", "warmup", "student")}
+    truth = Truth([], ("cat",), np.empty((0, 1), np.int8), np.empty((0, 1), bool))
+    found = evaluate(Scores([], nothing), Scores([], nothing), truth, [0.5], "ignore", 1)
+    assert found.metrics["test"]["F1"] == {"thresholds": None, "half": None}
+    assert found.rows[0]["test_ece_student"] == ""

@@ -20,12 +20,19 @@ Weights = dict[str, torch.Tensor]
 @dataclass(frozen=True)
 class Checkpoint:
     """``spec``: what `ccd.student.model.StudentSpec` needs. ``weights``: name (e.g. ``last``) -> state dict.
-    ``selected``: the name that is *the* student. ``info``: epochs and how the choice was made."""
+    ``selected``: the name that is *the* student. ``info``: epochs, how the choice was made and, where the student can
+    decide, its `thresholds`: ``values`` (C) and the ``source`` they are from."""
 
     spec: dict[str, Any]
     weights: dict[str, Weights]
     selected: str
     info: dict[str, Any]
+
+
+def thresholds(checkpoint: Checkpoint) -> tuple[list[float], str]:
+    """The decision threshold of every class, and where they come from; a student without any decides at 0.5."""
+    found = checkpoint.info.get("thresholds", {"values": [0.5] * len(checkpoint.spec["classes"]), "source": "0.5"})
+    return list(found["values"]), str(found["source"])
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:

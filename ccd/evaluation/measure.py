@@ -42,12 +42,19 @@ def measure(
             positive or negative, by ``treat_difficult``.
         min_positives: classes with fewer positives are left out of the means, never counted as 0.
     """
-    present = labels.astype(bool)
-    positives = present | difficult if treat_difficult == "positive" else present & ~difficult
-    ignored = difficult if treat_difficult == "ignore" else None
+    positives, ignored = resolve(labels, difficult, treat_difficult)
     counts = positives.sum(axis=0)
     counted = counts >= min_positives
     ap = {name: 100 * average_precision(table, positives, ignored) for name, table in scores.items()}
     mean_ap = {name: float(values[counted].mean()) if counted.any() else None for name, values in ap.items()}
     left_out = tuple(name for name, use in zip(classes, counted, strict=True) if not use)
     return Measure(ap, mean_ap, counts, left_out, len(labels))
+
+
+def resolve(
+    labels: np.ndarray, difficult: np.ndarray, treat_difficult: Difficult
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(M, C) bool, which classes count as present, and which image-class pairs are left out (None: no pair)."""
+    present = labels.astype(bool)
+    positives = present | difficult if treat_difficult == "positive" else present & ~difficult
+    return positives, difficult if treat_difficult == "ignore" else None

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ccd.evaluation.measure import Difficult, Measure, measure
+from ccd.evaluation.decisions import Decisions, measure_decisions
+from ccd.evaluation.measure import Difficult, Measure, measure, resolve
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,29 @@ class Truth:
     difficult: np.ndarray
 
 
+@dataclass(frozen=True)
+class Results:
+    """What evaluate writes: the content of ``metrics.json``, the rows of ``per_class.csv``, a line for the console."""
+
+    metrics: dict[str, Any]
+    rows: list[dict[str, str | float | int]]
+    headline: str
+
+
+def evaluate(
+    train: Scores,
+    test: Scores,
+    truth: Truth,
+    thresholds: Sequence[float],
+    treat_difficult: Difficult,
+    min_positives: int,
+) -> Results:
+    """Measure both splits' scores, and the student's decisions on the test images at its (C,) ``thresholds``."""
+    splits = measure_splits(train, test, truth, treat_difficult, min_positives)
+    decisions = decide_split(test, truth, thresholds, treat_difficult, min_positives)
+    return Results(metrics(splits, decisions), per_class_rows(truth.classes, splits, decisions), headline(splits))
+
+
 def measure_splits(
     train: Scores, test: Scores, truth: Truth, treat_difficult: Difficult, min_positives: int
 ) -> dict[str, Measure]:
@@ -38,14 +62,30 @@ def measure_splits(
 
 
 def _measure_split(scores: Scores, truth: Truth, treat_difficult: Difficult, min_positives: int) -> Measure:
-    place = {image_id: row for row, image_id in enumerate(truth.ids)}
-    rows = [(own, place[image_id]) for own, image_id in enumerate(scores.ids) if image_id in place]
-    own, known = np.asarray(rows, np.int64).reshape(-1, 2).T
+    own, known = _matched(scores.ids, truth.ids)
     return measure(
         {name: table[own] for name, table in scores.tables.items()},
         truth.label[known], truth.difficult[known], truth.classes,
         treat_difficult=treat_difficult, min_positives=min_positives,
     )  # fmt: skip
+
+
+def _matched(ids: Sequence[str], known_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in both lists of the images that both have, in the order of the first."""
+    place = {image_id: row for row, image_id in enumerate(known_ids)}
+    rows = [(own, place[image_id]) for own, image_id in enumerate(ids) if image_id in place]
+    own, known = np.asarray(rows, np.int64).reshape(-1, 2).T
+    return own, known
+
+
+def decide_split(
+    test: Scores, truth: Truth, thresholds: Sequence[float], treat_difficult: Difficult, min_positives: int
+) -> Decisions:
+    """F1 and calibration of tables ``student`` and ``zero_shot`` on the images with known labels, matched by id."""
+    own, known = _matched(test.ids, truth.ids)
+    positives, ignored = resolve(truth.label[known], truth.difficult[known], treat_difficult)
+    student, teacher = (test.tables[name][own] for name in ("student", "zero_shot"))
+    return measure_decisions(student, teacher, np.asarray(thresholds), positives, ignored, min_positives)
 
 
 def pseudo_tables(columns: Mapping[str, np.ndarray], alpha: float) -> dict[str, np.ndarray]:
@@ -66,32 +106,48 @@ def pseudo_tables(columns: Mapping[str, np.ndarray], alpha: float) -> dict[str, 
     }
 
 
-def metrics(splits: Mapping[str, Measure]) -> dict[str, Any]:
-    """The content of ``metrics.json``: per split mAP in % to 0.01, and what it was taken over."""
-    return {name: _split_metrics(measured) for name, measured in splits.items()}
+def metrics(splits: Mapping[str, Measure], decisions: Decisions) -> dict[str, Any]:
+    """The content of ``metrics.json``: per split mAP in % to 0.01 and what it was taken over; of the test images also
+    mean F1 in % at the label-free thresholds and at 0.5, and mean ECE in %."""
+    content = {name: _split_metrics(measured) for name, measured in splits.items()}
+    content["test"] |= {"F1": _rounded(decisions.mean_f1), "ECE": _rounded(decisions.mean_ece)}
+    return content
+
+
+def _rounded(means: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 2) for name, value in means.items()}
 
 
 def _split_metrics(measured: Measure) -> dict[str, Any]:
-    rounded = {name: None if value is None else round(value, 2) for name, value in measured.mean_ap.items()}
     return {
-        "mAP": rounded,
+        "mAP": _rounded(measured.mean_ap),
         "labelled_images": measured.images,
         "classes_counted": len(measured.positives) - len(measured.left_out),
         "classes_left_out": ", ".join(measured.left_out),
     }
 
 
-def per_class_rows(classes: tuple[str, ...], splits: Mapping[str, Measure]) -> list[dict[str, str | float | int]]:
-    """One row per class: for every split its positives and each table's AP in % (empty where undefined)."""
+def per_class_rows(
+    classes: tuple[str, ...], splits: Mapping[str, Measure], decisions: Decisions
+) -> list[dict[str, str | float | int]]:
+    """One row per class: for every split its positives and each table's AP in % (empty where undefined), then the
+    student's threshold, F1 and ECE on the test images in %."""
     rows: list[dict[str, str | float | int]] = []
     for place, name in enumerate(classes):
         row: dict[str, str | float | int] = {"class": name}
         for split, measured in splits.items():
             row[f"{split}_positives"] = int(measured.positives[place])
             for table, values in measured.ap.items():
-                row[f"{split}_{table}"] = "" if np.isnan(values[place]) else round(float(values[place]), 2)
+                row[f"{split}_{table}"] = _cell(values[place])
+        row["threshold"] = float(decisions.thresholds[place])
+        row |= {f"test_f1_{name}": _cell(values[place]) for name, values in decisions.f1.items()}
+        row |= {f"test_ece_{name}": _cell(values[place]) for name, values in decisions.ece.items()}
         rows.append(row)
     return rows
+
+
+def _cell(value: float) -> float | str:
+    return "" if np.isnan(value) else round(float(value), 2)
 
 
 def headline(splits: Mapping[str, Measure]) -> str:

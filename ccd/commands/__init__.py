@@ -1,0 +1,1 @@
+"""Commands of ``ccd`` that have modules of their own; imports of the library are inside them."""

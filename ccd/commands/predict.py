@@ -1,0 +1,130 @@
+"""``ccd predict``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from ccd.commands.options import device_option, mendable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from ccd.deploy.rows import Format
+    from ccd.deploy.run import Job, Outcome
+    from ccd.deploy.stream import Problem
+
+SKIPPED = 3  # exit status
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--out", type=click.Path(path_type=Path), help="FILE.csv, .jsonl or .parquet; default: CSV to stdout.")
+@click.option("--format", "kind", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: by the name of --out.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="One for all classes; default: the model's own.")
+@click.option("--cam", type=click.Path(path_type=Path), metavar="DIR", help="Write overlays and boxes.parquet there.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted --out; finished images are not redone.")
+@device_option
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode images; default: one per core.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON to stdout (needs --out).")
+def predict(
+    model: Path, inputs: tuple[str, ...], out: Path | None, kind: Format | None, threshold: float | None,
+    cam: Path | None, resume: bool, device: str, batch_size: int, workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Label images with a trained MODEL: probabilities of all classes, and the classes decided present.
+
+    MODEL is a checkpoint (data/NAME/student.pt), a folder from `ccd export model`, or an .onnx file. INPUT is an image,
+    a folder (with all below it), a quoted pattern, or - for a list of files on stdin. Needs no CLIP and no params.yaml.
+
+    \b
+    Examples:
+      ccd predict data/demo/student.pt photos/ --out labels.csv
+      ccd predict model/ 'photos/**/*.jpg' --out labels.parquet --resume
+      find photos -name '*.jpg' | ccd predict student.onnx - --format jsonl
+      ccd predict data/demo/student.pt a.jpg --cam seen/ --threshold 0.5
+
+    \b
+    Exit status: 0 all images labelled; 2 a mistake in what was asked, nothing written; 3 done, but files that could
+    not be read were skipped (each is named on stderr); 130 interrupted (continue with --resume).
+    """
+    from ccd.errors import CcdError
+
+    with mendable():
+        if out is None and (resume or as_json):
+            raise CcdError("--resume and --json need --out FILE")
+        if out is not None and resume and out.exists() and not out.with_name(f"{out.name}.partial").exists():
+            click.echo(f"{out} is complete; remove it to predict again", err=True)
+            if as_json:
+                click.echo(json.dumps({"out": str(out), "complete": True}))
+            return
+        job = _prepare(model, inputs, threshold, cam, device, batch_size, workers)
+        outcome = _run(job, out, kind, resume)
+        _report(outcome, out, as_json)
+    if outcome.problems:
+        raise SystemExit(SKIPPED)
+
+
+def _prepare(
+    model: Path, inputs: tuple[str, ...], threshold: float | None, cam: Path | None, device: str, batch_size: int,
+    workers: int | None,
+) -> Job:  # fmt: skip
+    import numpy as np
+
+    from ccd.deploy.inputs import expand
+    from ccd.deploy.load import open_model
+    from ccd.deploy.run import Job
+    from ccd.runtime import find_device, worker_count
+
+    paths = expand(inputs, map(os.fsdecode, sys.stdin.buffer))
+    classifier = open_model(model, find_device(device))
+    own = classifier.description.cuts
+    cuts = own if threshold is None else np.full(len(own), threshold)
+    enough = min(worker_count(workers), -(-len(paths) // batch_size) - 1)  # one batch is decoded here
+    return Job(classifier, paths, cuts, batch_size, enough if workers is None else workers, cam)
+
+
+def _run(job: Job, out: Path | None, kind: Format | None, resume: bool) -> Outcome:
+    import dataclasses
+
+    from ccd.console import StageLog
+    from ccd.deploy import rows
+    from ccd.deploy.run import to_file, to_stream
+
+    chosen = kind or (rows.format_of(out) if out else "csv")
+    with StageLog("predict").bar(len(job.paths), "img") as bar:
+        shown = dataclasses.replace(job, on_batch=_teller(bar))
+        if out is None:
+            return to_stream(shown, sys.stdout, chosen)
+        return to_file(shown, out, chosen, resume=resume)
+
+
+def _teller(bar: tqdm[NoReturn]) -> Callable[[int, list[Problem]], None]:
+    def tell(files: int, problems: list[Problem]) -> None:
+        for problem in problems:
+            line = f"skipped: {problem.reason}"
+            if sys.stderr.isatty():
+                bar.write(line, file=sys.stderr)
+            else:
+                click.echo(line, err=True)
+        bar.update(files)
+
+    return tell
+
+
+def _report(outcome: Outcome, out: Path | None, as_json: bool) -> None:
+    skipped = len(outcome.problems)
+    if as_json:
+        files = [{"path": problem.path.as_posix(), "reason": problem.reason} for problem in outcome.problems]
+        summary = {"out": str(out), "images": outcome.images, "resumed": outcome.resumed, "skipped": files}
+        click.echo(json.dumps(summary))  # ASCII, for the sake of names that are not UTF-8
+    before = f" ({outcome.resumed:,} of them from before)" if outcome.resumed else ""
+    where = f"wrote {out}: " if out else ""
+    click.echo(f"{where}{outcome.images:,} images{before}, skipped {skipped:,}", err=True)

@@ -1,0 +1,79 @@
+"""``ccd thresholds``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ccd.commands.options import device_option, mendable
+
+if TYPE_CHECKING:
+    from ccd.deploy.tune import Tuned
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option("--labels", type=PATH, required=True, help="CSV with columns path and classes (several with ';').")
+@click.option("--images", type=PATH, required=True, help="Folder that its paths are relative to.")
+@click.option("--out", type=PATH, help="Where the tuned model goes; default: MODEL's name with '.tuned' in it.")
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+def thresholds(model: Path, labels: Path, images: Path, out: Path | None, device: str, as_json: bool) -> None:
+    """Tune MODEL's decision thresholds on a few labelled images: per class, the one with the largest F1.
+
+    A trained student already has thresholds that need no labels. If you label some images, as few as ten of each class,
+    those can be better. MODEL (a checkpoint or a folder from `ccd export model`) stays as it is; the tuned copy is
+    written beside it. Classes that none of the images shows keep their threshold.
+
+    \b
+    Examples:
+      ccd thresholds data/demo/student.pt --labels checked.csv --images photos/
+      ccd predict data/demo/student.tuned.pt photos/ --out labels.csv
+
+    Exit status: 0; 2 after a mistake, with nothing written.
+    """
+    from ccd.deploy.load import open_model
+    from ccd.deploy.tune import save_tuned, tune
+    from ccd.errors import CcdError
+    from ccd.runtime import find_device
+
+    with mendable():
+        if model.suffix == ".onnx":
+            raise CcdError(f"{model}: tune the checkpoint that it was made of, and export that again")
+        target = out or model.with_name(f"{model.stem}.tuned{model.suffix}")
+        found = tune(open_model(model, find_device(device)), labels, images, batch_size=32, workers=0)
+        save_tuned(model, target, found)
+        click.echo(json.dumps(_content(found, target), ensure_ascii=False) if as_json else _text(found, target))
+
+
+def _content(found: Tuned, target: Path) -> dict[str, object]:
+    rows = [
+        {
+            "class": name,
+            "images": int(found.positives[place]),
+            "threshold": float(found.after[place]),
+            "threshold_before": float(found.before[place]),
+            "f1": None if math.isnan(found.f1_after[place]) else float(found.f1_after[place]),
+            "f1_before": None if math.isnan(found.f1_before[place]) else float(found.f1_before[place]),
+        }
+        for place, name in enumerate(found.classes)
+    ]
+    return {"out": str(target), "images": found.images, "classes": rows}
+
+
+def _text(found: Tuned, target: Path) -> str:
+    from ccd.inspect_text import aligned
+
+    rows = [["class", "images", "threshold before", "after", "F1 % before", "after"]]
+    for place, name in enumerate(found.classes):
+        cuts = [f"{values[place]:.4f}" for values in (found.before, found.after)]
+        scores = [f"{100 * values[place]:.1f}".replace("nan", "-") for values in (found.f1_before, found.f1_after)]
+        rows.append([name, str(found.positives[place]), *cuts, *scores])
+    note = "F1 is on the images that the thresholds were chosen on, so it flatters them."
+    return f"{aligned(rows)}\n\nwrote {target}: tuned on {found.images:,} images. {note}"

@@ -1,0 +1,45 @@
+"""The exported folder: ``model.safetensors`` beside ``model.json``, which states the hash of the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ccd.artifacts.atomic import read_json, replacing, write_json
+from ccd.artifacts.checkpoint import Weights
+from ccd.checksum import sha256_of
+from ccd.deploy.description import SCHEMA, ModelDescription, from_json, to_json
+from ccd.errors import CcdError
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def write_folder(folder: Path, description: ModelDescription, weights: Weights) -> None:
+    """Write both files; the same content gives the same bytes."""
+    plain = {name: value.contiguous() for name, value in weights.items()}
+    with replacing(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(plain))
+    write_json(folder / DESCRIPTION, to_json(description) | {"sha256": {WEIGHTS: sha256_of(folder / WEIGHTS)}})
+
+
+def read_folder(folder: Path) -> tuple[ModelDescription, dict[str, Tensor], str]:
+    """The description, the weights and their SHA-256.
+
+    Raises:
+        CcdError: a file is missing or damaged, or the weights are not those that ``model.json`` names.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file() or not (folder / DESCRIPTION).is_file():
+        raise CcdError(f"{folder}: no {WEIGHTS} with a {DESCRIPTION} in it; make one with: ccd export model FOLDER")
+    content = read_json(folder / DESCRIPTION, SCHEMA, "train")
+    description, found = from_json(content, str(folder / DESCRIPTION)), sha256_of(path)
+    stated = (content.get("sha256") or {}).get(WEIGHTS)
+    if stated != found:
+        raise CcdError(f"{path}: its SHA-256 is {found}, but {DESCRIPTION} says {stated}; export the model again")
+    try:
+        return description, load_file(path), found
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CcdError(f"{path}: not readable as safetensors ({error}); export the model again") from None

@@ -1,0 +1,85 @@
+"""Thresholds tuned on a few labelled images that are given on purpose; the pipeline never does this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts import checkpoint
+from ccd.datasets.folder import find_images
+from ccd.datasets.label_table import read_label_table
+from ccd.deploy.classifier import Classifier
+from ccd.deploy.folder import read_folder, write_folder
+from ccd.deploy.stream import scored
+from ccd.errors import CcdError
+from ccd.evaluation.decisions import f1
+from ccd.labels.thresholds import best_f1_thresholds, decide
+
+SOURCE = "labelled images"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Per class: images with it, thresholds and F1 in [0, 1] (NaN without images) before and after, on the ``images``
+    labelled ones that the new thresholds were chosen on."""
+
+    classes: tuple[str, ...]
+    images: int
+    positives: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    f1_before: np.ndarray
+    f1_after: np.ndarray
+
+
+def tune(classifier: Classifier, labels: Path, root: Path, batch_size: int, workers: int) -> Tuned:
+    """Find the thresholds with the largest F1 on the images under ``root`` that the CSV ``labels`` has rows for.
+
+    A class that none of them shows keeps its threshold.
+
+    Raises:
+        CcdError: no such files, rows that name no image or class (see `ccd.datasets.label_table`), an unreadable image.
+    """
+    classes = classifier.description.spec.classes
+    if not labels.is_file():
+        raise CcdError(f"{labels}: no such file; give a CSV with the columns path and classes (several with ';')")
+    if not root.is_dir():
+        raise CcdError(f"{root}: no such folder; give the folder that the paths in {labels} are relative to")
+    known = read_label_table(labels, find_images(root), classes)
+    if not known:
+        raise CcdError(f"{labels} has no rows; label at least a few images of every class")
+    positives = np.zeros((len(known), len(classes)), bool)
+    for row, found in enumerate(known.values()):
+        positives[row, list(found.columns)] = True
+    probs = []
+    for batch in scored(classifier, [root / path for path in known], batch_size, workers):
+        for problem in batch.problems:
+            raise CcdError(problem.reason)
+        probs.append(batch.probs)
+    return _tuned(classes, np.concatenate(probs), positives, classifier.description.cuts)
+
+
+def _tuned(classes: tuple[str, ...], probs: np.ndarray, positives: np.ndarray, before: np.ndarray) -> Tuned:
+    after = best_f1_thresholds(probs, positives, before)
+    scores = [f1(decide(probs, cuts), positives) for cuts in (before, after)]
+    return Tuned(classes, len(probs), positives.sum(axis=0), before, after, *scores)
+
+
+def save_tuned(model: Path, out: Path, tuned: Tuned) -> None:
+    """Write the model of ``model`` (a checkpoint or an exported folder) with the new thresholds as ``out``.
+
+    Raises:
+        CcdError: ``model`` is an ONNX file, or ``out`` is the model itself.
+    """
+    if out.resolve() == model.resolve():
+        raise CcdError(f"{out} is the model itself; give another name, since the pipeline owns that one")
+    if model.is_dir():
+        description, weights, _ = read_folder(model)
+        changed = replace(description, thresholds=tuple(tuned.after.tolist()), thresholds_from=SOURCE)
+        write_folder(out, changed, weights)
+        return
+    found = checkpoint.read(model, "train")
+    info = found.info | {"thresholds": {"values": tuned.after.tolist(), "source": SOURCE}}
+    checkpoint.write(out, replace(found, info=info))

@@ -1,0 +1,1 @@
+"""What leaves the pipeline: models to ship and labels for other tools."""

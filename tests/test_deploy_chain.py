@@ -1,0 +1,72 @@
+"""From the pipeline to the user: a student that the real stages trained, used and exported through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from ccd.artifacts import checkpoint
+from ccd.cli import main
+from tests.test_end_to_end import CHAIN, COLOURS, prepare, run_stage, write_pictures
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project after all stages but the report."""
+    folder = tmp_path_factory.mktemp("chain")
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(folder, patch, "vit")
+        (folder / "pictures").mkdir()
+        write_pictures(folder / "pictures", tuple(COLOURS), train_count=9)
+        for name in CHAIN:
+            if name != "report":
+                run_stage(name)
+    return folder
+
+
+def run(*words: str) -> str:
+    done = CliRunner().invoke(main, list(words))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_training_images_are_decided_as_often_as_their_pseudo_labels_say(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    labels = pd.read_parquet("data/toy/pseudo_labels.parquet")
+    wanted = (labels["label"] >= 0.5).groupby(labels["class"].astype(str)).sum().to_dict()
+    trained_on = [f"pictures/{name}" for name in labels["image_id"].astype(str).unique()]
+    run("predict", "data/toy/student.pt", *trained_on, "--out", "said.parquet", "--workers", "0")
+    said = pd.read_parquet("said.parquet")["labels"]
+    assert {name: sum(name in row for row in said) for name in COLOURS} == wanted
+    assert sum(wanted.values()) > 0
+
+
+def test_evaluate_reports_decisions_at_these_thresholds(finished: Path) -> None:
+    folder = finished / "data/toy"
+    cuts, source = checkpoint.thresholds(checkpoint.read(folder / "student.pt", "train"))
+    rows = pd.read_csv(folder / "per_class.csv")
+    assert source == "pseudo-labels" and rows["threshold"].tolist() == pytest.approx(cuts)
+    test = json.loads((folder / "metrics.json").read_text())["test"]
+    for key, column in (("F1", "test_f1"), ("ECE", "test_ece")):
+        for name, value in test[key].items():
+            assert rows[f"{column}_{name}"].mean() == pytest.approx(value, abs=0.01)
+    assert set(test["F1"]) == {"thresholds", "half"} and set(test["ECE"]) == {"zero_shot", "student"}
+
+
+def test_model_and_labels_are_exported_from_where_params_yaml_points(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    run("export", "model", "model")
+    card, content = Path("model/README.md").read_text(), json.loads(Path("model/model.json").read_text())
+    assert "On 3 labelled test images" in card and content["provenance"]["teacher"] == "clip vit.pt"
+    assert content["provenance"]["images"] == {"train": 9, "test": 3}
+    assert str(finished) not in json.dumps(content)
+    table = json.loads(run("export", "labels", "labels", "--format", "csv", "--split", "all", "--json"))
+    assert table["images"] == 12 and len(pd.read_csv("labels/labels.csv")) == 12
