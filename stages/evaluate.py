@@ -23,7 +23,7 @@ from ccd.student.score import score_checkpoints
 def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_labels: Path, warmup: Path, student: Path,
          metrics: Path, per_class: Path, predictions: Path) -> None:  # fmt: skip
     """Measure everything that the pipeline predicts."""
-    params, index, words = load(EvaluateParams), image_index.read(images), text_file.read(text)
+    counted, index, words = load(EvaluateParams).counted(), image_index.read(images), text_file.read(text)
     known, test = class_table.read(labels, LABELS, of=words.classes), index.test()
     made = class_table.read(pseudo_labels, PSEUDO_LABELS, of=words.classes)
     first, final, log = checkpoint.read(warmup, "warmup"), checkpoint.read(student, "train"), StageLog("evaluate")
@@ -33,8 +33,7 @@ def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_label
     said |= score_checkpoints(first, final, indexed_files(load(DatasetParams).root, test), hardware(), log)
     trained_on = summary.Scores(made.ids, summary.pseudo_tables(made.columns, float(made.metadata["alpha"])))
     tested, truth = summary.Scores(test.ids, said), summary.Truth(known.ids, known.classes, **known.columns)
-    cuts = checkpoint.thresholds(final)[0]
-    found = summary.evaluate(trained_on, tested, truth, cuts, params.difficult, params.min_positives)
+    found = summary.evaluate(trained_on, tested, truth, checkpoint.thresholds(final)[0], *counted)
     scores.write(metrics, per_class, found.metrics, found.rows)
     table = {"zero_shot_prob": said["zero_shot"], "student_prob": said["student"]}
     class_table.write(predictions, PREDICTIONS, class_table.ClassTable(test.ids, known.classes, table, {}))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ccd.artifacts.atomic import read_json, replacing, write_json
+from ccd.artifacts.atomic import replacing, write_json
 from ccd.artifacts.checkpoint import Weights
 from ccd.checksum import sha256_of
 from ccd.deploy.description import SCHEMA, ModelDescription, from_json, to_json
@@ -34,7 +36,7 @@ def read_folder(folder: Path) -> tuple[ModelDescription, dict[str, Tensor], str]
     path = folder / WEIGHTS
     if not path.is_file() or not (folder / DESCRIPTION).is_file():
         raise CcdError(f"{folder}: no {WEIGHTS} with a {DESCRIPTION} in it; make one with: ccd export model FOLDER")
-    content = read_json(folder / DESCRIPTION, SCHEMA, "train")
+    content = _read_description(folder / DESCRIPTION)
     description, found = from_json(content, str(folder / DESCRIPTION)), sha256_of(path)
     stated = (content.get("sha256") or {}).get(WEIGHTS)
     if stated != found:
@@ -43,3 +45,14 @@ def read_folder(folder: Path) -> tuple[ModelDescription, dict[str, Tensor], str]
         return description, load_file(path), found
     except (SafetensorError, OSError, ValueError) as error:
         raise CcdError(f"{path}: not readable as safetensors ({error}); export the model again") from None
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CcdError(f"{path}: not readable as JSON ({error}); export the model again") from None
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise CcdError(f"{path}: its schema is {found!r}, expected {SCHEMA!r}; export the model again")
+    return content  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ccd.deploy.classifier import Classifier
 from ccd.errors import CcdError
-from ccd.images import decode, header, squash
+from ccd.images import decode, header, read_file, squash
 from ccd.loading import load_in_order
 
 
@@ -90,9 +90,9 @@ def _read(path: Path, size_px: int) -> tuple[np.ndarray, tuple[int, int]]:
     except UnicodeEncodeError:
         raise CcdError(f"{str(path)!r}: the name is not valid UTF-8; rename the file") from None
     try:
-        data = path.read_bytes()
+        data = read_file(path, str(path))
     except OSError as error:
         raise CcdError(f"{path}: cannot be read ({error.strerror or error})") from None
     image = decode(data, str(path), min_size=size_px)
-    width_px, height_px = header(path)
+    width_px, height_px = header(data, str(path))
     return squash(image, size_px, size_px), (height_px, width_px)

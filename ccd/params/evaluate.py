@@ -15,3 +15,7 @@ class EvaluateParams(Section):
     section: ClassVar[str] = "evaluate"
     difficult: Literal["ignore", "positive", "negative"]
     min_positives: int = Field(ge=1)
+
+    def counted(self) -> tuple[Literal["ignore", "positive", "negative"], int]:
+        """What is counted: difficult objects as, and classes from how many positives on."""
+        return self.difficult, self.min_positives
