@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccd.artifacts import checkpoint, class_table, csv_table, image_index
-from ccd.artifacts.align import same_classes, same_ids
+from ccd.artifacts.align import same_ids
 from ccd.artifacts.pseudo_labels import SPEC
 from ccd.console import StageLog, stage
 from ccd.loading import indexed_files
@@ -22,21 +22,19 @@ from ccd.student.objectives import final_objective
 @stage
 def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Path) -> None:
     """Continue the warmed-up student on the aggregated labels."""
-    params, index = load(TrainParams), image_index.read(images).train()
-    targets, log = class_table.read(pseudo_labels, SPEC, ["label"]), StageLog("train")
-    same_ids(pseudo_labels, "aggregate", targets.ids, index.ids)
+    params, index, log = load(TrainParams), image_index.read(images).train(), StageLog("train")
     start, place, files = checkpoint.read(warmup, "warmup"), hardware(), indexed_files(load(DatasetParams).root, index)
     spec = StudentSpec.from_dict(start.spec | {"image_size_px": params.image_size_px})
-    same_classes(warmup, "warmup", spec.classes, targets.classes)
+    targets = class_table.read(pseudo_labels, SPEC, ["label"], of=spec.classes)
+    same_ids(pseudo_labels, "aggregate", targets.ids, index.ids)
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
     student, labels = restore_student(spec, start.weights[start.selected]), targets.columns["label"]
     objective = final_objective(params.consistency_weight, params.color_jitter, params.label_update_sigma)
     result, slot = fit(student, files, labels, objective, params, index, place, log)
     weights, info = final_weights(result)
-    cuts = label_free_thresholds(student, weights[params.checkpoint], files, labels, spec.image_size_px, place, log)
-    checkpoint.write(
-        out, checkpoint.Checkpoint(spec.to_dict(), weights, params.checkpoint, info | {"thresholds": cuts})
-    )
+    student.load_state_dict(weights[params.checkpoint])
+    info["thresholds"] = label_free_thresholds(student, files, labels, params.image_size_px, place, log)
+    checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))
     csv_table.write(curves, curve_rows(result.records))
     slot.clear()
     log.wrote((out, len(weights), "sets of weights"), (curves, params.epochs, "epochs"))

@@ -12,26 +12,23 @@ from ccd.console import StageLog
 from ccd.labels.thresholds import prevalence_thresholds
 from ccd.loading import ImageFiles, image_batches
 from ccd.runtime import Hardware
-from ccd.student.averaging import Weights
 from ccd.student.model import Student
 from ccd.student.predict import predict
 
 
 def label_free_thresholds(
     student: Student,
-    weights: Weights,
     files: ImageFiles,
     labels: np.ndarray,
     size_px: int,
     hardware: Hardware,
     log: StageLog,
 ) -> dict[str, Any]:
-    """Score the N training images once more, with the chosen ``weights``, and match every class's share of (N, C) pseudo-labels.
+    """Score the N training images and match each class's share of (N, C) pseudo-labels.
 
     A pass of its own: the scores met while training are those of other weights, on mirrored and recoloured images, with
     BatchNorm in training mode.
     """
-    student.load_state_dict(weights)
     batches = image_batches(files, range(len(files)), size_px, hardware.batch_size, hardware.workers)
     probs: list[Tensor] = []
     for _, logits, _ in log.batches(predict(student, batches, hardware.device), len(files), "img"):
