@@ -1,9 +1,10 @@
 """One study: its variants over its seeds, measured, as tables and a figure.
 
-    python -m studies.study alpha                                   # as `dvc repro studies/dvc.yaml:alpha` does
+    python -m studies.study alpha                                   # as `dvc --cd studies repro alpha` does
     python -m studies.study ablation --seeds 3 --jobs 2 --threads 1
 
-Writes data/<name>.studies/<study>/. What was computed before, by whichever run, comes back from DVC's cache.
+Run it in the project's folder. Writes studies/results/<name>/<study>/. What was computed before, by whichever run,
+comes back from DVC's cache.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def main(name: str, seeds: int | None, jobs: int | None, threads: int | None) ->
         if not (data / "global_labels.parquet").exists():
             raise CcdError("what all runs share is not there yet; make it with: dvc repro global_labels")
         check(study, data, PARAMS_FILE)
-        folder = project / "data" / f"{dataset}.studies"
+        folder = project / "studies/results" / dataset
         threads = how.threads if threads is None else threads
         place = Place(project, folder, shared_cache(project), threads, StageLog(name))
         findings = run_study(place, study, jobs or how.jobs)

@@ -53,12 +53,12 @@ def test_every_study_is_a_stage_of_its_own_pipeline_with_its_own_parameters() ->
     sections = [model.section for model in SECTIONS if model.section not in ("dataset", "runtime")]
     code = ["study", *sorted(studies_modules(ROOT / "studies/study.py"))]
     for name, stage in STAGES.items():
-        assert stage["cmd"] == f"python -m studies.study {name}" and stage["wdir"] == ".."
-        assert stage["params"] == [*sections, {str(STUDIES_FILE): [name]}]
-        assert {dep for dep in stage["deps"] if dep.endswith(".py")} == {f"studies/{module}.py" for module in code}
-        assert {"ccd", "stages", str(PAPER_FILE)} < set(stage["deps"])
-        assert all((ROOT / dep).exists() for dep in stage["deps"] if not dep.startswith("data/"))
-        made = [Path(out).name for out in stage["outs"] if out.startswith(f"data/${{dataset.name}}.studies/{name}/")]
+        assert stage["cmd"] == f"cd .. && python -m studies.study {name}"
+        assert stage["params"] == [{"../params.yaml": sections}, {STUDIES_FILE.name: [name]}]
+        assert {dep for dep in stage["deps"] if dep.endswith(".py")} == {f"{module}.py" for module in code}
+        assert {"../ccd", "../stages", PAPER_FILE.name} < set(stage["deps"])
+        assert all((ROOT / "studies" / dep).exists() for dep in stage["deps"] if not dep.startswith("../data/"))
+        made = [Path(out).name for out in stage["outs"] if out.startswith(f"results/${{dataset.name}}/{name}/")]
         assert sorted(made) == sorted(OUTPUTS) and len(made) == len(stage["outs"])
 
 
@@ -67,7 +67,7 @@ def test_ground_truth_that_studies_read_cannot_reach_the_main_pipeline() -> None
     assert not [path for path in sources if re.search(r"^(from|import) studies", path.read_text(), re.M)]
     main = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
     assert not [dep for stage in main.values() for dep in stage["deps"] if "studies" in dep]
-    assert all("data/${dataset.name}/labels.parquet" in stage["deps"] for stage in STAGES.values())
+    assert all("../data/${dataset.name}/labels.parquet" in stage["deps"] for stage in STAGES.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -186,7 +186,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_run_is_a_copy_with_other_parameters_whose_relative_paths_hold(project: Path, tmp_path: Path) -> None:
-    folder = project / "data/toy.studies/.runs/alpha.0"
+    folder = project / "studies/results/toy/.runs/alpha.0"
     with project_copy(project, folder, tmp_path / "cache", {"aggregate.alpha": "0.6"}, threads=3) as run:
         params = read_yaml(run.folder / "params.yaml")
         assert params["aggregate"]["alpha"] == 0.6

@@ -61,20 +61,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pipeline.open("w") as file:
         yaml.dump(content, file)
     said(folder, "dvc", "init", "--no-scm", "-q")
+    with (folder / "studies/.dvc/config").open("a") as config:
+        config.write("[core]\n    no_scm = true\n")
     said(folder, "dvc", "repro", "global_labels")
     return folder
 
 
 def computed(folder: Path, study: str) -> list[tuple[str, str]]:
-    log = pd.read_csv(folder / "data/demo.studies/seconds.csv", dtype=str)
+    log = pd.read_csv(folder / "studies/results/demo/seconds.csv", dtype=str)
     return list(log[log["study"] == study][["variant", "stage"]].itertuples(index=False, name=None))
 
 
 def test_a_study_reuses_what_the_main_pipeline_and_its_own_runs_made(project: Path) -> None:
-    said(project, "dvc", "repro", "studies/dvc.yaml:alpha")
-    folder = project / "data/demo.studies/alpha"
+    said(project, "dvc", "--cd", "studies", "repro", "alpha")
+    folder = project / "studies/results/demo/alpha"
     assert sorted(path.name for path in folder.iterdir()) == sorted(OUTPUTS)
-    assert list((project / "data/demo.studies/.runs").iterdir()) == [], "no copy is left"
+    assert list((project / "studies/results/demo/.runs").iterdir()) == [], "no copy is left"
     runs = pd.read_csv(folder / "runs.csv").set_index("variant")
     assert list(runs.index) == [0.4, 1.0] and (runs["train_zero_shot"] > 0).all()
     assert runs.loc[1.0, "train_aggregated_raw"] == pytest.approx(runs.loc[1.0, "train_zero_shot"], abs=1e-6)
@@ -83,20 +85,20 @@ def test_a_study_reuses_what_the_main_pipeline_and_its_own_runs_made(project: Pa
     assert made == [("0.4", stage) for stage in ("warmup", "cam_boxes", "clip_local", "aggregate")] + [
         ("1", "aggregate")
     ]
-    assert "didn't change, skipping" in said(project, "dvc", "repro", "studies/dvc.yaml:alpha").splitlines()[-2]
+    assert "didn't change, skipping" in said(project, "dvc", "--cd", "studies", "repro", "alpha").splitlines()[-2]
     assert computed(project, "alpha") == made
 
 
 def test_views_around_true_boxes_are_measured_on_the_drawn_images(project: Path) -> None:
-    said(project, "dvc", "repro", "studies/dvc.yaml:views")
-    (run,) = pd.read_csv(project / "data/demo.studies/views/runs.csv").to_dict("records")
+    said(project, "dvc", "--cd", "studies", "repro", "views")
+    (run,) = pd.read_csv(project / "studies/results/demo/views/runs.csv").to_dict("records")
     assert run["views_per_image"] >= 1 and run["train_local_raw"] > 0
     assert computed(project, "views") == [("true boxes", "clip_local"), ("true boxes", "aggregate")]
 
 
 def test_baselines_train_on_the_labels_that_they_are_given(project: Path) -> None:
-    said(project, "dvc", "repro", "studies/dvc.yaml:baselines")
-    folder = project / "data/demo.studies/baselines"
+    said(project, "dvc", "--cd", "studies", "repro", "baselines")
+    folder = project / "studies/results/demo/baselines"
     runs = pd.read_csv(folder / "runs.csv").set_index("variant")
     assert runs.loc["CDUL", "views_per_image"] == 9
     assert runs["result"].between(0, 100).all() and runs["result"].nunique() == 2
@@ -116,4 +118,4 @@ def test_a_mistake_in_a_run_is_told_without_a_traceback(project: Path) -> None:
     finally:
         (project / "params.yaml").write_text(text)
     assert done.returncode == 2 and "evaluate.min_positives = 1000" in done.stderr
-    assert "Traceback" not in done.stderr and list((project / "data/demo.studies/.runs").iterdir()) == []
+    assert "Traceback" not in done.stderr and list((project / "studies/results/demo/.runs").iterdir()) == []
