@@ -14,7 +14,8 @@ from ccd.params.cam_boxes import CamBoxesParams
 from ccd.params.dataset import DatasetParams
 from ccd.runtime import hardware
 from ccd.student.model import StudentSpec, restore_student
-from ccd.student.score import propose_views, score
+from ccd.student.propose import propose_views
+from ccd.student.score import score
 from ccd.views.boxes import view_threshold
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ccd.console import StageLog
 from ccd.labels.thresholds import prevalence_thresholds
-from ccd.loading import ImageFiles, image_batches
+from ccd.loading import ImageFiles
 from ccd.runtime import Hardware
 from ccd.student.model import Student
-from ccd.student.predict import predict
+from ccd.student.score import score
 
 
 def label_free_thresholds(
@@ -29,8 +27,5 @@ def label_free_thresholds(
     A pass of its own: the scores met while training are those of other weights, on mirrored and recoloured images, with
     BatchNorm in training mode.
     """
-    batches = image_batches(files, range(len(files)), size_px, hardware.batch_size, hardware.workers)
-    probs: list[Tensor] = []
-    for _, logits, _ in log.batches(predict(student, batches, hardware.device), len(files), "img"):
-        probs.append(logits.sigmoid().cpu())
-    return {"values": prevalence_thresholds(torch.cat(probs).numpy(), labels).tolist(), "source": "pseudo-labels"}
+    probs = score({"student": student}, files, size_px, hardware, log)["student"]
+    return {"values": prevalence_thresholds(probs, labels).tolist(), "source": "pseudo-labels"}

@@ -1,24 +1,19 @@
-"""Probabilities of many images under one or several students, and the local views that one of them asks for."""
+"""Probabilities of many images under one or several students."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ccd.artifacts.boxes import BoxTable
 from ccd.artifacts.checkpoint import Checkpoint
-from ccd.artifacts.image_index import ImageIndex
 from ccd.console import StageLog
 from ccd.loading import ImageFiles, image_batches
 from ccd.runtime import Hardware
 from ccd.student.model import Student, StudentSpec, restore_student
-from ccd.student.predict import predict
 from ccd.student.transforms import to_unit
-from ccd.views.boxes import cam_boxes
 
 
 def score(
@@ -47,46 +42,3 @@ def score_checkpoints(
     students = {name: restore_student(spec, weights) for name, weights in states.items()}
     probs = score(students, files, spec.image_size_px, hardware, log)
     return {**probs, "student": probs[final.selected]}
-
-
-def propose_views(
-    student: Student,
-    files: ImageFiles,
-    index: ImageIndex,
-    classes: tuple[str, ...],
-    probs: np.ndarray,
-    tau: float,
-    size_px: int,
-    hardware: Hardware,
-    log: StageLog,
-    how: Mapping[str, Any],
-) -> BoxTable:
-    """The CAM boxes of every class with probability >= ``tau``, image by image; ``how`` goes to `cam_boxes`.
-
-    A second pass over the images that ask for a view: the maps of all of them would not fit in memory, and tau is
-    known only after the first.
-    """
-    asked = probs >= tau  # (N, C)
-    order = np.flatnonzero(asked.any(axis=1))
-    rows_found, class_found, peaks, boxes_px = [[array] for array in _NO_BOX]
-    batches = image_batches(files, order.tolist(), size_px, hardware.batch_size, hardware.workers)
-    for rows, _, cams in log.batches(predict(student, batches, hardware.device), len(order), "img"):
-        here = rows.numpy()
-        wanted, sizes_px = torch.from_numpy(asked[here]).to(cams.device), torch.from_numpy(index.sizes_px[here])
-        found = cam_boxes(cams, wanted, sizes_px, size_px, names=[index.ids[row] for row in here], **how)
-        rows_found.append(here[found.rows])
-        class_found.append(found.classes)
-        peaks.append(found.peaks)
-        boxes_px.append(found.boxes_px)
-    image_rows, class_rows = np.concatenate(rows_found), np.concatenate(class_found)
-    return BoxTable(
-        [index.ids[row] for row in image_rows],
-        [classes[row] for row in class_rows],
-        probs[image_rows, class_rows],
-        np.concatenate(peaks),
-        np.concatenate(boxes_px),
-        {"tau": repr(tau)},
-    )
-
-
-_NO_BOX = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty((0, 4), np.float32))
