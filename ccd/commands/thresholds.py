@@ -27,8 +27,8 @@ PATH = click.Path(path_type=Path)
 def thresholds(model: Path, labels: Path, images: Path, out: Path | None, device: str, as_json: bool) -> None:
     """Tune MODEL's decision thresholds on a few labelled images: per class, the one with the largest F1.
 
-    A trained student already has thresholds that need no labels. If you label some images, as few as ten of each class,
-    those can be better. MODEL (a checkpoint or a folder from `ccd export model`) stays as it is; the tuned copy is
+    A trained student already has thresholds that need no labels; labelled images can give better ones, the more images
+    of a class the better. MODEL (a checkpoint or a folder from `ccd export model`) stays as it is; the tuned copy is
     written beside it. Classes that none of the images shows keep their threshold.
 
     \b
