@@ -77,7 +77,7 @@ def _split_of(path: str, row: LabelRow | None, train_split: str, test_split: str
 def find_images(root: Path) -> list[str]:
     """Relative paths, with forward slashes, of all images under ``root``; hidden files and folders are left out.
 
-    Links to folders are followed, each folder once; what lies outside ``root`` is for `ccd.indexing.FileReader` to judge.
+    Links to folders are followed, each folder once; what lies outside ``root`` is judged in `ccd.indexing`.
 
     Raises:
         CcdError: ``root`` or one of its folders cannot be read.
