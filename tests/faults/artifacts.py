@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ccd.artifacts import bias, boxes, checkpoint, class_table, features, labels, pseudo_labels, seal, text
+from ccd.student.model import StudentSpec
 from tests.faults.case import ACCEPTED, Case, run, set_params
 
 GROUP = "artifacts"
@@ -49,7 +50,8 @@ def finish(folder: Path) -> None:
     features.write(data / "clip_local.h5", features.LOCAL_SCHEMA, features.Features(np.arange(2), units(2), TEACHER))
     run("aggregate", folder)
     state = {"w": torch.arange(1000.0)}
-    checkpoint.write(data / "warmup.pt", checkpoint.Checkpoint({"classes": list(CLASSES)}, {"last": state}, "last", {}))
+    spec = StudentSpec("resnet18", CLASSES, cam_boost=1.0, image_size_px=64).to_dict()
+    checkpoint.write(data / "warmup.pt", checkpoint.Checkpoint(spec, {"last": state}, "last", {}))
 
 
 def units(count: int) -> np.ndarray:
