@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.metrics import average_precision_score
 
 from ccd.evaluation.average_precision import average_precision
@@ -32,6 +32,7 @@ def test_no_positive_is_nan_and_ignored_pairs_do_not_count() -> None:
     assert ap[0] == 1.0 and np.isnan(ap[1])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2**31))
 def test_agrees_with_scikit_learn(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.metrics import f1_score
 
 from ccd.evaluation.decisions import f1
@@ -36,6 +36,7 @@ def test_equal_scores_are_decided_alike_and_the_nearest_number_is_taken(wanted: 
     assert decide(scores, prevalence_thresholds(scores, labels)).sum() == decided
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 2**31))
 def test_distinct_scores_give_exactly_the_labels_count(images: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -67,6 +68,7 @@ def test_of_equally_good_cuts_the_highest_is_taken() -> None:
     assert best_f1_thresholds(column(0.9, 0.8, 0.7, 0.6), positives, np.array([0.5])) == pytest.approx([0.85])
 
 
+@settings(deadline=None)
 @given(st.integers(2, 30), st.integers(0, 2**31))
 def test_no_threshold_beats_the_best_one(images: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -78,6 +80,7 @@ def test_no_threshold_beats_the_best_one(images: int, seed: int) -> None:
         assert (best >= f1(scores >= threshold, positives) - 1e-12).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2**31))
 def test_f1_agrees_with_scikit_learn(images: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
