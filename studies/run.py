@@ -53,16 +53,16 @@ class Run:
         Raises:
             CcdError: no stage makes it.
         """
-        path, yaml = self.folder / "dvc.yaml", YAML()
-        yaml.width = 4096
-        content = yaml.load(path.read_text(encoding="utf-8"))
+        path, round_trip = self.folder / "dvc.yaml", YAML()
+        round_trip.width = 4096
+        content = round_trip.load(path.read_text(encoding="utf-8"))
         out = "data/${dataset.name}/" + artifact
         makers = [stage for stage, entry in content["stages"].items() if out in entry["outs"]]
         if not makers:
             raise CcdError(f"dvc.yaml: no stage makes {artifact}, so a study cannot give it; name an artifact")
         del content["stages"][makers[0]]
         with path.open("w", encoding="utf-8") as file:
-            yaml.dump(content, file)
+            round_trip.dump(content, file)
         self.data.mkdir(parents=True, exist_ok=True)
         return self.data / artifact
 
