@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ccd.artifacts.image_index import SkippedImage
 from ccd.errors import CcdError
 from ccd.report.charts import Series, line_chart, nice_ticks
 from ccd.report.choose import class_cases, doubtful_test, doubtful_train, worst_of_class
@@ -104,6 +105,15 @@ def test_without_labels_it_says_so_and_shows_no_precision(tmp_path: Path) -> Non
     assert "mAP %, " not in text.replace("trained on, mAP %", "") and "really there:" not in text
     assert [column.title for column in class_table(run)[1]] == ["class", "bias", "top-1", "raw", "debiased", "final"]
     assert steps(run) == ([], []) and {count.truth for count in label_counts(run)} == {None}
+
+
+def test_files_that_were_left_out_are_listed(run: Run, folder: Path, page: str) -> None:
+    skipped = tuple(SkippedImage(f"bad/{number}<b>.jpg", "it is empty") for number in range(201))
+    shown = render(replace(run, train=replace(run.train, skipped=skipped)), "toy", folder, PARAMETERS, VERSIONS)
+    Page(shown)
+    assert "201 files that could not be used" in shown and "bad/0&lt;b&gt;.jpg</code>: it is empty" in shown
+    assert "bad/200" not in shown and "and 1 more" in shown
+    assert "could not be used" not in page
 
 
 def test_pictures_keep_to_their_budget(run: Run, folder: Path) -> None:

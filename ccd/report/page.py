@@ -30,6 +30,7 @@ from ccd.report.tables import class_table, curve_charts, label_counts, steps
 TEMPLATES = Path(__file__).parent / "templates"
 GALLERY_CLASSES = 80
 LISTED_CLASSES = 1000
+LISTED_FILES = 200
 DOUBTFUL = 12
 DOUBTFUL_PER_CLASS = 3
 PAIRS = 6
@@ -105,6 +106,7 @@ def _numbers(run: Run, doubts: Sequence[Choice]) -> dict[str, Any]:
         "bias": sorted(bias, key=lambda row: row[1])[:LISTED_CLASSES],
         "counts": counts[:LISTED_CLASSES],
         "most": max(1, *(max(count.truth or 0, count.labelled, count.top1) for count in counts)),
+        "listed_files": LISTED_FILES,
         "left_out_classes": max(0, len(run.classes) - LISTED_CLASSES),
         "charts": curve_charts(run),
         "train_names": TRAIN_STEPS,
