@@ -77,9 +77,7 @@ def writing(path: Path, spec: TableSpec, classes: Sequence[str], metadata: dict[
 class TableWriter:
     """Takes images in order, any number at a time, and makes row groups of `ROWS_PER_BATCH` rows of them."""
 
-    def __init__(
-        self, spec: TableSpec, classes: tuple[str, ...], write_group: Callable[[pa.RecordBatch], None]
-    ) -> None:
+    def __init__(self, spec: TableSpec, classes: Sequence[str], write_group: Callable[[pa.RecordBatch], None]) -> None:
         self._spec = spec
         self._names = pa.array(classes, pa.string())
         self._write_group = write_group
