@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes, features, image_index, text
+from ccd.artifacts import boxes, class_table, features, image_index, labels, predictions, text
+from ccd.images import header
 
 ROWS = 8192
 TEACHER = {"teacher": "synthetic", "fingerprint": "0"}
@@ -43,6 +46,26 @@ def write_artifacts(folder: Path, images: int, classes: int, width: int, views: 
     found = boxes.BoxTable([ids[row] for row in owners], asked, scores, scores, corners, {"tau": "0.05"})
     boxes.write(folder / "boxes.parquet", found)
     _write_features(folder / "clip_local.h5", features.LOCAL_SCHEMA, range(len(owners)), words, rng)
+
+
+def write_report_inputs(data: Path, root: Path, photo: str) -> None:
+    """What the report reads beside the artifacts of `write_artifacts` and of the label stages, for a run without labels
+    and without test images. Every image becomes the file ``photo`` under ``root``."""
+    index = image_index.read(data / "images.parquet")
+    content = (root / photo).read_bytes()
+    sizes = np.tile(np.asarray(header(content, photo)[::-1], np.int32), (len(index), 1))
+    paths, lengths = [photo] * len(index), np.full(len(index), len(content))
+    image_index.write(data / "images.parquet", replace(index, paths=paths, sizes_px=sizes, file_bytes=lengths))
+    classes = text.read(data / "text.h5").classes
+    nothing = np.zeros((0, len(classes)))
+    for spec, name in ((labels.SPEC, "labels"), (predictions.SPEC, "predictions")):
+        columns = {column: nothing for column, *_ in spec.columns}
+        class_table.write(data / f"{name}.parquet", spec, class_table.ClassTable([], classes, columns, {}))
+    unknown = {"mAP": {}, "labelled_images": 0, "classes_counted": 0, "classes_left_out": ""}
+    (data / "metrics.json").write_text(json.dumps({"train": unknown, "test": unknown}))
+    (data / "per_class.csv").write_text("class\n" + "".join(f"{name}\n" for name in classes))
+    for name in ("warmup_curves", "train_curves"):
+        (data / f"{name}.csv").write_text("epoch,loss,bce,label_map\n1,0.5,0.5,40\n")
 
 
 def _write_features(
