@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, features, text as text_file
-from ccd.artifacts.align import rows_of, same_classes, same_ids, same_teacher
+from ccd.artifacts.align import RowsOfImages, rows_of, same_classes
 from ccd.artifacts.global_labels import SPEC as GLOBAL_LABELS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.console import StageLog, stage
-from ccd.labels.debias import pseudo_labels
+from ccd.labels.debias import label_changes, pseudo_labels
 from ccd.labels.scores import clip_probs
 from ccd.params.aggregate import AggregateParams
 from ccd.params.base import load
@@ -20,23 +22,23 @@ from ccd.params.global_labels import GlobalLabelsParams
 def main(global_labels: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, out: Path) -> None:
     """Score the local views, take the best of each image, and mix with the global label."""
     alpha, floor, log = load(AggregateParams).alpha, load(GlobalLabelsParams).floor, StageLog("aggregate")
-    whole, words, debias = class_table.read(global_labels, GLOBAL_LABELS), text_file.read(text), bias_file.read(bias)
-    views, looked = box_file.read(boxes), features.read(clip_local, features.LOCAL_SCHEMA)
-    same_ids(clip_local, "clip_local", looked.ids, range(len(views.image_ids)))
-    same_teacher(clip_local, "clip_local", looked.attributes, words.attributes)
-    for path, found in ((bias, debias), (global_labels, whole)):
-        same_classes(path, path.stem, found.classes, words.classes)
-    image_rows = rows_of(boxes, "cam_boxes", views.image_ids, whole.ids)
-    log.reads(f"{len(whole.ids):,} images", f"{len(image_rows):,} local views")
-    probs = clip_probs(looked.values, words.values, words.logit_scale)
-    columns = pseudo_labels(whole.columns["prob"], whole.columns["label"], probs, image_rows, debias.bias, floor, alpha)
-    class_table.write(
-        out, PSEUDO_LABELS, class_table.ClassTable(whole.ids, words.classes, columns, {"alpha": repr(alpha)})
-    )
-    log.wrote((out, columns["label"].size, "rows (image x class)"))
-    before, after = columns["global_label"] >= 0.5, columns["label"] >= 0.5
-    counts = f"{before.sum(axis=1).mean():.2f} labels >= 0.5 an image before, {after.sum(axis=1).mean():.2f} after"
-    log.found(f"{counts}; local views raised {(after & ~before).sum():,} and lowered {(before & ~after).sum():,}")
+    words, debias, views = text_file.read(text), bias_file.read(bias), box_file.read(boxes)
+    same_classes(bias, "bias", debias.classes, words.classes)
+    ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=words.classes).ids
+    looked = features.open_local(clip_local, len(views.image_ids), words.attributes)
+    image_rows = rows_of(boxes, "cam_boxes", views.image_ids, ids)
+    log.reads(f"{len(ids):,} images", f"{len(image_rows):,} local views")
+    views_of, start, counts = RowsOfImages(image_rows), 0, np.zeros(4, np.int64)
+    with class_table.writing(out, PSEUDO_LABELS, words.classes, {"alpha": repr(alpha)}) as table:
+        for whole in class_table.pieces(global_labels, GLOBAL_LABELS, ["prob", "label"]):
+            mine, here = views_of.between(start, start + len(whole.ids))
+            probs, q = clip_probs(looked.take(mine), words.values, words.logit_scale), whole.columns
+            columns = pseudo_labels(q["prob"], q["label"], probs, here, debias.bias, floor, alpha, mine)
+            table.write(whole.ids, columns)
+            counts, start = counts + label_changes(columns), start + len(whole.ids)
+    log.wrote((out, len(ids) * len(words.classes), "rows (image x class)"))
+    said = "{:.2f} labels >= 0.5 an image before, {:.2f} after".format(*counts[:2] / len(ids))
+    log.found(f"{said}; local views raised {counts[2]:,} and lowered {counts[3]:,}")
 
 
 if __name__ == "__main__":

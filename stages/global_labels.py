@@ -22,20 +22,21 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path) -> 
     params, log = load(GlobalLabelsParams), StageLog("global_labels")
     index = image_index.read(images)
     words, debias = text_file.read(text), bias_file.read(bias)
-    looked = features.read_global(clip_global, index, words.attributes)
+    looked = features.open_global(clip_global, index, words.attributes)
     same_classes(bias, "bias", debias.classes, words.classes)
-    train = index.train()
+    train = index.train_rows
     log.reads(f"{len(train):,} training images", f"{len(words.classes)} classes")
-    probs = clip_probs(looked[index.is_train], words.values, words.logit_scale)
-    label = global_label(probs, debias.bias, params.floor)
-    entropy = np.broadcast_to(entropy_nats(probs)[:, None], probs.shape)
-    columns = {"prob": probs, "entropy_nats": entropy, "label": label}
-    class_table.write(out, SPEC, class_table.ClassTable(train.ids, words.classes, columns, {}))
-    log.wrote((out, label.size, "rows (image x class)"))
-    log.found(
-        f"{(label >= 0.5).sum(axis=1).mean():.2f} labels >= 0.5 an image;"
-        f" {(label.max(axis=1) < 0.5).mean():.1%} of images have none"
-    )
+    positives = without = 0
+    with class_table.writing(out, SPEC, words.classes, {}) as table:
+        for rows, values in looked.pieces(train):
+            probs = clip_probs(values, words.values, words.logit_scale)
+            label = global_label(probs, debias.bias, params.floor)
+            entropy = np.broadcast_to(entropy_nats(probs)[:, None], probs.shape)
+            table.write([index.ids[row] for row in rows], {"prob": probs, "entropy_nats": entropy, "label": label})
+            positives += (label >= 0.5).sum()
+            without += (label.max(axis=1) < 0.5).sum()
+    log.wrote((out, len(train) * len(words.classes), "rows (image x class)"))
+    log.found(f"{positives / len(train):.2f} labels >= 0.5 an image; {without / len(train):.1%} of images have none")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -59,8 +61,13 @@ def pseudo_labels(
     bias: np.ndarray,
     floor: float,
     alpha: float,
+    box_ids: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """The columns of ``pseudo_labels.parquet`` from (N, C) global values and the (B, C) scores of the views."""
+    """The columns of ``pseudo_labels.parquet`` from (N, C) global values and the (B, C) scores of the views.
+
+    ``image_rows`` (B,): the image of each view, in 0..N - 1. ``box_ids`` (B,) int64: what the views are called, if not
+    0..B - 1.
+    """
     local_prob, winner = best_view(view_probs, image_rows, len(global_prob))
     local = local_label(local_prob, global_label, bias, floor)
     return {
@@ -69,5 +76,12 @@ def pseudo_labels(
         "global_label": global_label,
         "local_label": local,
         "label": aggregate(global_label, local, alpha),
-        "box_id": winner,
+        "box_id": winner if box_ids is None else np.append(box_ids, -1)[winner],
     }
+
+
+def label_changes(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(4,) int64 from the columns of `pseudo_labels`: how many labels are >= 0.5 before the local views and after them,
+    how many of them the views raised and lowered."""
+    before, after = columns["global_label"] >= 0.5, columns["label"] >= 0.5
+    return np.asarray([chosen.sum() for chosen in (before, after, after & ~before, before & ~after)], np.int64)
