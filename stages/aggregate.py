@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, features, text as text_file
+from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, features, none_images, text as text_file
 from ccd.artifacts.align import rows_of, same_classes, same_ids, same_teacher
 from ccd.artifacts.global_labels import SPEC as GLOBAL_LABELS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
@@ -14,25 +14,27 @@ from ccd.labels.scores import clip_probs
 from ccd.params.aggregate import AggregateParams
 from ccd.params.base import load
 from ccd.params.global_labels import GlobalLabelsParams
+from ccd.views.contest import contested_probs
 
 
 @stage
-def main(global_labels: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, out: Path) -> None:
+def main(global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, out: Path) -> None:
     """Score the local views, take the best of each image, and mix with the global label."""
-    alpha, floor, log = load(AggregateParams).alpha, load(GlobalLabelsParams).floor, StageLog("aggregate")
+    params, floor, log = load(AggregateParams), load(GlobalLabelsParams).floor, StageLog("aggregate")
     whole, words, debias = class_table.read(global_labels, GLOBAL_LABELS), text_file.read(text), bias_file.read(bias)
     views, looked = box_file.read(boxes), features.read(clip_local, features.LOCAL_SCHEMA)
     same_ids(clip_local, "clip_local", looked.ids, range(len(views.image_ids)))
     same_teacher(clip_local, "clip_local", looked.attributes, words.attributes)
     for path, found in ((bias, debias), (global_labels, whole)):
         same_classes(path, path.stem, found.classes, words.classes)
-    image_rows = rows_of(boxes, "cam_boxes", views.image_ids, whole.ids)
+    empty, image_rows = none_images.read(none, whole.ids), rows_of(boxes, "cam_boxes", views.image_ids, whole.ids)
     log.reads(f"{len(whole.ids):,} images", f"{len(image_rows):,} local views")
-    probs = clip_probs(looked.values, words.values, words.logit_scale)
-    columns = pseudo_labels(whole.columns["prob"], whole.columns["label"], probs, image_rows, debias.bias, floor, alpha)
-    class_table.write(
-        out, PSEUDO_LABELS, class_table.ClassTable(whole.ids, words.classes, columns, {"alpha": repr(alpha)})
-    )
+    probs, first = clip_probs(looked.values, words.values, words.logit_scale), whole.columns["prob"]
+    probs = contested_probs(probs, first, image_rows, views.classes, views.boxes_px, params.least_contest_iou)
+    label, alpha = whole.columns["label"], params.alpha
+    columns = pseudo_labels(first, label, probs, image_rows, debias.bias, floor, alpha, empty.weights)
+    said = {"alpha": repr(alpha), **empty.summary()}
+    class_table.write(out, PSEUDO_LABELS, class_table.ClassTable(whole.ids, words.classes, columns, said))
     log.wrote((out, columns["label"].size, "rows (image x class)"))
     before, after = columns["global_label"] >= 0.5, columns["label"] >= 0.5
     counts = f"{before.sum(axis=1).mean():.2f} labels >= 0.5 an image before, {after.sum(axis=1).mean():.2f} after"

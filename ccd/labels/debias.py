@@ -59,15 +59,20 @@ def pseudo_labels(
     bias: np.ndarray,
     floor: float,
     alpha: float,
+    weights: np.ndarray | float = 1.0,
 ) -> dict[str, np.ndarray]:
-    """The columns of ``pseudo_labels.parquet`` from (N, C) global values and the (B, C) scores of the views."""
+    """The columns of ``pseudo_labels.parquet`` from (N, C) global values and the (B, C) scores of the views.
+
+    ``weights`` (N,): what every label of an image is multiplied by; ``global_label`` has its factor already.
+    """
     local_prob, winner = best_view(view_probs, image_rows, len(global_prob))
-    local = local_label(local_prob, global_label, bias, floor)
+    factor = np.broadcast_to(weights, len(global_prob))[:, None]
+    local = np.where(np.isnan(local_prob), global_label, factor * local_label(local_prob, global_label, bias, floor))
     return {
         "global_prob": global_prob,
         "local_prob": local_prob,
         "global_label": global_label,
         "local_label": local,
-        "label": aggregate(global_label, local, alpha),
+        "label": np.minimum(aggregate(global_label, local, alpha), factor),  # = factor * (the label without it)
         "box_id": winner,
     }
