@@ -42,8 +42,8 @@ def check(study: Study, data: Path, params: Path) -> None:
         data: the main pipeline's artifacts.
 
     Raises:
-        CcdError: a parameter that a variant sets does not exist or fit, too few classes are left, no synonym is known, or
-            the data set does not have the boxes or the true labels that a variant is given.
+        CcdError: a parameter that a variant sets does not exist or fit, too few classes are left, no synonym is known,
+            or the data set does not have the boxes or the true labels that a variant is given.
     """
     text, variants = params.read_text(encoding="utf-8"), study.rows().values()
     for variant in variants:
