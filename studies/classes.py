@@ -38,7 +38,7 @@ def drop_classes(run: Run, dropped: int) -> None:
     known = class_table.read(run.data / "labels.parquet", LABELS)
     every = class_list.read(run.data / "classes.json")
     kept = kept_classes(len(every.names), dropped)
-    names, texts = (tuple(part[row] for row in kept) for part in (every.names, every.texts))
+    names, texts = tuple(every.names[row] for row in kept), tuple(every.texts[row] for row in kept)
     class_list.write(run.give("classes.json"), class_list.ClassList(names, texts))
     columns = {name: np.ascontiguousarray(values[:, kept]) for name, values in known.columns.items()}
     class_table.write(run.data / "labels.parquet", LABELS, class_table.ClassTable(known.ids, names, columns, {}))
