@@ -23,6 +23,7 @@ from ccd.params.index import IndexParams
 from ccd.use import override
 from studies.annotations import require_boxes, true_boxes
 from studies.boxes import around_boxes, box_table, grid_boxes, random_boxes
+from studies.classes import settings
 from studies.run import Run
 from studies.spec import Strategy, Study, Variant
 
@@ -41,12 +42,12 @@ def check(study: Study, data: Path, params: Path) -> None:
         data: the main pipeline's artifacts.
 
     Raises:
-        CcdError: a parameter that a variant sets does not exist or fit, or the data set does not have the boxes or the
-            true labels that a variant is given.
+        CcdError: a parameter that a variant sets does not exist or fit, too few classes are left, no synonym is known,
+            or the data set does not have the boxes or the true labels that a variant is given.
     """
     text, variants = params.read_text(encoding="utf-8"), study.rows().values()
     for variant in variants:
-        override(text, study.settings(variant, study.seeds[0]))
+        override(text, settings(study, variant, study.seeds[0], data, params))
     if any(variant.boxes not in (None, "grid") for variant in variants):
         require_boxes(load(IndexParams, params).adapter)
     if any(variant.labels == "truth" for variant in variants):

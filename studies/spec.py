@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -14,6 +14,7 @@ from ccd.params.base import Section, read_yaml, validate
 STUDIES_FILE = Path("studies/params.yaml")
 PAPER_FILE = Path("studies/paper.yaml")
 Scalar = bool | int | float | str | None
+Setting = Scalar | list[Any] | dict[str, Any]
 Strategy = Literal["around", "exact", "random", "grid"]
 LabelSource = Literal["cdul", "truth"]
 
@@ -21,15 +22,18 @@ LabelSource = Literal["cdul", "truth"]
 class Variant(Section):
     """One row of a study's table: the main pipeline but for what is stated.
 
-    ``set``: parameters, ``section.key`` -> value. ``boxes``: local views from `studies.boxes` instead of the student's.
-    ``labels``: labels from `studies.labels` instead of the method's. ``shows``: whose predictions are the result.
+    ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``boxes``: local views from
+    `studies.boxes` instead of the student's. ``labels``: labels from `studies.labels` instead of the method's.
+    ``shows``: whose predictions are the result. ``synonyms``: CLIP reads the further words of
+    ``studies/synonyms.yaml`` too.
     """
 
     section: ClassVar[str] = "variant"
-    set: dict[str, Scalar] = Field(default_factory=dict)
+    set: dict[str, Setting] = Field(default_factory=dict)
     boxes: Strategy | None = None
     labels: LabelSource | None = None
     shows: Literal["student", "zero_shot"] = "student"
+    synonyms: bool = False
 
     @model_validator(mode="after")
     def _tiles(self) -> Variant:
@@ -50,8 +54,11 @@ class Study(Section):
     """A study. ``students``: train and evaluate too, else only the labels are made and measured.
 
     ``seeds`` of warm-up, final training and random boxes; ``images``: measure on (and, with ``boxes`` of a variant,
-    look closer at) a fixed draw of so many training images, null: all. The first variant is what the others are
-    compared with. Exactly one of ``variants`` and ``sweep`` is stated.
+    look closer at) a fixed draw of so many training images, null: all. ``drop_classes``: so many classes, drawn once,
+    are unknown to the runs, so that images which show nothing else show no class. ``ranking``: the labels whose AP per
+    class is the result without students, as scores before floor and clip (``raw``) or as a student is trained on them
+    (``final``). The first variant is what the others are compared with. Exactly one of ``variants`` and ``sweep`` is
+    stated.
     """
 
     section: ClassVar[str] = "study"
@@ -59,6 +66,8 @@ class Study(Section):
     students: bool
     seeds: list[int] = Field(min_length=1)
     images: int | None = Field(default=None, ge=1)
+    drop_classes: int = Field(default=0, ge=0)
+    ranking: Literal["raw", "final"] = "raw"
     sweep: Sweep | None = None
     variants: dict[str, Variant] | None = Field(default=None, min_length=1)
 

@@ -53,6 +53,7 @@ DIRECT: dict[str, set[str]] = {
     "clip_global.*": {"clip_global"},
     "bias.*": {"bias"},
     "global_labels.floor": {"global_labels", "aggregate"},
+    "global_labels.*": {"global_labels"},
     "warmup.*": {"warmup"},
     "cam_boxes.*": {"cam_boxes"},
     "clip_local.*": {"clip_local"},

@@ -15,12 +15,13 @@ from ccd.errors import CcdError
 from ccd.report.charts import Series, line_chart, nice_ticks
 from ccd.report.choose import class_cases, doubtful_test, doubtful_train, worst_of_class
 from ccd.report.findings import findings, verdict
-from ccd.report.overlap import coinciding_pairs, iou
+from ccd.report.overlap import coinciding_pairs
 from ccd.report.page import render
 from ccd.report.photos import CROP_PX, PHOTO_PX, Photos
 from ccd.report.quality import Quality, qualities, quality
 from ccd.report.run import Run, RunFiles, read_run
 from ccd.report.tables import class_table, label_counts, steps
+from ccd.views.overlap import iou
 from tests.finished_run import CLASSES, EVIL, write_run
 
 PARAMETERS = {"warmup": {"backbone": "mobilenet_v2", "weights": None}}

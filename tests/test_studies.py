@@ -74,7 +74,10 @@ def test_ground_truth_that_studies_read_cannot_reach_the_main_pipeline() -> None
 def test_every_variant_changes_parameters_that_exist(name: str) -> None:
     study, text = load_study(name, ROOT / STUDIES_FILE), (ROOT / "params.yaml").read_text()
     for variant in study.rows().values():
-        override(text, study.settings(variant, seed=1))
+        changed = YAML(typ="safe").load(override(text, study.settings(variant, seed=1)))
+        for key, value in variant.set.items():
+            section, _, knob = key.partition(".")
+            assert changed[section][knob] == value, "lists and mappings arrive as they are"
     assert len(study.seeds) > 1
 
 

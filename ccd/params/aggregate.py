@@ -10,7 +10,14 @@ from ccd.params.base import Section
 
 
 class AggregateParams(Section):
-    """``alpha`` is the weight of the global label; 1 uses no local view."""
+    """``alpha`` is the weight of the global label; 1 uses no local view. ``contest*``: see `ccd.views.contest`."""
 
     section: ClassVar[str] = "aggregate"
     alpha: float = Field(ge=0, le=1)
+    contest: bool
+    contest_iou: float = Field(gt=0, le=1)
+
+    @property
+    def least_contest_iou(self) -> float | None:
+        """``contest_iou`` where views are contested, else None."""
+        return self.contest_iou if self.contest else None

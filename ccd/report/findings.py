@@ -52,7 +52,8 @@ def findings(run: Run, doubts: Sequence[Choice] = ()) -> list[Finding]:
     to review first, of which the page shows ``doubts`` as ``review-0`` and so on."""
     raw, debiased, final = (run.made[name] >= LABELLED for name in ("global_prob", "global_label", "label"))
     worst = _worst_classes(run, final) or _least_certain(run, debiased, final)
-    return [worst, _debiasing(run, raw, debiased), _local_views(run, debiased, final), _review(run, doubts)]
+    steps = [_debiasing(run, raw, debiased), _local_views(run, debiased, final)]
+    return [worst, *steps, *_none_images(run), _review(run, doubts)]
 
 
 def _debiasing(run: Run, raw: np.ndarray, debiased: np.ndarray) -> Finding:
@@ -80,6 +81,16 @@ def _local_views(run: Run, debiased: np.ndarray, final: np.ndarray) -> Finding:
         + _gain(run)
     )
     return Finding("What did the local views add?", said, _most_changed(run, raised, lowered))
+
+
+def _none_images(run: Run) -> list[Finding]:
+    if run.none_images is None:
+        return []
+    share = 100 * run.none_images / max(1, len(run.train))
+    said = (
+        f"{_count(run.none_images, 'training image')} ({share:.1f} %), found by their scores; see none_images.parquet."
+    )
+    return [Finding("How many images show none of the classes?", said, ())]
 
 
 def _review(run: Run, doubts: Sequence[Choice]) -> Finding:
