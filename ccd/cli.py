@@ -34,6 +34,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
     data sets stay, and DVC brings their results back when you return.
     """
     from ccd.artifacts.atomic import replacing
+    from ccd.artifacts.corrections import ensure, path_of
     from ccd.console import user_errors
     from ccd.errors import CcdError
     from ccd.params.base import PARAMS_FILE, load
@@ -51,9 +52,13 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
         new = apply_preset(preset, root, dict(setting.split("=", 1) for setting in settings), old)
         with replacing(PARAMS_FILE) as temporary:
             temporary.write_text(new, encoding="utf-8")
+        dataset = load(DatasetParams)
+        corrections = path_of(dataset.name)
+        if ensure(corrections):
+            click.echo(f"wrote {corrections}: what people decide about images goes there (ccd review --help)")
         lines = changes(old, new) if old is not None else []
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
-        _say_next(Path(load(DatasetParams).root), preset)
+        _say_next(Path(dataset.root), preset)
 
 
 @main.command()

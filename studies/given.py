@@ -15,6 +15,7 @@ from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.labels import cdul
+from ccd.labels.corrections import nobody_decided
 from ccd.labels.scores import clip_probs, entropy_nats
 from ccd.params.base import PARAMS_FILE, load
 from ccd.params.cam_boxes import CamBoxesParams
@@ -130,6 +131,7 @@ def _columns(
         "local_label": local_label,
         "label": label,
         "box_id": np.full(label.shape, -1, np.int64),
+        **nobody_decided(label.shape),
     }
 
 

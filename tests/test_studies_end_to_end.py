@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from ccd.artifacts.corrections import ensure, path_of
 from ccd.use import apply_preset
 from studies.study import OUTPUTS
 
@@ -55,6 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(apply_preset("demo", None, SMALL))
     (folder / "studies/params.yaml").write_text(STUDIES)
+    ensure(folder / path_of("demo"))
     pipeline, yaml = folder / "studies/dvc.yaml", YAML()
     content = yaml.load(pipeline.read_text())
     content["stages"] = {name: content["stages"][name] for name in ("alpha", "views", "baselines")}
