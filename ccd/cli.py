@@ -11,6 +11,7 @@ import click
 from ccd import __version__
 from ccd.commands.export import export
 from ccd.commands.predict import predict
+from ccd.commands.review import review
 from ccd.commands.thresholds import thresholds
 
 
@@ -162,7 +163,7 @@ def store(limit_gb: float | None) -> None:
         click.echo(aligned(rows) if len(rows) > 1 else f"the store in {kept.folder} is empty")
 
 
-for command in (predict, thresholds, export):
+for command in (predict, thresholds, export, review):
     main.add_command(command)
 
 
