@@ -21,6 +21,9 @@ from studies.spec import Variant
 LABELS_SHOWN = "train_aggregated_raw"
 """The result of a study without students: the labels as scores, before floor and clip make ties."""
 
+CORRECTED_SHOWN = "train_aggregated_label"
+"""The same of a study of corrections, which raw scores know nothing of: what the student is trained on."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -41,7 +44,8 @@ def measure(
     Raises:
         CcdError: no image with known labels, or no class with enough of them, to measure the study's result on.
     """
-    means, per_class = ({}, {}) if variant.labels == "truth" else measured_labels(data, params, ids)
+    shown = CORRECTED_SHOWN if variant.corrections else LABELS_SHOWN
+    means, per_class = ({}, {}) if variant.labels == "truth" else measured_labels(data, params, ids, shown)
     if not students and not per_class:
         raise CcdError(
             "a study of labels needs training images with known labels, and a class that evaluate.min_positives ="
@@ -55,9 +59,12 @@ def measure(
     return Finding(name, seed, means, per_class)
 
 
-def measured_labels(data: Path, params: Path, ids: frozenset[str] | None) -> tuple[dict[str, float], dict[str, float]]:
-    """Means and per class, of the pseudo-labels in ``data`` on those training images (all, or ``ids``) whose truth is
-    known, under the ``evaluate`` section of the file ``params``; nothing where no class is counted."""
+def measured_labels(
+    data: Path, params: Path, ids: frozenset[str] | None, shown: str = LABELS_SHOWN
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Means, and per class the AP of the column ``shown``, of the pseudo-labels in ``data`` on those training images
+    (all, or ``ids``) whose truth is known, under the ``evaluate`` section of the file ``params``; nothing where no
+    class is counted."""
     made, known = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS), _truth(data)
     rows = np.asarray([row for row, image in enumerate(made.ids) if ids is None or image in ids], np.int64)
     columns = {name: values[rows] for name, values in made.columns.items()}
@@ -67,7 +74,7 @@ def measured_labels(data: Path, params: Path, ids: frozenset[str] | None) -> tup
     found = measure_splits(train, empty, known, wanted.difficult, wanted.min_positives)["train"]
     means = {f"train_{name}": value for name, value in found.mean_ap.items() if value is not None}
     views = _views_per_image(data, frozenset(made.ids[row] for row in rows))
-    return means | views, _counted(found, LABELS_SHOWN.removeprefix("train_"), known.classes)
+    return means | views, _counted(found, shown.removeprefix("train_"), known.classes)
 
 
 def measured_students(data: Path, params: Path, shows: str) -> tuple[dict[str, float], dict[str, float]]:

@@ -54,7 +54,7 @@ def run_variant(place: Place, number: int, study: spec.Study, name: str, seed: i
     settings = study.settings(variant, seed)
     with project_copy(place.project, place.work / str(number), place.cache, settings, place.threads) as run:
         ids = None
-        if study.images is not None or variant.boxes or variant.labels:
+        if study.images is not None or variant.boxes or variant.labels or variant.corrections:
             run.repro("index")
             index = image_index.read(run.data / "images.parquet").train()
             ids = chosen_images(index.ids, study.images)
@@ -104,7 +104,10 @@ def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: d
         temporary.write_text(
             table.markdown(study.title, study.sweep.key if study.sweep else "", findings, paper), encoding="utf-8"
         )
-    figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
+    if study.curves():
+        figure.draw_curves(folder / "figure.png", study.title, findings, study.curves())
+    else:
+        figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
 
 
 @click.command(help=__doc__)

@@ -34,6 +34,15 @@ baselines:
   variants:
     CDUL: {boxes: grid, labels: cdul, set: {train.consistency_weight: 0.0, train.label_update_sigma: 1.0}}
     supervised: {labels: truth, set: {train.consistency_weight: 0.0}}
+corrections:
+  title: Corrections
+  students: true
+  seeds: [0]
+  variants:
+    none: {corrections: {images: 0}}
+    all doubtful: {corrections: {images: 24, order: doubtful}}
+    6 by student: {corrections: {images: 6, order: student}}
+    6 random: {corrections: {images: 6, order: random}}
 """
 pytestmark = pytest.mark.slow
 
@@ -59,7 +68,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ensure(folder / path_of("demo"))
     pipeline, yaml = folder / "studies/dvc.yaml", YAML()
     content = yaml.load(pipeline.read_text())
-    content["stages"] = {name: content["stages"][name] for name in ("alpha", "views", "baselines")}
+    content["stages"] = {name: content["stages"][name] for name in ("alpha", "views", "baselines", "corrections")}
     with pipeline.open("w") as file:
         yaml.dump(content, file)
     said(folder, "dvc", "init", "--no-scm", "-q")
@@ -108,6 +117,22 @@ def test_baselines_train_on_the_labels_that_they_are_given(project: Path) -> Non
     trained = [(variant, stage) for variant in runs.index for stage in ("warmup", "train", "evaluate")]
     assert [row for row in computed(project, "baselines") if row[1] != "clip_local"] == trained
     assert "| CDUL |" in (folder / "table.md").read_text()
+
+
+def test_corrected_images_have_true_labels_in_the_runs_and_nowhere_else(project: Path) -> None:
+    before = (project / path_of("demo")).read_text()
+    said(project, "dvc", "--cd", "studies", "repro", "corrections")
+    folder = project / "studies/results/demo/corrections"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(OUTPUTS)
+    runs = pd.read_csv(folder / "runs.csv").set_index("variant")
+    assert runs["result"].between(0, 100).all() and runs["result"].tolist() == runs["test_student"].tolist()
+    final = runs["train_aggregated_label"]
+    assert final["all doubtful"] == 100.0, "every label is the truth"
+    assert final["none"] < final["6 random"] < 100 and final["none"] < final["6 by student"] < 100
+    assert runs["train_aggregated_raw"].nunique() == 1, "what the method itself says stays"
+    made = computed(project, "corrections")
+    assert [stage for variant, stage in made if variant == "6 random"] == ["aggregate", "train", "evaluate"]
+    assert (project / path_of("demo")).read_text() == before
 
 
 def test_a_mistake_in_a_run_is_told_without_a_traceback(project: Path) -> None:
