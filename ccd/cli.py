@@ -11,6 +11,7 @@ import click
 from ccd import __version__
 from ccd.commands.export import export
 from ccd.commands.predict import predict
+from ccd.commands.review import review
 from ccd.commands.thresholds import thresholds
 
 
@@ -34,6 +35,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
     data sets stay, and DVC brings their results back when you return.
     """
     from ccd.artifacts.atomic import replacing
+    from ccd.artifacts.corrections import ensure, path_of
     from ccd.console import user_errors
     from ccd.errors import CcdError
     from ccd.params.base import PARAMS_FILE, load
@@ -51,9 +53,13 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
         new = apply_preset(preset, root, dict(setting.split("=", 1) for setting in settings), old)
         with replacing(PARAMS_FILE) as temporary:
             temporary.write_text(new, encoding="utf-8")
+        dataset = load(DatasetParams)
+        corrections = path_of(dataset.name)
+        if ensure(corrections):
+            click.echo(f"wrote {corrections}: what people decide about images goes there (ccd review --help)")
         lines = changes(old, new) if old is not None else []
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
-        _say_next(Path(load(DatasetParams).root), preset)
+        _say_next(Path(dataset.root), preset)
 
 
 @main.command()
@@ -157,7 +163,7 @@ def store(limit_gb: float | None) -> None:
         click.echo(aligned(rows) if len(rows) > 1 else f"the store in {kept.folder} is empty")
 
 
-for command in (predict, thresholds, export):
+for command in (predict, thresholds, export, review):
     main.add_command(command)
 
 

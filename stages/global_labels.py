@@ -21,11 +21,10 @@ from ccd.params.global_labels import GlobalLabelsParams
 def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, none: Path) -> None:
     """Score the training images, floor, debias and clip; tell which show none of the classes."""
     params, log, index = load(GlobalLabelsParams), StageLog("global_labels"), image_index.read(images)
-    words, debias = text_file.read(text), bias_file.read(bias)
+    words, debias, found, positives, without = text_file.read(text), bias_file.read(bias), [], 0, 0
     same_classes(bias, "bias", debias.classes, words.classes)
     looked, train = features.open_global(clip_global, index, words.attributes), index.train()
     log.reads(f"{len(train):,} training images", f"{len(words.classes)} classes")
-    positives, without, found = 0, 0, []
     with class_table.writing(out, SPEC, words.classes, {}) as table:
         for rows, values in looked.pieces(index.train_rows):
             probs = clip_probs(values, words.values, words.logit_scale)
@@ -33,8 +32,8 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
             found.append(find_none(params.none_rule, params.none_threshold, params.none_weight, probs, outside))
             columns = whole_image_labels(probs, debias.bias, params.floor, found[-1][2])
             table.write([index.ids[row] for row in rows], columns)
-            likely = columns["label"] >= 0.5
-            positives, without = positives + likely.sum(), without + (~likely.any(axis=1)).sum()
+            labelled = (columns["label"] >= 0.5).sum(axis=1)
+            positives, without = positives + labelled.sum(), without + (labelled == 0).sum()
     empty = [np.concatenate(column) for column in zip(*found, strict=True)]
     none_images.write(none, none_images.NoneImages(train.ids, *empty, params.none_rule))
     log.wrote((out, len(train) * len(words.classes), "rows (image x class)"), (none, len(train), "images"))

@@ -59,8 +59,9 @@ def measure(
 def measured_labels(
     data: Path, params: Path, ids: frozenset[str] | None, study: Study
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Means and per class, of the pseudo-labels in ``data`` on those training images (all, or ``ids``) whose truth is
-    known, under the ``evaluate`` section of the file ``params``; nothing where no class is counted."""
+    """Means, and per class the AP of the study's ``ranking``, of the pseudo-labels in ``data`` on those training images
+    (all, or ``ids``) whose truth is known, under the ``evaluate`` section of the file ``params``; nothing where no
+    class is counted."""
     made, known = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS), _truth(data)
     rows = np.asarray([row for row, image in enumerate(made.ids) if ids is None or image in ids], np.int64)
     columns = {name: values[rows] for name, values in made.columns.items()}

@@ -57,7 +57,7 @@ def run_variant(place: Place, number: int, study: spec.Study, name: str, seed: i
     )
     with project_copy(place.project, place.work / str(number), place.cache, changed, place.threads) as run:
         ids = None
-        if study.drop_classes or study.images is not None or variant.boxes or variant.labels:
+        if study.drop_classes or study.images or variant.boxes or variant.labels or variant.corrections:
             run.repro("index")
             drop_classes(run, study.drop_classes)
             index = image_index.read(run.data / "images.parquet").train()
@@ -108,7 +108,10 @@ def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: d
         temporary.write_text(
             table.markdown(study.title, study.sweep.key if study.sweep else "", findings, paper), encoding="utf-8"
         )
-    figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
+    if study.curves():
+        figure.draw_curves(folder / "figure.png", study.title, findings, study.curves())
+    else:
+        figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
 
 
 @click.command(help=__doc__)

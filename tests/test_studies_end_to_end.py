@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from ccd.artifacts.corrections import ensure, path_of
 from ccd.demo.scenes import render_scene, scene_rng
 from ccd.demo.sprites import TARGETS
 from ccd.use import apply_preset
@@ -65,8 +66,17 @@ baselines:
   variants:
     CDUL: {boxes: grid, labels: cdul, set: {train.consistency_weight: 0.0, train.label_update_sigma: 1.0}}
     supervised: {labels: truth, set: {train.consistency_weight: 0.0}}
+corrections:
+  title: Corrections
+  students: true
+  seeds: [0]
+  variants:
+    none: {corrections: {images: 0}}
+    all doubtful: {corrections: {images: 24, order: doubtful}}
+    6 by student: {corrections: {images: 6, order: student}}
+    6 random: {corrections: {images: 6, order: random}}
 """
-OPEN = ("prompts", "none_images", "co_occurrence")
+STAGES = ("alpha", "views", "baselines", "corrections", "prompts", "none_images", "co_occurrence")
 pytestmark = pytest.mark.slow
 
 
@@ -88,9 +98,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(apply_preset("demo", None, SMALL))
     (folder / "studies/params.yaml").write_text(STUDIES)
+    ensure(folder / path_of("demo"))
     pipeline, yaml = folder / "studies/dvc.yaml", YAML()
     content = yaml.load(pipeline.read_text())
-    content["stages"] = {name: content["stages"][name] for name in ("alpha", "views", "baselines", *OPEN)}
+    content["stages"] = {name: content["stages"][name] for name in STAGES}
     with pipeline.open("w") as file:
         yaml.dump(content, file)
     said(folder, "dvc", "init", "--no-scm", "-q")
@@ -179,6 +190,22 @@ def test_merged_views_are_fewer_and_a_contest_is_decided_in_aggregate_alone(proj
     assert [row for row in made if row[0] != "keep"] == [
         ("merge", "cam_boxes"), ("merge", "clip_local"), ("merge", "aggregate"), ("contest", "aggregate"),
     ]  # fmt: skip
+
+
+def test_corrected_images_have_true_labels_in_the_runs_and_nowhere_else(project: Path) -> None:
+    before = (project / path_of("demo")).read_text()
+    said(project, "dvc", "--cd", "studies", "repro", "corrections")
+    folder = project / "studies/results/demo/corrections"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(OUTPUTS)
+    runs = pd.read_csv(folder / "runs.csv").set_index("variant")
+    assert runs["result"].between(0, 100).all() and runs["result"].tolist() == runs["test_student"].tolist()
+    final = runs["train_aggregated_label"]
+    assert final["all doubtful"] == 100.0, "every label is the truth"
+    assert final["none"] < final["6 random"] < 100 and final["none"] < final["6 by student"] < 100
+    assert runs["train_aggregated_raw"].nunique() == 1, "what the method itself says stays"
+    made = computed(project, "corrections")
+    assert [stage for variant, stage in made if variant == "6 random"] == ["aggregate", "train", "evaluate"]
+    assert (project / path_of("demo")).read_text() == before
 
 
 def test_a_mistake_in_a_run_is_told_without_a_traceback(project: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccd.errors import listed
+from ccd.labels.corrections import before_corrections
 from ccd.report.choose import LABELLED, Choice
 from ccd.report.quality import qualities, quality
 from ccd.report.run import Run
@@ -51,8 +52,9 @@ def findings(run: Run, doubts: Sequence[Choice] = ()) -> list[Finding]:
     """Worst classes (without ground truth: the least certain), what debiasing and local views changed, and the images
     to review first, of which the page shows ``doubts`` as ``review-0`` and so on."""
     raw, debiased, final = (run.made[name] >= LABELLED for name in ("global_prob", "global_label", "label"))
+    viewed = before_corrections(run.made) >= LABELLED
     worst = _worst_classes(run, final) or _least_certain(run, debiased, final)
-    steps = [_debiasing(run, raw, debiased), _local_views(run, debiased, final)]
+    steps = [_debiasing(run, raw, debiased), _local_views(run, debiased, viewed)]
     return [worst, *steps, *_none_images(run), _review(run, doubts)]
 
 
