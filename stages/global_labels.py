@@ -34,10 +34,10 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
             table.write([index.ids[row] for row in rows], columns)
             labelled = (columns["label"] >= 0.5).sum(axis=1)
             positives, without = positives + labelled.sum(), without + (labelled == 0).sum()
-    empty = [np.concatenate(column) for column in zip(*found, strict=True)]
-    none_images.write(none, none_images.NoneImages(train.ids, *empty, params.none_rule))
+    scores, empty, weights = (np.concatenate(column) for column in zip(*found, strict=True))
+    none_images.write(none, none_images.NoneImages(train.ids, scores, empty, weights, params.none_rule))
     log.wrote((out, len(train) * len(words.classes), "rows (image x class)"), (none, len(train), "images"))
-    shares = f"{without / len(train):.1%} of images have none, {empty[1].mean():.1%} show no class"
+    shares = f"{without / len(train):.1%} of images have none, {empty.mean():.1%} show no class"
     log.found(f"{positives / len(train):.2f} labels >= 0.5 an image; {shares} (rule: {params.none_rule})")
 
 

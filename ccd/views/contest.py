@@ -17,7 +17,7 @@ def contested_probs(
     view_probs: np.ndarray,
     global_probs: np.ndarray,
     image_rows: np.ndarray,
-    asked_by: Sequence[str],
+    asked_by: Sequence[str] | np.ndarray,
     boxes_px: np.ndarray,
     min_iou: float | None,
 ) -> np.ndarray:
