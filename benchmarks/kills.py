@@ -36,7 +36,7 @@ CHAIN = (
 IMAGES = 2000
 SECONDS_PER_CHUNK = 0.2
 COLUMNS = (
-    "stage", "kills", "while it computed", "images of one run", "images of all runs", "done twice, per kill",
+    "stage", "kills", "while computing", "images of one run", "images of all runs", "done twice, per kill",
     "same bytes",
 )  # fmt: skip
 NOTE = (

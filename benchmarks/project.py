@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from benchmarks.measure import ROOT
 from benchmarks.networks import CLASSES, save_tiny_clip
 from benchmarks.photos import write_small
+from ccd.artifacts import corrections
 from ccd.use import apply_preset
 
 DATA = Path("data/bench")
@@ -30,6 +31,7 @@ def make_project(folder: Path, images: int) -> None:
     write_small(pictures, 0, images)
     (pictures / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     save_tiny_clip(folder / "clip.pt")
+    corrections.ensure(folder / corrections.path_of(DATA.name))
     (folder / "params.yaml").write_text(apply_preset("folder", "pictures", SETTINGS))
 
 

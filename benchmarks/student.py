@@ -33,6 +33,7 @@ from ccd.student.propose import propose_views
 from ccd.student.score import score
 from ccd.views.boxes import view_threshold
 
+STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224), ("resnet50", 224)), (("resnet101", 448),)
 BATCH = 16
 EPOCHS = 2
 COLUMNS = ("stage", "student", "per run", "library images/s", "bare model images/s", "efficiency")
@@ -57,13 +58,12 @@ class Case:
 
 def measure_student(settings: Settings) -> Table:
     """All four for every backbone that fits the device."""
-    shapes = [("mobilenet_v2", 224), ("resnet50", 224)] + [("resnet101", 448)] * settings.on_gpu
     paths = photos_of(settings.images, settings.work / "photos", settings.count)
     targets = np.random.default_rng(0).random((len(paths), len(CLASSES)), np.float32)
     (settings.work / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     rows = []
     with _inside(settings.work):
-        for backbone, size_px in shapes:
+        for backbone, size_px in STUDENTS + STUDENTS_ON_GPU * settings.on_gpu:
             case = Case(settings, backbone, size_px, paths, targets)
             rows += [_training(case, "warmup"), _training(case, "train"), _proposing(case), _predicting(case)]
     return Table("Student", NOTE.format(EPOCHS, BATCH, settings.repeats), COLUMNS, rows)

@@ -24,6 +24,7 @@ from ccd.teacher import Teacher, encode_images
 from ccd.teacher.position import ImageTower
 from ccd.views.crops import view_batches
 
+MODELS, MODELS_ON_GPU = ("ViT-B/32", "RN50"), ("RN50x64",)
 VIEWS_PER_IMAGE = 5
 COLUMNS = ("stage", "model", "per run", "library /s", "bare model /s", "efficiency", "one at a time /s", "speed-up")
 NOTE = (
@@ -35,10 +36,9 @@ NOTE = (
 
 def measure_teacher(settings: Settings) -> Table:
     """Both stages for every model that fits the device."""
-    names = ("ViT-B/32", "RN50", "RN50x64") if settings.on_gpu else ("ViT-B/32", "RN50")
     paths = photos_of(settings.images, settings.work / "photos", settings.count)
     rows = []
-    for name in names:
+    for name in MODELS + MODELS_ON_GPU * settings.on_gpu:
         teacher, tower = teacher_of(name, settings.hardware.device)
         rows.append(_whole(settings, name, paths, teacher, tower))
         rows.append(_views(settings, name, paths[: max(1, len(paths) // VIEWS_PER_IMAGE)], teacher, tower))

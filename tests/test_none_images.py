@@ -85,12 +85,12 @@ def test_every_label_of_an_image_is_multiplied(
 ) -> None:
     whole = global_label(probs, b, floor)
     plain = pseudo_labels(probs, whole, views, rows, b, floor, alpha)
-    weighed = pseudo_labels(probs, w[:, None] * whole, views, rows, b, floor, alpha, w)
+    weighed = pseudo_labels(probs, w[:, None] * whole, views, rows, b, floor, alpha, weights=w)
     for name in ("global_label", "local_label", "label"):
         np.testing.assert_allclose(weighed[name], w[:, None] * plain[name], rtol=1e-12, atol=1e-12, err_msg=name)
     for name in ("global_prob", "local_prob", "box_id"):
         np.testing.assert_array_equal(weighed[name], plain[name], err_msg=name)
-    same = pseudo_labels(probs, whole, views, rows, b, floor, alpha, np.ones(N, np.float32))
+    same = pseudo_labels(probs, whole, views, rows, b, floor, alpha, weights=np.ones(N, np.float32))
     for name, values in plain.items():
         assert same[name].tobytes() == values.tobytes(), f"{name}: nothing found changes nothing"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic import write_artifacts
-from ccd.artifacts import align, boxes, class_table, features, image_index, pseudo_labels, seal
+from ccd.artifacts import align, boxes, class_table, corrections, features, image_index, pseudo_labels, seal
 from ccd.errors import CcdError
 from stages import aggregate, bias, global_labels
 from tests.test_artifacts import CLASSES, index, pseudo_table, reseal
@@ -21,6 +21,7 @@ STAGES: dict[str, click.Command] = {"bias": bias.main, "global_labels": global_l
 FILES = {
     "images": "images.parquet", "clip_global": "clip_global.h5", "text": "text.h5", "bias": "bias.json",
     "global_labels": "global_labels.parquet", "clip_local": "clip_local.h5", "boxes": "boxes.parquet",
+    "none": "none_images.parquet", "corrections": "corrections.csv",
 }  # fmt: skip
 MADE = {"bias": "bias.json", "global_labels": "global_labels.parquet", "aggregate": "pseudo_labels.parquet"}
 
@@ -43,6 +44,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = image_index.read(tmp_path / "images.parquet")
     image_index.write(tmp_path / "images.parquet", replace(found, is_train=np.arange(23) % 5 != 3))
     _drop_views_of(tmp_path, found.ids[3::5])
+    corrections.write(tmp_path / "corrections.csv", {(found.ids[4], "class 1"): 1, (found.ids[20], "class 0"): 0})
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     return tmp_path
