@@ -20,7 +20,7 @@ from ccd.params.base import read_yaml
 from ccd.params.sections import SECTIONS
 from ccd.use import override
 from studies import figure, table
-from studies.corrected import decided
+from studies.corrected import decided, doubtful_order
 from studies.given import check
 from studies.measure import Finding
 from studies.run import project_copy
@@ -185,6 +185,11 @@ def test_true_labels_of_corrected_images_decide_every_class() -> None:
     truth = {"label": np.array([[1, 0], [0, 1]], np.int8), "difficult": np.array([[False, False], [False, True]])}
     known = class_table.ClassTable(["a", "b"], ("cup", "mug"), truth, {})
     assert decided(["b"], known) == {("b", "cup"): 0, ("b", "mug"): 1}
+
+
+def test_what_is_in_no_doubt_comes_last() -> None:
+    gap = np.array([[0.0, 0.0], [0.2, 0.1], [0.0, 0.0], [0.1, 0.9]])
+    assert doubtful_order(gap).tolist() == [3, 1, 0, 2]
 
 
 def test_seconds_are_appended_to_a_log(tmp_path: Path) -> None:
