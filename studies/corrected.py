@@ -9,7 +9,6 @@ from ccd.artifacts.image_index import ImageIndex
 from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.console import StageLog
-from ccd.errors import CcdError
 from ccd.params.base import PARAMS_FILE, load
 from ccd.params.dataset import DatasetParams
 from ccd.report.choose import disagreement, most_doubtful
@@ -24,23 +23,14 @@ def give_corrections(run: Run, wanted: Corrected, seed: int, index: ImageIndex) 
     Which ones is chosen without ground truth, from the labels as they are without any correction.
 
     Args:
-        index: the training images.
-
-    Raises:
-        CcdError: fewer images have known labels, or are in doubt.
+        index: the training images, at least ``wanted.images`` of which have known labels (`studies.given.check`).
     """
     path = run.folder / corrections.path_of(run.name)
     corrections.write(path, {})
     if wanted.images == 0:
         return
     known = class_table.read(run.data / "labels.parquet", LABELS)
-    candidates = known_rows(index, known)
-    rows = _chosen(run, wanted, seed, index, candidates)
-    if len(rows) < wanted.images:
-        raise CcdError(
-            f"a study corrects {wanted.images} images, but of the {len(candidates)} training images with known labels"
-            f" only {len(rows)} can be chosen; lower corrections.images in studies/params.yaml"
-        )
+    rows = _chosen(run, wanted, seed, index, known_rows(index, known))
     corrections.write(path, decided([index.ids[row] for row in rows], known))
 
 
@@ -60,8 +50,13 @@ def _chosen(run: Run, wanted: Corrected, seed: int, index: ImageIndex, candidate
         root = run.folder / load(DatasetParams, run.folder / PARAMS_FILE).root
         student = student_probs(run.data / "student.pt", str(root), index, StageLog("corrections"))
     gap = disagreement(made.columns, student)[candidates]
-    found: np.ndarray = candidates[[choice.row for choice in most_doubtful(gap, wanted.images)]]
-    return found
+    return candidates[doubtful_order(gap)[: wanted.images]]
+
+
+def doubtful_order(gap: np.ndarray) -> np.ndarray:
+    """All rows of (N, C) ``gap``, the most doubtful first; those in no doubt at all come last, in their order."""
+    first = [choice.row for choice in most_doubtful(gap, len(gap))]
+    return np.concatenate([np.asarray(first, np.int64), np.setdiff1d(np.arange(len(gap)), first)])
 
 
 def decided(ids: list[str], known: class_table.ClassTable) -> corrections.Decisions:
