@@ -110,7 +110,7 @@ def _wait(starters: Sequence[Callable[[], subprocess.Popen[bytes]]]) -> None:
     before = signal.signal(signal.SIGTERM, _exit_on_sigterm)
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        processes += [start() for start in starters]
+        processes.extend(start() for start in starters)
         while any(process.poll() is None for process in processes):
             if any(process.returncode for process in processes):
                 break
@@ -132,16 +132,14 @@ def _wait(starters: Sequence[Callable[[], subprocess.Popen[bytes]]]) -> None:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    running = [process for process in processes if process.poll() is None]
-    for process in running:
-        process.terminate()
+    for process in processes:
+        process.terminate()  # of one that has ended, nothing
     latest_s = time.monotonic() + _END_S
-    for process in running:
-        try:
-            process.wait(max(0.0, latest_s - time.monotonic()))
-        except subprocess.TimeoutExpired:  # e.g. it waits inside NCCL for a rank that is gone
-            process.kill()
-            process.wait()
+    while any(process.poll() is None for process in processes) and time.monotonic() < latest_s:
+        time.sleep(0.02)
+    for process in processes:
+        process.kill()  # e.g. it waits inside NCCL for a rank that is gone
+        process.wait()
 
 
 def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -27,19 +27,16 @@ def main(images: Path, boxes: Path, out: Path) -> None:
     image_rows = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
     log.reads(f"{count:,} views of {len(set(views.image_ids)):,} images", teacher.description, f"{size_px} px")
-    keys = view_keys(index.digests, image_rows, views.boxes_px)
+    files, keys = indexed_files(load(DatasetParams).root, index), view_keys(index.digests, image_rows, views.boxes_px)
     kept = open_store().features(encoding(teacher, **params.model_dump()), keys)
-    origin = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
-    with ranks.on_first(
-        features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, origin)
-    ) as writer:
+    about = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
+    with ranks.on_first(features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)) as writer:
         missing = ranks.from_first(lambda: kept.restore(writer.write))
-        files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
-        batches = view_batches(files, index.sizes_px, image_rows, views.boxes_px, ranks.share(missing), size_px, teacher.stride_px,
-                               place.batch_size, place.workers, **cut)  # fmt: skip
-        encoded = ranks.merged(encode_images(teacher, batches))
-        for rows, values in log.batches(kept.recording(encoded), len(missing), "view"):
-            writer.write(rows, values)
+        batches = view_batches(files, index.sizes_px, image_rows, views.boxes_px, ranks.share(missing), size_px,
+                               teacher.stride_px, place.batch_size, place.workers,
+                               **params.model_dump(exclude={"image_size_px"}))  # fmt: skip
+        for part in log.batches(kept.recording(ranks.merged(encode_images(teacher, batches))), len(missing), "view"):
+            writer.write(*part)
     log.wrote((out, count, "views"))
     log.found(f"{len(missing):,} encoded, {count - len(missing):,} from the store")
 

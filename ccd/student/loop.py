@@ -135,7 +135,7 @@ class _Step:
         }
 
     def __call__(self, images: Tensor, targets: Tensor, generator: torch.Generator, weight: float) -> Outcome:
-        """``weight``: of this rank's loss, since ranks average their gradients and may have fewer images than others."""
+        """``weight``: of this rank's loss; ranks average their gradients, and may hold unequal parts of the batch."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
             outcome = self.objective(self.network, images, targets, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -26,8 +27,8 @@ def my_order(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
     world, rank = ranks.world(), ranks.rank()
     if batch_size < world:
         raise CcdError(
-            f"a batch of {batch_size} images cannot be shared by {world} processes: lower runtime.processes, or enlarge "
-            "batch_size"
+            f"a batch of {batch_size} images cannot be shared by {world} processes: lower runtime.processes, "
+            "or enlarge batch_size"
         )
     mine = [batch.tensor_split(world)[rank] for batch in order.split(batch_size)]
     return torch.cat([order[:0], *mine]), batch_size // world + (rank < batch_size % world)
@@ -42,11 +43,12 @@ def over_ranks(student: Student, device: torch.device) -> tuple[Student, Callabl
         return student, student
     if device.type == "cuda":
         student = cast(Student, nn.SyncBatchNorm.convert_sync_batchnorm(student))
-        parallel = DistributedDataParallel(student, device_ids=[device], broadcast_buffers=False)
     else:
         _replace_batch_norm(student)
-        parallel = DistributedDataParallel(student, broadcast_buffers=False)
-    return student, parallel
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer versions of torch rename `broadcast_buffers`
+        devices = [device] if device.type == "cuda" else None
+        return student, DistributedDataParallel(student, device_ids=devices, broadcast_buffers=False)
 
 
 def _replace_batch_norm(module: nn.Module) -> None:

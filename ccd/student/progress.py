@@ -60,7 +60,7 @@ class EpochMeter:
             self._sums[name] = self._sums[name] + total if name in self._sums else total
 
     def record(self, epoch: int) -> EpochRecord:
-        """Sum up the epoch over all ranks, which also have the same targets then. Raises CcdError if it had no batch."""
+        """Sum up the epoch over all ranks, whose targets become the same. Raises CcdError if it had no batch."""
         sums = self._merge_ranks()
         if self._images == 0:
             raise CcdError(f"epoch {epoch + 1} of training had no images; is the training split empty?")
