@@ -111,9 +111,7 @@ def _wait(starters: Sequence[Callable[[], subprocess.Popen[bytes]]]) -> None:
     processes: list[subprocess.Popen[bytes]] = []
     try:
         processes.extend(start() for start in starters)
-        while any(process.poll() is None for process in processes):
-            if any(process.returncode for process in processes):
-                break
+        while None in (found := [process.poll() for process in processes]) and not any(found):
             time.sleep(0.05)
     except FileNotFoundError as error:
         raise CcdError(f"{LAUNCHER}: {error.filename} was not found; it must begin with a launcher's command") from None
@@ -135,7 +133,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         process.terminate()  # of one that has ended, nothing
     latest_s = time.monotonic() + _END_S
-    while any(process.poll() is None for process in processes) and time.monotonic() < latest_s:
+    while None in [process.poll() for process in processes] and time.monotonic() < latest_s:
         time.sleep(0.02)
     for process in processes:
         process.kill()  # e.g. it waits inside NCCL for a rank that is gone

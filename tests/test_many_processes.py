@@ -36,7 +36,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project up to its labels, made by one process."""
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
-        prepare(folder, patch, "resnet", runtime__inference_batch_size="3", warmup__epochs="2")
+        rates = {"warmup__lr": "1.0e-4", "train__lr": "1.0e-4"}
+        prepare(folder, patch, "resnet", runtime__inference_batch_size="3", warmup__epochs="2", **rates)
         (folder / "pictures").mkdir()
         write_pictures(folder / "pictures", tuple(COLOURS), train_count=10)  # batches of 4, 4 and 2
         for name in LABEL_STAGES:
@@ -78,7 +79,7 @@ def test_two_processes_encode_what_one_does(project: Path, tmp_path: Path) -> No
 
 
 def test_two_processes_train_as_one_does(project: Path, tmp_path: Path) -> None:
-    """Losses within 1 %: a hundred times the rounding seen here, a tenth of what one other batch makes."""
+    """Losses within 1 %; see docs/many_gpus.md for what was seen."""
     one, two = copied(project, tmp_path / "one"), copied(project, tmp_path / "two")
     for world, folder in ((1, one), (2, two)):
         for ended in on_ranks(world, folder, run_stages, "warmup"):
@@ -106,10 +107,8 @@ def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_p
     for name in IMAGE_STAGES:
         for ended in on_ranks(world, many, run_stages, name):
             assert ended.status == 0, ended.said
-        for out in (
-            ("boxes.parquet", "predictions.parquet", "metrics.json") if name in ("cam_boxes", "evaluate") else ()
-        ):
-            assert artifacts(many)[out] == artifacts(one)[out], "inference of the same weights on the same batches"
+        if name in ("cam_boxes", "evaluate"):
+            assert artifacts(many) == artifacts(one), "inference of the same weights on the same batches"
         for out in STAGES[name]["outs"]:
             made = Path(out).name
             if made.endswith(".h5"):
@@ -183,7 +182,7 @@ def test_light_stages_run_on_the_first_rank_alone(
     assert (folder / "data/toy/bias.json").read_bytes() == (project / "data/toy/bias.json").read_bytes()
 
 
-SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 @pytest.mark.parametrize(
@@ -208,12 +207,10 @@ def test_when_one_process_ends_badly_the_others_are_ended(code: str, error: type
 def test_a_process_that_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As one that waits for a rank that is gone."""
     monkeypatch.setattr(launch, "_END_S", 0.2)
-    stubborn = (
-        "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('on').touch(); time.sleep(600)"
-    )
+    deaf = "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('on').touch(); time.sleep(60)"
     failing = "import pathlib, sys, time\nwhile not pathlib.Path('on').exists(): time.sleep(0.05)\nsys.exit(1)"
     monkeypatch.chdir(tmp_path)
-    starters = [lambda code=code: subprocess.Popen([sys.executable, "-c", code]) for code in (stubborn, failing)]
+    starters = [lambda code=code: subprocess.Popen([sys.executable, "-c", code]) for code in (deaf, failing)]
     with pytest.raises(SystemExit, match="1"):
         launch._wait(starters)
 
