@@ -87,7 +87,7 @@ def _start(command: Sequence[str], count: int) -> None:
     """The same command ``count`` times on this machine, as ranks that meet at a store in this process."""
     import torch.distributed as dist
 
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     threads = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
     shared = {
         "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
@@ -177,7 +177,7 @@ def _is_first_failure() -> bool:
 
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(address, port, timeout=timedelta(seconds=5), wait_for_workers=False)
+        store = dist.TCPStore(address, port, timeout=timedelta(seconds=5), wait_for_workers=False)  # type: ignore[attr-defined]
         return bool(store.add("ccd/failed", 1) == 1)
     except (KeyError, ValueError):  # not met yet
         return rank() == 0

@@ -30,7 +30,7 @@ def my_order(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
             f"a batch of {batch_size} images cannot be shared by {world} processes: lower runtime.processes, "
             "or enlarge batch_size"
         )
-    mine = [batch.tensor_split(world)[rank] for batch in order.split(batch_size)]
+    mine = [batch.tensor_split(world)[rank] for batch in torch.split(order, batch_size)]
     return torch.cat([order[:0], *mine]), batch_size // world + (rank < batch_size % world)
 
 
@@ -42,7 +42,7 @@ def over_ranks(student: Student, device: torch.device) -> tuple[Student, Callabl
     if ranks.world() == 1:
         return student, student
     if device.type == "cuda":
-        student = cast(Student, nn.SyncBatchNorm.convert_sync_batchnorm(student))
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
     else:
         _replace_batch_norm(student)
     with warnings.catch_warnings():
@@ -96,7 +96,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total
