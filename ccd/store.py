@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccd import launch
 from ccd.artifacts.atomic import replacing
 from ccd.params.base import load
 from ccd.params.runtime import RuntimeParams
@@ -112,8 +113,8 @@ class Store:
 
 
 def open_store() -> Store:
-    """The store of the project in the working directory, as large as section ``runtime`` allows."""
-    return Store(FOLDER, round(load(RuntimeParams).store_gb * 1e9))
+    """The store of the project in the working directory, as large as section ``runtime`` allows; rank 0's alone."""
+    return Store(FOLDER, round(load(RuntimeParams).store_gb * 1e9) if launch.rank() == 0 else 0)
 
 
 class StoredFeatures:
