@@ -273,20 +273,30 @@ def test_every_rank_of_a_machine_has_its_own_gpu_and_its_share_of_cores(monkeypa
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_all(sent: signal.Signals, status: int, project: Path, tmp_path: Path) -> None:
+    """It is sent to the process that waits for the ranks, alone; one rank is inside a collective."""
     folder = copied(project, tmp_path / "two")
     ask_for(folder, 2)
-    shutil.rmtree(folder / "pictures")
-    (folder / "pictures").mkdir()
-    for path in (project / "pictures").iterdir():
-        os.mkfifo(folder / "pictures" / path.name)  # reading them waits for ever
-    process = subprocess.Popen(
-        command("clip_global"), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(20)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("interrupted") and "Traceback" not in said
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in running
+    (folder / "ids").mkdir()
+    words = [sys.executable, "-m", "tests.waiting_stage", "--out", "ids"]
+    with subprocess.Popen(
+        words, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "[waiting] reads nothing\n"
+        process.send_signal(sent)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    assert "Traceback" not in said and said.count("interrupted") == (sent == signal.SIGINT)
+    ids = [int(path.name) for path in (folder / "ids").iterdir()]
+    latest_s = time.monotonic() + 60
+    while any(is_running(each) for each in ids) and time.monotonic() < latest_s:
+        time.sleep(0.1)
+    assert len(ids) == 2 and not any(is_running(each) for each in ids)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
