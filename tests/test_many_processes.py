@@ -14,9 +14,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from ccd import launch, runtime
+from ccd import launch
 from ccd.errors import CcdError
 from tests.many_ranks import on_ranks, run_stages
 from tests.test_end_to_end import COLOURS, ROOT, STAGES, artifacts, prepare, run_stage, write_pictures
@@ -240,53 +239,31 @@ def test_one_rank_speaks_for_all(rank_that_fails: int, project: Path, tmp_path: 
     assert not any("Traceback" in each.said for each in ended)
 
 
-def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    prepare(tmp_path, monkeypatch, "vit", runtime__processes="3")
-    assert runtime.process_count() == 3
-    prepare(tmp_path, monkeypatch, "vit", runtime__processes="auto")
-    assert runtime.process_count() == 1, "the CPU is one device"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    prepare(tmp_path, monkeypatch, "vit", runtime__processes="auto", runtime__device="auto")
-    assert runtime.process_count() == 2
-    prepare(tmp_path, monkeypatch, "vit", runtime__processes="3", runtime__device="cuda")
-    with pytest.raises(CcdError, match="this machine has 2"):
-        runtime.process_count()
-    prepare(tmp_path, monkeypatch, "vit", runtime__processes="2", runtime__device="cuda:1")
-    with pytest.raises(CcdError, match="a GPU of its own"):
-        runtime.process_count()
-
-
-def test_every_rank_of_a_machine_has_its_own_gpu_and_its_share_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    alone = runtime.worker_count(None)
-    for name, value in {"RANK": "7", "WORLD_SIZE": "8", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4"}.items():
-        monkeypatch.setenv(name, value)
-    assert runtime.find_device("auto") == runtime.find_device("cuda") == torch.device("cuda:3")
-    assert runtime.find_device("cpu") == torch.device("cpu")
-    assert runtime.worker_count(None) == max(1, alone // 4) and runtime.worker_count(5) == 5
-    with pytest.raises(CcdError, match="names one GPU"):
-        runtime.find_device("cuda:1")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as Slurm shows it
-    assert runtime.find_device("auto") == torch.device("cuda:0")
-
-
 @pytest.mark.slow
-def test_ctrl_c_ends_all(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_all(sent: signal.Signals, status: int, project: Path, tmp_path: Path) -> None:
+    """It is sent to the process that waits for the ranks, alone; one rank is inside a collective."""
     folder = copied(project, tmp_path / "two")
     ask_for(folder, 2)
-    shutil.rmtree(folder / "pictures")
-    (folder / "pictures").mkdir()
-    for path in (project / "pictures").iterdir():
-        os.mkfifo(folder / "pictures" / path.name)  # reading them waits for ever
-    process = subprocess.Popen(
-        command("clip_global"), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(20)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("interrupted") and "Traceback" not in said
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in running
+    (folder / "ids").mkdir()
+    words = [sys.executable, "-m", "tests.waiting_stage", "--out", "ids"]
+    with subprocess.Popen(
+        words, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "[waiting] reads nothing\n"
+        process.send_signal(sent)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    assert "Traceback" not in said and said.count("interrupted") == (sent == signal.SIGINT)
+    ids = [int(path.name) for path in (folder / "ids").iterdir()]
+    latest_s = time.monotonic() + 60
+    while any(is_running(each) for each in ids) and time.monotonic() < latest_s:
+        time.sleep(0.1)
+    assert len(ids) == 2 and not any(is_running(each) for each in ids)
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

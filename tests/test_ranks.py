@@ -125,6 +125,8 @@ def training(path: Path) -> None:
     with pytest.raises(KilledError):
         trained(state, die_at=2)
     assert (state.content is not None) == (ranks.rank() == 0)
+    if state.content is not None:
+        path.with_suffix(".state").write_bytes(state.content)
     result = trained(state)
     states = ranks.all_of(torch.cat([value.double().flatten() for value in result.last.values()]))
     assert all(torch.equal(states[0], other) for other in states)
@@ -139,8 +141,11 @@ def test_training_on_ranks_comes_to_what_one_process_comes_to(world: int, tmp_pa
     for ended in on_ranks(world, tmp_path, training, tmp_path / "result.pt"):
         assert ended.status == 0, ended.said
     last, average, records = torch.load(tmp_path / "result.pt", weights_only=False)
-    one = trained()
-    for found, expected in ((last, one.last), (average, one.average)):
+    one, state = trained(), Memory()
+    state.content = (tmp_path / "result.state").read_bytes()
+    resumed = trained(state)  # ranks were killed, one process goes on
+    assert len(resumed.records) == EPOCHS and resumed.records[0] == records[0]
+    for found, expected in ((last, one.last), (average, one.average), (resumed.last, one.last)):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-4)

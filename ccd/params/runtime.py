@@ -23,7 +23,7 @@ class RuntimeParams(Section):
 
     section: ClassVar[str] = "runtime"
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    processes: Annotated[int | Literal["auto"], PlainValidator(_processes)]
+    processes: Annotated[int | Literal["auto"], Field(ge=1, le=1024), PlainValidator(_processes)]
     workers: int | None = Field(ge=0, le=256)
     inference_batch_size: int = Field(ge=1, le=65536)
     store_gb: float = Field(ge=0)
