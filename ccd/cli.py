@@ -10,6 +10,7 @@ import click
 
 from ccd import __version__
 from ccd.commands.export import export
+from ccd.commands.init import init
 from ccd.commands.predict import predict
 from ccd.commands.thresholds import thresholds
 
@@ -157,7 +158,7 @@ def store(limit_gb: float | None) -> None:
         click.echo(aligned(rows) if len(rows) > 1 else f"the store in {kept.folder} is empty")
 
 
-for command in (predict, thresholds, export):
+for command in (init, predict, thresholds, export):
     main.add_command(command)
 
 
