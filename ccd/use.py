@@ -74,7 +74,7 @@ def override(text: str, settings: Mapping[str, str]) -> str:
 
 
 def upgraded_params(current: str) -> str:
-    """The template of this version with the values of the ``current`` text of ``params.yaml``, as far as keys are known.
+    """This version's template with the values of the ``current`` text of ``params.yaml``, as far as keys are known.
 
     Raises:
         CcdError: ``current`` is not YAML, or a value does not fit any more.

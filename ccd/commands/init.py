@@ -44,8 +44,9 @@ def init(
 ) -> None:  # fmt: skip
     """Make a project for your own images in DIR: params.yaml, dvc.yaml, and all that `dvc repro` needs.
 
-    Images and classes are checked first: files that cannot be used are named, and will be left out. Teacher and student
-    are chosen to suit the hardware, and their time on your images is estimated. Nothing is written if anything is wrong.
+    Images and classes are checked first: files that cannot be used are named, and will be left out. Teacher and
+    student are chosen to suit the hardware, and their time on your images is estimated. After a mistake nothing is
+    written. The images stay where they are.
 
     \b
     Examples:
@@ -116,6 +117,7 @@ def _plan(
         folder, labels, suggestion, teacher, student, chosen, skip_bad=bool(found.index.skipped)
     )
     params = apply_preset("folder", root, values)
+    settings.check_models(parameters(params), folder)
     named = (classes or images / "classes.txt").read_text(encoding="utf-8-sig")
     name = parameters(params)["dataset"]["name"]
     texts = {
@@ -131,24 +133,25 @@ def _expect(
     folder: Path, found: Survey, text: str, device: torch.device, no_estimate: bool, as_json: bool
 ) -> tuple[list[Download], Estimate | None]:
     from ccd.console import StageLog
-    from ccd.project.estimate import download_bytes, estimate, estimate_lines
-    from ccd.project.rates import measure
+    from ccd.project.estimate import Counts, download_bytes, estimate, estimate_lines
+    from ccd.project.rates import can_measure, measure
     from ccd.project.suggest import downloads
     from ccd.runtime import worker_count
     from ccd.use import parameters
 
     params, expected = parameters(text), None
     wanted = downloads(params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"])
-    if not no_estimate:
+    if not no_estimate and can_measure(params, folder):
         rates = measure(params, found.index, folder, device, StageLog("init"))
-        expected = estimate(
-            params, rates, found.train_count, found.test_count, len(found.classes), found.seconds,
-            worker_count(params["runtime"]["workers"]), device.type == "cuda", download_bytes(wanted, rates.student_bytes),
-        )  # fmt: skip
+        counts = Counts(found.train_count, found.test_count, len(found.classes))
+        workers, fetched = worker_count(params["runtime"]["workers"]), download_bytes(wanted, rates.student_bytes)
+        expected = estimate(params, rates, counts, found.seconds, workers, device.type == "cuda", fetched)
     if not as_json:
         if expected is not None:
             click.echo("a rough estimate, from a few seconds on this machine as busy as it is now:")
             click.echo("\n".join(estimate_lines(expected)))
+        elif not no_estimate:
+            click.echo("no estimate: this teacher is not on this machine")
         for each in wanted:
             click.echo(f"`dvc repro` will download {each.role} {each.name}; without a network, put\n"
                        f"  {each.url}\n  there yourself: {each.target}")  # fmt: skip
@@ -165,8 +168,9 @@ def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> No
     click.echo("\n".join(survey_lines(found)))
     if found.index.skipped:
         click.echo("they will be left out (index.on_bad_image: skip)")
-    click.echo(f"{suggestion.reason}\nteacher {params['teacher']['model']} at {params['clip_global']['image_size_px']} px,"
-               f" student {params['warmup']['backbone']} at {params['train']['image_size_px']} px")  # fmt: skip
+    teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
+    student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
+    click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")
 
 
 def _content(

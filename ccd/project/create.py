@@ -23,7 +23,8 @@ def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> No
     """Refuse a folder that cannot become a project, before anything is looked at.
 
     Raises:
-        CcdError: no folder, a pipeline is there already, its modules would hide ccd's, or it would index its own output.
+        CcdError: no folder, a pipeline is there already, its modules would hide ccd's, or it would index its own
+            output.
     """
     if folder.exists() and not folder.is_dir():
         raise CcdError(f"{folder} is a file; name a folder for the project")

@@ -34,38 +34,46 @@ class Estimate:
         return sum(self.disk_bytes.values())
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Images to train on, images to measure on, classes."""
+
+    train: int
+    test: int
+    classes: int
+
+
 def estimate(
-    params: Params, rates: Rates, train_images: int, test_images: int, classes: int, index_s: float,
-    workers: int, overlaps: bool, downloads: int,
-) -> Estimate:  # fmt: skip
+    params: Params, rates: Rates, counts: Counts, index_s: float, workers: int, overlaps: bool, fetched: int
+) -> Estimate:
     """What a run from scratch takes.
 
     Args:
         index_s: seconds that reading and checking all images took.
         workers: processes that decode images.
         overlaps: decoding and computing go on at the same time (on a GPU); else they share the cores.
-        downloads: bytes of weights that are not there yet.
+        fetched: bytes of weights that are not there yet.
     """
     read = rates.read / max(1, workers)
 
     def each(compute: float) -> float:
         return max(read, compute) if overlaps else read + compute
 
-    images, views = train_images + test_images, float(params["cam_boxes"]["views_per_image"])
+    images, views = counts.train + counts.test, float(params["cam_boxes"]["views_per_image"])
     seconds = dict.fromkeys(("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes",
                              "clip_local", "aggregate", "train", "evaluate", "report"), STARTUP_S)  # fmt: skip
     seconds["index"] += index_s
     seconds["clip_global"] += images * each(rates.teacher_global)
-    seconds["warmup"] += params["warmup"]["epochs"] * train_images * each(rates.warmup_step)
-    seconds["cam_boxes"] += 2 * train_images * each(rates.propose)
-    seconds["clip_local"] += train_images * views * each(rates.teacher_local)
-    seconds["train"] += train_images * (params["train"]["epochs"] * each(rates.train_step) + each(rates.score))
-    seconds["evaluate"] += test_images * each(_SETS_OF_WEIGHTS * rates.score)
-    embeddings = round((images + views * train_images) * rates.embed_dim * 4)
-    tables = round(images * classes * _TABLE_BYTES + views * train_images * _VIEW_BYTES)
+    seconds["warmup"] += params["warmup"]["epochs"] * counts.train * each(rates.warmup_step)
+    seconds["cam_boxes"] += 2 * counts.train * each(rates.propose)
+    seconds["clip_local"] += counts.train * views * each(rates.teacher_local)
+    seconds["train"] += counts.train * (params["train"]["epochs"] * each(rates.train_step) + each(rates.score))
+    seconds["evaluate"] += counts.test * each(_SETS_OF_WEIGHTS * rates.score)
+    embeddings = round((images + views * counts.train) * rates.embed_dim * 4)
+    tables = round(images * counts.classes * _TABLE_BYTES + views * counts.train * _VIEW_BYTES)
     artifacts = embeddings + tables + _SETS_OF_WEIGHTS * rates.student_bytes + _REPORT_BYTES
     store = min(embeddings, round(float(params["runtime"]["store_gb"]) * 1e9))
-    disk = {"artifacts": artifacts, "DVC's cache": artifacts, "store": store, "weights to download": downloads}
+    disk = {"artifacts": artifacts, "DVC's cache": artifacts, "store": store, "weights to download": fetched}
     return Estimate(seconds, disk)
 
 

@@ -1,8 +1,8 @@
 """The stages of a project that ``ccd init`` makes, derived from the repository's ``dvc.yaml``.
 
-In such a project the code is an installed package, not files beside ``dvc.yaml``. So the stages' code dependencies become
-one fingerprint a stage, in `INPUTS_FILE`, of the very files that the repository's ``dvc.yaml`` names for it. The wheel
-carries that ``dvc.yaml`` (see setup.py).
+In such a project the code is an installed package, not files beside ``dvc.yaml``. So the stages' code dependencies
+become one fingerprint a stage, in `INPUTS_FILE`, of the very files that the repository's ``dvc.yaml`` names for it. The
+wheel carries that ``dvc.yaml`` (see setup.py).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ INPUTS_FILE = "inputs.json"
 _FOLDER = Path(__file__).resolve().parent
 _INSTALLED = _FOLDER.parents[1]
 _HEADER = """\
-# Written by `ccd init`: the stages of the installed ccd. `dvc repro` runs what changed, `dvc dag` draws it; numbers are in
-# params.yaml. Your own stages may stand here too; after an upgrade of ccd that changes the stages, `dvc repro` asks for
+# Written by `ccd init`: the stages of the installed ccd. `dvc repro` runs what changed, `dvc dag` draws it; numbers are
+# in params.yaml. Your own stages may stand here too. If another version of ccd has other stages, `dvc repro` asks for
 # `ccd init . --upgrade`, which replaces ccd's and keeps yours.
 """
 

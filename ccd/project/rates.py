@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ def measure(params: Params, index: ImageIndex, folder: Path, device: torch.devic
     )  # fmt: skip
 
 
+def can_measure(params: Params, folder: Path) -> bool:
+    """Whether the teacher can be timed without a download."""
+    model, pretrained = params["teacher"]["model"], params["teacher"]["pretrained"]
+    if params["teacher"]["backend"] == "clip" or (folder / model).is_dir():
+        return True
+    return bool(pretrained) and (folder / pretrained).is_file()
+
+
 def open_teacher(params: Params, folder: Path, device: torch.device) -> Teacher:
     """The teacher of ``params``; one of OpenAI's names stands for random weights, so that nothing is downloaded."""
     wanted = dict(params["teacher"])
@@ -154,7 +163,7 @@ def _stepping(student: Student, objective: Objective, params: Mapping[str, Any],
         student, endless, torch.full((batch_size, _CLASSES), 0.5), objective, optimization=how, seed=0, device=device,
         on_step=lambda epoch, step, loss: ends.append(time.perf_counter()),
     )  # fmt: skip
-    steps = sorted(end - begin for begin, end in zip(ends[1:], ends[2:], strict=False))  # the first one warms up
+    steps = sorted(end - begin for begin, end in pairwise(ends[1:]))  # the first one warms up
     return steps[len(steps) // 2] / batch_size
 
 

@@ -8,7 +8,7 @@ _TEXT = """\
 A multi-label classifier of {classes} classes, made from unlabelled images and class names by `ccd` (Classifier-guided
 CLIP Distillation, CVPR 2025).
 
-    dvc repro                     # everything; afterwards, whatever changed. Interrupted? The same again
+    dvc repro                     # everything; afterwards, what changed; interrupted, what is left
     dvc metrics show              # how good it is, if some images under test/ have labels
 
 Then open `data/{name}/report.html` in a browser.
@@ -21,16 +21,17 @@ Then open `data/{name}/report.html` in a browser.
 
 - **A parameter**: edit `params.yaml` (every key is explained there), `dvc repro`.
 - **More images**: put them into the folder, `dvc repro`. CLIP looks at the new ones alone.
-- **Classes**: edit `classes.txt`, `dvc repro`. One class a line; `sofa: couch, settee` gives CLIP other words. No image is
-  encoded again.
-- **Labels**, to measure with: `labels.csv` beside the images, columns `path,classes` (several classes with `;`). They are
-  never trained on. Images below `test/` are kept for measuring.
+- **Classes**: edit `classes.txt`, `dvc repro`. One class a line; `sofa: couch, settee` gives CLIP other words. No whole
+  image is encoded again.
+- **Labels**, to measure with: `labels.csv` beside the images, columns `path,classes` (several classes with `;`). They
+  are never trained on. Images below `test/` are kept for measuring.
 - **ccd itself**: install another version, `dvc repro`. What its code changes is done again, nothing else.
 
 ## What is here
 
-`params.yaml` numbers; `dvc.yaml` stages; `classes.txt` classes; `inputs.json` what DVC cannot see (hashes of the installed
-code, of names and sizes of the images); `dvc.lock` what was made from what. Keep these in git. `data/` and `.ccd/` are not.
+`params.yaml`: numbers; `dvc.yaml`: stages; `classes.txt`: classes; `inputs.json`: what DVC cannot see (hashes of the
+installed code, and of the images' names and sizes); `dvc.lock`: what was made from what. Keep these in git. `data/` and
+`.ccd/` can be made again and are not in git.
 
 The images are not copied: `dataset.root` in `params.yaml` says where they are. {where}
 """

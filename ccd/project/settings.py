@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ccd.project.rates import TOWERS
+from ccd.errors import CcdError
+from ccd.project.rates import TOWERS, Params
 from ccd.project.suggest import Suggestion, local_file, path_from
+from ccd.student.backbones import backbone_names
 
 CLASSES_NAME = "classes.txt"
 # Values that may be files, and the parameter that pins their content.
@@ -48,6 +50,17 @@ def project_settings(
     if student is not None:
         settings["warmup.backbone"] = student
     return settings | _pinned({**settings, **chosen}, folder)
+
+
+def check_models(params: Params, folder: Path) -> None:
+    """Raises CcdError for a teacher or student that ``dvc repro`` would not find; names of open_clip are not checked."""
+    model, backbone, weights = params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"]
+    if params["teacher"]["backend"] == "clip" and model not in TOWERS and not (folder / model).is_file():
+        raise CcdError(f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}")
+    if backbone not in backbone_names():
+        raise CcdError(f"student {backbone!r} is none of torchvision's {', '.join(backbone_names())}")
+    if weights not in ("imagenet", "none") and not (folder / weights).is_file():
+        raise CcdError(f"warmup.weights {weights!r} is neither imagenet, nor none, nor a file")
 
 
 def dataset_name(folder: Path) -> str:
