@@ -57,6 +57,8 @@ def init(
     """
     from ccd.errors import CcdError
     from ccd.project.create import check_place, prepare_version_control, write_files
+    from ccd.project.settings import Asked
+    from ccd.project.suggest import suggest
     from ccd.runtime import find_device
 
     with mendable():
@@ -65,68 +67,41 @@ def init(
             return
         if images is None:
             raise CcdError("--images FOLDER is missing: the folder of your images")
-        check_place(folder, images, classes or images / "classes.txt", force=force)
-        chosen, place = _chosen(settings), find_device(device)
-        found = _look(images, classes, labels)
-        suggestion, texts, root = _plan(folder, images, classes, labels, found, teacher, student, chosen, place)
-        _tell(found, suggestion, texts["params.yaml"], as_json)
+        list_of_classes, place = classes or images / "classes.txt", find_device(device)
+        check_place(folder, images, list_of_classes, force=force)
+        asked = Asked(folder, images, labels, suggest(place), teacher, student, _chosen(settings, device))
+        asked.params(skip_bad=False)  # a mistake in it is found before all images are read
+        found = _look(images, list_of_classes, labels)
+        texts = asked.texts(list_of_classes, len(found.classes), skip_bad=bool(found.index.skipped))
+        _tell(found, asked.suggestion, texts["params.yaml"], as_json)
         wanted, expected = _expect(folder, found, texts["params.yaml"], place, no_estimate, as_json)
-        written = write_files(folder, texts, root)
+        written = write_files(folder, texts, asked.root)
         commands = [f"cd {folder}", *prepare_version_control(folder), "dvc repro"]
         if as_json:
-            content = _content(folder, found, suggestion, texts["params.yaml"], wanted, expected)
+            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted, expected)
             click.echo(json.dumps({**content, "wrote": [str(path) for path in written], "next": commands}, indent=2))
         else:
             click.echo(f"wrote {', '.join(str(path) for path in written)}")
             click.echo(f"now run: {' && '.join(commands)}")
 
 
-def _chosen(settings: tuple[str, ...]) -> dict[str, str]:
+def _chosen(settings: tuple[str, ...], device: str) -> dict[str, str]:
     from ccd.errors import CcdError
 
     wrong = [setting for setting in settings if "=" not in setting]
     if wrong:
         raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
-    return dict(setting.split("=", 1) for setting in settings)
+    own = {} if device == "auto" else {"runtime.device": device}
+    return own | dict(setting.split("=", 1) for setting in settings)
 
 
-def _look(images: Path, classes: Path | None, labels: Path | None) -> Survey:
+def _look(images: Path, classes: Path, labels: Path | None) -> Survey:
     from ccd.console import StageLog
     from ccd.project.survey import survey
     from ccd.runtime import worker_count
 
     log = StageLog("init")
-    list_of_classes = classes or images / "classes.txt"
-    return survey(images, list_of_classes, labels, worker_count(None), lambda each, n: log.progress(each, n, "img"))
-
-
-def _plan(
-    folder: Path, images: Path, classes: Path | None, labels: Path | None, found: Survey, teacher: str | None,
-    student: str | None, chosen: dict[str, str], device: torch.device,
-) -> tuple[Suggestion, dict[str, str], str]:  # fmt: skip
-    """What was suggested, the text of every file, and the images' folder as params.yaml names it."""
-    from ccd.project import readme, settings
-    from ccd.project.pipeline import project_text
-    from ccd.project.suggest import path_from, suggest
-    from ccd.use import apply_preset, parameters
-
-    root, suggestion = path_from(images, folder), suggest(device)
-    if labels is None and (images / "labels.csv").is_file():
-        labels = images / "labels.csv"
-    values = settings.project_settings(
-        folder, labels, suggestion, teacher, student, chosen, skip_bad=bool(found.index.skipped)
-    )
-    params = apply_preset("folder", root, values)
-    settings.check_models(parameters(params), folder)
-    named = (classes or images / "classes.txt").read_text(encoding="utf-8-sig")
-    name = parameters(params)["dataset"]["name"]
-    texts = {
-        "params.yaml": params,
-        "dvc.yaml": project_text(),
-        settings.CLASSES_NAME: named,
-        "README.md": readme.readme(name, len(found.classes), root),
-    }
-    return suggestion, texts, root
+    return survey(images, classes, labels, worker_count(None), lambda each, n: log.progress(each, n, "img"))
 
 
 def _expect(

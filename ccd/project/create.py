@@ -30,6 +30,8 @@ def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> No
         raise CcdError(f"{folder} is a file; name a folder for the project")
     if not images.is_dir():
         raise CcdError(f"{images} is not a folder; give the folder of your images as --images")
+    if not classes.is_file():
+        raise CcdError(f"{classes} is not there; write the class names into a file, one a line: --classes FILE")
     place, pictures = folder.resolve(), images.resolve()
     if place.is_relative_to(pictures):
         raise CcdError(f"{folder} lies in the folder of images, so its own pictures would be taken for some of them; "

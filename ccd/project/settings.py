@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ccd.errors import CcdError
+from ccd.project.pipeline import project_text
 from ccd.project.rates import TOWERS, Params
+from ccd.project.readme import readme
 from ccd.project.suggest import Suggestion, local_file, path_from
 from ccd.student.backbones import backbone_names
+from ccd.use import apply_preset, parameters
 
 CLASSES_NAME = "classes.txt"
 # Values that may be files, and the parameter that pins their content.
@@ -20,40 +24,63 @@ _FILES = {
 }
 
 
-def project_settings(
-    folder: Path,
-    labels: Path | None,
-    suggestion: Suggestion,
-    teacher: str | None,
-    student: str | None,
-    chosen: Mapping[str, str],
-    *,
-    skip_bad: bool,
-) -> dict[str, str]:
-    """``section.key`` -> value as in YAML, for `ccd.use.apply_preset`.
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks of a new project in ``folder``.
 
-    Args:
-        folder: of the project; files are named relative to it where they lie in it, else by absolute paths, and pinned
-            by their SHA-256.
-        teacher: an OpenAI name, a checkpoint, or a folder of open_clip; ``student``: a torchvision name.
-        chosen: the user's own, which win.
-        skip_bad: there are files that cannot be used; the user has been told.
+    ``labels``: None for ``labels.csv`` beside the images, if it is there. ``teacher``: an OpenAI name, a checkpoint, or
+    a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> value as in YAML; they win.
+    Files are named relative to the project where they lie in it, else by absolute paths, and weights pinned by SHA-256.
     """
-    settings = {"dataset.name": dataset_name(folder), "index.classes_file": CLASSES_NAME}
-    if labels is not None:
-        settings["index.labels_file"] = path_from(labels, folder)
-    if skip_bad:
-        settings["index.on_bad_image"] = "skip"
-    settings |= suggestion.settings
-    if teacher is not None:
-        settings |= _teacher(teacher)
-    if student is not None:
-        settings["warmup.backbone"] = student
-    return settings | _pinned({**settings, **chosen}, folder)
+
+    folder: Path
+    images: Path
+    labels: Path | None
+    suggestion: Suggestion
+    teacher: str | None
+    student: str | None
+    chosen: Mapping[str, str]
+
+    @property
+    def root(self) -> str:
+        """``dataset.root``."""
+        return path_from(self.images, self.folder)
+
+    def params(self, *, skip_bad: bool) -> str:
+        """The text of ``params.yaml``.
+
+        Args:
+            skip_bad: there are files that cannot be used; the user has been told.
+
+        Raises:
+            CcdError: an unknown section, key or model, or a value that does not fit.
+        """
+        settings = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
+        labels = self.labels or self.images / "labels.csv"
+        if self.labels is not None or labels.is_file():
+            settings["index.labels_file"] = path_from(labels, self.folder)
+        if skip_bad:
+            settings["index.on_bad_image"] = "skip"
+        settings |= self.suggestion.settings
+        settings |= {} if self.teacher is None else _teacher(self.teacher)
+        settings |= {} if self.student is None else {"warmup.backbone": self.student}
+        text = apply_preset("folder", self.root, _pinned({**settings, **self.chosen}, self.folder))
+        check_models(parameters(text), self.folder)
+        return text
+
+    def texts(self, classes: Path, class_count: int, *, skip_bad: bool) -> dict[str, str]:
+        """File name -> text of the whole project; its list of classes is a copy of ``classes``."""
+        params = self.params(skip_bad=skip_bad)
+        return {
+            "params.yaml": params,
+            "dvc.yaml": project_text(),
+            CLASSES_NAME: classes.read_text(encoding="utf-8-sig"),
+            "README.md": readme(parameters(params)["dataset"]["name"], class_count, self.root),
+        }
 
 
 def check_models(params: Params, folder: Path) -> None:
-    """Raises CcdError for a teacher or student that ``dvc repro`` would not find; names of open_clip are not checked."""
+    """Raises CcdError for models that ``dvc repro`` would not find; names of open_clip are not checked."""
     model, backbone, weights = params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"]
     if params["teacher"]["backend"] == "clip" and model not in TOWERS and not (folder / model).is_file():
         raise CcdError(f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}")

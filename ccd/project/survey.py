@@ -12,6 +12,7 @@ import numpy as np
 
 from ccd.artifacts.image_index import ImageIndex
 from ccd.datasets import load_dataset
+from ccd.datasets.folder import read_classes
 from ccd.datasets.record import ClassInfo
 from ccd.errors import CcdError, listed
 from ccd.indexing import FileFacts, remarks, scan
@@ -68,10 +69,10 @@ def survey(
     Raises:
         CcdError: no image that can be used, or a list of classes or labels that cannot.
     """
+    check_texts(classes, read_classes(classes))
     found = load_dataset(
         "folder", images, train_split="train", test_split="test", classes_file=classes, labels_file=labels
     )
-    check_texts(classes, found.classes)
     start = time.monotonic()
     index = scan(
         images, found.images, workers, on_bad_image="skip", progress=lambda each: progress(each, len(found.images))
