@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Make a project for your own images.")
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--images", type=PATH, metavar="FOLDER", help="Your images, with all folders below; they stay there.")
 @click.option(
