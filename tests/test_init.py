@@ -68,7 +68,7 @@ def test_a_project_has_all_it_needs(photos: Path) -> None:
     found = params("my cats")
     assert found["dataset"] == {"name": "my_cats", "root": str(photos.absolute())}
     assert found["index"]["adapter"] == "folder" and found["index"]["on_bad_image"] == "error"
-    assert found["index"]["labels_file"] == str((photos / "labels.csv").absolute())
+    assert found["index"]["labels_file"] is None, "labels.csv is found beside the images, wherever these are"
     assert found["teacher"]["model"] == str(Path("vit.pt").absolute()) and len(found["teacher"]["sha256"]) == 64
     assert "# weight of the global label" in Path("my cats/params.yaml").read_text()
     assert Path("my cats/classes.txt").read_text() == "red\ngreen\nblue\n"
@@ -151,7 +151,11 @@ def test_json_says_it_all_for_programs(photos: Path, monkeypatch: pytest.MonkeyP
         (("photos/new", "--images", "photos"), "photos/new lies in the folder of images"),
         (("vit.pt", "--images", "photos"), "vit.pt is a file"),
         (("own", "--images", "photos"), "own already holds dvc.yaml; --force replaces them"),
-        (("listed", "--images", "photos"), "listed/classes.txt is there already and differs"),
+        (("listed", "--images", "photos"), "listed/classes.txt holds no class names"),
+        (
+            ("listed", "--images", "photos", "--classes", "photos/classes.txt"),
+            "listed/classes.txt is there already and differs",
+        ),
         (("hiding", "--images", "photos"), "Python packages called stages, which hide ccd's"),
         (("project", "--upgrade"), "project/dvc.yaml does not exist"),
     ],

@@ -24,7 +24,10 @@ PATH = click.Path(path_type=Path)
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--images", type=PATH, metavar="FOLDER", help="Your images, with all folders below; they stay there.")
 @click.option(
-    "--classes", type=PATH, metavar="FILE", help="Class names, one a line; default: classes.txt beside the images."
+    "--classes",
+    type=PATH,
+    metavar="FILE",
+    help="Class names, one a line; default: classes.txt in DIR, or beside the images.",
 )
 @click.option(
     "--labels", type=PATH, metavar="FILE", help="CSV of labels to measure with; default: labels.csv beside the images."
@@ -67,7 +70,7 @@ def init(
             return
         if images is None:
             raise CcdError("--images FOLDER is missing: the folder of your images")
-        list_of_classes, place = classes or images / "classes.txt", find_device(device)
+        list_of_classes, place = classes or _list_of_classes(folder, images), find_device(device)
         check_place(folder, images, list_of_classes, force=force)
         asked = Asked(folder, images, labels, suggest(place), teacher, student, _chosen(settings, device))
         asked.params(skip_bad=False)  # a mistake in it is found before all images are read
@@ -83,6 +86,11 @@ def init(
         else:
             click.echo(f"wrote {', '.join(str(path) for path in written)}")
             click.echo(f"now run: {' && '.join(commands)}")
+
+
+def _list_of_classes(folder: Path, images: Path) -> Path:
+    own = folder / "classes.txt"
+    return own if own.is_file() else images / "classes.txt"
 
 
 def _chosen(settings: tuple[str, ...], device: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ccd.artifacts.image_index import ImageIndex
 from ccd.console import StageLog
+from ccd.errors import CcdError
 from ccd.loading import image_batches, indexed_files
 from ccd.runtime import keep_freed_memory
 from ccd.student.loop import Batches, Optimization, train
@@ -69,9 +70,19 @@ def measure(params: Params, index: ImageIndex, folder: Path, device: torch.devic
         folder: where the project will lie: paths in ``params`` are relative to it.
 
     Raises:
-        CcdError: the teacher or student cannot be built.
+        CcdError: the teacher or student cannot be built, or does not fit the GPU's memory.
     """
     keep_freed_memory()
+    try:
+        return _measured(params, index, folder, device, log)
+    except torch.cuda.OutOfMemoryError:
+        raise CcdError(
+            f"{device}: its memory does not hold these models at these sizes; choose smaller ones with --teacher and "
+            "--student, or smaller image_size_px and batch_size with --set"
+        ) from None
+
+
+def _measured(params: Params, index: ImageIndex, folder: Path, device: torch.device, log: StageLog) -> Rates:
     size_px = {
         section: int(params[section]["image_size_px"]) for section in params if "image_size_px" in params[section]
     }

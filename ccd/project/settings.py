@@ -28,8 +28,9 @@ _FILES = {
 class Asked:
     """What a user asks of a new project in ``folder``.
 
-    ``labels``: None for ``labels.csv`` beside the images, if it is there. ``teacher``: an OpenAI name, a checkpoint, or
-    a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> value as in YAML; they win.
+    ``labels``: None for ``labels.csv`` beside the images, where index looks by itself. ``teacher``: an OpenAI name, a
+    checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> value as in
+    YAML; they win.
     Files are named relative to the project where they lie in it, else by absolute paths, and weights pinned by SHA-256.
     """
 
@@ -56,9 +57,8 @@ class Asked:
             CcdError: an unknown section, key or model, or a value that does not fit.
         """
         settings = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
-        labels = self.labels or self.images / "labels.csv"
-        if self.labels is not None or labels.is_file():
-            settings["index.labels_file"] = path_from(labels, self.folder)
+        if self.labels is not None:
+            settings["index.labels_file"] = path_from(self.labels, self.folder)
         if skip_bad:
             settings["index.on_bad_image"] = "skip"
         settings |= self.suggestion.settings
