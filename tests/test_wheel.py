@@ -84,11 +84,11 @@ def test_a_project_runs_grows_and_is_upgraded(wheel: Path, tmp_path: Path) -> No
 
     with (tmp_path / "mine/classes.txt").open("a") as file:
         file.write("yellow: lemon, sun\n")
-    said = project.run("dvc", "repro")
+    said = project.run("dvc", "repro", "text", "clip_global")
     assert "[index] wrote data/mine/classes.json: 4 classes" in said and "[text] reads 4 classes" in said
     assert "Stage 'clip_global' didn't change" in said, "a class changes no image"
-    for stage in ("bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate", "train", "evaluate"):
-        assert f"Running stage '{stage}'" in said, stage
+    waiting = project.run("dvc", "status")
+    assert all(f"{stage}:\n" in waiting for stage in ("bias", "global_labels", "aggregate", "report"))
 
     Image.new("RGB", (50, 40), (20, 200, 90)).save(photos / "more.png")
     assert "[clip_global] 1 encoded, 9 from the store" in project.run("dvc", "repro", "clip_global")
