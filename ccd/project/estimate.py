@@ -79,8 +79,7 @@ def estimate(
 
 def download_bytes(wanted: Iterable[Download], student_bytes: int) -> int:
     """How much will be fetched, about."""
-    sizes = {"teacher": lambda name: TOWERS[name][-1] * 2**20, "student": lambda _: student_bytes}
-    return sum(sizes[each.role](each.name) for each in wanted)
+    return sum(TOWERS[each.name][-1] * 2**20 if each.role == "teacher" else student_bytes for each in wanted)
 
 
 def estimate_lines(found: Estimate) -> list[str]:

@@ -185,7 +185,8 @@ def _per_image(run: Callable[[int], object]) -> float:
     run(1)
     single = time.perf_counter() - start
     count = max(1, min(16, int(_BUDGET_S / (4 * single))))
-    times, begun = [], time.perf_counter()
+    times: list[float] = []
+    begun = time.perf_counter()
     while not times or time.perf_counter() - begun < _BUDGET_S / 2:
         start = time.perf_counter()
         run(count)
