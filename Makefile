@@ -1,11 +1,11 @@
-# make repro | make test | make lint | make lock; each sets up .venv by itself.
+# make repro | make test | make lint | make bench | make lock; each sets up .venv by itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro test lint lock clean
+.PHONY: setup repro test lint bench lock clean
 
 setup: $(VENV)/.installed
 
@@ -26,6 +26,9 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+
+bench: setup
+	python -m benchmarks
 
 lock:
 	$(PYTHON) -m uv pip compile setup.cfg --extra dev --extra openclip --extra onnx --universal --python-version 3.10 --upgrade \

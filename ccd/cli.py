@@ -14,6 +14,7 @@ from ccd import __version__
 from ccd.commands.export import export
 from ccd.commands.init import init
 from ccd.commands.predict import predict
+from ccd.commands.review import review
 from ccd.commands.thresholds import thresholds
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json
     data sets stay, and DVC brings their results back when you return.
     """
     from ccd.artifacts.atomic import replacing
+    from ccd.artifacts.corrections import ensure, path_of
     from ccd.console import user_errors
     from ccd.errors import CcdError
     from ccd.params.base import PARAMS_FILE, load
@@ -75,12 +77,18 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json
         new = apply_preset(preset, root, dict(setting.split("=", 1) for setting in settings), old)
         with replacing(PARAMS_FILE) as temporary:
             temporary.write_text(new, encoding="utf-8")
+        dataset = load(DatasetParams)
+        corrections = path_of(dataset.name)
+        if ensure(corrections):
+            click.echo(
+                f"wrote {corrections}: what people decide about images goes there (ccd review --help)", err=as_json
+            )
         lines = changes(old, new) if old is not None else []
         if as_json:
             click.echo(json.dumps({"wrote": str(PARAMS_FILE), "changes": lines}, indent=2, ensure_ascii=False))
             return
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
-        _say_next(Path(load(DatasetParams).root), preset)
+        _say_next(Path(dataset.root), preset)
 
 
 @main.command(short_help="Tell how an image got its labels; list images to look at.")
@@ -189,7 +197,7 @@ def store(limit_gb: float | None, as_json: bool) -> None:
         click.echo(aligned(rows) if len(rows) > 1 else f"the store in {kept.folder} is empty")
 
 
-for command in (predict, thresholds, export):
+for command in (predict, thresholds, export, review):
     main.add_command(command)
 
 

@@ -51,14 +51,23 @@ def _train_table(story: ImageStory, order: np.ndarray) -> str:
     boxes = [f"box {view.box_id}" for view in story.views]
     rows = [["class", "whole image", "bias", "global", *boxes, "best view", "won by", "local", "label", "truth"]]
     made = story.columns
+    people = bool((made["correction"] >= 0).any())
+    rows[0] += ["person"] if people else []
     for place in order:
         views = [str(view.probs[place]) for view in story.views]
         none = made["box_id"][place] < 0
         best = ["-", "-"] if none else [str(made["local_prob"][place]), f"box {made['box_id'][place]}"]
         first = [str(made["global_prob"][place]), repr(float(story.bias[place])), str(made["global_label"][place])]
         last = [str(made["local_label"][place]), str(made["label"][place]), TRUTH[int(story.truth[place])]]
-        rows.append([story.classes[place], *first, *views, *best, *last])
+        said = [_correction(made, place)] if people else []
+        rows.append([story.classes[place], *first, *views, *best, *last, *said])
     return aligned(rows)
+
+
+def _correction(made: dict[str, np.ndarray], place: int) -> str:
+    """What a person decided about a class, and the label before."""
+    said = {1: "there", 0: "not there", -1: "-"}[int(made["correction"][place])]
+    return said if said == "-" else f"{said}, label was {made['uncorrected_label'][place]!s}"
 
 
 def _test_table(story: ImageStory, order: np.ndarray) -> str:

@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, features, text as text_file
-from ccd.artifacts.align import rows_of, same_classes, same_ids, same_teacher
-from ccd.artifacts.global_labels import SPEC as GLOBAL_LABELS
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+import numpy as np
+
+from ccd.artifacts import class_table
+from ccd.artifacts.aggregate_inputs import AggregateInputs
+from ccd.artifacts.pseudo_labels import SPEC
 from ccd.console import StageLog, stage
-from ccd.labels.debias import pseudo_labels
+from ccd.labels.corrections import corrected
+from ccd.labels.debias import label_changes, pseudo_labels
 from ccd.labels.scores import clip_probs
 from ccd.params.aggregate import AggregateParams
 from ccd.params.base import load
 from ccd.params.global_labels import GlobalLabelsParams
+from ccd.views.contest import contested_probs
 
 
 @stage
-def main(global_labels: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, out: Path) -> None:
-    """Score the local views, take the best of each image, and mix with the global label."""
-    alpha, floor, log = load(AggregateParams).alpha, load(GlobalLabelsParams).floor, StageLog("aggregate")
-    whole, words, debias = class_table.read(global_labels, GLOBAL_LABELS), text_file.read(text), bias_file.read(bias)
-    views, looked = box_file.read(boxes), features.read(clip_local, features.LOCAL_SCHEMA)
-    same_ids(clip_local, "clip_local", looked.ids, range(len(views.image_ids)))
-    same_teacher(clip_local, "clip_local", looked.attributes, words.attributes)
-    for path, found in ((bias, debias), (global_labels, whole)):
-        same_classes(path, path.stem, found.classes, words.classes)
-    image_rows = rows_of(boxes, "cam_boxes", views.image_ids, whole.ids)
-    log.reads(f"{len(whole.ids):,} images", f"{len(image_rows):,} local views")
-    probs = clip_probs(looked.values, words.values, words.logit_scale)
-    columns = pseudo_labels(whole.columns["prob"], whole.columns["label"], probs, image_rows, debias.bias, floor, alpha)
-    class_table.write(
-        out, PSEUDO_LABELS, class_table.ClassTable(whole.ids, words.classes, columns, {"alpha": repr(alpha)})
-    )
-    log.wrote((out, columns["label"].size, "rows (image x class)"))
-    before, after = columns["global_label"] >= 0.5, columns["label"] >= 0.5
-    counts = f"{before.sum(axis=1).mean():.2f} labels >= 0.5 an image before, {after.sum(axis=1).mean():.2f} after"
-    log.found(f"{counts}; local views raised {(after & ~before).sum():,} and lowered {(before & ~after).sum():,}")
+def main(global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, corrections: Path,
+         out: Path) -> None:  # fmt: skip
+    """Score the local views, take the best of each image, mix with the global label, and let people's word count."""
+    params, floor, log = load(AggregateParams), load(GlobalLabelsParams).floor, StageLog("aggregate")
+    made = AggregateInputs(global_labels, none, clip_local, text, bias, boxes, corrections)
+    people, words, counts = len(made.people.labels), made.words, np.zeros(4, np.int64)
+    log.reads(f"{len(made.ids):,} images", f"{len(made.views.image_ids):,} local views", f"{people:,} corrections")
+    with class_table.writing(out, SPEC, words.classes, {"alpha": repr(params.alpha), **made.empty.summary()}) as table:
+        for some in made.pieces():
+            probs, rows = clip_probs(some.features, words.values, words.logit_scale), some.image_rows
+            iou, first, q = params.least_contest_iou, some.global_prob, some.global_label
+            probs = contested_probs(probs, first, rows, some.asked_by, some.boxes_px, iou)
+            columns = pseudo_labels(first, q, probs, rows, made.bias, floor, params.alpha, some.box_ids, some.weights)
+            counts += label_changes(columns)
+            table.write(some.ids, columns | corrected(columns["label"], some.decided, params.correction_weight))
+    log.wrote((out, len(made.ids) * len(words.classes), "rows (image x class)"))
+    said = "{:.2f} labels >= 0.5 an image before, {:.2f} after".format(*counts[:2] / len(made.ids))
+    log.found(f"{said}; local views raised {counts[2]:,} and lowered {counts[3]:,}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 
 from ccd.artifacts import bias as bias_file, features, image_index, text as text_file
 from ccd.console import StageLog, stage
-from ccd.labels.bias import class_bias
+from ccd.labels.bias import class_bias, joined, sureness
 from ccd.labels.scores import clip_probs
 from ccd.params.base import load
 from ccd.params.bias import BiasParams
@@ -19,11 +19,12 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     """Estimate CLIP's class bias on the training images."""
     params, log = load(BiasParams), StageLog("bias")
     index, words = image_index.read(images), text_file.read(text)
-    looked = features.read_global(clip_global, index, words.attributes)
+    looked = features.open_global(clip_global, index, words.attributes)
     log.reads(f"{index.is_train.sum():,} training images", f"{len(words.classes)} classes")
-    probs = clip_probs(looked[index.is_train], words.values, words.logit_scale)
+    pieces = (values for _, values in looked.pieces(index.train_rows))
+    sure = joined([sureness(clip_probs(values, words.values, words.logit_scale)) for values in pieces])
     shrinkage = params.shrinkage if params.enabled else 1.0
-    found = class_bias(probs, words.classes, params.max_entropy_nats, shrinkage)
+    found = class_bias(sure, words.classes, params.max_entropy_nats, shrinkage)
     values = found.values if params.enabled else np.ones_like(found.values)
     empty = tuple(name for name, count in zip(words.classes, found.top1_counts, strict=True) if count == 0)
     content = bias_file.BiasFile(

@@ -33,7 +33,8 @@ def main(images: Path, warmup: Path, out: Path) -> None:
     how = params.model_dump(
         include={"cam_threshold", "offset", "connected_components", "boxes_per_class", "min_side_px"}
     )
-    views = propose_views(student, files, index, spec.classes, probs, tau, params.image_size_px, place, log, how)
+    size_px, merge = params.image_size_px, params.least_shared_iou
+    views = propose_views(student, files, index, spec.classes, probs, tau, size_px, place, log, how, merge)
     box_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
     bare = len(index) - len(set(views.image_ids))

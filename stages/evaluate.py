@@ -28,7 +28,7 @@ def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_label
     made = class_table.read(pseudo_labels, PSEUDO_LABELS, of=words.classes)
     first, final, log = checkpoint.read(warmup, "warmup"), checkpoint.read(student, "train"), StageLog("evaluate")
     log.reads(f"{len(test):,} test images", f"{len(known.ids):,} images with known labels")
-    looked = features.read_global(clip_global, index, words.attributes)[~index.is_train]
+    looked = features.open_global(clip_global, index, words.attributes).take(index.test_rows)
     said = {"zero_shot": clip_probs(looked, words.values, words.logit_scale)}
     said |= score_checkpoints(first, final, indexed_files(load(DatasetParams).root, test), hardware(), log)
     trained_on = summary.Scores(made.ids, summary.pseudo_tables(made.columns, float(made.metadata["alpha"])))

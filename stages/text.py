@@ -22,11 +22,14 @@ def main(classes: Path, out: Path) -> None:
     log.reads(f"{len(texts)} classes", f"{len(params.templates)} templates")
     teacher = load_teacher(**origin.model_dump(), device=hardware().device)
     values = class_embeddings(teacher, texts, params.templates).numpy()
+    outside = tuple(params.background_texts)
+    background = class_embeddings(teacher, [(prompt,) for prompt in outside], ["{}"]).numpy() if outside else values[:0]
     scale = teacher.logit_scale if params.logit_scale is None else params.logit_scale
     attributes = {"teacher": f"{origin.backend} {origin.model}", "fingerprint": teacher.fingerprint}
-    text_file.write(
-        out, text_file.TextEmbeddings(known.names, values, scale, texts, tuple(params.templates), attributes)
+    content = text_file.TextEmbeddings(
+        known.names, values, scale, texts, tuple(params.templates), attributes, outside, background
     )
+    text_file.write(out, content)
     log.wrote((out, len(values), "classes"))
     log.found(f"{values.shape[1]} dimensions, logit scale {scale:g}, teacher {teacher.fingerprint[:12]}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ccd.artifacts.image_index import ImageIndex
-from ccd.datasets.files import read_bytes, read_text
+from ccd.datasets import coco, voc
+from ccd.datasets.coco import read_instances
+from ccd.datasets.voc import annotated_objects
 from ccd.demo.scenes import render_scene, scene_rng
 from ccd.errors import CcdError
 from ccd.params.index import IndexParams
@@ -55,14 +56,10 @@ def _voc_annotation(root: Path, image: str) -> Path:
 
 def voc_boxes(path: Path) -> tuple[TrueBox, ...]:
     """The objects of a VOC annotation, whose corners count pixels from 1 and include the last."""
-    hint = "unpack the Annotations of the development kit beside its JPEGImages"
-    text = read_text(path, hint)
-    if "<!DOCTYPE" in text:
-        raise CcdError(f"{path}: a document type declaration has no place in a VOC annotation; remove it")
     try:
-        return tuple(_voc_object(item) for item in ET.fromstring(text).findall("object"))
-    except (ET.ParseError, ValueError) as error:
-        raise CcdError(f"{path}: not a VOC annotation ({error}); {hint}") from None
+        return tuple(_voc_object(item) for item in annotated_objects(path))
+    except ValueError as error:
+        raise CcdError(f"{path}: not a VOC annotation ({error}); {voc.HINT}") from None
 
 
 def _voc_object(item: ET.Element) -> TrueBox:
@@ -74,9 +71,8 @@ def _voc_object(item: ET.Element) -> TrueBox:
 
 def coco_boxes(path: Path, images: list[str]) -> list[tuple[TrueBox, ...]]:
     """The objects of the ``images`` ({split}/{file name}) in a file of COCO's instances."""
-    hint = "unpack annotations_trainval2014.zip into the folder of the images"
+    content = read_instances(path)
     try:
-        content = json.loads(read_bytes(path, hint), object_hook=_without_outline)
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
         files = {item["id"]: str(item["file_name"]) for item in content["images"]}
         found: dict[str, list[TrueBox]] = {file: [] for file in files.values()}
@@ -85,12 +81,7 @@ def coco_boxes(path: Path, images: list[str]) -> list[tuple[TrueBox, ...]]:
             found[files[item["image_id"]]].append(TrueBox(names[item["category_id"]], (x, y, x + width, y + height)))
         return [tuple(found[image.partition("/")[2]]) for image in images]
     except (KeyError, TypeError, ValueError) as error:
-        raise CcdError(f"{path}: not COCO's instances ({type(error).__name__}: {error}); {hint}") from None
-
-
-def _without_outline(item: dict[str, object]) -> dict[str, object]:
-    item.pop("segmentation", None)  # nine tenths of the file
-    return item
+        raise CcdError(f"{path}: not COCO's instances ({type(error).__name__}: {error}); {coco.HINT}") from None
 
 
 def demo_boxes(image: str, seed: int) -> tuple[TrueBox, ...]:

@@ -60,6 +60,34 @@ def _lines(rows: Mapping[str, Mapping[str, Spread]], shown: Sequence[str], axis:
     return figure
 
 
+def draw_curves(path: Path, title: str, findings: Sequence[Finding], curves: Mapping[str, Mapping[str, int]]) -> None:
+    """Write a PNG: mAP against the number of corrected images, a line for each order of ``curves`` (order -> variant ->
+    number); solid the student's, dashed that of the labels it is trained on."""
+    with mpl.rc_context(STYLE):
+        rows = means(findings)
+        figure = Figure(figsize=(6.8, 3.8), layout="constrained")
+        plot = figure.add_subplot()
+        for number, (order, counts) in enumerate(curves.items()):
+            variants = sorted((name for name in counts if name in rows), key=lambda name: counts[name])
+            colour = mpl.colormaps["viridis"](0.1 + 0.75 * number / max(1, len(curves) - 1))
+            for column, line in (("result", "-"), ("train_aggregated_label", "--")):
+                cells = [(counts[name], rows[name][column]) for name in variants if column in rows[name]]
+                centre = np.asarray([cell.mean for _, cell in cells])
+                width = np.nan_to_num([cell.deviation for _, cell in cells])
+                values = [value for value, _ in cells]
+                if cells:
+                    label = f"{order}: {TITLES[column]}"
+                    plot.plot(values, centre, line, marker="o", markersize=3.5, color=colour, label=label)
+                    plot.fill_between(values, centre - width, centre + width, color=colour, alpha=0.15, linewidth=0)
+        plot.set_xlabel("corrected training images")
+        plot.set_ylabel("mAP (%)")
+        plot.grid(axis="y", color="#e1e5ea", linewidth=0.7)
+        figure.legend(loc="outside right center", fontsize=8)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
 def _bars(
     rows: Mapping[str, Mapping[str, Spread]],
     shown: Sequence[str],

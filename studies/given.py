@@ -1,4 +1,4 @@
-"""Boxes and labels that a study gives to the main stages in place of the method's own."""
+"""Boxes, corrections and labels that a study gives to the main stages in place of the method's own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.labels import cdul
+from ccd.labels.corrections import nobody_decided
 from ccd.labels.scores import clip_probs, entropy_nats
 from ccd.params.base import PARAMS_FILE, load
 from ccd.params.cam_boxes import CamBoxesParams
@@ -23,6 +24,8 @@ from ccd.params.index import IndexParams
 from ccd.use import override
 from studies.annotations import require_boxes, true_boxes
 from studies.boxes import around_boxes, box_table, grid_boxes, random_boxes
+from studies.classes import settings
+from studies.corrected import give_corrections, known_rows
 from studies.run import Run
 from studies.spec import Strategy, Study, Variant
 
@@ -41,21 +44,27 @@ def check(study: Study, data: Path, params: Path) -> None:
         data: the main pipeline's artifacts.
 
     Raises:
-        CcdError: a parameter that a variant sets does not exist or fit, or the data set does not have the boxes or the
-            true labels that a variant is given.
+        CcdError: a parameter that a variant sets does not exist or fit, too few classes are left, no synonym is known,
+            or the data set does not have the boxes or the true labels that a variant is given, or not enough of them.
     """
     text, variants = params.read_text(encoding="utf-8"), study.rows().values()
     for variant in variants:
-        override(text, study.settings(variant, study.seeds[0]))
+        override(text, settings(study, variant, study.seeds[0], data, params))
     if any(variant.boxes not in (None, "grid") for variant in variants):
         require_boxes(load(IndexParams, params).adapter)
     if any(variant.labels == "truth" for variant in variants):
         known = class_table.read(data / "labels.parquet", LABELS)
         truth_columns(known, image_index.read(data / "images.parquet").train().ids)
+    most = max((variant.corrections.images for variant in variants if variant.corrections), default=0)
+    if most:
+        known = class_table.read(data / "labels.parquet", LABELS)
+        count = len(known_rows(image_index.read(data / "images.parquet").train(), known))
+        if count < most:
+            raise CcdError(f"a study corrects {most} training images, and only {count} have known labels")
 
 
 def give(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozenset[str] | None) -> None:
-    """Put the boxes and labels that the ``variant`` states into the run; with neither it does nothing.
+    """Put the boxes, corrections and labels that the ``variant`` states into the run; with none it does nothing.
 
     Args:
         index: the training images.
@@ -65,6 +74,8 @@ def give(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozense
         wanted = index if ids is None else index.take(np.flatnonzero([image in ids for image in index.ids]))
         views = _views(variant.boxes, run.folder, wanted, seed)
         box_file.write(run.give("boxes.parquet"), views)
+    if variant.corrections is not None:
+        give_corrections(run, variant.corrections, seed, index)
     if variant.labels == "cdul":
         run.repro("global_labels", "clip_local")
         whole = class_table.read(run.data / "global_labels.parquet", GLOBAL_LABELS)
@@ -130,6 +141,7 @@ def _columns(
         "local_label": local_label,
         "label": label,
         "box_id": np.full(label.shape, -1, np.int64),
+        **nobody_decided(label.shape),
     }
 
 

@@ -16,10 +16,11 @@ from ccd.evaluation.measure import Measure
 from ccd.evaluation.summary import Scores, Truth, measure_splits, pseudo_tables
 from ccd.params.base import load
 from ccd.params.evaluate import EvaluateParams
-from studies.spec import Variant
+from studies.none import measured_none
+from studies.spec import Study, Variant
 
-LABELS_SHOWN = "train_aggregated_raw"
-"""The result of a study without students: the labels as scores, before floor and clip make ties."""
+RANKINGS = {"raw": "aggregated_raw", "final": "aggregated_label"}
+"""The result of a study without students: the labels as scores before floor and clip make ties, or as they are."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Finding:
 
 
 def measure(
-    data: Path, params: Path, name: str, variant: Variant, seed: int, students: bool, ids: frozenset[str] | None
+    data: Path, params: Path, name: str, variant: Variant, seed: int, study: Study, ids: frozenset[str] | None
 ) -> Finding:
     """What the run with its artifacts in ``data`` and its parameters in ``params`` found; of labels that are the truth
     nothing is measured, nor of students where they are not what the ``variant`` shows.
@@ -41,13 +42,13 @@ def measure(
     Raises:
         CcdError: no image with known labels, or no class with enough of them, to measure the study's result on.
     """
-    means, per_class = ({}, {}) if variant.labels == "truth" else measured_labels(data, params, ids)
-    if not students and not per_class:
+    means, per_class = ({}, {}) if variant.labels == "truth" else measured_labels(data, params, ids, study)
+    if not study.students and not per_class:
         raise CcdError(
             "a study of labels needs training images with known labels, and a class that evaluate.min_positives ="
             f" {load(EvaluateParams, params).min_positives} of them have; lower it, or take more images"
         )
-    if students:
+    if study.students:
         of_test, per_class = measured_students(data, params, variant.shows)
         means |= of_test
     if variant.shows != "student":
@@ -55,9 +56,12 @@ def measure(
     return Finding(name, seed, means, per_class)
 
 
-def measured_labels(data: Path, params: Path, ids: frozenset[str] | None) -> tuple[dict[str, float], dict[str, float]]:
-    """Means and per class, of the pseudo-labels in ``data`` on those training images (all, or ``ids``) whose truth is
-    known, under the ``evaluate`` section of the file ``params``; nothing where no class is counted."""
+def measured_labels(
+    data: Path, params: Path, ids: frozenset[str] | None, study: Study
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Means, and per class the AP of the study's ``ranking``, of the pseudo-labels in ``data`` on those training images
+    (all, or ``ids``) whose truth is known, under the ``evaluate`` section of the file ``params``; nothing where no
+    class is counted."""
     made, known = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS), _truth(data)
     rows = np.asarray([row for row, image in enumerate(made.ids) if ids is None or image in ids], np.int64)
     columns = {name: values[rows] for name, values in made.columns.items()}
@@ -67,7 +71,8 @@ def measured_labels(data: Path, params: Path, ids: frozenset[str] | None) -> tup
     found = measure_splits(train, empty, known, wanted.difficult, wanted.min_positives)["train"]
     means = {f"train_{name}": value for name, value in found.mean_ap.items() if value is not None}
     views = _views_per_image(data, frozenset(made.ids[row] for row in rows))
-    return means | views, _counted(found, LABELS_SHOWN.removeprefix("train_"), known.classes)
+    none = measured_none(data, ids, wanted=study.drop_classes > 0)
+    return means | views | none, _counted(found, RANKINGS[study.ranking], known.classes)
 
 
 def measured_students(data: Path, params: Path, shows: str) -> tuple[dict[str, float], dict[str, float]]:

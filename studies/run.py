@@ -19,6 +19,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from ccd.artifacts.corrections import ensure, path_of
 from ccd.errors import CcdError
 from ccd.params.base import read_yaml
 from ccd.use import override
@@ -100,6 +101,7 @@ def project_copy(project: Path, folder: Path, cache: Path, settings: Mapping[str
         local = f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {cache}\n"
         (folder / ".dvc/config.local").write_text(local, encoding="utf-8")
         params = read_yaml(folder / "params.yaml")
+        _copy_corrections(project, folder, params["dataset"]["name"])
         _link_inputs(project, folder, params)
         yield Run(folder, params["dataset"]["name"], _environment(threads))
     finally:
@@ -114,6 +116,15 @@ def _copy(project: Path, folder: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
+
+
+def _copy_corrections(project: Path, folder: Path, name: str) -> None:
+    """What people corrected counts in a run as in the project."""
+    source, target = project / path_of(name), folder / path_of(name)
+    if source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    ensure(target)
 
 
 def _link_inputs(project: Path, folder: Path, params: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -14,27 +14,44 @@ from ccd.params.base import Section, read_yaml, validate
 STUDIES_FILE = Path("studies/params.yaml")
 PAPER_FILE = Path("studies/paper.yaml")
 Scalar = bool | int | float | str | None
+Setting = Scalar | list[Any] | dict[str, Any]
 Strategy = Literal["around", "exact", "random", "grid"]
 LabelSource = Literal["cdul", "truth"]
+
+
+class Corrected(Section):
+    """``images`` training images are corrected by their true labels, and nothing that the project's people corrected
+    counts. ``order``: those in most doubt between whole image and local views, the same with the student's word, or a
+    random draw by seed."""
+
+    section: ClassVar[str] = "corrections"
+    images: int = Field(ge=0)
+    order: Literal["doubtful", "student", "random"] = "doubtful"
 
 
 class Variant(Section):
     """One row of a study's table: the main pipeline but for what is stated.
 
-    ``set``: parameters, ``section.key`` -> value. ``boxes``: local views from `studies.boxes` instead of the student's.
-    ``labels``: labels from `studies.labels` instead of the method's. ``shows``: whose predictions are the result.
+    ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``boxes``: local views from
+    `studies.boxes` instead of the student's. ``labels``: labels from `studies.given` instead of the method's.
+    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result. ``synonyms``: CLIP reads the further
+    words of ``studies/synonyms.yaml`` too.
     """
 
     section: ClassVar[str] = "variant"
-    set: dict[str, Scalar] = Field(default_factory=dict)
+    set: dict[str, Setting] = Field(default_factory=dict)
     boxes: Strategy | None = None
     labels: LabelSource | None = None
+    corrections: Corrected | None = None
     shows: Literal["student", "zero_shot"] = "student"
+    synonyms: bool = False
 
     @model_validator(mode="after")
     def _tiles(self) -> Variant:
         if self.labels == "cdul" and self.boxes is None:
             raise ValueError("labels: cdul are made of tiles; state boxes: grid too")
+        if self.labels is not None and self.corrections is not None:
+            raise ValueError("labels: such labels take the place of those that corrections would change")
         return self
 
 
@@ -50,8 +67,11 @@ class Study(Section):
     """A study. ``students``: train and evaluate too, else only the labels are made and measured.
 
     ``seeds`` of warm-up, final training and random boxes; ``images``: measure on (and, with ``boxes`` of a variant,
-    look closer at) a fixed draw of so many training images, null: all. The first variant is what the others are
-    compared with. Exactly one of ``variants`` and ``sweep`` is stated.
+    look closer at) a fixed draw of so many training images, null: all. ``drop_classes``: so many classes, drawn once,
+    are unknown to the runs, so that images which show nothing else show no class. ``ranking``: the labels whose AP per
+    class is the result without students, as scores before floor and clip (``raw``) or as a student is trained on them
+    (``final``). The first variant is what the others are compared with. Exactly one of ``variants`` and ``sweep`` is
+    stated.
     """
 
     section: ClassVar[str] = "study"
@@ -59,6 +79,8 @@ class Study(Section):
     students: bool
     seeds: list[int] = Field(min_length=1)
     images: int | None = Field(default=None, ge=1)
+    drop_classes: int = Field(default=0, ge=0)
+    ranking: Literal["raw", "final"] = "raw"
     sweep: Sweep | None = None
     variants: dict[str, Variant] | None = Field(default=None, min_length=1)
 
@@ -73,6 +95,17 @@ class Study(Section):
         if self.sweep is None:
             return dict(self.variants or {})
         return {f"{value:g}": Variant(set={self.sweep.key: value}) for value in self.sweep.values}
+
+    def curves(self) -> dict[str, dict[str, int]]:
+        """Of a study of corrections: order -> variant -> number of images, variants without any in each; else empty."""
+        counts = {name: variant.corrections for name, variant in self.rows().items()}
+        orders = dict.fromkeys(each.order for each in counts.values() if each is not None and each.images)
+        return {
+            order: {
+                name: each.images for name, each in counts.items() if each and (each.order == order or not each.images)
+            }
+            for order in orders
+        }
 
     def settings(self, variant: Variant, seed: int) -> dict[str, str]:
         """What a run changes in ``params.yaml``: ``section.key`` -> value as in YAML."""

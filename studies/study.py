@@ -25,6 +25,7 @@ from ccd.errors import CcdError
 from ccd.params.base import PARAMS_FILE, load
 from ccd.params.dataset import DatasetParams
 from studies import figure, spec, table
+from studies.classes import drop_classes, settings
 from studies.given import check, chosen_images, give
 from studies.measure import Finding, measure
 from studies.run import project_copy, shared_cache
@@ -51,16 +52,19 @@ class Place:
 def run_variant(place: Place, number: int, study: spec.Study, name: str, seed: int) -> Finding:
     """Run ``number`` of a study: the pipeline as variant ``name`` has it; what it took is noted in ``seconds.csv``."""
     variant = study.rows()[name]
-    settings = study.settings(variant, seed)
-    with project_copy(place.project, place.work / str(number), place.cache, settings, place.threads) as run:
+    changed = settings(
+        study, variant, seed, place.project / "data" / load(DatasetParams).name, place.project / PARAMS_FILE
+    )
+    with project_copy(place.project, place.work / str(number), place.cache, changed, place.threads) as run:
         ids = None
-        if study.images is not None or variant.boxes or variant.labels:
+        if study.drop_classes or study.images or variant.boxes or variant.labels or variant.corrections:
             run.repro("index")
+            drop_classes(run, study.drop_classes)
             index = image_index.read(run.data / "images.parquet").train()
             ids = chosen_images(index.ids, study.images)
             give(run, variant, seed, index, ids)
         run.repro("evaluate" if study.students else "aggregate")
-        finding = measure(run.data, run.folder / PARAMS_FILE, name, variant, seed, study.students, ids)
+        finding = measure(run.data, run.folder / PARAMS_FILE, name, variant, seed, study, ids)
     note_seconds(place.folder / "seconds.csv", place.log.name, name, seed, run.seconds)
     took = f"{sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached"
     place.log.found(f"{name}, seed {seed}: {took}")
@@ -104,7 +108,10 @@ def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: d
         temporary.write_text(
             table.markdown(study.title, study.sweep.key if study.sweep else "", findings, paper), encoding="utf-8"
         )
-    figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
+    if study.curves():
+        figure.draw_curves(folder / "figure.png", study.title, findings, study.curves())
+    else:
+        figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
 
 
 @click.command(help=__doc__)

@@ -16,13 +16,19 @@ TITLES = {
     "train_local_raw": "labels: best view",
     "train_aggregated_raw": "labels: both, raw",
     "train_aggregated_label": "labels: final",
+    "none_true": "images without a class, %",
+    "none_found": "found, %",
+    "none_precision": "found ones that are, %",
+    "none_recall": "of those found, %",
+    "none_labels": "labels on such an image",
     "test_zero_shot": "CLIP, test",
     "test_warmup": "warm-up",
     "test_early_stop": "early stop",
     "test_last": "last epoch",
     "test_average": "average",
 }
-"""The columns that are shown, in this order, and their names; mAP in % but for the views."""
+"""The columns that are shown, in this order, and their names; mAP in % but for the views and what is said of images
+without a class."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ccd.artifacts import bias, boxes, class_table, features, image_index, labels, predictions, pseudo_labels, text
+from ccd.labels.corrections import nobody_decided
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ("cup", "tall lamp", EVIL)
@@ -89,6 +90,7 @@ def _write_tables(folder: Path, classes: tuple[str, ...], labelled: bool) -> Non
     columns["local_prob"][3] = np.nan
     columns["box_id"] = np.repeat(np.array([[0], [3], [4], [-1]]), len(classes), axis=1)
     columns["box_id"][0, 1] = 1
+    columns |= nobody_decided(shape)
     class_table.write(
         folder / "pseudo_labels.parquet",
         pseudo_labels.SPEC,

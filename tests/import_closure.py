@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ccd", "stages")
+DATA = ("data/", "corrections/")  # what stages make, and what people write
 # What a stage says, and where it runs, cannot change what it writes; nor can what only these import.
 NO_EFFECT = {"ccd/console.py", "ccd/errors.py", "ccd/params/runtime.py"}
 
@@ -73,7 +74,7 @@ def main() -> None:
     path = ROOT / "dvc.yaml"
     content = yaml.load(path.read_text(encoding="utf-8"))
     for stage, entry in content["stages"].items():
-        data = [dep for dep in entry.get("deps", []) if str(dep).startswith("data/")]
+        data = [dep for dep in entry.get("deps", []) if str(dep).startswith(DATA)]
         entry["deps"] = data + code_deps(stage)
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(content, file)

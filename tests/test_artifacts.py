@@ -47,6 +47,8 @@ def pseudo_table() -> class_table.ClassTable:
     columns = {name: np.arange(6, dtype=np.float32).reshape(3, 2) / 7 for name, *_ in pseudo_labels.SPEC.columns}
     columns["local_prob"][1] = np.nan
     columns["box_id"] = np.array([[0, 1], [-1, -1], [5, 4]])
+    columns["correction"] = np.array([[0, 1], [-1, -1], [-1, 0]], np.int8)
+    columns["uncorrected_label"][[1, 2], [0, 0]] = np.nan
     return class_table.ClassTable(IDS, CLASSES, columns, {"alpha": "0.4"})
 
 

@@ -27,6 +27,16 @@ def test_use_writes_params_and_says_what_changes(tmp_path: Path, monkeypatch: py
     assert code == 0 and "aggregate.alpha: 0.2 -> 0.4" in said
 
 
+def test_use_makes_the_file_of_corrections_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = invoke("use", "voc12")
+    path = Path("corrections/voc12.csv")
+    assert code == 0 and f"wrote {path}" in said and path.read_text() == "image_id,class,label\n"
+    path.write_text("image_id,class,label\n2008_000002,cat,1\n")
+    code, said = invoke("use", "voc12")
+    assert code == 0 and "corrections" not in said and path.read_text().endswith("cat,1\n")
+
+
 def test_use_without_preset_lists_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, said = invoke("use")

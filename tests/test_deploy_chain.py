@@ -70,3 +70,27 @@ def test_model_and_labels_are_exported_from_where_params_yaml_points(
     assert str(finished) not in json.dumps(content)
     table = json.loads(run("export", "labels", "labels", "--format", "csv", "--split", "all", "--json"))
     assert table["images"] == 12 and len(pd.read_csv("labels/labels.csv")) == 12
+
+
+def test_the_students_word_counts_in_what_is_reviewed_and_the_answers_in_what_is_trained(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    run("review", "export", "--top", "9")
+    sheet = pd.read_csv("review/toy/review.csv")
+    pictures = [f"pictures/{name}" for name in sheet["image_id"].unique()]
+    run("predict", "data/toy/student.pt", *pictures, "--out", "students.parquet", "--workers", "0")
+    said = pd.read_parquet("students.parquet").set_index("path")
+    for row in sheet.to_dict("records"):
+        assert row["student"] == pytest.approx(said.loc[f"pictures/{row['image_id']}", row["class"]], abs=1e-5)
+    steps = sheet[["global", "local", "student"]]
+    doubt = (steps.max(axis=1) - steps.min(axis=1)).groupby(sheet["image_id"], sort=False).max()
+    assert doubt.round(3).is_monotonic_decreasing and len(doubt) == 9  # closer ones go by the sum over classes
+    sheet["label"] = 1 - sheet["suggested"]
+    sheet.to_csv("filled.csv", index=False)
+    counts = json.loads(run("review", "import", "filled.csv", "--json"))
+    assert counts["new"] == counts["against"] == len(sheet)
+    run_stage("aggregate")
+    labels = pd.read_parquet("data/toy/pseudo_labels.parquet").set_index(["image_id", "class"])["label"]
+    assert [labels[row["image_id"], row["class"]] for row in sheet.to_dict("records")] == sheet["label"].tolist()
+    run_stage("train")

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from ccd.artifacts.corrections import ensure, path_of
 from ccd.use import apply_preset
 from stages import (
     aggregate,
@@ -76,6 +77,7 @@ def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch, tower: str, **changed
     save_fp16(tiny_clip(tower), folder / f"{tower}.pt")
     values = settings(tower) | {key.replace("__", "."): value for key, value in changed.items()}
     (folder / "params.yaml").write_text(apply_preset("folder", "pictures", values))
+    ensure(folder / path_of("toy"))
     monkeypatch.chdir(folder)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ccd.labels.bias import class_bias
+from ccd.labels.bias import class_bias, sureness
 from ccd.labels.debias import aggregate, best_view, floored, global_label, local_label, pseudo_labels
 from ccd.labels.scores import clip_probs, entropy_nats, softmax
 
@@ -66,18 +66,18 @@ def test_bias_is_a_mean_of_top1_probabilities_in_any_order(
 ) -> None:
     p = softmax(x)
     names = tuple("abcd")
-    found = class_bias(p, names, 10.0, shrinkage)
+    found = class_bias(sureness(p), names, 10.0, shrinkage)
     top = p.max(axis=1)
     assert (found.values >= top.min() - 1e-12).all() and (found.values <= top.max() + 1e-12).all()
     assert found.values.min() >= 1 / C - 1e-12 and found.top1_counts.sum() == N
-    other = class_bias(p[rows][:, columns], tuple(names[c] for c in columns), 10.0, shrinkage)
+    other = class_bias(sureness(p[rows][:, columns]), tuple(names[c] for c in columns), 10.0, shrinkage)
     np.testing.assert_allclose(other.values, found.values[columns], rtol=1e-9)
     assert other.top1_counts.tolist() == found.top1_counts[columns].tolist()
 
 
 @given(logits)
 def test_much_shrinkage_gives_every_class_the_mean(x: np.ndarray) -> None:
-    found = class_bias(softmax(x), tuple("abcd"), 10.0, 1e12)
+    found = class_bias(sureness(softmax(x)), tuple("abcd"), 10.0, 1e12)
     np.testing.assert_allclose(found.values, found.values.mean(), rtol=1e-6)
 
 

@@ -46,12 +46,15 @@ def test_the_template_has_no_section_without_a_model(root: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"alpha": 0.4, "beta": 1}, "unknown key 'aggregate.beta'; valid keys of 'aggregate': alpha"),
+        (
+            {"alpha": 0.4, "beta": 1},
+            "unknown key 'aggregate.beta'; valid keys of 'aggregate': alpha, contest, contest_iou",
+        ),
         ({}, "key 'aggregate.alpha' is missing"),
         ({"alpha": "0.4"}, "aggregate.alpha = '0.4': Input should be a valid number"),
         ({"alpha": 1.5}, "aggregate.alpha = 1.5: Input should be less than or equal to 1"),
         ({"alpha": float("nan")}, "aggregate.alpha = nan"),
-        (None, "section 'aggregate' is missing; its keys are: alpha"),
+        (None, "section 'aggregate' is missing; its keys are: alpha, contest, contest_iou"),
     ],
 )
 def test_a_bad_value_is_named(values: object, message: str) -> None:

@@ -42,8 +42,10 @@ def accepted(model: type[Section], key: str, value: object) -> bool:
 @settings(max_examples=25)
 @given(value=WRONG_TYPES)
 def test_a_wrong_type_is_refused(model: type[Section], key: str, value: object) -> None:
-    templates = isinstance(value, list) and all(isinstance(item, str) and item.count("{}") == 1 for item in value)
-    assert not accepted(model, key, value) or (key == "templates" and templates)
+    texts = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
+    templates = isinstance(value, list) and texts and all(item.count("{}") == 1 for item in value)
+    fits = {"templates": templates, "background_texts": texts}
+    assert not accepted(model, key, value) or fits.get(key, False)
 
 
 @pytest.mark.parametrize(("model", "key"), FIELDS, ids=lambda part: getattr(part, "section", part))

@@ -23,6 +23,7 @@ from ccd.deploy import cams, inputs, rows, run
 from ccd.errors import CcdError
 from ccd.images import read_image, squash
 from ccd.predict import load_student
+from ccd.spreadsheet import csv_line
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
 from tests.deployed import CLASSES, write_photos, write_student
@@ -261,7 +262,7 @@ def test_columns_are_unique_whatever_classes_are_called() -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_cells_that_a_spreadsheet_would_calculate_are_neutralised(start: str) -> None:
-    assert next(csv.reader(io.StringIO(rows.csv_line([f"{start}1+1", 0.5]), newline=""))) == [f"'{start}1+1", "0.5"]
+    assert next(csv.reader(io.StringIO(csv_line([f"{start}1+1", 0.5]), newline=""))) == [f"'{start}1+1", "0.5"]
 
 
 def test_a_student_without_thresholds_decides_at_one_half(tmp_path: Path) -> None:

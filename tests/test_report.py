@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ccd.artifacts.image_index import SkippedImage
 from ccd.errors import CcdError
 from ccd.report.charts import Series, line_chart, nice_ticks
 from ccd.report.choose import class_cases, doubtful_test, doubtful_train, worst_of_class
 from ccd.report.findings import findings, verdict
-from ccd.report.overlap import coinciding_pairs, iou
+from ccd.report.overlap import coinciding_pairs
 from ccd.report.page import render
 from ccd.report.photos import CROP_PX, PHOTO_PX, Photos
 from ccd.report.quality import Quality, qualities, quality
 from ccd.report.run import Run, RunFiles, read_run
 from ccd.report.tables import class_table, label_counts, steps
+from ccd.views.overlap import iou
 from tests.finished_run import CLASSES, EVIL, write_run
 
 PARAMETERS = {"warmup": {"backbone": "mobilenet_v2", "weights": None}}
@@ -104,6 +103,15 @@ def test_without_labels_it_says_so_and_shows_no_precision(tmp_path: Path) -> Non
     assert "mAP %, " not in text.replace("trained on, mAP %", "") and "really there:" not in text
     assert [column.title for column in class_table(run)[1]] == ["class", "bias", "top-1", "raw", "debiased", "final"]
     assert steps(run) == ([], []) and {count.truth for count in label_counts(run)} == {None}
+
+
+def test_files_that_were_left_out_are_listed(run: Run, folder: Path, page: str) -> None:
+    skipped = tuple(SkippedImage(f"bad/{number}<b>.jpg", "it is empty") for number in range(201))
+    shown = render(replace(run, train=replace(run.train, skipped=skipped)), "toy", folder, PARAMETERS, VERSIONS)
+    Page(shown)
+    assert "201 files that could not be used" in shown and "bad/0&lt;b&gt;.jpg</code>: it is empty" in shown
+    assert "bad/200" not in shown and "and 1 more" in shown
+    assert "could not be used" not in page
 
 
 def test_pictures_keep_to_their_budget(run: Run, folder: Path) -> None:
@@ -230,11 +238,6 @@ def test_missing_or_foreign_artifact_is_named(tmp_path: Path) -> None:
     files.metrics.write_text("{}")
     with pytest.raises(CcdError, match=r"metrics\.json.*evaluate"):
         read_run(files)
-
-
-def test_report_imports_no_torch(root: Path) -> None:
-    code = "import sys, stages.report; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
 
 
 def test_many_classes_and_images_stay_small(tmp_path: Path) -> None:

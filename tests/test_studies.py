@@ -13,18 +13,21 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from ccd.artifacts import class_table, image_index
+from ccd.artifacts.corrections import path_of
 from ccd.artifacts.labels import SPEC as LABELS
 from ccd.errors import CcdError
 from ccd.params.base import read_yaml
 from ccd.params.sections import SECTIONS
 from ccd.use import override
 from studies import figure, table
+from studies.corrected import decided, doubtful_order
 from studies.given import check
 from studies.measure import Finding
 from studies.run import project_copy
 from studies.spec import (
     PAPER_FILE,
     STUDIES_FILE,
+    Corrected,
     Study,
     Variant,
     load_run_params,
@@ -57,7 +60,7 @@ def test_every_study_is_a_stage_of_its_own_pipeline_with_its_own_parameters() ->
         assert stage["params"] == [{"../params.yaml": sections}, {STUDIES_FILE.name: [name]}]
         assert {dep for dep in stage["deps"] if dep.endswith(".py")} == {f"{module}.py" for module in code}
         assert {"../ccd", "../stages", PAPER_FILE.name} < set(stage["deps"])
-        assert all((ROOT / "studies" / dep).exists() for dep in stage["deps"] if not dep.startswith("../data/"))
+        assert all((ROOT / "studies" / dep).exists() for dep in stage["deps"] if "${" not in dep)
         made = [Path(out).name for out in stage["outs"] if out.startswith(f"results/${{dataset.name}}/{name}/")]
         assert sorted(made) == sorted(OUTPUTS) and len(made) == len(stage["outs"])
 
@@ -74,7 +77,10 @@ def test_ground_truth_that_studies_read_cannot_reach_the_main_pipeline() -> None
 def test_every_variant_changes_parameters_that_exist(name: str) -> None:
     study, text = load_study(name, ROOT / STUDIES_FILE), (ROOT / "params.yaml").read_text()
     for variant in study.rows().values():
-        override(text, study.settings(variant, seed=1))
+        changed = YAML(typ="safe").load(override(text, study.settings(variant, seed=1)))
+        for key, value in variant.set.items():
+            section, _, knob = key.partition(".")
+            assert changed[section][knob] == value, "lists and mappings arrive as they are"
     assert len(study.seeds) > 1
 
 
@@ -162,6 +168,33 @@ def test_figures_are_drawn_and_repeat(axis: str | None, tmp_path: Path) -> None:
         assert drawn.width > 800 and len(np.unique(np.asarray(drawn.convert("L")))) > 20
 
 
+def test_corrections_are_drawn_as_a_curve_for_each_order(tmp_path: Path) -> None:
+    study = load_study("corrections", ROOT / STUDIES_FILE)
+    curves = study.curves()
+    assert list(curves) == ["doubtful", "student", "random"] and load_study("alpha", ROOT / STUDIES_FILE).curves() == {}
+    assert curves["random"] == {"none": 0, "25 random": 25, "50 random": 50, "100 random": 100, "200 random": 200}
+    findings = [
+        Finding(name, seed, {"result": 50.0 + seed, "train_aggregated_label": 60.0 + number}, {})
+        for number, name in enumerate(study.rows()) for seed in (0, 1)
+    ]  # fmt: skip
+    for name in ("first", "second"):
+        figure.draw_curves(tmp_path / name, "Title", findings, curves)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    with Image.open(tmp_path / "first") as drawn:
+        assert drawn.width > 800 and len(np.unique(np.asarray(drawn.convert("L")))) > 20
+
+
+def test_true_labels_of_corrected_images_decide_every_class() -> None:
+    truth = {"label": np.array([[1, 0], [0, 1]], np.int8), "difficult": np.array([[False, False], [False, True]])}
+    known = class_table.ClassTable(["a", "b"], ("cup", "mug"), truth, {})
+    assert decided(["b"], known) == {("b", "cup"): 0, ("b", "mug"): 1}
+
+
+def test_what_is_in_no_doubt_comes_last() -> None:
+    gap = np.array([[0.0, 0.0], [0.2, 0.1], [0.0, 0.0], [0.1, 0.9]])
+    assert doubtful_order(gap).tolist() == [3, 1, 0, 2]
+
+
 def test_seconds_are_appended_to_a_log(tmp_path: Path) -> None:
     for seed in (0, 1):
         note_seconds(tmp_path / "seconds.csv", "alpha", "0.4", seed, {"train": 1.5, "evaluate": 2.0})
@@ -180,6 +213,8 @@ def project(tmp_path: Path) -> Path:
         (folder / name).write_bytes((ROOT / name).read_bytes())
     (folder / ".dvc/config").write_text("")
     (tmp_path / "home/weights.pt").write_text("weights")
+    (folder / "corrections").mkdir()
+    (folder / path_of("toy")).write_text("image_id,class,label\na,cup,1\n")
     settings = {"dataset.name": "toy", "dataset.root": "pictures", "warmup.weights": "../weights.pt"}
     (folder / "params.yaml").write_text(override((ROOT / "params.yaml").read_text(), settings))
     return folder
@@ -192,6 +227,7 @@ def test_a_run_is_a_copy_with_other_parameters_whose_relative_paths_hold(project
         assert params["aggregate"]["alpha"] == 0.6
         assert params["warmup"]["weights"] == "../weights.pt", "another value would be another run for DVC"
         assert (run.folder / "../weights.pt").read_text() == "weights"
+        assert (run.folder / path_of("toy")).read_text() == "image_id,class,label\na,cup,1\n"
         assert (run.folder / "pictures").is_dir() and run.data == folder / "data/toy"
         assert run.environment["OMP_NUM_THREADS"] == "3"
     assert not folder.exists() and (tmp_path / "home/weights.pt").exists() and (project / "pictures").exists()
@@ -234,6 +270,9 @@ def test_what_no_run_could_do_is_refused_before_the_first(tmp_path: Path) -> Non
     check(of(Variant(boxes="grid", labels="cdul")), tmp_path, params)
     with pytest.raises(CcdError, match="such data sets have no boxes"):
         check(of(Variant(boxes="exact")), tmp_path, params)
+    check(of(Variant(corrections=Corrected(images=1))), tmp_path, params)
+    with pytest.raises(CcdError, match="corrects 2 training images, and only 1 have known labels"):
+        check(of(Variant(corrections=Corrected(images=2))), tmp_path, params)
     with pytest.raises(CcdError, match="no known labels, the first is b"):
         check(of(Variant(labels="truth")), tmp_path, params)
     with pytest.raises(CcdError, match=r"unknown key 'train\.speed'"):

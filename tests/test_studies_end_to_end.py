@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from ccd.artifacts.corrections import ensure, path_of
+from ccd.demo.scenes import render_scene, scene_rng
+from ccd.demo.sprites import TARGETS
 from ccd.use import apply_preset
 from studies.study import OUTPUTS
 
@@ -26,6 +30,35 @@ STUDIES = """\
 run: {jobs: 1, threads: 1}
 alpha: {title: Alpha, students: false, seeds: [0], sweep: {key: aggregate.alpha, values: [0.4, 1.0]}}
 views: {title: Views, students: false, seeds: [0], images: 8, variants: {true boxes: {boxes: exact}}}
+prompts:
+  title: Prompts
+  students: false
+  seeds: [0]
+  variants:
+    one: {set: {text.templates: ['a photo of the {}']}}
+    two, synonyms: {synonyms: true, set: {text.templates: ['a photo of the {}', '{}']}}
+none_images:
+  title: None
+  students: false
+  seeds: [0]
+  drop_classes: 9
+  ranking: final
+  variants:
+    'off': {}
+    all: {set: {global_labels.none_rule: entropy, global_labels.none_threshold: 0.0}}
+    background:
+      set:
+        global_labels.none_rule: background
+        global_labels.none_threshold: 0.5
+        text.background_texts: [a photo of the room]
+co_occurrence:
+  title: Shared views
+  students: false
+  seeds: [0]
+  variants:
+    keep: {}
+    merge: {set: {cam_boxes.shared_views: merge, cam_boxes.shared_iou: 0.2}}
+    contest: {set: {aggregate.contest: true, aggregate.contest_iou: 0.2}}
 baselines:
   title: Baselines
   students: true
@@ -33,7 +66,17 @@ baselines:
   variants:
     CDUL: {boxes: grid, labels: cdul, set: {train.consistency_weight: 0.0, train.label_update_sigma: 1.0}}
     supervised: {labels: truth, set: {train.consistency_weight: 0.0}}
+corrections:
+  title: Corrections
+  students: true
+  seeds: [0]
+  variants:
+    none: {corrections: {images: 0}}
+    all doubtful: {corrections: {images: 24, order: doubtful}}
+    6 by student: {corrections: {images: 6, order: student}}
+    6 random: {corrections: {images: 6, order: random}}
 """
+STAGES = ("alpha", "views", "baselines", "corrections", "prompts", "none_images", "co_occurrence")
 pytestmark = pytest.mark.slow
 
 
@@ -55,9 +98,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(apply_preset("demo", None, SMALL))
     (folder / "studies/params.yaml").write_text(STUDIES)
+    ensure(folder / path_of("demo"))
     pipeline, yaml = folder / "studies/dvc.yaml", YAML()
     content = yaml.load(pipeline.read_text())
-    content["stages"] = {name: content["stages"][name] for name in ("alpha", "views", "baselines")}
+    content["stages"] = {name: content["stages"][name] for name in STAGES}
     with pipeline.open("w") as file:
         yaml.dump(content, file)
     said(folder, "dvc", "init", "--no-scm", "-q")
@@ -106,6 +150,62 @@ def test_baselines_train_on_the_labels_that_they_are_given(project: Path) -> Non
     trained = [(variant, stage) for variant in runs.index for stage in ("warmup", "train", "evaluate")]
     assert [row for row in computed(project, "baselines") if row[1] != "clip_local"] == trained
     assert "| CDUL |" in (folder / "table.md").read_text()
+
+
+def runs_of(folder: Path, study: str) -> pd.DataFrame:
+    said(folder, "dvc", "--cd", "studies", "repro", study)
+    return pd.read_csv(folder / f"studies/results/demo/{study}/runs.csv").set_index("variant")
+
+
+def test_prompts_change_text_and_never_look_at_a_whole_image_again(project: Path) -> None:
+    runs = runs_of(project, "prompts")
+    assert runs["train_zero_shot"].nunique() == 2
+    stages = [stage for variant, stage in computed(project, "prompts") if variant == "two, synonyms"]
+    assert stages == ["text", "bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate"]
+
+
+def test_images_whose_classes_are_dropped_are_found_and_lose_their_labels(project: Path) -> None:
+    """The renderer knows every object, so the share of images without a class is known beforehand."""
+    runs = runs_of(project, "none_images")
+    every, kept = list(TARGETS), set(np.delete(list(TARGETS), np.random.default_rng(0).choice(14, 9, replace=False)))
+    assert len(every) == 14 and len(kept) == 5
+    scenes = [{one.name for one in render_scene(scene_rng(0, "train", number)).objects} for number in range(24)]
+    truly = 100 * sum(not names & kept for names in scenes) / 24
+    assert 0 < truly < 100 and runs["none_true"].to_list() == pytest.approx([truly] * 3)
+    assert runs["none_found"].tolist()[:2] == [0, 100] and 0 <= runs.loc["background", "none_found"] <= 100
+    assert runs.loc["all", "none_precision"] == pytest.approx(truly) and runs.loc["all", "none_recall"] == 100
+    assert runs.loc["off", "none_labels"] > runs.loc["all", "none_labels"] == 0
+    assert runs.loc["all", "train_zero_shot"] == runs.loc["off", "train_zero_shot"], "rules change labels, not scores"
+    table = pd.read_csv(project / "studies/results/demo/none_images/per_class.csv")
+    assert set(table["class"]) <= kept
+    assert not [stage for _, stage in computed(project, "none_images") if stage in ("index", "clip_global")]
+
+
+def test_merged_views_are_fewer_and_a_contest_is_decided_in_aggregate_alone(project: Path) -> None:
+    runs = runs_of(project, "co_occurrence")
+    assert runs.loc["merge", "views_per_image"] < runs.loc["keep", "views_per_image"]
+    assert runs.loc["contest", "views_per_image"] == runs.loc["keep", "views_per_image"]
+    assert runs.loc["contest", "train_local_raw"] != runs.loc["keep", "train_local_raw"]
+    made = computed(project, "co_occurrence")
+    assert [row for row in made if row[0] != "keep"] == [
+        ("merge", "cam_boxes"), ("merge", "clip_local"), ("merge", "aggregate"), ("contest", "aggregate"),
+    ]  # fmt: skip
+
+
+def test_corrected_images_have_true_labels_in_the_runs_and_nowhere_else(project: Path) -> None:
+    before = (project / path_of("demo")).read_text()
+    said(project, "dvc", "--cd", "studies", "repro", "corrections")
+    folder = project / "studies/results/demo/corrections"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(OUTPUTS)
+    runs = pd.read_csv(folder / "runs.csv").set_index("variant")
+    assert runs["result"].between(0, 100).all() and runs["result"].tolist() == runs["test_student"].tolist()
+    final = runs["train_aggregated_label"]
+    assert final["all doubtful"] == 100.0, "every label is the truth"
+    assert final["none"] < final["6 random"] < 100 and final["none"] < final["6 by student"] < 100
+    assert runs["train_aggregated_raw"].nunique() == 1, "what the method itself says stays"
+    made = computed(project, "corrections")
+    assert [stage for variant, stage in made if variant == "6 random"] == ["aggregate", "train", "evaluate"]
+    assert (project / path_of("demo")).read_text() == before
 
 
 def test_a_mistake_in_a_run_is_told_without_a_traceback(project: Path) -> None:

@@ -12,6 +12,8 @@ from ccd.artifacts.atomic import unreadable
 
 def same_ids(path: Path, stage: str, found: Iterable[object], wanted: Iterable[object]) -> None:
     """Raises CcdError unless the ids of the artifact at ``path`` are the wanted ones, in order."""
+    if isinstance(found, np.ndarray) and isinstance(wanted, np.ndarray) and np.array_equal(found, wanted):
+        return
     found, wanted = list(found), list(wanted)
     if found == wanted:
         return
@@ -38,13 +40,27 @@ def same_teacher(path: Path, stage: str, found: Mapping[str, str], wanted: Mappi
         raise unreadable(path, reason, stage)
 
 
-def rows_of(path: Path, stage: str, wanted: Iterable[str], ids: Sequence[str]) -> np.ndarray:
+def rows_of(path: Path, stage: str, wanted: Sequence[str], ids: Sequence[str]) -> np.ndarray:
     """Where each ``wanted`` id of the artifact at ``path`` stands in ``ids``, int64. Raises CcdError for a stranger."""
     place = {name: row for row, name in enumerate(ids)}
-    rows = [(name, place.get(name, -1)) for name in wanted]
-    strangers = [name for name, row in rows if row < 0]
-    if strangers:
-        raise unreadable(
-            path, f"{strangers[0]!r} (and {len(strangers) - 1} more) is unknown to the other artifacts", stage
-        )
-    return np.asarray([row for _, row in rows], np.int64)
+    rows = np.fromiter((place.get(name, -1) for name in wanted), np.int64, len(wanted))
+    strangers = np.flatnonzero(rows < 0)
+    if len(strangers):
+        first, others = wanted[strangers[0]], len(strangers) - 1
+        raise unreadable(path, f"{first!r} (and {others} more) is unknown to the other artifacts", stage)
+    return rows
+
+
+class RowsOfImages:
+    """Which rows of a table lie on which images: ``image_rows`` (B,) is the image of each row, in any order."""
+
+    def __init__(self, image_rows: np.ndarray) -> None:
+        self._order = np.argsort(image_rows, kind="stable")
+        self._images = image_rows[self._order]
+
+    def between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows on images ``start`` .. ``end`` - 1, ascending, and the image of each, counted from ``start``; both
+        (b,) int64."""
+        first, last = np.searchsorted(self._images, (start, end))
+        by_row = np.argsort(self._order[first:last])
+        return self._order[first:last][by_row], self._images[first:last][by_row] - start

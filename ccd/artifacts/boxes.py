@@ -59,10 +59,18 @@ def read(path: Path) -> BoxTable:
     table, metadata = read_parquet(path, SCHEMA, "cam_boxes")
     corners = [table[name].to_numpy() for name in ("x0_px", "y0_px", "x1_px", "y1_px")]
     return BoxTable(
-        table["image_id"].to_pylist(),
-        table["class"].to_pylist(),
+        _names(table["image_id"]),
+        _names(table["class"]),
         table["score"].to_numpy(),
         table["cam_peak"].to_numpy(),
         np.stack(corners, axis=1).astype(np.float32),
         {key: value for key, value in metadata.items() if key != "schema"},
     )
+
+
+def _names(column: pa.ChunkedArray) -> list[str]:
+    """Names that repeat are one object: millions of boxes cost a pointer each."""
+    encoded = column.combine_chunks().dictionary_encode()
+    names = np.asarray(encoded.dictionary.to_pylist(), object)
+    repeated: list[str] = names[encoded.indices.to_numpy()].tolist()
+    return repeated

@@ -1,13 +1,14 @@
 """The long form of (N, C) arrays: one row per image and class, image-major, as people filter it.
 
-``labels.parquet``, ``global_labels.parquet`` and ``pseudo_labels.parquet`` share it. Memory does not grow with the
-file while writing; reading gives the dense arrays.
+``labels.parquet``, ``global_labels.parquet`` and ``pseudo_labels.parquet`` share it. `read` and `write` take whole
+arrays, `pieces` and `writing` a bounded number of images at a time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,10 @@ import pyarrow.parquet as pq
 
 from ccd.artifacts.align import same_classes
 from ccd.artifacts.atomic import unreadable
-from ccd.artifacts.parquet import file_metadata, open_parquet, schema, write_parquet
+from ccd.artifacts.parquet import file_metadata, open_parquet, schema, writing_parquet
 
 ROWS_PER_BATCH = 1_000_000
+IMAGES_PER_PIECE = 8192
 NAME = pa.dictionary(pa.int32(), pa.string())
 Column = tuple[str, pa.DataType, bool, str]
 
@@ -57,25 +59,60 @@ class TableSpec:
 
 def write(path: Path, spec: TableSpec, table: ClassTable) -> None:
     """Write (N, C) columns as N*C rows; ``metadata`` goes beside the schema, with the class names."""
-    metadata = {**table.metadata, "classes": json.dumps(list(table.classes), ensure_ascii=False)}
-    write_parquet(path, _batches(spec, table), spec.schema, metadata)
+    with writing(path, spec, table.classes, table.metadata) as writer:
+        writer.write(table.ids, table.columns)
 
 
-def _batches(spec: TableSpec, table: ClassTable) -> Iterator[pa.RecordBatch]:
-    """Dictionaries are those of the piece at hand, so that a piece costs what it holds."""
-    class_count = len(table.classes)
-    step = max(1, ROWS_PER_BATCH // class_count)
-    names = pa.array(table.classes, pa.string())
-    for start in range(0, len(table.ids), step):
-        ids = pa.array(table.ids[start : start + step], pa.string())
+@contextmanager
+def writing(path: Path, spec: TableSpec, classes: Sequence[str], metadata: dict[str, str]) -> Iterator[TableWriter]:
+    """Open a table for writing in pieces; it appears at ``path`` only when the block ends well. The bytes do not depend
+    on how the images are cut into pieces."""
+    named = {**metadata, "classes": json.dumps(list(classes), ensure_ascii=False)}
+    with writing_parquet(path, spec.schema, named) as write_group:
+        writer = TableWriter(spec, classes, write_group)
+        yield writer
+        writer.flush()
+
+
+class TableWriter:
+    """Takes images in order, any number at a time, and makes row groups of `ROWS_PER_BATCH` rows of them."""
+
+    def __init__(self, spec: TableSpec, classes: Sequence[str], write_group: Callable[[pa.RecordBatch], None]) -> None:
+        self._spec = spec
+        self._names = pa.array(classes, pa.string())
+        self._write_group = write_group
+        self._images = max(1, ROWS_PER_BATCH // len(classes))
+        self._ids: list[str] = []
+        self._parts: list[dict[str, np.ndarray]] = []
+
+    def write(self, ids: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
+        """Append M images: their ``ids`` and (M, C) ``columns``, those of the spec; more are ignored."""
+        start = 0
+        while start < len(ids):
+            end = min(len(ids), start + self._images - len(self._ids))
+            self._ids += ids[start:end]
+            self._parts.append({name: columns[name][start:end] for name, *_ in self._spec.columns})
+            if len(self._ids) == self._images:
+                self.flush()
+            start = end
+
+    def flush(self) -> None:
+        """Write what waits as a row group, whose dictionaries are its own, so that it costs what it holds."""
+        if not self._ids:
+            return
+        ids, class_count = pa.array(self._ids, pa.string()), len(self._names)
         image_keys = np.repeat(np.arange(len(ids), dtype=np.int32), class_count)
         class_keys = np.tile(np.arange(class_count, dtype=np.int32), len(ids))
         values = [
-            _values(table.columns[name][start : start + step], kind, nullable)
-            for name, kind, nullable, _ in spec.columns
+            _values(np.concatenate([part[name] for part in self._parts]), kind, nullable)
+            for name, kind, nullable, _ in self._spec.columns
         ]
-        keys = [pa.DictionaryArray.from_arrays(image_keys, ids), pa.DictionaryArray.from_arrays(class_keys, names)]
-        yield pa.record_batch([*keys, *values], schema=spec.schema)
+        keys = [
+            pa.DictionaryArray.from_arrays(image_keys, ids),
+            pa.DictionaryArray.from_arrays(class_keys, self._names),
+        ]
+        self._write_group(pa.record_batch([*keys, *values], schema=self._spec.schema))
+        self._ids, self._parts = [], []
 
 
 def _values(array: np.ndarray, kind: pa.DataType, nullable: bool) -> pa.Array:
@@ -88,7 +125,22 @@ def _values(array: np.ndarray, kind: pa.DataType, nullable: bool) -> pa.Array:
 def read(
     path: Path, spec: TableSpec, columns: Sequence[str] | None = None, *, of: Sequence[str] | None = None
 ) -> ClassTable:
-    """Read the value columns (all, or the named ones) as (N, C) arrays.
+    """Read the value columns (all, or the named ones) as (N, C) arrays; see `pieces` for ``of`` and the errors."""
+    with _opened(path, spec, of) as (file, classes, metadata):
+        wanted, shape = _wanted(spec, columns), (file.metadata.num_rows // len(classes), len(classes))
+        arrays = {name: np.empty(shape, kind.to_pandas_dtype()) for name, kind, _, _ in wanted}
+        ids: list[str] = []
+        for names, group in _groups(path, spec, file, classes, wanted):
+            for name, values in group.items():
+                arrays[name][len(ids) : len(ids) + len(names)] = values
+            ids += names
+    return ClassTable(ids, classes, arrays, metadata)
+
+
+def pieces(
+    path: Path, spec: TableSpec, columns: Sequence[str] | None = None, *, of: Sequence[str] | None = None
+) -> Iterator[ClassTable]:
+    """The same as consecutive tables of at most `IMAGES_PER_PIECE` images: memory does not grow with the file.
 
     Args:
         of: the classes that the table must be of, in order; None: any.
@@ -97,47 +149,60 @@ def read(
         CcdError: missing, damaged, of another version or other classes, with NaN or Inf where no value may be missing,
             or its rows are not images x classes in order.
     """
-    wanted = [column for column in spec.columns if columns is None or column[0] in columns]
+    with _opened(path, spec, of) as (file, classes, metadata):
+        for ids, group in _groups(path, spec, file, classes, _wanted(spec, columns)):
+            for start in range(0, len(ids), IMAGES_PER_PIECE):
+                part = slice(start, start + IMAGES_PER_PIECE)
+                yield ClassTable(ids[part], classes, {name: values[part] for name, values in group.items()}, metadata)
+
+
+def _wanted(spec: TableSpec, columns: Sequence[str] | None) -> list[Column]:
+    return [column for column in spec.columns if columns is None or column[0] in columns]
+
+
+@contextmanager
+def _opened(
+    path: Path, spec: TableSpec, of: Sequence[str] | None
+) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...], dict[str, str]]]:
+    """The file, its classes and its other metadata."""
     with open_parquet(path, spec.schema, spec.stage) as file:
         metadata = file_metadata(file.schema_arrow)
         classes = _class_names(path, spec, metadata.pop("classes", ""))
         if of is not None:
             same_classes(path, spec.stage, classes, of)
-        count, rest = divmod(file.metadata.num_rows, max(1, len(classes)))
-        if rest:
+        if file.metadata.num_rows % len(classes):
             raise unreadable(
                 path, f"{file.metadata.num_rows} rows are not a multiple of {len(classes)} classes", spec.stage
             )
+        yield file, classes, metadata
+
+
+def _groups(
+    path: Path, spec: TableSpec, file: pq.ParquetFile, classes: tuple[str, ...], wanted: list[Column]
+) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
+    """Image ids (M) and columns (M, C) of each row group."""
+    for group in range(file.num_row_groups):
         try:
-            ids, arrays = _dense(file, classes, count, wanted)
+            piece = file.read_row_group(group, columns=["image_id", "class", *(name for name, *_ in wanted)])
+            ids = _check_keys(piece, classes)
+            arrays = {name: _dense(piece[name], kind, nullable) for name, kind, nullable, _ in wanted}
         except (OSError, ValueError, pa.ArrowException) as error:
             raise unreadable(path, " ".join(str(error).split()), spec.stage) from None
-    shaped = {name: array.reshape(count, len(classes)) for name, array in arrays.items()}
-    return ClassTable(ids, tuple(classes), shaped, metadata)
+        yield ids, {name: array.reshape(-1, len(classes)) for name, array in arrays.items()}
 
 
-def _dense(
-    file: pq.ParquetFile, classes: list[str], count: int, wanted: list[Column]
-) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Image ids and flat columns, a row group at a time. Raises ValueError if they are not what a table may hold."""
-    arrays = {name: np.empty(count * len(classes), kind.to_pandas_dtype()) for name, kind, _, _ in wanted}
-    ids: list[str] = []
-    start = 0
-    for group in range(file.num_row_groups):
-        piece = file.read_row_group(group, columns=["image_id", "class", *arrays])
-        ids += _check_keys(piece, classes)
-        for name in arrays:
-            _fill(arrays[name][start : start + len(piece)], piece[name])
-        start += len(piece)
-    broken = [name for name, _, nullable, _ in wanted if not nullable and not np.isfinite(arrays[name]).all()]
-    if broken:
-        raise ValueError(f"its column {broken[0]} holds NaN or Inf")
-    return ids, arrays
+def _dense(column: pa.ChunkedArray, kind: pa.DataType, nullable: bool) -> np.ndarray:
+    """Flat values, NaN or -1 for null. Raises ValueError for NaN or Inf where no value may be missing."""
+    missing: float | int = np.nan if pa.types.is_floating(kind) else -1
+    values: np.ndarray = column.fill_null(missing).to_numpy() if column.null_count else column.to_numpy()
+    if not nullable and not np.isfinite(values).all():
+        raise ValueError("one of its columns holds NaN or Inf")
+    return values
 
 
-def _class_names(path: Path, spec: TableSpec, text: str) -> list[str]:
+def _class_names(path: Path, spec: TableSpec, text: str) -> tuple[str, ...]:
     try:
-        names = [str(name) for name in json.loads(text)]
+        names = tuple(str(name) for name in json.loads(text))
         if not names:
             raise ValueError("there is none")
         return names
@@ -145,19 +210,14 @@ def _class_names(path: Path, spec: TableSpec, text: str) -> list[str]:
         raise unreadable(path, f"its class names are malformed ({error})", spec.stage) from None
 
 
-def _fill(target: np.ndarray, column: pa.ChunkedArray) -> None:
-    missing: float | int = np.nan if np.issubdtype(target.dtype, np.floating) else -1
-    target[:] = column.fill_null(missing).to_numpy() if column.null_count else column.to_numpy()
-
-
-def _check_keys(piece: pa.Table, classes: list[str]) -> list[str]:
+def _check_keys(piece: pa.Table, classes: tuple[str, ...]) -> list[str]:
     """The images of a row group, once its rows are proven to be images x classes in order."""
     if len(piece) % len(classes):
         raise ValueError("a row group ends within an image")
     image, name = piece["image_id"].combine_chunks(), piece["class"].combine_chunks()
     image_codes = image.indices.to_numpy().reshape(-1, len(classes))
     name_codes = name.indices.to_numpy().reshape(-1, len(classes))
-    in_order = name.dictionary.take(pa.array(name_codes[0])).to_pylist() == classes if len(piece) else True
+    in_order = name.dictionary.take(pa.array(name_codes[0])).to_pylist() == list(classes) if len(piece) else True
     if not in_order or not (name_codes == name_codes[:1]).all() or not (image_codes == image_codes[:, :1]).all():
         raise ValueError("rows are not images x classes in order")
     return image.dictionary.take(pa.array(image_codes[:, 0])).to_pylist()  # type: ignore[no-any-return]

@@ -19,6 +19,7 @@ from ccd.errors import CcdError
 GLOBAL_SCHEMA = "ccd.clip_global/1"
 LOCAL_SCHEMA = "ccd.clip_local/1"
 ROWS_PER_CHUNK = 256
+ROWS_PER_PIECE = 8192
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,57 @@ def writing(
         writer.finish()
 
 
-def read_global(path: Path, index: ImageIndex, teacher: Mapping[str, str]) -> np.ndarray:
-    """The features (N, D) of ``clip_global.h5``, proven to be those of the ``index``, by the ``teacher`` whose
-    attributes ``text.h5`` holds. Raises CcdError otherwise."""
-    found = read(path, GLOBAL_SCHEMA)
+class FeatureFile:
+    """A feature file whose M rows stay on disk until they are asked for. ``ids`` and ``attributes`` as in `Features`.
+
+    Raises:
+        CcdError: missing, damaged, or of another schema.
+    """
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self._path, self._schema = path, schema
+        with reading(path, schema, _stage(schema)) as file:
+            self.ids, self.attributes, count = _ids(file, schema), attributes_of(file), len(file["features"])
+        if len(self.ids) != count:
+            raise unreadable(path, f"{len(self.ids)} ids for {count} rows", _stage(schema))
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The features (m, D) float32 of ``rows`` (m,), which ascend. Raises CcdError for NaN or Inf in them."""
+        with reading(self._path, self._schema, _stage(self._schema), whole=False) as file:
+            dataset = file["features"]
+            values = np.empty((len(rows), dataset.shape[1]), np.float32)
+            ends = rows[[0, -1]] if len(rows) else (0, -1)
+            for begin in range(ends[0], ends[1] + 1, ROWS_PER_PIECE):
+                first, last = np.searchsorted(rows, (begin, begin + ROWS_PER_PIECE))
+                here = rows[first:last]
+                if len(here):
+                    values[first:last] = dataset[here[0] : here[-1] + 1][here - here[0]]
+        if not np.isfinite(values).all():
+            raise unreadable(self._path, "it holds NaN or Inf", _stage(self._schema))
+        return values
+
+    def pieces(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """``rows``, which ascend, and their features, `ROWS_PER_PIECE` at a time; no rows are one empty piece."""
+        for start in range(0, max(1, len(rows)), ROWS_PER_PIECE):
+            some = rows[start : start + ROWS_PER_PIECE]
+            yield some, self.take(some)
+
+
+def open_global(path: Path, index: ImageIndex, teacher: Mapping[str, str]) -> FeatureFile:
+    """``clip_global.h5``, proven to be of the images of the ``index``, by the ``teacher`` whose attributes ``text.h5``
+    holds. Raises CcdError otherwise."""
+    found = FeatureFile(path, GLOBAL_SCHEMA)
     same_ids(path, "clip_global", found.ids, index.ids)
     same_teacher(path, "clip_global", found.attributes, teacher)
-    return found.values
+    return found
+
+
+def open_local(path: Path, box_count: int, teacher: Mapping[str, str]) -> FeatureFile:
+    """``clip_local.h5``, proven to be of boxes 0 .. ``box_count`` - 1 and by the ``teacher``; see `open_global`."""
+    found = FeatureFile(path, LOCAL_SCHEMA)
+    same_ids(path, "clip_local", found.ids, np.arange(box_count))
+    same_teacher(path, "clip_local", found.attributes, teacher)
+    return found
 
 
 def write(path: Path, schema: str, features: Features) -> None:
@@ -95,12 +140,13 @@ def read(path: Path, schema: str) -> Features:
     Raises:
         CcdError: missing, damaged, of another schema, or with NaN or Inf in it.
     """
-    stage = "clip_global" if schema == GLOBAL_SCHEMA else "clip_local"
-    with reading(path, schema, stage) as file:
-        ids = file["box_id"][...] if schema == LOCAL_SCHEMA else read_strings(file, "image_id")
-        values, attributes = file["features"][...], attributes_of(file)
-    if len(ids) != len(values):
-        raise unreadable(path, f"{len(ids)} ids for {len(values)} rows", stage)
-    if not np.isfinite(values).all():
-        raise unreadable(path, "it holds NaN or Inf", stage)
-    return Features(ids, values, attributes)
+    found = FeatureFile(path, schema)
+    return Features(found.ids, found.take(np.arange(len(found.ids))), found.attributes)
+
+
+def _stage(schema: str) -> str:
+    return "clip_global" if schema == GLOBAL_SCHEMA else "clip_local"
+
+
+def _ids(file: h5py.File, schema: str) -> list[str] | np.ndarray:
+    return np.asarray(file["box_id"][...]) if schema == LOCAL_SCHEMA else read_strings(file, "image_id")

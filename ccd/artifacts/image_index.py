@@ -62,13 +62,23 @@ class ImageIndex:
             self.skipped,
         )
 
+    @property
+    def train_rows(self) -> np.ndarray:
+        """Where the training images stand, ascending, int64."""
+        return np.flatnonzero(self.is_train)
+
+    @property
+    def test_rows(self) -> np.ndarray:
+        """Where the evaluation images stand, ascending, int64."""
+        return np.flatnonzero(~self.is_train)
+
     def train(self) -> ImageIndex:
         """The training images, in index order."""
-        return self.take(np.flatnonzero(self.is_train))
+        return self.take(self.train_rows)
 
     def test(self) -> ImageIndex:
         """The evaluation images, in index order."""
-        return self.take(np.flatnonzero(~self.is_train))
+        return self.take(self.test_rows)
 
 
 def write(path: Path, index: ImageIndex) -> None:

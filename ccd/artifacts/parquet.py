@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,15 +26,29 @@ def file_metadata(schema: pa.Schema) -> dict[str, str]:
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], declared: pa.Schema, metadata: dict[str, str]) -> None:
-    """Write record batches under ``declared`` with more ``metadata`` beside the schema's name.
+    """Write record batches, each a row group, under ``declared``; see `writing_parquet`."""
+    with writing_parquet(path, declared, metadata) as write:
+        for batch in batches:
+            write(batch)
 
-    Pages carry checksums for any reader that verifies them; the whole file is sealed.
+
+@contextmanager
+def writing_parquet(
+    path: Path, declared: pa.Schema, metadata: dict[str, str]
+) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Yield a function that appends a row group; the file appears at ``path`` only when the block ends well.
+
+    ``metadata`` stands beside the schema's name. Pages carry checksums for any reader that verifies them; the whole
+    file is sealed.
     """
     full = declared.with_metadata({**file_metadata(declared), **metadata, seal.KEY: seal.BLANK})
     with replacing(path) as temporary:
         with pq.ParquetWriter(temporary, full, compression="zstd", write_page_checksum=True) as writer:
-            for batch in batches:
+
+            def write(batch: pa.RecordBatch) -> None:
                 writer.write_table(pa.Table.from_batches([batch.cast(full)]), row_group_size=max(1, batch.num_rows))
+
+            yield write
         seal.stamp(temporary)
 
 

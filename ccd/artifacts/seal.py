@@ -10,8 +10,9 @@ by accident; it is no signature, and whoever wants to forge one can.
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 from ccd.artifacts.atomic import unreadable
 from ccd.errors import CcdError
@@ -20,37 +21,63 @@ KEY = "seal"
 _MARK = b"ccd-seal:"
 _ZEROS = b"0" * 32
 BLANK = (_MARK + _ZEROS).decode()
+_BLOCK = 1 << 22
 
 
 def stamp(path: Path) -> None:
     """Seal a file that holds `BLANK` once. Raises CcdError if its text occurs elsewhere in the file too."""
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
-        start = content.find(_MARK) + len(_MARK)
-        if content[start : start + len(_ZEROS)] != _ZEROS or content.find(_MARK, start) >= 0:
+    with path.open("r+b") as file:
+        start = _find(file, 0) + len(_MARK)
+        file.seek(start)
+        if file.read(len(_ZEROS)) != _ZEROS or _find(file, start) >= 0:
             raise CcdError(f"{path}: the text {_MARK.decode()!r} is reserved, and no name may hold it; rename it")
-        content[start : start + len(_ZEROS)] = _digest(content, start)
+        digest = _digest(file, start)
+        file.seek(start)
+        file.write(digest)
 
 
 def verify(path: Path, stage: str) -> None:
     """Raises CcdError, naming the ``stage`` to rerun, unless the file is byte for byte as it was sealed."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            start = content.find(_MARK) + len(_MARK)
+        with path.open("rb") as file:
+            start = _find(file, 0) + len(_MARK)
             if start < len(_MARK):
-                raise unreadable(path, "it has no seal: damaged, or written by another program or version", stage)
-            if content[start : start + len(_ZEROS)] != _digest(content, start):
+                empty = file.seek(0, os.SEEK_END) == 0
+                lost = "it has no seal: damaged, or written by another program or version"
+                raise unreadable(path, "it is empty" if empty else lost, stage)
+            file.seek(start)
+            if file.read(len(_ZEROS)) != _digest(file, start):
                 raise unreadable(path, "its content is not what was written: damaged or edited", stage)
     except OSError as error:
         raise unreadable(path, error.strerror or str(error), stage) from None
-    except ValueError:  # an empty file has no map
-        raise unreadable(path, "it is empty", stage) from None
 
 
-def _digest(content: mmap.mmap, start: int) -> bytes:
-    """Of the content with zeros in place of the seal."""
+def _find(file: BinaryIO, start: int) -> int:
+    """Where the mark first occurs at ``start`` or behind it; -1: nowhere."""
+    file.seek(start)
+    tail, at = b"", start
+    while block := file.read(_BLOCK):
+        found = (tail + block).find(_MARK)
+        if found >= 0:
+            return at - len(tail) + found
+        at += len(block)
+        tail = (tail + block)[-len(_MARK) + 1 :]
+    return -1
+
+
+def _digest(file: BinaryIO, start: int) -> bytes:
+    """Of the content with zeros in place of the seal. Read in blocks: a mapped file would count as memory in use."""
     digest = hashlib.blake2b(digest_size=16)
-    with memoryview(content) as view:
-        digest.update(view[:start])
-        digest.update(_ZEROS)
-        digest.update(view[start + len(_ZEROS) :])
+    file.seek(0)
+    left = start
+    while left:
+        block = file.read(min(left, _BLOCK))
+        if not block:
+            break
+        digest.update(block)
+        left -= len(block)
+    file.seek(start + len(_ZEROS))
+    digest.update(_ZEROS)
+    while block := file.read(_BLOCK):
+        digest.update(block)
     return digest.hexdigest().encode()

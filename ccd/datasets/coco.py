@@ -51,7 +51,7 @@ def _parse(path: Path, name: str, split: Split) -> tuple[dict[int, str], list[Im
     if not path.is_file():
         there = sorted(item.stem.removeprefix("instances_") for item in path.parent.glob("instances_*.json"))
         raise CcdError(f"{path} does not exist; splits there: {listed(there) or 'none'}; {HINT}")
-    content = _read_json(path)
+    content = read_instances(path)
     try:
         categories = {int(item["id"]): str(item["name"]) for item in content["categories"]}
         files = {int(item["id"]): str(item["file_name"]) for item in content["images"]}
@@ -72,7 +72,8 @@ def _parse(path: Path, name: str, split: Split) -> tuple[dict[int, str], list[Im
     return categories, entries, Truth(labels, np.zeros(labels.shape, np.bool_))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_instances(path: Path) -> dict[str, Any]:
+    """An annotation file without the outlines of its objects. Raises CcdError: missing, or not a JSON object."""
     data = read_bytes(path, HINT)
     try:
         content = json.loads(data, object_hook=_without_outline)

@@ -106,23 +106,25 @@ def _from_annotations(folder: Path, ids: list[str]) -> Truth | None:
         raise CcdError(f"{folder}: {len(absent)} of {len(paths)} annotations are missing: {listed(absent)}; {HINT}")
     labels, easy = np.zeros((2, len(ids), len(CLASSES)), np.bool_)
     for row, path in enumerate(paths):
-        for name, is_difficult in _objects(path):
+        for item in annotated_objects(path):
+            name = (item.findtext("name") or "").strip()
             if name not in VOC_TEXTS:
                 raise CcdError(f"{path}: '{name}' is no VOC class; correct it to one of: {', '.join(CLASSES)}")
             labels[row, CLASSES.index(name)] = True
-            easy[row, CLASSES.index(name)] |= not is_difficult
+            easy[row, CLASSES.index(name)] |= (item.findtext("difficult") or "0").strip() != "1"
     return Truth(labels.astype(np.int8), labels & ~easy)
 
 
-def _objects(path: Path) -> list[tuple[str, bool]]:
-    """(class, difficult) of each object. A document type is refused: it is how XML smuggles in entities."""
+def annotated_objects(path: Path) -> list[ET.Element]:
+    """The ``object`` elements of one annotation. A document type is refused: it is how XML smuggles in entities.
+
+    Raises:
+        CcdError: missing, not UTF-8, not well-formed, or with a document type.
+    """
     text = read_text(path, HINT)
     if "<!DOCTYPE" in text:
         raise CcdError(f"{path}: a document type declaration has no place in a VOC annotation; remove it")
     try:
-        objects = ET.fromstring(text).findall("object")
+        return ET.fromstring(text).findall("object")
     except ET.ParseError as error:
         raise CcdError(f"{path}: not well-formed XML ({error}); {HINT}") from None
-    return [
-        ((item.findtext("name") or "").strip(), (item.findtext("difficult") or "0").strip() == "1") for item in objects
-    ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +14,12 @@ import pyarrow.parquet as pq
 from ccd.artifacts.atomic import replacing
 from ccd.errors import CcdError
 from ccd.labels.thresholds import decide
+from ccd.spreadsheet import csv_line
 
 SCHEMA = "ccd.predicted/1"
 KEYS = ("path", "labels")
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def format_of(path: Path) -> Format:
@@ -109,16 +107,3 @@ def rows_of(piece: pa.Table) -> Iterator[tuple[str, list[str], list[float]]]:
 def short(value: float) -> float:
     """The float64 with the fewest digits that is the same float32."""
     return float(str(np.float32(value)))
-
-
-def csv_line(cells: Sequence[Any]) -> str:
-    """One line of CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\r\n")  # whose characters are those that get quoted
-    writer.writerow([neutral(cell) if isinstance(cell, str) else cell for cell in cells])
-    return buffer.getvalue().removesuffix("\r\n") + "\n"
-
-
-def neutral(text: str) -> str:
-    """``text`` as a spreadsheet shows it instead of calculating it."""
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 
-from ccd.deploy.rows import csv_line, short
+from ccd.deploy.rows import short
 from ccd.export.labelled import Box, LabelledImage, LabelledSet
+from ccd.spreadsheet import csv_line
 
 BOX_NOTE = (
     "Boxes are the local views of classifier-guided CLIP distillation: a peak of a class activation map, widened. "

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+
+from ccd.labels.scores import entropy_nats
 
 
 def floored(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
@@ -51,6 +55,16 @@ def aggregate(global_labels: np.ndarray, local_labels: np.ndarray, alpha: float)
     return np.clip(alpha * global_labels + (1.0 - alpha) * local_labels, 0.0, 1.0)
 
 
+def whole_image_labels(
+    probs: np.ndarray, bias: np.ndarray, floor: float, weights: np.ndarray | float = 1.0
+) -> dict[str, np.ndarray]:
+    """The columns of ``global_labels.parquet`` from (M, C) softmax scores; ``weights`` (M,): what every label of an
+    image is multiplied by."""
+    factor = np.broadcast_to(weights, len(probs))[:, None]
+    entropy = np.broadcast_to(entropy_nats(probs)[:, None], probs.shape)
+    return {"prob": probs, "entropy_nats": entropy, "label": factor * global_label(probs, bias, floor)}
+
+
 def pseudo_labels(
     global_prob: np.ndarray,
     global_label: np.ndarray,
@@ -59,15 +73,29 @@ def pseudo_labels(
     bias: np.ndarray,
     floor: float,
     alpha: float,
+    box_ids: np.ndarray | None = None,
+    weights: np.ndarray | float = 1.0,
 ) -> dict[str, np.ndarray]:
-    """The columns of ``pseudo_labels.parquet`` from (N, C) global values and the (B, C) scores of the views."""
+    """The columns of ``pseudo_labels.parquet`` from (N, C) global values and the (B, C) scores of the views.
+
+    ``image_rows`` (B,): the image of each view, in 0..N - 1. ``box_ids`` (B,) int64: what the views are called, if not
+    0..B - 1. ``weights`` (N,): what every label of an image is multiplied by; ``global_label`` has its factor already.
+    """
     local_prob, winner = best_view(view_probs, image_rows, len(global_prob))
-    local = local_label(local_prob, global_label, bias, floor)
+    factor = np.broadcast_to(weights, len(global_prob))[:, None]
+    local = np.where(np.isnan(local_prob), global_label, factor * local_label(local_prob, global_label, bias, floor))
     return {
         "global_prob": global_prob,
         "local_prob": local_prob,
         "global_label": global_label,
         "local_label": local,
-        "label": aggregate(global_label, local, alpha),
-        "box_id": winner,
+        "label": np.minimum(aggregate(global_label, local, alpha), factor),  # = factor * (the label without it)
+        "box_id": winner if box_ids is None else np.append(box_ids, -1)[winner],
     }
+
+
+def label_changes(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(4,) int64 from the columns of `pseudo_labels`: how many labels are >= 0.5 before the local views and after them,
+    how many of them the views raised and lowered."""
+    before, after = columns["global_label"] >= 0.5, columns["label"] >= 0.5
+    return np.asarray([chosen.sum() for chosen in (before, after, after & ~before, before & ~after)], np.int64)

@@ -15,11 +15,15 @@ Phrase = Annotated[str, Field(min_length=1)]
 
 
 class TextParams(Section):
-    """``class_texts`` replaces what CLIP reads for a class; several phrases are averaged."""
+    """``class_texts`` replaces what CLIP reads for a class; several phrases are averaged.
+
+    ``background_texts``: whole prompts of pictures without any class, for ``global_labels.none_rule: background``.
+    """
 
     section: ClassVar[str] = "text"
     templates: list[Template] = Field(min_length=1)
     class_texts: dict[str, list[Phrase]]
+    background_texts: list[Phrase]
     logit_scale: float | None = Field(gt=0, le=1000)
 
 

@@ -16,6 +16,7 @@ from ccd.project.settings import CLASSES_NAME
 
 PIPELINE_FILE = Path("dvc.yaml")
 _IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png")
+_HAND_WORK = ("README.md", "corrections/")  # what is there stays
 _NOT_WALKED = ("/.ccd/", ".venv/", "__pycache__/")
 
 
@@ -48,7 +49,7 @@ def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> No
 
 
 def write_files(folder: Path, texts: Mapping[str, str], images: str) -> list[Path]:
-    """Write the project's files; if one fails, those that are new are removed again. An own README.md stays.
+    """Write the project's files; if one fails, those that are new are removed again. `_HAND_WORK` stays.
 
     Args:
         texts: file name -> text.
@@ -64,7 +65,7 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> list[Pat
     try:
         for name, text in texts.items():
             path = folder / name
-            if name == "README.md" and path.exists():
+            if name.startswith(_HAND_WORK) and path.exists():
                 continue
             is_new = not path.exists()
             with replacing(path) as temporary:
@@ -74,6 +75,8 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> list[Pat
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
+            if path.parent != folder and not any(path.parent.iterdir()):
+                path.parent.rmdir()
         if new_folder:
             shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -93,7 +93,7 @@ def _inputs_stage(content: Any) -> dict[str, Any]:
 
 
 def _is_code(dep: str) -> bool:
-    return not dep.startswith("data/")
+    return dep.startswith(("ccd/", "stages/"))
 
 
 def _fingerprint(deps: list[str]) -> str:

@@ -25,12 +25,14 @@ Then open `data/{name}/report.html` in a browser.
   image is encoded again.
 - **Labels**, to measure with: `labels.csv` beside the images, columns `path,classes` (several classes with `;`). They
   are never trained on. Images below `test/` are kept for measuring.
+- **Labels of training images**: `ccd review export`, decide, `ccd review import FILE`, `dvc repro`.
 - **ccd itself**: install another version, `dvc repro`. What its code changes is done again, nothing else.
 
 ## What is here
 
 `params.yaml`: numbers; `dvc.yaml`: stages; `classes.txt`: classes; `inputs.json`: what DVC cannot see (hashes of the
-installed code, and of the images' names and sizes); `dvc.lock`: what was made from what. Keep these in git. `data/` and
+installed code, and of the images' names and sizes); `dvc.lock`: what was made from what; `corrections/`:
+what people decided. Keep these in git. `data/` and
 `.ccd/` can be made again and are not in git.
 
 The images are not copied: `dataset.root` in `params.yaml` says where they are. {where}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ccd.artifacts.corrections import COLUMNS, path_of
 from ccd.errors import CcdError
 from ccd.project.pipeline import project_text
 from ccd.project.rates import TOWERS, Params
@@ -71,11 +72,13 @@ class Asked:
     def texts(self, classes: Path, class_count: int, *, skip_bad: bool) -> dict[str, str]:
         """File name -> text of the whole project; its list of classes is a copy of ``classes``."""
         params = self.params(skip_bad=skip_bad)
+        name = parameters(params)["dataset"]["name"]
         return {
             "params.yaml": params,
             "dvc.yaml": project_text(),
             CLASSES_NAME: classes.read_text(encoding="utf-8-sig"),
-            "README.md": readme(parameters(params)["dataset"]["name"], class_count, self.root),
+            "README.md": readme(name, class_count, self.root),
+            path_of(name).as_posix(): ",".join(COLUMNS) + "\n",
         }
 
 

@@ -59,9 +59,17 @@ def _step_gap(made: dict[str, np.ndarray], class_row: int) -> np.ndarray:
 
 def doubtful_train(made: dict[str, np.ndarray], count: int, per_class: int | None = None) -> list[Choice]:
     """The training images whose whole view and local views disagree most, |q - l| of the class where it is largest;
-    among equals, those that disagree about more classes. At most ``per_class`` of them are about the same class."""
-    gap = np.abs(made["global_label"] - np.clip(made["local_label"], 0, 1))
-    return _most_doubtful(gap, count, per_class)
+    among equals, those that disagree about more classes. At most ``per_class`` of them are about the same class. What a
+    person decided is in no doubt."""
+    return most_doubtful(disagreement(made), count, per_class)
+
+
+def disagreement(made: dict[str, np.ndarray], student: np.ndarray | None = None) -> np.ndarray:
+    """How far apart the steps are, per training image and class, (N, C): |q - l|, or with the ``student``'s
+    probabilities (N, C) the largest difference between any two of q, l and these. 0 where a person decided."""
+    steps = [made["global_label"], np.clip(made["local_label"], 0, 1), *([] if student is None else [student])]
+    gap = np.maximum.reduce(steps) - np.minimum.reduce(steps)
+    return np.where(made["correction"] >= 0, 0.0, gap)
 
 
 def doubtful_test(
@@ -69,10 +77,11 @@ def doubtful_test(
 ) -> list[Choice]:
     """The test images where the teacher's debiased probability min(p / b, 1) and the student disagree most."""
     gap = np.abs(np.minimum(tested["zero_shot_prob"] / bias, 1) - tested["student_prob"])
-    return _most_doubtful(gap, count, per_class)
+    return most_doubtful(gap, count, per_class)
 
 
-def _most_doubtful(gap: np.ndarray, count: int, per_class: int | None) -> list[Choice]:
+def most_doubtful(gap: np.ndarray, count: int, per_class: int | None = None) -> list[Choice]:
+    """The ``count`` rows of (N, C) ``gap`` with the largest entry, each with the class of it; see `doubtful_train`."""
     if not len(gap):
         return []
     largest, total, asked = gap.max(axis=1), gap.sum(axis=1), gap.argmax(axis=1)

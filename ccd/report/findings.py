@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccd.errors import listed
+from ccd.labels.corrections import before_corrections
 from ccd.report.choose import LABELLED, Choice
 from ccd.report.quality import qualities, quality
 from ccd.report.run import Run
@@ -51,8 +52,10 @@ def findings(run: Run, doubts: Sequence[Choice] = ()) -> list[Finding]:
     """Worst classes (without ground truth: the least certain), what debiasing and local views changed, and the images
     to review first, of which the page shows ``doubts`` as ``review-0`` and so on."""
     raw, debiased, final = (run.made[name] >= LABELLED for name in ("global_prob", "global_label", "label"))
+    viewed = before_corrections(run.made) >= LABELLED
     worst = _worst_classes(run, final) or _least_certain(run, debiased, final)
-    return [worst, _debiasing(run, raw, debiased), _local_views(run, debiased, final), _review(run, doubts)]
+    steps = [_debiasing(run, raw, debiased), _local_views(run, debiased, viewed)]
+    return [worst, *steps, *_none_images(run), _review(run, doubts)]
 
 
 def _debiasing(run: Run, raw: np.ndarray, debiased: np.ndarray) -> Finding:
@@ -80,6 +83,16 @@ def _local_views(run: Run, debiased: np.ndarray, final: np.ndarray) -> Finding:
         + _gain(run)
     )
     return Finding("What did the local views add?", said, _most_changed(run, raised, lowered))
+
+
+def _none_images(run: Run) -> list[Finding]:
+    if run.none_images is None:
+        return []
+    share = 100 * run.none_images / max(1, len(run.train))
+    said = (
+        f"{_count(run.none_images, 'training image')} ({share:.1f} %), found by their scores; see none_images.parquet."
+    )
+    return [Finding("How many images show none of the classes?", said, ())]
 
 
 def _review(run: Run, doubts: Sequence[Choice]) -> Finding:

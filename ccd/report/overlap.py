@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ccd.views.overlap import iou, pairs_of_classes
+
 PRIOR_IMAGES = 5
 
 
@@ -35,15 +37,15 @@ def coinciding_pairs(
         class_rows: (B,) int64, the class that asked for it.
         boxes_px: (B, 4) x0, y0, x1, y1.
     """
-    image, low, high, iou, area = _box_pairs(image_rows, class_rows, boxes_px)
+    image, low, high, ious, area = _box_pairs(image_rows, class_rows, boxes_px)
     if not len(image):
         return []
     order = np.lexsort((image, high, low))
-    image, low, high, iou, area = image[order], low[order], high[order], iou[order], area[order]
+    image, low, high, ious, area = image[order], low[order], high[order], ious[order], area[order]
     new_pair = np.append(True, (np.diff(low) != 0) | (np.diff(high) != 0))
     starts = np.flatnonzero(new_pair | np.append(True, np.diff(image) != 0))
     image, low, high, area = image[starts], low[starts], high[starts], np.minimum.reduceat(area, starts)
-    best = np.maximum.reduceat(iou, starts)
+    best = np.maximum.reduceat(ious, starts)
     firsts = np.flatnonzero(new_pair[starts])
     sizes, sums = np.diff(np.append(firsts, len(image))), np.add.reduceat(best, firsts)
     ranked = np.argsort(-sums / (sizes + PRIOR_IMAGES), kind="stable")
@@ -59,26 +61,11 @@ def coinciding_pairs(
     return pairs
 
 
-def _box_pairs(image_rows: np.ndarray, class_rows: np.ndarray, boxes_px: np.ndarray) -> list[np.ndarray]:
+def _box_pairs(image_rows: np.ndarray, class_rows: np.ndarray, boxes_px: np.ndarray) -> tuple[np.ndarray, ...]:
     """Every two boxes of different classes on one image: image, smaller and larger class, IoU, larger area."""
-    order = np.argsort(image_rows, kind="stable")
-    image, name, box = image_rows[order], class_rows[order], boxes_px[order].astype(np.float64)
+    left, right = pairs_of_classes(image_rows, class_rows)
+    box = boxes_px.astype(np.float64)
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-    found = [(image[:0], name[:0], name[:0], area[:0], area[:0])]
-    for step in range(1, len(image)):
-        same = image[step:] == image[:-step]
-        if not same.any():
-            break
-        left = np.flatnonzero(same & (name[step:] != name[:-step]))
-        right = left + step
-        low, high = np.minimum(name[left], name[right]), np.maximum(name[left], name[right])
-        found.append((image[left], low, high, iou(box[left], box[right]), np.maximum(area[left], area[right])))
-    return [np.concatenate(column) for column in zip(*found, strict=True)]
-
-
-def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Intersection over union of (K, 4) boxes with (K, 4) boxes, row by row -> (K,)."""
-    corner0, corner1 = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
-    shared = np.prod(np.clip(corner1 - corner0, 0, None), axis=1)
-    areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (one, other)]
-    return np.asarray(shared / np.maximum(areas[0] + areas[1] - shared, 1e-12))
+    low = np.minimum(class_rows[left], class_rows[right])
+    high = np.maximum(class_rows[left], class_rows[right])
+    return image_rows[left], low, high, iou(box[left], box[right]), np.maximum(area[left], area[right])

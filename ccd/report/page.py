@@ -21,6 +21,7 @@ from ccd.report.cards import (
     views_shown,
 )
 from ccd.report.choose import LABELLED, Choice, class_cases, doubtful_test, doubtful_train
+from ccd.report.corrections import corrections
 from ccd.report.findings import findings, verdict
 from ccd.report.overlap import coinciding_pairs
 from ccd.report.photos import Photos
@@ -30,6 +31,7 @@ from ccd.report.tables import class_table, curve_charts, label_counts, steps
 TEMPLATES = Path(__file__).parent / "templates"
 GALLERY_CLASSES = 80
 LISTED_CLASSES = 1000
+LISTED_FILES = 200
 DOUBTFUL = 12
 DOUBTFUL_PER_CLASS = 3
 PAIRS = 6
@@ -53,7 +55,7 @@ def render(run: Run, name: str, root: Path, parameters: Parameters, versions: Ma
 
     Args:
         name: of the data set.
-        root: folder of the images; at most 3 per class for 80 classes, and 30 more, are read.
+        root: folder of the images; at most 3 per class for 80 classes, and 42 more, are read.
         parameters: section -> key -> value, shown as they are, cut where they are very long.
         versions: library -> version on the machine that writes the page.
 
@@ -105,6 +107,7 @@ def _numbers(run: Run, doubts: Sequence[Choice]) -> dict[str, Any]:
         "bias": sorted(bias, key=lambda row: row[1])[:LISTED_CLASSES],
         "counts": counts[:LISTED_CLASSES],
         "most": max(1, *(max(count.truth or 0, count.labelled, count.top1) for count in counts)),
+        "listed_files": LISTED_FILES,
         "left_out_classes": max(0, len(run.classes) - LISTED_CLASSES),
         "charts": curve_charts(run),
         "train_names": TRAIN_STEPS,
@@ -117,7 +120,9 @@ def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, A
     pairs = coinciding_pairs(run.box_rows, run.box_classes, run.boxes.boxes_px, PAIRS)
     shown = _gallery_order(run)[:GALLERY_CLASSES]
     cases = {place: class_cases(run.made, run.train_truth, place) for place in shown}
-    choices = [*doubts, *chain.from_iterable(cases.values())]
+    corrected = corrections(run, DOUBTFUL)
+    moved = corrected.choices if corrected else []
+    choices = [*doubts, *moved, *chain.from_iterable(cases.values())]
     probs = run.view_probs(
         [
             *(box for choice in choices for box, _ in views_shown(run, choice)),
@@ -125,11 +130,15 @@ def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, A
         ]
     )
     doubtful = [train_card(run, photos, choice, probs) for choice in doubts]
+    corrected_cards = [train_card(run, photos, choice, probs) for choice in moved]
     disputes = doubtful_test(run.tested, run.bias.bias, DOUBTFUL, DOUBTFUL_PER_CLASS)
     disputed = [test_card(run, photos, choice) for choice in disputes]
     pair_cards = [pair_card(run, photos, pair, probs) for pair in pairs]
     cards = {place: [train_card(run, photos, choice, probs) for choice in cases[place]] for place in shown}
     return {
+        "corrected": corrected,
+        "corrected_cards": corrected_cards,
+        "listed": LISTED_CLASSES,
         "doubtful": doubtful,
         "disputed": disputed,
         "pairs": pair_cards,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,7 @@ class Run:
 
     ``made``: the columns (T, C) of ``pseudo_labels.parquet``. ``tested``: those (M, C) of ``predictions.parquet``.
     ``train_truth`` (T, C) and ``test_truth`` (M, C) int8: 1 present, 0 absent, -1 unknown or difficult.
+    ``none_images``: how many training images were found to show no class, None where none was looked for.
     ``box_rows`` (B,): the training image of each box; ``box_classes`` (B,): the class that asked for it.
     """
 
@@ -73,6 +74,7 @@ class Run:
     curves: list[dict[str, float]]
     warmup_epochs: int
     views_file: Path
+    none_images: int | None
 
     @property
     def labelled(self) -> bool:
@@ -122,8 +124,12 @@ def read_run(files: RunFiles) -> Run:
         truth_of(known, train.ids), truth_of(known, test.ids),
         measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),
         [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
-        files.clip_local,
+        files.clip_local, _count_of(made.metadata),
     )  # fmt: skip
+
+
+def _count_of(metadata: Mapping[str, str]) -> int | None:
+    return int(metadata["none_images"]) if "none_images" in metadata else None
 
 
 def truth_of(known: class_table.ClassTable, ids: Sequence[str]) -> np.ndarray:

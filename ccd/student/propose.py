@@ -16,6 +16,7 @@ from ccd.runtime import Hardware
 from ccd.student.model import Student
 from ccd.student.predict import predict
 from ccd.views.boxes import cam_boxes
+from ccd.views.shared import unshared_views
 
 
 def propose_views(
@@ -29,8 +30,11 @@ def propose_views(
     hardware: Hardware,
     log: StageLog,
     how: Mapping[str, Any],
+    shared_iou: float | None = None,
 ) -> BoxTable:
     """The CAM boxes of every class with probability >= ``tau``, image by image; ``how`` goes to `cam_boxes`.
+
+    ``shared_iou``: merge views of several classes from this IoU on, see `unshared_views`; None: all stay.
 
     A second pass over the images that ask for a view: the maps of all of them would not fit in memory, and tau is
     known only after the first.
@@ -48,12 +52,17 @@ def propose_views(
         peaks.append(found.peaks)
         boxes_px.append(found.boxes_px)
     image_rows, class_rows = np.concatenate(rows_found), np.concatenate(class_found)
+    scores, peak, corners = probs[image_rows, class_rows], np.concatenate(peaks), np.concatenate(boxes_px)
+    if shared_iou is not None:
+        kept = unshared_views(image_rows, class_rows, scores, corners, shared_iou)
+        image_rows, class_rows, scores = image_rows[kept], class_rows[kept], scores[kept]
+        peak, corners = peak[kept], corners[kept]
     return BoxTable(
         [index.ids[row] for row in image_rows],
         [classes[row] for row in class_rows],
-        probs[image_rows, class_rows],
-        np.concatenate(peaks),
-        np.concatenate(boxes_px),
+        scores,
+        peak,
+        corners,
         {"tau": repr(tau)},
     )
 

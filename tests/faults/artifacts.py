@@ -30,6 +30,7 @@ FILES = {
     "clip_global.h5": ("clip_global", "bias"),
     "bias.json": ("bias", "global_labels"),
     "global_labels.parquet": ("global_labels", "aggregate"),
+    "none_images.parquet": ("global_labels", "aggregate"),
     "boxes.parquet": ("cam_boxes", "aggregate"),
     "clip_local.h5": ("clip_local", "aggregate"),
     "pseudo_labels.parquet": ("aggregate", "train"),

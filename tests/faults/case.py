@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ccd.artifacts.corrections import ensure, path_of
 from ccd.use import apply_preset
 from tests.test_end_to_end import run_stage
 
@@ -50,6 +51,7 @@ def fresh(folder: Path, **changed: str) -> Path:
     (pictures / "classes.txt").write_text("cat\ndog\n")
     (pictures / "labels.csv").write_text("path,classes\na.png,cat\nb.png,dog\ntest/c.png,cat;dog\n")
     set_params(folder, **changed)
+    ensure(folder / path_of("toy"))
     return folder
 
 

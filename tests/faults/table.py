@@ -9,10 +9,10 @@ import tempfile
 from itertools import groupby
 from pathlib import Path
 
-from tests.faults import artifacts, datasets, parameters, pictures
+from tests.faults import artifacts, corrections, datasets, parameters, pictures
 from tests.faults.case import ACCEPTED, Case, meet
 
-CASES = [*pictures.CASES, *datasets.CASES, *artifacts.CASES, *parameters.CASES]
+CASES = [*pictures.CASES, *datasets.CASES, *artifacts.CASES, *corrections.CASES, *parameters.CASES]
 PAGE = Path(__file__).resolve().parents[2] / "docs/reliability.md"
 START, END = "<!-- python -m tests.faults.table writes from here -->", "<!-- to here -->"
 LONGEST = 400

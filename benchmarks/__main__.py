@@ -1,0 +1,63 @@
+"""Measures how fast the pipeline is and what it costs: ``make bench``, or ``python -m benchmarks --help``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from benchmarks.growth import measure_growth
+from benchmarks.increment import measure_increment
+from benchmarks.kills import measure_kills
+from benchmarks.measure import ROOT
+from benchmarks.settings import Settings
+from benchmarks.startup import measure_startup
+from benchmarks.student import measure_student
+from benchmarks.tables import Table, machine
+from benchmarks.teacher import measure_teacher
+from ccd.runtime import Hardware, find_device, worker_count
+
+PARTS: dict[str, Callable[[Settings], Table]] = {
+    "startup": measure_startup,
+    "teacher": measure_teacher,
+    "student": measure_student,
+    "growth": measure_growth,
+    "increment": measure_increment,
+    "kills": measure_kills,
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Measure this part; repeatable.")
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Photos; default: drawn.")
+@click.option("--count", type=click.IntRange(1), default=64, help="Photos per round of teacher and student.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, help="Images inferred at a time.")
+@click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds, of which the median counts.")
+@click.option("--size", "sizes", multiple=True, type=click.IntRange(1), default=(1000, 10_000), help="N of growth.")
+@click.option("--large", is_flag=True, help="growth: also a million images for the stages that read no image.")
+@click.option("--views", type=click.FloatRange(0), default=2.0, help="growth: local views an image.")
+@click.option("--kills", type=click.IntRange(1), default=4, help="Kills per stage.")
+@click.option("--device", default="auto", help="auto, cpu or cuda.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode; default: one per core.")
+@click.option("--work", type=click.Path(path_type=Path), help="Where to write gigabytes; default: a temporary folder.")
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results", help="For the tables.")
+def main(
+    only: tuple[str, ...], work: Path | None, out: Path, device: str, workers: int | None, **chosen: object
+) -> None:
+    """Write a Markdown file per part, and print it. All parts together take about a quarter of an hour on two cores."""
+    out.mkdir(parents=True, exist_ok=True)
+    about = machine()
+    click.echo(about)
+    for name in only or PARTS:
+        with tempfile.TemporaryDirectory(dir=work) as temporary:
+            hardware = Hardware(find_device(device), worker_count(workers), int(str(chosen["batch_size"])))
+            settings = Settings(work=Path(temporary), hardware=hardware, **chosen)  # type: ignore[arg-type]
+            text = PARTS[name](settings).markdown()
+        click.echo(text)
+        (out / f"{name}.md").write_text(f"{text}\n{about}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""How time and memory grow with the number of images: every stage but training, in a process of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measure import Process, run
+from benchmarks.networks import save_student
+from benchmarks.project import DATA, make_project, stage_command
+from benchmarks.settings import Settings
+from benchmarks.synthetic import write_artifacts, write_report_inputs
+from benchmarks.tables import Table, speed
+
+CLASSES, WIDTH = 80, 1024
+LARGE = 1_000_000
+IMAGE_STAGES = ("index", "clip_global", "cam_boxes")
+LABEL_STAGES = ("bias", "global_labels", "aggregate")
+COLUMNS = ("stage", "images", "seconds", "peak memory, MB", "images/s")
+
+
+def measure_growth(settings: Settings) -> Table:
+    """Image stages on tiny JPEGs with a tiny teacher and student, label stages and the report on synthetic features."""
+    rows = []
+    for count in settings.sizes:
+        rows += list(_image_stages(settings.work / f"images-{count}", count))
+    for count in (*settings.sizes, *([LARGE] * settings.large)):
+        rows += list(_label_stages(settings.work / f"labels-{count}", count, settings.views))
+    note = (
+        "Every stage in a process of its own, imports included. index, clip_global and cam_boxes: JPEGs of 64 x 48 px,"
+        f" a teacher and a student of a few layers at 32 px. The others: {CLASSES} classes, {WIDTH} dimensions,"
+        f" {settings.views:g} local views an image. Linear means: images/s do not fall. Peak memory is resident."
+    )
+    return Table("Growth", note, COLUMNS, sorted(rows, key=lambda row: _ORDER.index(row[0])))
+
+
+_ORDER = (*IMAGE_STAGES, *LABEL_STAGES, "report")
+
+
+def _image_stages(folder: Path, count: int) -> Iterator[list[str]]:
+    make_project(folder, count)
+    save_student(folder / DATA / "warmup.pt", "resnet18", 32)
+    for stage in IMAGE_STAGES:
+        yield _row(stage, count, run(stage_command(stage), folder))
+    shutil.rmtree(folder)
+
+
+def _label_stages(folder: Path, count: int, views: float) -> Iterator[list[str]]:
+    make_project(folder, 1)
+    write_artifacts(folder / DATA, count, CLASSES, WIDTH, views)
+    for stage in LABEL_STAGES:
+        yield _row(stage, count, run(stage_command(stage), folder))
+    write_report_inputs(folder / DATA, folder / "pictures", "0000/00000000.jpg")
+    yield _row("report", count, run(stage_command("report"), folder))
+    shutil.rmtree(folder)
+
+
+def _row(stage: str, count: int, found: Process) -> list[str]:
+    return [stage, f"{count:,}", f"{found.seconds:.1f}", f"{found.peak_mb:,.0f}", speed(count / found.seconds)]

@@ -1,0 +1,70 @@
+"""CLIP and students of the published shapes with random weights: speed does not depend on what they know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from clip.model import CLIP
+
+from ccd.artifacts import checkpoint
+from ccd.student.model import Student, StudentSpec, build_student
+from ccd.teacher.clip_teacher import ClipTeacher
+from ccd.teacher.openai import image_tower, tokenize
+from ccd.teacher.pixels import CLIP_MEAN_STD
+from ccd.teacher.position import ImageTower
+
+# name -> embedding width, native side, layers, width, patch, side to measure at
+SHAPES: dict[str, tuple[int, int, int | tuple[int, int, int, int], int, int | None, int]] = {
+    "ViT-B/32": (512, 224, 12, 768, 32, 224),
+    "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 320),
+    "RN50x64": (1024, 448, (3, 15, 36, 10), 128, None, 640),
+    "tiny": (64, 32, 1, 64, 16, 32),
+}
+CLASSES = tuple(f"class {number}" for number in range(20))
+
+
+def random_clip(name: str) -> CLIP:
+    """A CLIP of `SHAPES`; its text tower, which is not measured, has one layer."""
+    embed_dim, native_px, layers, width, patch_px, _ = SHAPES[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = CLIP(embed_dim, native_px, layers, width, patch_px, 77, 49408, 64, 1, 1)
+    return network.eval()
+
+
+def teacher_of(name: str, device: torch.device) -> tuple[ClipTeacher, ImageTower]:
+    """The teacher as the pipeline builds it, and its bare image tower."""
+    network = random_clip(name)
+    mean, std = CLIP_MEAN_STD
+    teacher = ClipTeacher(
+        network, image_tower(network), tokenize, embed_dim=SHAPES[name][0], mean=mean, std=std, precision="fp32",
+        device=device, description=name,
+    )  # fmt: skip
+    return teacher, image_tower(network)
+
+
+def save_tiny_clip(path: Path) -> None:
+    """A checkpoint that ``teacher.model`` takes."""
+    torch.save(random_clip("tiny").state_dict(), path)
+
+
+def student_of(backbone: str, size_px: int) -> Student:
+    """A student of `CLASSES` with random weights."""
+    return build_student(StudentSpec(backbone, CLASSES, 3.0, size_px), "none", seed=0)
+
+
+def save_student(path: Path, backbone: str, size_px: int) -> None:
+    """A checkpoint as warmup and train write it, with thresholds."""
+    spec = StudentSpec(backbone, CLASSES, 3.0, size_px)
+    weights = {"last": dict(build_student(spec, "none", seed=0).state_dict())}
+    info = {"epochs": 1, "thresholds": {"values": [0.5] * len(CLASSES), "source": "pseudo-labels"}}
+    checkpoint.write(path, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
+
+
+def ready(count: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """Normalised pixels (count, 3, h, w) float32 on the device, as the networks like them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pixels = torch.randn(count, 3, *size)
+    return pixels.to(device, memory_format=torch.channels_last)

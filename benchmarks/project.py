@@ -1,0 +1,47 @@
+"""A pipeline in a folder, small in all but the number of its images, whose stages run as DVC runs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from benchmarks.measure import ROOT
+from benchmarks.networks import CLASSES, save_tiny_clip
+from benchmarks.photos import write_small
+from ccd.artifacts import corrections
+from ccd.use import apply_preset
+
+DATA = Path("data/bench")
+SETTINGS = {
+    "dataset.name": DATA.name, "teacher.model": "clip.pt",
+    "clip_global.image_size_px": "32", "clip_local.image_size_px": "32", "clip_local.resized_px": "32",
+    "bias.max_entropy_nats": "10.0",
+    "warmup.backbone": "resnet18", "warmup.weights": "none", "warmup.image_size_px": "32", "warmup.epochs": "3",
+    "cam_boxes.image_size_px": "32", "cam_boxes.views_per_image": "1.0", "cam_boxes.min_side_px": "4.0",
+    "train.image_size_px": "32", "train.epochs": "3",
+}  # fmt: skip
+
+
+def make_project(folder: Path, images: int) -> None:
+    """Images, classes, a tiny random CLIP and ``params.yaml``."""
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True)
+    write_small(pictures, 0, images)
+    (pictures / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    save_tiny_clip(folder / "clip.pt")
+    corrections.ensure(folder / corrections.path_of(DATA.name))
+    (folder / "params.yaml").write_text(apply_preset("folder", "pictures", SETTINGS))
+
+
+def command_of(stage: str) -> list[str]:
+    """The command of ``dvc.yaml``, without its interpreter: module and options."""
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    words: list[str] = stages[stage]["cmd"].replace("${dataset.name}", DATA.name).split()
+    return words[2:]
+
+
+def stage_command(stage: str) -> list[str]:
+    """The same, to run."""
+    return [sys.executable, "-m", *command_of(stage)]

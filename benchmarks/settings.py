@@ -1,0 +1,40 @@
+"""What the command line says to every part of the benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ccd.runtime import Hardware
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``work``: an empty folder for what is written. ``images``: a folder of photos, None: drawn ones.
+
+    ``count``: photos per run of the models; ``repeats``: rounds; ``sizes``: N of the growth; ``large``: also a million
+    images; ``kills`` per stage.
+    """
+
+    work: Path
+    images: Path | None
+    count: int
+    batch_size: int
+    repeats: int
+    sizes: tuple[int, ...]
+    large: bool
+    views: float
+    kills: int
+    hardware: Hardware
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the models run on a GPU."""
+        return self.hardware.device.type == "cuda"
+
+    def wait(self) -> None:
+        """Until the device has done its work."""
+        if self.on_gpu:
+            torch.cuda.synchronize(self.hardware.device)

@@ -1,0 +1,173 @@
+"""The student: training through the real loop beside the bare step; proposing views and predicting beside the bare
+forward pass."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import ROOT, interleaved, ratio
+from benchmarks.networks import CLASSES, ready, save_student, student_of
+from benchmarks.photos import index_of, photos_of
+from benchmarks.settings import Settings
+from benchmarks.tables import Table, speed
+from ccd.console import StageLog
+from ccd.deploy.load import open_model
+from ccd.deploy.run import Job, to_file
+from ccd.loading import ImageFiles
+from ccd.params.base import read_yaml, validate
+from ccd.params.train import TrainParams
+from ccd.params.warmup import WarmupParams
+from ccd.student.fit import fit
+from ccd.student.losses import bce, consistency
+from ccd.student.objectives import final_objective, warmup_objective
+from ccd.student.propose import propose_views
+from ccd.student.score import score
+from ccd.views.boxes import view_threshold
+
+STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224), ("resnet50", 224)), (("resnet101", 448),)
+BATCH = 16
+EPOCHS = 2
+COLUMNS = ("stage", "student", "per run", "library images/s", "bare model images/s", "efficiency")
+NOTE = (
+    "Images a second. Library: from files on disk. warmup and train, {} epochs in batches of {}, beside bare training "
+    "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes scores every image, then "
+    "looks again at those that ask for views, beside as many bare forward passes; predict writes a Parquet file, "
+    "beside one pass. Medians of {} interleaved rounds."
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One student on photos; ``targets``: (N, C) random labels."""
+
+    settings: Settings
+    backbone: str
+    size_px: int
+    paths: list[Path]
+    targets: np.ndarray
+
+
+def measure_student(settings: Settings) -> Table:
+    """All four for every backbone that fits the device."""
+    paths = photos_of(settings.images, settings.work / "photos", settings.count)
+    targets = np.random.default_rng(0).random((len(paths), len(CLASSES)), np.float32)
+    (settings.work / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    rows = []
+    with _inside(settings.work):
+        for backbone, size_px in STUDENTS + STUDENTS_ON_GPU * settings.on_gpu:
+            case = Case(settings, backbone, size_px, paths, targets)
+            rows += [_training(case, "warmup"), _training(case, "train"), _proposing(case), _predicting(case)]
+    return Table("Student", NOTE.format(EPOCHS, BATCH, settings.repeats), COLUMNS, rows)
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """The working directory: training finds its store there."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _training(case: Case, stage: str) -> list[str]:
+    model = WarmupParams if stage == "warmup" else TrainParams
+    known: dict[str, Any] = read_yaml(ROOT / "params.yaml")[stage]
+    changed = {"image_size_px": case.size_px, "epochs": EPOCHS, "batch_size": BATCH}
+    params = validate(model, {**known, **changed})
+    objective = final_objective(1.0, 0.5, None) if stage == "train" else warmup_objective
+    files, index, log = ImageFiles(case.paths), index_of(case.paths), StageLog(stage)
+
+    def library() -> int:
+        student = student_of(case.backbone, case.size_px)
+        _, slot = fit(student, files, case.targets, objective, params, index, case.settings.hardware, log)
+        slot.clear()
+        return EPOCHS * len(case.paths)
+
+    return _row(case, stage, library, _bare_steps(case, strong=stage == "train"))
+
+
+def _bare_steps(case: Case, strong: bool) -> Callable[[], int]:
+    device = case.settings.hardware.device
+    student = student_of(case.backbone, case.size_px).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-5)
+    pixels, targets = ready(BATCH, (case.size_px, case.size_px), device), torch.from_numpy(case.targets).to(device)
+
+    def work() -> int:
+        student.train()
+        for _ in range(EPOCHS):
+            for start in range(0, len(targets), BATCH):
+                some = targets[start : start + BATCH]
+                optimizer.zero_grad(set_to_none=True)
+                logits, _ = student(pixels[: len(some)])
+                loss = bce(logits, some)
+                if strong:
+                    loss = loss + consistency(student(pixels[: len(some)])[0], logits.detach())
+                torch.autograd.backward(loss)
+                optimizer.step()
+        case.settings.wait()
+        return EPOCHS * len(targets)
+
+    return work
+
+
+def _proposing(case: Case) -> list[str]:
+    student, files, index = student_of(case.backbone, case.size_px), ImageFiles(case.paths), index_of(case.paths)
+    place, log = case.settings.hardware, StageLog("cam_boxes")
+    how = {"cam_threshold": 0.95, "offset": 0.125, "connected_components": False, "boxes_per_class": 1}
+
+    def library() -> int:
+        probs = score({"student": student}, files, case.size_px, place, log)["student"]
+        tau = view_threshold(torch.from_numpy(probs), 5.0)
+        propose_views(student, files, index, CLASSES, probs, tau, case.size_px, place, log, {**how, "min_side_px": 8.0})
+        return len(files)
+
+    probs = score({"student": student}, files, case.size_px, place, log)["student"]
+    asking = int((probs >= view_threshold(torch.from_numpy(probs), 5.0)).any(axis=1).sum())
+    return _row(case, "cam_boxes", library, _bare_forward(case, len(files) + asking))
+
+
+def _predicting(case: Case) -> list[str]:
+    save_student(case.settings.work / "student.pt", case.backbone, case.size_px)
+    place = case.settings.hardware
+    classifier = open_model(case.settings.work / "student.pt", place.device)
+    job = Job(classifier, case.paths, classifier.description.cuts, case.settings.batch_size, place.workers)
+
+    def library() -> int:
+        return to_file(job, case.settings.work / "predictions.parquet", "parquet", resume=False).images
+
+    return _row(case, "predict", library, _bare_forward(case, len(case.paths)))
+
+
+def _bare_forward(case: Case, count: int) -> Callable[[], int]:
+    """``count`` images through the network; it counts as one pass over the photos."""
+    device, batch_size = case.settings.hardware.device, case.settings.batch_size
+    student = student_of(case.backbone, case.size_px).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    pixels = ready(min(batch_size, count), (case.size_px, case.size_px), device)
+
+    @torch.inference_mode()
+    def work() -> int:
+        for start in range(0, count, batch_size):
+            student(pixels[: count - start])
+        case.settings.wait()
+        return len(case.paths)
+
+    return work
+
+
+def _row(case: Case, stage: str, library: Callable[[], int], bare: Callable[[], int]) -> list[str]:
+    bare()  # the first pass sets things up
+    rates = interleaved({"library": library, "bare": bare}, case.settings.repeats)
+    values = [speed(median(rates[name])) for name in ("library", "bare")]
+    efficiency = ratio(rates["library"], rates["bare"])
+    return [stage, f"{case.backbone} at {case.size_px} px", f"{len(case.paths)} images", *values, f"{efficiency:.0%}"]

@@ -1,0 +1,88 @@
+"""Artifacts of any size without images or models, so that the stages of label maths can be measured alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts import boxes, class_table, features, image_index, labels, predictions, text
+from ccd.images import header
+
+ROWS = 8192
+TEACHER = {"teacher": "synthetic", "fingerprint": "0"}
+
+
+def write_artifacts(folder: Path, images: int, classes: int, width: int, views: float, seed: int = 0) -> None:
+    """Write ``images.parquet``, ``text.h5``, ``clip_global.h5``, ``boxes.parquet`` and ``clip_local.h5``.
+
+    Args:
+        images: N, all of them training images.
+        classes: C; every image and every view leans on one class drawn at random.
+        width: D of the embeddings.
+        views: mean number of local views an image; their numbers are drawn from a Poisson distribution.
+    """
+    rng = np.random.default_rng(seed)
+    words = _units(rng.standard_normal((classes, width), np.float32))
+    names = tuple(f"class {number}" for number in range(classes))
+    scale, templates = 100.0, ("a photo of the {}",)
+    text.write(
+        folder / "text.h5", text.TextEmbeddings(names, words, scale, tuple((n,) for n in names), templates, TEACHER)
+    )
+    ids = [f"train/{number:08}" for number in range(images)]
+    index = image_index.ImageIndex(
+        ids, [f"{name}.jpg" for name in ids], np.ones(images, bool), np.full((images, 2), 400, np.int32),
+        np.full(images, 1, np.int64), [f"{number:032x}" for number in range(images)],
+    )  # fmt: skip
+    image_index.write(folder / "images.parquet", index)
+    _write_features(folder / "clip_global.h5", features.GLOBAL_SCHEMA, ids, words, rng)
+    owners = np.repeat(np.arange(images), rng.poisson(views, images))
+    corners = rng.uniform(0, 200, (len(owners), 4)).astype(np.float32) + np.asarray([0, 0, 200, 200], np.float32)
+    asked = [names[place] for place in rng.integers(0, classes, len(owners))]
+    scores = rng.random(len(owners), np.float32)
+    found = boxes.BoxTable([ids[row] for row in owners], asked, scores, scores, corners, {"tau": "0.05"})
+    boxes.write(folder / "boxes.parquet", found)
+    _write_features(folder / "clip_local.h5", features.LOCAL_SCHEMA, range(len(owners)), words, rng)
+
+
+def write_report_inputs(data: Path, root: Path, photo: str) -> None:
+    """What the report reads beside the artifacts of `write_artifacts` and of the label stages, for a run without labels
+    and without test images. Every image becomes the file ``photo`` under ``root``."""
+    index = image_index.read(data / "images.parquet")
+    content = (root / photo).read_bytes()
+    sizes = np.tile(np.asarray(header(content, photo)[::-1], np.int32), (len(index), 1))
+    paths, lengths = [photo] * len(index), np.full(len(index), len(content))
+    image_index.write(data / "images.parquet", replace(index, paths=paths, sizes_px=sizes, file_bytes=lengths))
+    classes = text.read(data / "text.h5").classes
+    nothing = np.zeros((0, len(classes)))
+    for spec, name in ((labels.SPEC, "labels"), (predictions.SPEC, "predictions")):
+        columns = {column: nothing for column, *_ in spec.columns}
+        class_table.write(data / f"{name}.parquet", spec, class_table.ClassTable([], classes, columns, {}))
+    unknown = {"mAP": {}, "labelled_images": 0, "classes_counted": 0, "classes_left_out": ""}
+    (data / "metrics.json").write_text(json.dumps({"train": unknown, "test": unknown}))
+    (data / "per_class.csv").write_text("class\n" + "".join(f"{name}\n" for name in classes))
+    for name in ("warmup_curves", "train_curves"):
+        (data / f"{name}.csv").write_text("epoch,loss,bce,label_map\n1,0.5,0.5,40\n")
+
+
+def _write_features(
+    path: Path, schema: str, ids: list[str] | range, words: np.ndarray, rng: np.random.Generator
+) -> None:
+    with features.writing(path, schema, ids, words.shape[1], TEACHER) as writer:
+        for rows in pieces(len(ids), ROWS):
+            noise = _units(rng.standard_normal((len(rows), words.shape[1]), np.float32))
+            writer.write(rows, _units(noise + 0.13 * words[rng.integers(0, len(words), len(rows))]))
+
+
+def pieces(count: int, size: int) -> Iterator[np.ndarray]:
+    """0 .. count - 1, ``size`` at a time."""
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))
+
+
+def _units(values: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return unit

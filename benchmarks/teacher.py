@@ -1,0 +1,146 @@
+"""clip_global and clip_local: the library's way from files to features, beside the bare model and beside the published
+code's procedure, which decodes, resizes and encodes one picture at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.measure import interleaved, ratio
+from benchmarks.networks import SHAPES, ready, teacher_of
+from benchmarks.photos import index_of, photos_of
+from benchmarks.settings import Settings
+from benchmarks.tables import Table, speed
+from ccd.artifacts import features
+from ccd.loading import ImageFiles, image_batches
+from ccd.teacher import Teacher, encode_images
+from ccd.teacher.position import ImageTower
+from ccd.views.crops import view_batches
+
+MODELS, MODELS_ON_GPU = ("ViT-B/32", "RN50"), ("RN50x64",)
+VIEWS_PER_IMAGE = 5
+COLUMNS = ("stage", "model", "per run", "library /s", "bare model /s", "efficiency", "one at a time /s", "speed-up")
+NOTE = (
+    "Images (views) a second. Library: from files on disk to the feature file. Bare model: the image tower alone, on "
+    "ready tensors of the same shapes and batch sizes; efficiency = library / bare. One at a time, as the published "
+    "code does it: decode, resize, encode, next. Medians of {} interleaved rounds."
+)
+
+
+def measure_teacher(settings: Settings) -> Table:
+    """Both stages for every model that fits the device."""
+    paths = photos_of(settings.images, settings.work / "photos", settings.count)
+    rows = []
+    for name in MODELS + MODELS_ON_GPU * settings.on_gpu:
+        teacher, tower = teacher_of(name, settings.hardware.device)
+        rows.append(_whole(settings, name, paths, teacher, tower))
+        rows.append(_views(settings, name, paths[: max(1, len(paths) // VIEWS_PER_IMAGE)], teacher, tower))
+    return Table("clip_global and clip_local", NOTE.format(settings.repeats), COLUMNS, rows)
+
+
+def _whole(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
+    size_px, count, place = SHAPES[name][-1], len(paths), settings.hardware
+
+    def library() -> int:
+        batches = image_batches(ImageFiles(paths), range(count), size_px, settings.batch_size, place.workers)
+        return _write(settings, teacher, batches, count)
+
+    def one_at_a_time() -> int:
+        for path in paths:
+            picture = Image.open(path).convert("RGB").resize((size_px, size_px), Image.Resampling.BICUBIC)
+            _encode_one(tower, picture, place.device)
+        return count
+
+    sizes = [min(settings.batch_size, count - start) for start in range(0, count, settings.batch_size)]
+    bare = _bare(settings, tower, Counter(((size_px, size_px), size) for size in sizes))
+    return _row(settings, f"clip_global | {name} at {size_px} px", f"{count} images", library, bare, one_at_a_time)
+
+
+def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
+    size_px, index, place = SHAPES[name][-1], index_of(paths), settings.hardware
+    owners = np.repeat(np.arange(len(paths)), VIEWS_PER_IMAGE)
+    boxes_px = _random_boxes(index.sizes_px[owners])
+    count, files = len(owners), ImageFiles(paths)
+
+    def batches() -> Iterable[tuple[Tensor, Tensor]]:
+        return view_batches(files, index.sizes_px, owners, boxes_px, np.arange(count), size_px, teacher.stride_px,
+                            settings.batch_size, place.workers, source="original", resized_px=size_px)  # fmt: skip
+
+    shapes: Counter[tuple[tuple[int, int], int]] = Counter()
+    shape_of = np.empty((count, 2), np.int64)
+    for rows, pixels in batches():
+        shapes[(pixels.shape[2], pixels.shape[3]), len(pixels)] += 1
+        shape_of[rows.numpy()] = pixels.shape[2:]
+
+    def library() -> int:
+        return _write(settings, teacher, batches(), count)
+
+    def one_at_a_time() -> int:
+        for row, path in enumerate(paths):
+            picture = Image.open(path).convert("RGB")
+            for view in np.flatnonzero(owners == row):
+                height_px, width_px = (int(side) for side in shape_of[view])
+                crop = picture.crop(tuple(boxes_px[view].tolist()))
+                _encode_one(tower, crop.resize((width_px, height_px), Image.Resampling.BICUBIC), place.device)
+        return count
+
+    bare = _bare(settings, tower, shapes)
+    return _row(settings, f"clip_local | {name} at {size_px} px", f"{count} views", library, bare, one_at_a_time)
+
+
+def _random_boxes(sizes_px: np.ndarray) -> np.ndarray:
+    """Boxes (B, 4) float32 whose sides are 30 to 90 % of their images' (B, 2) height, width."""
+    rng = np.random.default_rng(0)
+    whole = sizes_px[:, ::-1].astype(np.float64)
+    sides = rng.uniform(0.3, 0.9, whole.shape) * whole
+    corner = rng.random(whole.shape) * (whole - sides)
+    return np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+
+
+def _write(settings: Settings, teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]], count: int) -> int:
+    with features.writing(
+        settings.work / "features.h5", features.LOCAL_SCHEMA, range(count), teacher.embed_dim, {}
+    ) as file:
+        for rows, values in encode_images(teacher, batches):
+            file.write(rows, values)
+    return count
+
+
+def _bare(settings: Settings, tower: ImageTower, shapes: Counter[tuple[tuple[int, int], int]]) -> Callable[[], int]:
+    """One pass over batches of these (height, width) and sizes."""
+    largest = {shape: max(size for other, size in shapes if other == shape) for shape, _ in shapes}
+    tensors = {shape: ready(size, shape, settings.hardware.device) for shape, size in largest.items()}
+
+    @torch.no_grad()
+    def work() -> int:
+        for (shape, size), times in shapes.items():
+            for _ in range(times):
+                tower(tensors[shape][:size])
+        settings.wait()
+        return sum(size * times for (_, size), times in shapes.items())
+
+    return work
+
+
+@torch.no_grad()
+def _encode_one(tower: ImageTower, picture: Image.Image, device: torch.device) -> Tensor:
+    pixels = torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255)
+    return tower(((pixels - 0.45) / 0.27).to(device)).float().cpu()
+
+
+def _row(
+    settings: Settings, head: str, per_run: str, library: Callable[[], int], bare: Callable[[], int],
+    one_at_a_time: Callable[[], int],
+) -> list[str]:  # fmt: skip
+    bare()  # the first pass sets things up
+    rates = interleaved({"library": library, "bare": bare, "one": one_at_a_time}, settings.repeats)
+    values = [speed(median(rates[name])) for name in ("library", "bare", "one")]
+    efficiency, faster = ratio(rates["library"], rates["bare"]), ratio(rates["library"], rates["one"])
+    return [*head.split(" | "), per_run, values[0], values[1], f"{efficiency:.0%}", values[2], f"{faster:.2f}x"]

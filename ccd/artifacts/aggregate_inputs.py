@@ -1,0 +1,75 @@
+"""What stage ``aggregate`` reads, row-aligned, a bounded number of images at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts import (
+    bias as bias_file,
+    boxes as box_file,
+    class_table,
+    corrections as corrections_file,
+    features,
+    none_images,
+    text as text_file,
+)
+from ccd.artifacts.align import RowsOfImages, rows_of, same_classes
+from ccd.artifacts.global_labels import SPEC as GLOBAL_LABELS
+
+
+@dataclass(frozen=True)
+class Piece:
+    """M training images and the b views on them.
+
+    ``ids`` (M); ``global_prob`` and ``global_label`` (M, C) float32; ``weights`` (M,): the factor on an image's labels;
+    ``decided`` (M, C) int8: what people decided, -1 where nobody did. Of the views: ``features`` (b, D) float32,
+    ``box_ids`` (b,) int64, ``image_rows`` (b,) int64 in 0..M - 1, ``asked_by`` (b,) names of classes, ``boxes_px``
+    (b, 4) float32.
+    """
+
+    ids: list[str]
+    global_prob: np.ndarray
+    global_label: np.ndarray
+    weights: np.ndarray
+    decided: np.ndarray
+    features: np.ndarray
+    box_ids: np.ndarray
+    image_rows: np.ndarray
+    asked_by: np.ndarray
+    boxes_px: np.ndarray
+
+
+class AggregateInputs:
+    """The opened files: ``ids`` (N) of the training images, ``words`` and ``bias`` (C,), ``views`` (B), ``people``'s
+    decisions, ``empty``: the images that show no class."""
+
+    def __init__(
+        self, global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, corrections: Path
+    ) -> None:
+        """Raises CcdError: a file is missing, damaged, or not of the same images, classes, boxes and teacher."""
+        debias = bias_file.read(bias)
+        self.words, self.bias, self.views = text_file.read(text), debias.bias, box_file.read(boxes)
+        same_classes(bias, "bias", debias.classes, self.words.classes)
+        self.ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=self.words.classes).ids
+        self.empty = none_images.read(none, self.ids)
+        self.people = corrections_file.read(corrections, self.ids, self.words.classes)
+        self._global_labels = global_labels
+        self._looked = features.open_local(clip_local, len(self.views.image_ids), self.words.attributes)
+        self._views_of = RowsOfImages(rows_of(boxes, "cam_boxes", self.views.image_ids, self.ids))
+
+    def pieces(self) -> Iterator[Piece]:
+        """All images in order. Raises CcdError for a damaged file."""
+        asked_by, start = np.asarray(self.views.classes, object), 0
+        for whole in class_table.pieces(self._global_labels, GLOBAL_LABELS, ["prob", "label"]):
+            end = start + len(whole.ids)
+            mine, here = self._views_of.between(start, end)
+            yield Piece(
+                whole.ids, whole.columns["prob"], whole.columns["label"], self.empty.weights[start:end],
+                self.people.of_images(start, end), self._looked.take(mine), mine, here, asked_by[mine],
+                self.views.boxes_px[mine],
+            )  # fmt: skip
+            start = end

@@ -1,0 +1,75 @@
+"""Images that show none of the classes, told from their scores alone; an open question of the paper, off by default.
+
+A softmax over classes must put its mass somewhere, so that such an image gets labels too. docs/open_questions.md.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from ccd.errors import CcdError
+from ccd.labels.scores import clip_probs, entropy_nats
+
+RuleName = Literal["off", "entropy", "max_prob", "background"]
+
+
+def background_prob(
+    features: np.ndarray, text: np.ndarray, background: np.ndarray, logit_scale: float
+) -> np.ndarray | None:
+    """The mass that a softmax over C classes and K background texts gives the latter, all together.
+
+    Args:
+        features: (M, D) unit rows.
+        text: (C, D) unit rows.
+        background: (K, D) unit rows.
+
+    Returns:
+        (M,) float64; None where K = 0.
+    """
+    if not len(background):
+        return None
+    probs = clip_probs(features, np.concatenate([text, background]), logit_scale)
+    return np.asarray(probs[:, len(text) :].sum(axis=1))
+
+
+def find_none(
+    rule: RuleName, threshold: float | None, weight: float, probs: np.ndarray, outside: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``entropy``: H_i > threshold (nats). ``max_prob``: max_c p_ic < threshold. ``background``: mass > threshold.
+
+    Each image is judged by itself, so any part of a data set may be given.
+
+    Args:
+        threshold: stated unless the rule is ``off``.
+        weight: the factor on every label of an image that is found.
+        probs: (M, C) softmax scores of whole images over the classes.
+        outside: (M,) of `background_prob`.
+
+    Returns:
+        (M,) float64 what the rule looks at, NaN without a rule; (M,) bool found; (M,) float64 ``weight`` where found,
+        else 1.
+
+    Raises:
+        CcdError: rule ``background`` without background texts.
+    """
+    scores = _scores(rule, probs, outside)
+    limit = np.nan if threshold is None else threshold
+    found = scores < limit if rule == "max_prob" else scores > limit  # nothing is above or below NaN
+    return scores, found, np.where(found, weight, 1.0)
+
+
+def _scores(rule: RuleName, probs: np.ndarray, outside: np.ndarray | None) -> np.ndarray:
+    if rule == "entropy":
+        return entropy_nats(probs)
+    if rule == "max_prob":
+        return np.asarray(probs.max(axis=1))
+    if rule == "off":
+        return np.full(len(probs), np.nan)
+    if outside is None:
+        raise CcdError(
+            "global_labels.none_rule = background compares the classes with text.background_texts, which is empty;"
+            " list a few there, e.g. ['a photo of a landscape', 'a photo of an empty room'], or take another rule"
+        )
+    return outside

@@ -1,0 +1,68 @@
+"""Corrections that a study makes of the true labels, as a person would who decides every class of the images chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ccd.artifacts import class_table, corrections
+from ccd.artifacts.image_index import ImageIndex
+from ccd.artifacts.labels import SPEC as LABELS
+from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.console import StageLog
+from ccd.params.base import PARAMS_FILE, load
+from ccd.params.dataset import DatasetParams
+from ccd.report.choose import disagreement, most_doubtful
+from ccd.review.student import student_probs
+from studies.run import Run
+from studies.spec import Corrected
+
+
+def give_corrections(run: Run, wanted: Corrected, seed: int, index: ImageIndex) -> None:
+    """Put corrections of ``wanted.images`` training images in the place of the project's own.
+
+    Which ones is chosen without ground truth, from the labels as they are without any correction.
+
+    Args:
+        index: the training images, at least ``wanted.images`` of which have known labels (`studies.given.check`).
+    """
+    path = run.folder / corrections.path_of(run.name)
+    corrections.write(path, {})
+    if wanted.images == 0:
+        return
+    known = class_table.read(run.data / "labels.parquet", LABELS)
+    rows = _chosen(run, wanted, seed, index, known_rows(index, known))
+    corrections.write(path, decided([index.ids[row] for row in rows], known))
+
+
+def known_rows(index: ImageIndex, known: class_table.ClassTable) -> np.ndarray:
+    """Which training images have known labels, (K,) int64."""
+    labelled = frozenset(known.ids)
+    return np.flatnonzero([image in labelled for image in index.ids])
+
+
+def _chosen(run: Run, wanted: Corrected, seed: int, index: ImageIndex, candidates: np.ndarray) -> np.ndarray:
+    if wanted.order == "random":
+        drawn: np.ndarray = np.random.default_rng(seed).permutation(candidates)[: wanted.images]
+        return drawn
+    run.repro("train" if wanted.order == "student" else "aggregate")
+    made, student = class_table.read(run.data / "pseudo_labels.parquet", PSEUDO_LABELS), None
+    if wanted.order == "student":
+        root = run.folder / load(DatasetParams, run.folder / PARAMS_FILE).root
+        student = student_probs(run.data / "student.pt", str(root), index, StageLog("corrections"))
+    gap = disagreement(made.columns, student)[candidates]
+    return candidates[doubtful_order(gap)[: wanted.images]]
+
+
+def doubtful_order(gap: np.ndarray) -> np.ndarray:
+    """All rows of (N, C) ``gap``, the most doubtful first; those in no doubt at all come last, in their order."""
+    first = [choice.row for choice in most_doubtful(gap, len(gap))]
+    return np.concatenate([np.asarray(first, np.int64), np.setdiff1d(np.arange(len(gap)), first)])
+
+
+def decided(ids: list[str], known: class_table.ClassTable) -> corrections.Decisions:
+    """Every class of the images ``ids``, by the true labels; a difficult object is present."""
+    place = {image: row for row, image in enumerate(known.ids)}
+    labels = known.columns["label"]
+    return {
+        (image, name): int(labels[place[image], column]) for image in ids for column, name in enumerate(known.classes)
+    }

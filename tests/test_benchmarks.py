@@ -1,0 +1,101 @@
+"""The benchmark's own arithmetic, and every part of it once, as small as it goes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import growth, increment, kills, measure, student, teacher
+from benchmarks.settings import Settings
+from benchmarks.tables import Table
+from ccd.runtime import Hardware
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        work=tmp_path, images=None, count=5, batch_size=3, repeats=1, sizes=(12,), large=False, views=1.0, kills=1,
+        hardware=Hardware(torch.device("cpu"), workers=0, batch_size=3),
+    )  # fmt: skip
+
+
+def test_rounds_are_interleaved_and_ratios_are_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round one: 10 items in 2 s and in 5 s; round two, on a busier machine: in 4 s and in 20 s."""
+    clock, worked = [0.0], []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+
+    def worker(name: str, seconds: list[float]) -> int:
+        worked.append(name)
+        clock[0] += seconds.pop(0)
+        return 10
+
+    slow, fast = [5.0, 20.0], [2.0, 4.0]
+    rates = measure.interleaved({"fast": lambda: worker("fast", fast), "slow": lambda: worker("slow", slow)}, 2)
+    assert worked == ["fast", "slow", "fast", "slow"]
+    assert rates == {"fast": [5.0, 2.5], "slow": [2.0, 0.5]}
+    assert measure.ratio(rates["fast"], rates["slow"]) == pytest.approx((2.5 + 5) / 2)
+
+
+def test_a_process_is_measured_by_itself(tmp_path: Path) -> None:
+    """A parent with 300 MB does not make its child look large; a child with 200 MB does."""
+    ballast = bytearray(300 << 20)
+    ballast[:: 1 << 12] = b"x" * len(ballast[:: 1 << 12])
+    small = measure.run([sys.executable, "-c", "print('said')"], tmp_path)
+    large = measure.run([sys.executable, "-c", "x = b'x' * (200 << 20)"], tmp_path)
+    assert small.said == "said\n" and small.seconds > 0
+    assert small.peak_mb < 100 < 200 < large.peak_mb
+    with pytest.raises(RuntimeError, match=r"ended with 3(.|\n)*oh no"):
+        measure.run([sys.executable, "-c", "import sys; print('oh no', file=sys.stderr); sys.exit(3)"], tmp_path)
+
+
+def test_a_table() -> None:
+    text = Table("Title", "Note.", ("a", "b"), [["1", "2"]]).markdown()
+    assert text == "## Title\n\nNote.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+
+
+def column(table: Table, name: str) -> list[str]:
+    return [row[list(table.columns).index(name)] for row in table.rows]
+
+
+def check_shape(table: Table) -> None:
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "MODELS", ("tiny",))
+    monkeypatch.setattr(student, "STUDENTS", (("resnet18", 32),))
+    seen = teacher.measure_teacher(settings)
+    check_shape(seen)
+    assert column(seen, "stage") == ["clip_global", "clip_local"] and column(seen, "per run") == ["5 images", "5 views"]
+    trained = student.measure_student(settings)
+    check_shape(trained)
+    assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "predict"]
+
+
+@pytest.mark.slow
+def test_growth(settings: Settings) -> None:
+    table = growth.measure_growth(settings)
+    check_shape(table)
+    assert column(table, "stage") == [*growth.IMAGE_STAGES, *growth.LABEL_STAGES, "report"]
+    assert set(column(table, "images")) == {"12"}
+
+
+@pytest.mark.slow
+def test_increment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(increment, "IMAGES", 20)
+    monkeypatch.setattr(increment, "MORE", 3)
+    table = increment.measure_increment(settings)
+    assert column(table, "encoded") == ["20", "3", "23"]
+    assert column(table, "same bytes as from nothing")[1] == "yes"
+
+
+@pytest.mark.slow
+def test_kills(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kills, "IMAGES", 48)
+    table = kills.measure_kills(settings)
+    assert column(table, "stage") == list(kills.OUTPUTS)
+    assert column(table, "kills") == ["1"] * 4 and column(table, "same bytes") == ["yes"] * 4
+    assert column(table, "images of one run") == ["48", column(table, "images of one run")[1], "144", "144"]

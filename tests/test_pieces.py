@@ -1,0 +1,147 @@
+"""Tables and features a bounded number of images at a time: the same bytes as whole, however they are cut."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from benchmarks.synthetic import write_artifacts
+from ccd.artifacts import align, boxes, class_table, corrections, features, image_index, pseudo_labels, seal
+from ccd.errors import CcdError
+from stages import aggregate, bias, global_labels
+from tests.test_artifacts import CLASSES, index, pseudo_table, reseal
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES: dict[str, click.Command] = {"bias": bias.main, "global_labels": global_labels.main, "aggregate": aggregate.main}
+FILES = {
+    "images": "images.parquet", "clip_global": "clip_global.h5", "text": "text.h5", "bias": "bias.json",
+    "global_labels": "global_labels.parquet", "clip_local": "clip_local.h5", "boxes": "boxes.parquet",
+    "none": "none_images.parquet", "corrections": "corrections.csv",
+}  # fmt: skip
+MADE = {"bias": "bias.json", "global_labels": "global_labels.parquet", "aggregate": "pseudo_labels.parquet"}
+
+
+def run_label_stages() -> dict[str, str]:
+    """bias, global_labels and aggregate in the working directory; the MD5 of what each wrote."""
+    digests = {}
+    for name, command in STAGES.items():
+        inputs = [option for option in command.params if option.name in FILES]
+        words = [word for each in inputs for word in (each.opts[0], FILES[str(each.name)])]
+        command.main([*words, "--out", MADE[name]], standalone_mode=False)
+        digests[name] = hashlib.md5(Path(MADE[name]).read_bytes()).hexdigest()
+    return digests
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Synthetic artifacts of 23 images, every fifth of which is a test image; about one view each."""
+    write_artifacts(tmp_path, images=23, classes=5, width=8, views=1.2)
+    found = image_index.read(tmp_path / "images.parquet")
+    image_index.write(tmp_path / "images.parquet", replace(found, is_train=np.arange(23) % 5 != 3))
+    _drop_views_of(tmp_path, found.ids[3::5])
+    corrections.write(tmp_path / "corrections.csv", {(found.ids[4], "class 1"): 1, (found.ids[20], "class 0"): 0})
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _drop_views_of(folder: Path, ids: list[str]) -> None:
+    views, looked = boxes.read(folder / "boxes.parquet"), features.read(folder / "clip_local.h5", features.LOCAL_SCHEMA)
+    _write_views(folder, views, looked, np.flatnonzero([name not in ids for name in views.image_ids]))
+
+
+def _write_views(folder: Path, views: boxes.BoxTable, looked: features.Features, rows: np.ndarray) -> None:
+    ids, classes = ([names[row] for row in rows] for names in (views.image_ids, views.classes))
+    some = boxes.BoxTable(ids, classes, views.scores[rows], views.cam_peaks[rows], views.boxes_px[rows], views.metadata)
+    boxes.write(folder / "boxes.parquet", some)
+    kept = features.Features(np.arange(len(rows)), looked.values[rows], looked.attributes)
+    features.write(folder / "clip_local.h5", features.LOCAL_SCHEMA, kept)
+
+
+def test_label_stages_write_the_same_bytes_in_small_pieces(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run_label_stages()
+    monkeypatch.setattr(features, "ROWS_PER_PIECE", 4)
+    monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 3)
+    assert run_label_stages() == whole
+    monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 1000)
+    monkeypatch.setattr(features, "ROWS_PER_PIECE", 1000)
+    assert run_label_stages() == whole
+
+
+def test_views_may_come_in_any_order(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 3)
+    run_label_stages()
+    before = class_table.read(run_folder / "pseudo_labels.parquet", pseudo_labels.SPEC).columns
+    views, looked = (
+        boxes.read(run_folder / "boxes.parquet"),
+        features.read(Path("clip_local.h5"), features.LOCAL_SCHEMA),
+    )
+    order = np.random.default_rng(0).permutation(len(views.image_ids))
+    _write_views(run_folder, views, looked, order)
+    run_label_stages()
+    after = class_table.read(run_folder / "pseudo_labels.parquet", pseudo_labels.SPEC).columns
+    for name in ("local_prob", "label"):
+        np.testing.assert_array_equal(after[name], before[name])
+    seen = after["box_id"] >= 0
+    assert seen.any() and not seen.all()
+    np.testing.assert_array_equal(order[after["box_id"][seen]], before["box_id"][seen])
+
+
+def test_a_table_in_pieces_is_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups of two images, however they come; pieces of one image, whatever the row groups."""
+    monkeypatch.setattr(class_table, "ROWS_PER_BATCH", 2 * len(CLASSES))
+    monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 1)
+    table = pseudo_table()
+    class_table.write(tmp_path / "whole", pseudo_labels.SPEC, table)
+    with class_table.writing(tmp_path / "parts", pseudo_labels.SPEC, CLASSES, table.metadata) as writer:
+        for part in (slice(0, 1), slice(1, 1), slice(1, None)):
+            writer.write(table.ids[part], {name: values[part] for name, values in table.columns.items()})
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    found = list(class_table.pieces(tmp_path / "whole", pseudo_labels.SPEC, ["label", "box_id"]))
+    assert [piece.ids for piece in found] == [[name] for name in table.ids]
+    for name in ("label", "box_id"):
+        np.testing.assert_array_equal(np.concatenate([piece.columns[name] for piece in found]), table.columns[name])
+    with pytest.raises(CcdError, match="classes are not"):
+        next(class_table.pieces(tmp_path / "whole", pseudo_labels.SPEC, of=CLASSES[::-1]))
+
+
+def test_features_are_read_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "ROWS_PER_PIECE", 3)
+    values = np.arange(44, dtype=np.float32).reshape(22, 2)
+    features.write(tmp_path / "f", features.LOCAL_SCHEMA, features.Features(np.arange(22), values, {}))
+    file = features.FeatureFile(tmp_path / "f", features.LOCAL_SCHEMA)
+    for rows in ([0, 1, 2, 3], [5], [1, 4, 5, 20, 21], [], list(range(22))):
+        np.testing.assert_array_equal(file.take(np.asarray(rows, np.int64)), values[rows].reshape(-1, 2))
+    some = np.asarray([0, 2, 3, 9, 21])
+    found = list(file.pieces(some))
+    assert [rows.tolist() for rows, _ in found] == [[0, 2, 3], [9, 21]]
+    np.testing.assert_array_equal(np.concatenate([each for _, each in found]), values[some])
+    assert [each.shape for _, each in file.pieces(some[:0])] == [(0, 2)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 1000])
+def test_the_seal_does_not_depend_on_how_a_file_is_read(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_index.write(tmp_path / "one", index())
+    content = (tmp_path / "one").read_bytes()
+    monkeypatch.setattr(seal, "_BLOCK", size)
+    seal.verify(tmp_path / "one", "index")
+    reseal(tmp_path / "one")
+    assert (tmp_path / "one").read_bytes() == content
+    for at in (0, content.index(b"ccd-seal:") + 12, len(content) - 1):
+        (tmp_path / "one").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(CcdError, match="not what was written"):
+            seal.verify(tmp_path / "one", "index")
+
+
+def test_rows_of_images_in_any_order() -> None:
+    rows_of = align.RowsOfImages(np.asarray([4, 0, 2, 0, 3, 2]))
+    for start, end, rows, images in ((0, 2, [1, 3], [0, 0]), (2, 4, [2, 4, 5], [0, 1, 0]), (5, 9, [], [])):
+        found = rows_of.between(start, end)
+        assert [each.tolist() for each in found] == [rows, images]
