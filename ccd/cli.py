@@ -3,19 +3,38 @@ instant."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ccd import __version__
 from ccd.commands.export import export
+from ccd.commands.init import init
 from ccd.commands.predict import predict
 from ccd.commands.review import review
 from ccd.commands.thresholds import thresholds
 
+if TYPE_CHECKING:
+    from ccd.store import Entry
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class InOrder(click.Group):
+    """Commands are listed in the order in which one needs them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """As they were added."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=InOrder,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 `predict` skipped files, 130 interrupted. "
+    "Between init or use and the rest: dvc repro. Documentation: docs/cli.md.",
+)
 @click.version_option(__version__, prog_name="ccd")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; so does CCD_DEBUG=1, for stages too.")
 def main(debug: bool) -> None:
@@ -24,11 +43,15 @@ def main(debug: bool) -> None:
         os.environ["CCD_DEBUG"] = "1"
 
 
-@main.command()
+main.add_command(init)
+
+
+@main.command(short_help="Write params.yaml for a data set; list the presets.")
 @click.argument("preset", required=False)
 @click.option("--root", metavar="DIR", help="Folder of the data set.")
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
-def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For programs: the presets, or what changed.")
+def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json: bool) -> None:
     """Write params.yaml for a data set: the PRESET's values, comments kept. Without PRESET, list them.
 
     Everything goes back to the preset's values except section 'runtime'; what changes is printed. Artifacts of other
@@ -44,7 +67,8 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
 
     with user_errors():
         if preset is None:
-            click.echo("\n".join(f"{name:12} {what}" for name, what in presets().items()))
+            listed = "\n".join(f"{name:12} {what}" for name, what in presets().items())
+            click.echo(json.dumps({"presets": presets()}, indent=2) if as_json else listed)
             return
         wrong = [setting for setting in settings if "=" not in setting]
         if wrong:
@@ -56,15 +80,20 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...]) -> None
         dataset = load(DatasetParams)
         corrections = path_of(dataset.name)
         if ensure(corrections):
-            click.echo(f"wrote {corrections}: what people decide about images goes there (ccd review --help)")
+            click.echo(
+                f"wrote {corrections}: what people decide about images goes there (ccd review --help)", err=as_json
+            )
         lines = changes(old, new) if old is not None else []
+        if as_json:
+            click.echo(json.dumps({"wrote": str(PARAMS_FILE), "changes": lines}, indent=2, ensure_ascii=False))
+            return
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
         _say_next(Path(dataset.root), preset)
 
 
-@main.command()
+@main.command(short_help="Tell how an image got its labels; list images to look at.")
 @click.argument("image", required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write the overlay PNG; default: IMAGE's id.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write the overlay; default: NAME.overlay.png.")
 @click.option("--class", "class_name", metavar="NAME", help="Images on which this class went most wrong.")
 @click.option("--doubtful", is_flag=True, help="Images on which CLIP, its local views and the student disagree most.")
 @click.option("--box-overlap", is_flag=True, help="Pairs of classes whose views coincide.")
@@ -86,9 +115,10 @@ def inspect(
     Works on the data set that params.yaml names, after `dvc repro`.
 
     \b
-    ccd inspect train_00011.jpg
-    ccd inspect --class bottle --worst 20
-    ccd inspect --doubtful --json
+    Examples:
+      ccd inspect train_00011.jpg
+      ccd inspect --class bottle --worst 20
+      ccd inspect --doubtful --json
     """
     from ccd import inspect as library, inspect_text as texts
     from ccd.console import user_errors
@@ -120,7 +150,7 @@ def inspect(
             click.echo(texts.as_json(overlaps) if as_json else texts.overlaps_text(overlaps))
 
 
-@main.command()
+@main.command(short_help="List what the pipeline has written, and from what.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON document, with versions of libraries.")
 def artifacts(as_json: bool) -> None:
     """List what the pipeline has written for the data set of params.yaml: rows, size, schema and md5, and what made it:
@@ -136,11 +166,12 @@ def artifacts(as_json: bool) -> None:
         click.echo(texts.as_json(found) if as_json else texts.artifacts_text(found))
 
 
-@main.command()
+@main.command(short_help="List, or make smaller, what saves repeated work.")
 @click.option(
     "--prune", "limit_gb", type=click.FloatRange(0), metavar="GB", help="Delete the oldest down to this size."
 )
-def store(limit_gb: float | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON document.")
+def store(limit_gb: float | None, as_json: bool) -> None:
     """List what is kept to resume killed stages and to encode no image twice (.ccd/store); --prune makes it smaller.
 
     Deleting from the store never changes a result, it only costs time.
@@ -154,6 +185,9 @@ def store(limit_gb: float | None) -> None:
     with user_errors():
         kept = open_store()
         deleted = [] if limit_gb is None else kept.prune(round(limit_gb * 1e9))
+        if as_json:
+            click.echo(json.dumps({"entries": _entries(kept.entries()), "deleted": _entries(deleted)}, indent=2))
+            return
         for entry in deleted:
             click.echo(f"deleted {entry.path.name}, {entry.size_bytes / 1e6:.1f} MB")
         rows = [["entry", "MB", "last used"]]
@@ -165,6 +199,12 @@ def store(limit_gb: float | None) -> None:
 
 for command in (predict, thresholds, export, review):
     main.add_command(command)
+
+
+def _entries(entries: list[Entry]) -> list[dict[str, object]]:
+    return [
+        {"name": entry.path.name, "bytes": entry.size_bytes, "used_s_since_1970": entry.used_s} for entry in entries
+    ]
 
 
 def _say_next(root: Path, preset: str) -> None:

@@ -73,6 +73,29 @@ def override(text: str, settings: Mapping[str, str]) -> str:
     return text
 
 
+def upgraded_params(current: str) -> str:
+    """This version's template with the values of the ``current`` text of ``params.yaml``, as far as keys are known.
+
+    Raises:
+        CcdError: ``current`` is not YAML, or a value does not fit any more.
+    """
+    document, old = (
+        _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE),
+        _parse(current, str(PARAMS_FILE)),
+    )
+    for section, model in MODELS.items():
+        values = old.get(section)
+        if isinstance(values, Mapping):
+            _override(document, {section: {key: values[key] for key in model.model_fields if key in values}})
+    return override(_dump(document), {})
+
+
+def parameters(text: str) -> dict[str, dict[str, Any]]:
+    """The text of a ``params.yaml`` as plain values by section and key."""
+    values: dict[str, dict[str, Any]] = YAML(typ="safe").load(text)
+    return values
+
+
 def changes(old_text: str, new_text: str) -> list[str]:
     """What differs between two texts of ``params.yaml``, one line ``section.key: old -> new`` each, in the new order.
 

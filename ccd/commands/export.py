@@ -24,12 +24,12 @@ licence_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 
 
-@click.group()
+@click.group(short_help="Write the model or the labels for other programs.")
 def export() -> None:
     """Write a model to ship (model, onnx), or the labels for another tool (labels)."""
 
 
-@export.command()
+@export.command(short_help="Safetensors with a description and a model card.")
 @click.argument("folder", type=PATH)
 @student_option
 @licence_option
@@ -52,7 +52,7 @@ def model(folder: Path, student: Path | None, licence: str, as_json: bool) -> No
         _say(written, {}, as_json)
 
 
-@export.command()
+@export.command(short_help="One ONNX file, checked against PyTorch.")
 @click.argument("file", type=PATH)
 @student_option
 @licence_option
@@ -78,13 +78,15 @@ def onnx(file: Path, student: Path | None, licence: str, as_json: bool) -> None:
         _say([file], {"largest_difference": difference}, as_json)
 
 
-@export.command()
+@export.command(short_help="Labels for pandas, COCO, Label Studio, CVAT, ...")
 @click.argument("folder", type=PATH)
 @click.option(
     "--format", "kind", required=True, type=click.Choice(["csv", "hf", "coco", "labelstudio", "cvat", "fiftyone"]),
     help="What reads them.",
 )  # fmt: skip
-@click.option("--split", default="train", show_default=True, type=click.Choice(["train", "test", "all"]))
+@click.option(
+    "--split", default="train", show_default=True, type=click.Choice(["train", "test", "all"]), help="Which images."
+)
 @click.option("--min-label", type=click.FloatRange(0, 1), help="A class is present from this on; default: see above.")
 @click.option("--copy-images", is_flag=True, help="Copy the images into FOLDER too.")
 @click.option("--image-url", metavar="PREFIX", help="labelstudio: before each path; default: /data/local-files/?d=")

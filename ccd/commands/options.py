@@ -17,7 +17,12 @@ def check_device(context: click.Context, option: click.Parameter, value: str) ->
 
 
 device_option = click.option(
-    "--device", default="auto", show_default=True, callback=check_device, help="auto, cpu, cuda or cuda:1."
+    "--device",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    callback=check_device,
+    help="auto, cpu, cuda or cuda:1.",
 )
 
 

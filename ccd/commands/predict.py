@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SKIPPED = 3  # exit status
 
 
-@click.command()
+@click.command(short_help="Label images with a trained model.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--out", type=click.Path(path_type=Path), help="FILE.csv, .jsonl or .parquet; default: CSV to stdout.")
@@ -52,8 +52,11 @@ def predict(
       ccd predict data/demo/student.pt a.jpg --cam seen/ --threshold 0.5
 
     \b
-    Exit status: 0 all images labelled; 2 a mistake in what was asked, nothing written; 3 done, but files that could
-    not be read were skipped (each is named on stderr); 130 interrupted (continue with --resume).
+    Exit status:
+      0    all images labelled
+      2    a mistake in what was asked, nothing written
+      3    done, but files that could not be read were skipped; each is named on stderr
+      130  interrupted; continue with --resume
     """
     from ccd.errors import CcdError
 

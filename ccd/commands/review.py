@@ -21,7 +21,7 @@ PATH = click.Path(path_type=Path)
 Format = Literal["csv", "label-studio"]
 
 
-@click.group()
+@click.group(short_help="Let people decide doubtful labels.")
 def review() -> None:
     """Let people decide the most doubtful training images, and take their word into the labels (docs/corrections.md).
 
@@ -32,7 +32,7 @@ def review() -> None:
     """
 
 
-@review.command("export")
+@review.command("export", short_help="Write the most doubtful images, to be decided.")
 @click.option("--top", "count", type=click.IntRange(1), default=200, show_default=True, help="How many images.")
 @click.option("--out", type=PATH, metavar="DIR|FILE", help="Default: the folder review/<dataset.name>.")
 @click.option(
@@ -70,7 +70,7 @@ def export_command(
         click.echo(f"{len(chosen):,} images, {asked:,} questions; when answered: ccd review import FILE")
 
 
-@review.command("import")
+@review.command("import", short_help="Take what was decided into corrections/.")
 @click.argument("file", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def import_command(file: Path, as_json: bool) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Tune decision thresholds on some labelled images.")
 @click.argument("model", type=PATH)
 @click.option("--labels", type=PATH, required=True, help="CSV with columns path and classes (several with ';').")
 @click.option("--images", type=PATH, required=True, help="Folder that its paths are relative to.")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ccd.datasets.files import read_lines
 from ccd.datasets.label_table import LabelRow, read_label_table
-from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, check
+from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, check, check_classes
 from ccd.errors import CcdError, listed
 
 EXTENSIONS = frozenset(f".{name}" for name in ("jpg", "jpeg", "png", "bmp", "webp", "gif", "tif", "tiff", "ppm"))
@@ -119,7 +119,8 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
     Without phrases CLIP reads the name, underscores as blanks. Lines that start with ``#`` are comments.
 
     Raises:
-        CcdError: missing, no names, or a name with ``;`` (it separates classes in a table of labels).
+        CcdError: missing, no names, a name with ``;`` (it separates classes in a table of labels), or names or phrases
+            that are empty, repeated or not UTF-8.
     """
     hint = "write the class names there, one per line, or set index.classes_file to the list"
     lines = [line for line in read_lines(path, hint) if not line.startswith("#")]
@@ -129,6 +130,7 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
     wrong = [info.name for info in classes if ";" in info.name]
     if wrong:
         raise CcdError(f"{path}: class names must not contain ';': {listed(wrong)}; rename them")
+    check_classes(classes, path)
     return classes
 
 

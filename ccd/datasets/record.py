@@ -83,7 +83,7 @@ def check(dataset: Dataset, root: Path) -> None:
         CcdError: no class or no training image; a class name or text that is empty, repeated or not UTF-8; a repeated
             image id; a path that leaves the root; labels that do not fit the images and classes. Offenders are listed.
     """
-    _check_classes(dataset.classes, root)
+    check_classes(dataset.classes, root)
     ids, paths = [entry.image_id for entry in dataset.images], [entry.path for entry in dataset.images]
     advice = "give each image to one split, once"
     _refuse(root, "image ids are not unique (do the splits share images?)", _repeated(ids), advice)
@@ -97,7 +97,8 @@ def check(dataset: Dataset, root: Path) -> None:
     _check_labels(dataset, root)
 
 
-def _check_classes(classes: Sequence[ClassInfo], root: Path) -> None:
+def check_classes(classes: Sequence[ClassInfo], root: Path) -> None:
+    """Refuse classes, found in ``root``, that no stage could use; see `check`."""
     names, advice = [info.name for info in classes], "correct the list of classes"
     if not names:
         raise CcdError(f"{root}: the data set has no classes; {advice}")

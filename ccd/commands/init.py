@@ -1,0 +1,199 @@
+"""``ccd init``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ccd.commands.options import device_option, mendable
+
+if TYPE_CHECKING:
+    import torch
+
+    from ccd.project.estimate import Estimate
+    from ccd.project.suggest import Download, Suggestion
+    from ccd.project.survey import Survey
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command(short_help="Make a project for your own images.")
+@click.argument("folder", type=PATH, metavar="DIR")
+@click.option("--images", type=PATH, metavar="FOLDER", help="Your images, with all folders below; they stay there.")
+@click.option(
+    "--classes",
+    type=PATH,
+    metavar="FILE",
+    help="Class names, one a line; default: classes.txt in DIR, or beside the images.",
+)
+@click.option(
+    "--labels", type=PATH, metavar="FILE", help="CSV of labels to measure with; default: labels.csv beside the images."
+)
+@click.option("--teacher", metavar="NAME", help="CLIP: an OpenAI name or a local checkpoint; default: by the hardware.")
+@click.option("--student", metavar="NAME", help="torchvision backbone of the classifier; default: by the hardware.")
+@click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
+@device_option
+@click.option("--no-estimate", is_flag=True, help="Do not time this machine first (about 10 seconds).")
+@click.option("--force", is_flag=True, help="Replace the pipeline that DIR holds.")
+@click.option("--upgrade", is_flag=True, help="Bring DIR's dvc.yaml and params.yaml to this version; keep your values.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found and written as one JSON document.")
+def init(
+    folder: Path, images: Path | None, classes: Path | None, labels: Path | None, teacher: str | None,
+    student: str | None, settings: tuple[str, ...], device: str, no_estimate: bool, force: bool, upgrade: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Make a project for your own images in DIR: params.yaml, dvc.yaml, and all that `dvc repro` needs.
+
+    Images and classes are checked first: files that cannot be used are named, and will be left out. Teacher and
+    student are chosen to suit the hardware, and their time on your images is estimated. After a mistake nothing is
+    written. The images stay where they are.
+
+    \b
+    Examples:
+      ccd init cats --images ~/photos --classes classes.txt
+      ccd init cats --images ~/photos --teacher ViT-B/16 --student resnet50 --set train.epochs=4
+      ccd init cats --images ~/photos --teacher clip.pt --set warmup.weights=resnet50.pt
+      ccd init cats --upgrade        # after another version of ccd was installed
+    """
+    from ccd.errors import CcdError
+    from ccd.project.create import check_place, prepare_version_control, write_files
+    from ccd.project.settings import Asked
+    from ccd.project.suggest import suggest
+    from ccd.runtime import find_device
+
+    with mendable():
+        if upgrade:
+            _upgrade(folder)
+            return
+        if images is None:
+            raise CcdError("--images FOLDER is missing: the folder of your images")
+        list_of_classes, place = classes or _list_of_classes(folder, images), find_device(device)
+        check_place(folder, images, list_of_classes, force=force)
+        asked = Asked(folder, images, labels, suggest(place), teacher, student, _chosen(settings, device))
+        asked.params(skip_bad=False)  # a mistake in it is found before all images are read
+        found = _look(images, list_of_classes, labels)
+        texts = asked.texts(list_of_classes, len(found.classes), skip_bad=bool(found.index.skipped))
+        _tell(found, asked.suggestion, texts["params.yaml"], as_json)
+        wanted, expected = _expect(folder, found, texts["params.yaml"], place, no_estimate, as_json)
+        written = write_files(folder, texts, asked.root)
+        commands = [f"cd {folder}", *prepare_version_control(folder), "dvc repro"]
+        if as_json:
+            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted, expected)
+            click.echo(json.dumps({**content, "wrote": [str(path) for path in written], "next": commands}, indent=2))
+        else:
+            click.echo(f"wrote {', '.join(str(path) for path in written)}")
+            click.echo(f"now run: {' && '.join(commands)}")
+
+
+def _list_of_classes(folder: Path, images: Path) -> Path:
+    own = folder / "classes.txt"
+    return own if own.is_file() else images / "classes.txt"
+
+
+def _chosen(settings: tuple[str, ...], device: str) -> dict[str, str]:
+    from ccd.errors import CcdError
+
+    wrong = [setting for setting in settings if "=" not in setting]
+    if wrong:
+        raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
+    own = {} if device == "auto" else {"runtime.device": device}
+    return own | dict(setting.split("=", 1) for setting in settings)
+
+
+def _look(images: Path, classes: Path, labels: Path | None) -> Survey:
+    from ccd.console import StageLog
+    from ccd.project.survey import survey
+    from ccd.runtime import worker_count
+
+    log = StageLog("init")
+    return survey(images, classes, labels, worker_count(None), lambda each, n: log.progress(each, n, "img"))
+
+
+def _expect(
+    folder: Path, found: Survey, text: str, device: torch.device, no_estimate: bool, as_json: bool
+) -> tuple[list[Download], Estimate | None]:
+    from ccd.console import StageLog
+    from ccd.project.estimate import Counts, download_bytes, estimate, estimate_lines
+    from ccd.project.rates import can_measure, measure
+    from ccd.project.suggest import downloads
+    from ccd.runtime import worker_count
+    from ccd.use import parameters
+
+    params, expected = parameters(text), None
+    wanted = downloads(params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"])
+    if not no_estimate and can_measure(params, folder):
+        rates = measure(params, found.index, folder, device, StageLog("init"))
+        counts = Counts(found.train_count, found.test_count, len(found.classes))
+        workers, fetched = worker_count(params["runtime"]["workers"]), download_bytes(wanted, rates.student_bytes)
+        expected = estimate(params, rates, counts, found.seconds, workers, device.type == "cuda", fetched)
+    if not as_json:
+        if expected is not None:
+            click.echo("a rough estimate, from a few seconds on this machine as busy as it is now:")
+            click.echo("\n".join(estimate_lines(expected)))
+        elif not no_estimate:
+            click.echo("no estimate: this teacher is not on this machine")
+        for each in wanted:
+            click.echo(f"`dvc repro` will download {each.role} {each.name}; without a network, put\n"
+                       f"  {each.url}\n  there yourself: {each.target}")  # fmt: skip
+    return wanted, expected
+
+
+def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> None:
+    from ccd.project.survey import survey_lines
+    from ccd.use import parameters
+
+    if as_json:
+        return
+    params = parameters(text)
+    click.echo("\n".join(survey_lines(found)))
+    if found.index.skipped:
+        click.echo("they will be left out (index.on_bad_image: skip)")
+    teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
+    student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
+    click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")
+
+
+def _content(
+    folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download], expected: Estimate | None
+) -> dict[str, Any]:
+    from ccd.project.estimate import estimate_data
+    from ccd.use import parameters
+
+    params = parameters(text)
+    return {
+        "directory": str(folder),
+        "images": {"train": found.train_count, "test": found.test_count, "labelled": found.labelled,
+                   "formats": found.formats, "median_size_px": list(found.median_size_px)},
+        "bad_files": [{"path": each.path, "reason": each.reason} for each in found.index.skipped],
+        "classes": [info.name for info in found.classes],
+        "hardware": suggestion.reason,
+        "teacher": params["teacher"]["model"],
+        "student": params["warmup"]["backbone"],
+        "downloads": [{"role": each.role, "name": each.name, "url": each.url, "target": str(each.target)}
+                      for each in wanted],
+        "estimate": None if expected is None else estimate_data(expected),
+    }  # fmt: skip
+
+
+def _upgrade(folder: Path) -> None:
+    from ccd.artifacts.atomic import replacing
+    from ccd.errors import CcdError
+    from ccd.project.pipeline import upgraded_text
+    from ccd.use import upgraded_params
+
+    texts = {}
+    for name, upgraded in (("dvc.yaml", upgraded_text), ("params.yaml", upgraded_params)):
+        path = folder / name
+        if not path.is_file():
+            raise CcdError(f"{path} does not exist; give the folder of a project that ccd init made")
+        old = path.read_text(encoding="utf-8", errors="replace")
+        texts[path] = (old, upgraded(old))
+    for path, (old, new) in texts.items():
+        if new != old:
+            with replacing(path) as temporary:
+                temporary.write_text(new, encoding="utf-8")
+        click.echo(f"{path}: {'brought to this version' if new != old else 'nothing to change'}")
+    click.echo(f"now run: cd {folder} && dvc repro")

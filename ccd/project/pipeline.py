@@ -1,0 +1,132 @@
+"""The stages of a project that ``ccd init`` makes, derived from the repository's ``dvc.yaml``.
+
+In such a project the code is an installed package, not files beside ``dvc.yaml``. So the stages' code dependencies
+become one fingerprint a stage, in `INPUTS_FILE`, of the very files that the repository's ``dvc.yaml`` names for it. The
+wheel carries that ``dvc.yaml`` (see setup.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ccd.errors import CcdError
+
+INPUTS_STAGE = "inputs"
+INPUTS_FILE = "inputs.json"
+_FOLDER = Path(__file__).resolve().parent
+_INSTALLED = _FOLDER.parents[1]
+_HEADER = """\
+# Written by `ccd init`: the stages of the installed ccd. `dvc repro` runs what changed, `dvc dag` draws it; numbers are
+# in params.yaml. Your own stages may stand here too. If another version of ccd has other stages, `dvc repro` asks for
+# `ccd init . --upgrade`, which replaces ccd's and keeps yours.
+"""
+
+
+def repository_pipeline() -> Path:
+    """The repository's ``dvc.yaml``: the wheel's copy, or the file itself in a clone."""
+    packaged = _FOLDER / "pipeline.yaml"
+    return packaged if packaged.is_file() else _INSTALLED / "dvc.yaml"
+
+
+def code_fingerprints() -> dict[str, str]:
+    """Stage -> SHA-256 (hex) of the code that it runs, by names and contents of the files."""
+    stages = YAML(typ="safe").load(repository_pipeline().read_text(encoding="utf-8"))["stages"]
+    return {name: _fingerprint([dep for dep in entry["deps"] if _is_code(dep)]) for name, entry in stages.items()}
+
+
+def project_pipeline() -> Any:
+    """The content of a project's ``dvc.yaml``, as ruamel.yaml's mapping."""
+    content = _yaml().load(repository_pipeline().read_text(encoding="utf-8"))
+    for name, entry in content["stages"].items():
+        entry["deps"] = [dep for dep in entry["deps"] if not _is_code(dep)]
+        looked_at = [f"code.{name}"]
+        if name == "index":
+            looked_at += ["images", "lists"]
+            del entry["deps"]
+        entry["params"].append({INPUTS_FILE: looked_at})
+    content["stages"].insert(0, INPUTS_STAGE, _inputs_stage(content))
+    return content
+
+
+def project_text() -> str:
+    """The text of a project's ``dvc.yaml``."""
+    return _dump(project_pipeline())
+
+
+def upgraded_text(text: str) -> str:
+    """The ``text`` of a project's ``dvc.yaml`` with ccd's own stages replaced by the installed ones; others stay.
+
+    Raises:
+        CcdError: ``text`` is no pipeline.
+    """
+    ours, content = project_pipeline(), _parsed(text)
+    others = {name: entry for name, entry in content["stages"].items() if name not in ours["stages"]}
+    content["stages"] = ours["stages"]
+    content["stages"].update(others)
+    return _dump(content)
+
+
+def check_stages(text: str) -> None:
+    """Raises CcdError if the ``text`` of a project's ``dvc.yaml`` was written by a ccd with other stages."""
+    stages, ours = _parsed(text)["stages"], project_pipeline()["stages"]
+    found = (stages.get(INPUTS_STAGE) or {}).get("meta")
+    if found != ours[INPUTS_STAGE]["meta"]:
+        raise CcdError("dvc.yaml was written by another version of ccd, whose stages differ; run: ccd init . --upgrade")
+
+
+def _inputs_stage(content: Any) -> dict[str, Any]:
+    stages = json.dumps(content["stages"], sort_keys=True)
+    return {
+        "desc": "look at what DVC cannot see: the images' folder and the installed code (a second, each time)",
+        "cmd": f"python -m ccd.project.inputs --out {INPUTS_FILE}",
+        "always_changed": True,
+        "outs": [{INPUTS_FILE: {"cache": False}}],
+        "meta": {"stages": hashlib.sha256(stages.encode()).hexdigest()[:16]},
+    }
+
+
+def _is_code(dep: str) -> bool:
+    return dep.startswith(("ccd/", "stages/"))
+
+
+def _fingerprint(deps: list[str]) -> str:
+    digest = hashlib.sha256()
+    for dep in deps:
+        path = _INSTALLED / dep
+        for file in sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]:
+            name = file.relative_to(_INSTALLED).as_posix()
+            if "__pycache__" not in name:
+                digest.update(f"{name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _parsed(text: str) -> Any:
+    try:
+        content = _yaml().load(text)
+    except (YAMLError, ValueError) as error:
+        raise CcdError(f"dvc.yaml is not valid YAML: {' '.join(str(error).split())}; mend it") from None
+    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
+        raise CcdError("dvc.yaml holds no stages; run: ccd init . --force")
+    return content
+
+
+def _dump(content: Any) -> str:
+    stream = io.StringIO()
+    _yaml().dump(content, stream)
+    lines = stream.getvalue().split("\n")
+    first = next(place for place, line in enumerate(lines) if not line.startswith("#"))
+    return _HEADER + "\n".join(lines[first:])
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 200, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml

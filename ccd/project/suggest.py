@@ -1,0 +1,99 @@
+"""Which teacher and student suit the hardware, and where their weights come from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ccd.checksum import sha256_of
+
+LARGE_GPU_GB = 20.0
+# What the folder preset changes of the paper's numbers for smaller networks.
+_LIGHT = {
+    "clip_global.image_size_px": "224",
+    "warmup.lr": "1.0e-4",
+    "train.lr": "1.0e-4",
+    "cam_boxes.offset": "0.25",
+    "clip_local.image_size_px": "224",
+    "clip_local.resized_px": "224",
+    "train.checkpoint": "average",
+}
+_CPU = _LIGHT | {
+    "teacher.model": "ViT-B/32",
+    "warmup.backbone": "mobilenet_v2",
+    "warmup.image_size_px": "224",
+    "cam_boxes.image_size_px": "224",
+    "train.image_size_px": "224",
+}
+_SMALL_GPU = _LIGHT | {
+    "teacher.model": "ViT-B/16",
+    "warmup.backbone": "resnet50",
+    "warmup.image_size_px": "320",
+    "cam_boxes.image_size_px": "320",
+    "train.image_size_px": "320",
+    "runtime.inference_batch_size": "32",
+}
+_LARGE_GPU = {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runtime.inference_batch_size": "16"}
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Values for ``params.yaml`` (``section.key`` -> YAML) and why."""
+
+    settings: dict[str, str]
+    reason: str
+
+
+def suggest(device: torch.device) -> Suggestion:
+    """The paper's networks on a GPU of at least `LARGE_GPU_GB`, smaller ones on smaller GPUs and on CPUs."""
+    if device.type != "cuda":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return Suggestion(dict(_CPU), f"no GPU, {cores} CPU cores: the smallest common CLIP and a small student")
+    properties = torch.cuda.get_device_properties(device)
+    gigabytes = properties.total_memory / 2**30
+    what = f"{properties.name}, {gigabytes:.0f} GB"
+    if gigabytes >= LARGE_GPU_GB:
+        return Suggestion(dict(_LARGE_GPU), f"{what}: the paper's networks and image sizes")
+    return Suggestion(dict(_SMALL_GPU), f"{what}, less than {LARGE_GPU_GB:.0f}: a medium CLIP and student")
+
+
+def local_file(value: str, folder: Path) -> tuple[str, str] | None:
+    """If ``value`` is the path of a file: the path as a project in ``folder`` names it, and the file's SHA-256."""
+    path = Path(value).expanduser()
+    return (path_from(path, folder), sha256_of(path)) if path.is_file() else None
+
+
+def path_from(path: Path, folder: Path) -> str:
+    """Relative to ``folder`` if it lies in it, else absolute; links stay links."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+    base = Path(os.path.abspath(folder))  # noqa: PTH100
+    return (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
+
+
+@dataclass(frozen=True)
+class Download:
+    """Weights that the first run fetches: for the ``teacher`` or ``student``, which, from where, to where."""
+
+    role: str
+    name: str
+    url: str
+    target: Path
+
+
+def downloads(teacher: str, backbone: str, weights: str) -> list[Download]:
+    """What is not on this machine yet, of OpenAI's and torchvision's weights. Nothing is fetched here."""
+    from clip.clip import _MODELS
+    from torchvision import models
+
+    wanted = []
+    if teacher in _MODELS:
+        url = _MODELS[teacher]
+        wanted.append(Download("teacher", teacher, url, Path("~/.cache/clip").expanduser() / Path(url).name))
+    entry = getattr(models.get_model_weights(backbone), "IMAGENET1K_V1", None) if weights == "imagenet" else None
+    if entry is not None:
+        target = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+        wanted.append(Download("student", backbone, entry.url, target))
+    return [each for each in wanted if not each.target.is_file()]

@@ -1,0 +1,355 @@
+"""`ccd init`: what it writes, what it refuses, and that its arithmetic is right."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
+
+from ccd.cli import main
+from ccd.errors import CcdError
+from ccd.params.sections import SECTIONS
+from ccd.project import create, inputs, pipeline, rates
+from ccd.project.estimate import Counts, duration, estimate
+from ccd.project.rates import Rates
+from ccd.project.settings import dataset_name
+from ccd.project.suggest import downloads, suggest
+from ccd.use import PRESET_FOLDER, apply_preset, upgraded_params
+from tests.test_end_to_end import COLOURS, write_pictures
+from tests.tiny_clip import save_fp16, tiny_clip
+
+FILES = {"corrections", ".dvcignore", ".gitignore", "README.md", "classes.txt", "dvc.yaml", "params.yaml"}
+STAGES: dict[str, Any] = YAML(typ="safe").load(pipeline.repository_pipeline().read_text())["stages"]
+
+
+@pytest.fixture()
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nine pictures of three classes with labels, and a teacher beside them; seen from the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    write_pictures(Path("photos"), tuple(COLOURS))
+    save_fp16(tiny_clip("vit"), Path("vit.pt"))
+    return Path("photos")
+
+
+def invoke(*words: object) -> Result:
+    done = CliRunner().invoke(main, ["init", *map(str, words)])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+@pytest.fixture()
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without git and DVC, whose start takes seconds."""
+    monkeypatch.setattr(create, "prepare_version_control", lambda folder: [])
+
+
+def quick(*words: object) -> Result:
+    return invoke(*words, "--no-estimate", "--teacher", "vit.pt", "--set", "warmup.weights=none")
+
+
+def params(folder: str | Path) -> dict[str, Any]:
+    return dict(YAML(typ="safe").load(Path(folder, "params.yaml").read_text()))
+
+
+def test_a_project_has_all_it_needs(photos: Path) -> None:
+    done = quick("my cats", "--images", photos)
+    assert done.exit_code == 0, done.output
+    assert "6 to train on, 3 under test/" in done.output and "now run: cd my cats" in done.output.replace("'", "")
+    assert {path.name for path in Path("my cats").iterdir()} == FILES | {".dvc", ".git"}
+    found = params("my cats")
+    assert found["dataset"] == {"name": "my_cats", "root": str(photos.absolute())}
+    assert found["index"]["adapter"] == "folder" and found["index"]["on_bad_image"] == "error"
+    assert found["index"]["labels_file"] is None, "labels.csv is found beside the images, wherever these are"
+    assert found["teacher"]["model"] == str(Path("vit.pt").absolute()) and len(found["teacher"]["sha256"]) == 64
+    assert "# weight of the global label" in Path("my cats/params.yaml").read_text()
+    assert Path("my cats/classes.txt").read_text() == "red\ngreen\nblue\n"
+    assert "data/my_cats/report.html" in Path("my cats/README.md").read_text()
+
+
+@pytest.mark.usefixtures("bare")
+def test_images_inside_the_project_are_named_relative_and_not_walked(photos: Path) -> None:
+    Path("project").mkdir()
+    shutil.move("photos", "project/photos")
+    Path("project/.gitignore").write_text("*.log\n/data/\n")
+    assert quick("project", "--images", "project/photos").exit_code == 0
+    assert params("project")["dataset"]["root"] == "photos"
+    for name in (".gitignore", ".dvcignore"):
+        assert "/photos/" in Path("project", name).read_text().splitlines()
+    assert Path("project/.gitignore").read_text().splitlines()[:2] == ["*.log", "/data/"]
+
+
+def test_a_project_inside_a_git_repository_belongs_to_it(photos: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    assert quick("sub", "--images", photos).exit_code == 0
+    assert Path("sub/.dvc").is_dir() and not Path("sub/.git").exists()
+
+
+def test_without_git_dvc_works_alone(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(create.shutil, "which", lambda name: None)
+    assert quick("project", "--images", photos).exit_code == 0
+    assert Path("project/.dvc/config").read_text().split() == ["[core]", "no_scm", "=", "True"]
+    assert not Path("project/.git").exists()
+
+
+@pytest.mark.usefixtures("bare")
+def test_bad_files_are_named_and_left_out(photos: Path) -> None:
+    (photos / "page.jpg").write_text("<html></html>")
+    (photos / "empty.png").touch()
+    done = quick("project", "--images", photos)
+    assert done.exit_code == 0 and "2 of 11 images cannot be used" in done.output
+    assert "page.jpg: not an image" in done.output and "empty.png: " in done.output
+    assert params("project")["index"]["on_bad_image"] == "skip"
+
+
+@pytest.mark.usefixtures("bare")
+def test_json_says_it_all_for_programs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_BUDGET_S", 0.05)
+    (photos / "empty.png").touch()
+    small = [f"{section}.image_size_px=32" for section in ("clip_global", "clip_local", "warmup", "cam_boxes", "train")]
+    words = [word for setting in (*small, "warmup.backbone=resnet18") for word in ("--set", setting)]
+    done = invoke(
+        "project", "--images", photos, "--teacher", "vit.pt", "--set", "warmup.weights=none", *words, "--json"
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["images"]["train"] == 6 and found["images"]["formats"] == {"png": 9}
+    assert [each["path"] for each in found["bad_files"]] == ["empty.png"]
+    assert found["classes"] == list(COLOURS) and found["next"] == ["cd project", "dvc repro"]
+    assert set(found["estimate"]["seconds"]) == set(STAGES) and found["downloads"] == []
+    assert found["estimate"]["total_seconds"] > sum(found["estimate"]["seconds"].values()) - 1
+    assert {Path(path).relative_to("project").parts[0] for path in found["wrote"]} == FILES
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("project",), "--images FOLDER is missing"),
+        (("project", "--images", "nowhere"), "nowhere is not a folder"),
+        (("project", "--images", "none", "--classes", "photos/classes.txt"), "none holds no images"),
+        (("project", "--images", "photos", "--classes", "gone.txt"), "gone.txt is not there; write the class names"),
+        (("project", "--images", "photos", "--classes", "twice.txt"), "twice.txt: 1 class names are not unique: red"),
+        (("project", "--images", "photos", "--classes", "empty.txt"), "empty.txt holds no class names"),
+        (("project", "--images", "photos", "--classes", "blank.txt"), "classes have no text"),
+        (("project", "--images", "photos", "--classes", "long.txt"), "longer than the 77 tokens CLIP can read: 'very"),
+        (("project", "--images", "photos", "--classes", "other.txt"), "unknown class red"),
+        (("project", "--images", "photos", "--teacher", "RN5"), "teacher 'RN5' is neither a file nor one of RN50"),
+        (("project", "--images", "photos", "--student", "vgg16"), "student 'vgg16' is none of torchvision's"),
+        (("project", "--images", "photos", "--set", "warmup.weights=x.pt"), "warmup.weights 'x.pt' is neither"),
+        (("project", "--images", "photos", "--set", "train.epoch=1"), "unknown key 'train.epoch'"),
+        (("project", "--images", "photos", "--set", "train"), "write SECTION.KEY=VALUE"),
+        (("project", "--images", "photos", "--device", "cuda:99"), "CUDA devices; use auto or cpu"),
+        (("photos", "--images", "photos"), "photos lies in the folder of images"),
+        (("photos/new", "--images", "photos"), "photos/new lies in the folder of images"),
+        (("vit.pt", "--images", "photos"), "vit.pt is a file"),
+        (("own", "--images", "photos"), "own already holds dvc.yaml; --force replaces them"),
+        (("listed", "--images", "photos"), "listed/classes.txt holds no class names"),
+        (
+            ("listed", "--images", "photos", "--classes", "photos/classes.txt"),
+            "listed/classes.txt is there already and differs",
+        ),
+        (("hiding", "--images", "photos"), "Python packages called stages, which hide ccd's"),
+        (("project", "--upgrade"), "project/dvc.yaml does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(photos: Path, words: tuple[str, ...], message: str) -> None:
+    texts = {
+        "twice": "red\nred\n",
+        "empty": "# no\n",
+        "blank": "red: ,\n",
+        "long": f"red: {'very ' * 80}\n",
+        "other": "a",
+    }
+    for name, text in texts.items():
+        Path(f"{name}.txt").write_text(text)
+    for name in ("none/x.txt", "own/dvc.yaml", "listed/classes.txt", "hiding/stages/__init__.py"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).touch()
+    before = sorted(Path().rglob("*"))
+    done = invoke(*words, "--no-estimate")
+    assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.split("error: ")[1].count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_what_fails_half_way_is_taken_back(photos: Path) -> None:
+    Path("project/.gitignore").mkdir(parents=True)
+    done = quick("project", "--images", photos)
+    assert done.exit_code == 2 and ".gitignore" in done.stderr
+    assert [path.name for path in Path("project").iterdir()] == [".gitignore"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_force_replaces_and_upgrade_keeps(photos: Path) -> None:
+    assert quick("project", "--images", photos, "--set", "aggregate.alpha=0.3").exit_code == 0
+    whole, path = Path("project/dvc.yaml").read_text(), Path("project/dvc.yaml")
+    old = YAML().load(whole)
+    old["stages"]["inputs"]["meta"]["stages"] = "older"
+    old["stages"]["text"]["cmd"] = "python -m stages.text --older"
+    old["stages"]["mine"] = {"cmd": "wc data/project/per_class.csv", "deps": ["data/project/per_class.csv"]}
+    with path.open("w") as file:
+        YAML().dump(old, file)
+    text = Path("project/params.yaml").read_text()
+    Path("project/params.yaml").write_text(text.replace("  alpha: 0.3", "  alpha: 0.3\n  gone_since: 7"))
+    with pytest.raises(CcdError, match=r"run: ccd init \. --upgrade"):
+        pipeline.check_stages(path.read_text())
+    done = invoke("project", "--upgrade")
+    assert done.exit_code == 0 and done.output.count("brought to this version") == 2
+    pipeline.check_stages(path.read_text())
+    stages = YAML(typ="safe").load(path.read_text())["stages"]
+    assert stages.pop("mine")["cmd"].startswith("wc") and stages == YAML(typ="safe").load(whole)["stages"]
+    assert Path("project/params.yaml").read_text() == text
+    assert "nothing to change" in invoke("project", "--upgrade").output
+    assert quick("project", "--images", photos, "--force").exit_code == 0
+    assert path.read_text() == whole and params("project")["aggregate"]["alpha"] == 0.4
+
+
+def test_an_upgrade_of_params_adds_and_drops_keys() -> None:
+    current = apply_preset("voc07", "VOC", {"train.epochs": "3"})
+    assert upgraded_params(current) == current
+    older = current.replace("  consistency_weight", "  consistency")
+    assert params_of(upgraded_params(older)) == params_of(current)
+    with pytest.raises(CcdError, match=r"train\.epochs = 'three'"):
+        upgraded_params(current.replace("epochs: 3 ", "epochs: three "))
+    assert {model.section for model in SECTIONS} == set(params_of((PRESET_FOLDER / "paper.yaml").read_text()))
+
+
+def params_of(text: str) -> dict[str, Any]:
+    return dict(YAML(typ="safe").load(text))
+
+
+def test_stages_are_those_of_the_repository_with_fingerprints_for_code() -> None:
+    text = pipeline.project_text()
+    stages = YAML(typ="safe").load(text)["stages"]
+    assert list(stages) == ["inputs", *STAGES]
+    for name, entry in STAGES.items():
+        mine = dict(stages[name])
+        looked_at = [f"code.{name}", *(["images", "lists"] if name == "index" else [])]
+        assert mine.pop("params") == [*entry["params"], {"inputs.json": looked_at}]
+        assert mine.pop("deps", []) == [dep for dep in entry["deps"] if not dep.startswith(("ccd/", "stages/"))]
+        assert mine == {key: value for key, value in entry.items() if key not in ("deps", "params")}
+    assert pipeline.upgraded_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("ccd/labels/debias.py", {"global_labels", "aggregate"}),
+        ("ccd/datasets/coco.py", {"index"}),
+        ("ccd/report/templates/report.html", {"report"}),
+        ("ccd/console.py", set()),
+        ("ccd/project/inputs.py", set()),
+    ],
+)
+def test_a_fingerprint_changes_with_the_code_of_its_stage_alone(
+    file: str, changed: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pipeline.code_fingerprints()
+    for name in ("ccd", "stages"):
+        shutil.copytree(Path(__file__).parent.parent / name, tmp_path / name, ignore=shutil.ignore_patterns("*.pt"))
+    monkeypatch.setattr(pipeline, "_INSTALLED", tmp_path)
+    monkeypatch.setattr(pipeline, "repository_pipeline", lambda: Path(__file__).parent.parent / "dvc.yaml")
+    assert pipeline.code_fingerprints() == before, "the place of the installation is no part of it"
+    target = tmp_path / file
+    target.write_bytes(target.read_bytes() + b"\n")
+    after = pipeline.code_fingerprints()
+    assert {name for name in after if after[name] != before[name]} == changed
+
+
+def look() -> dict[str, Any]:
+    inputs.main.main(["--out", "inputs.json"], standalone_mode=False)
+    return dict(json.loads(Path("inputs.json").read_text()))
+
+
+@pytest.mark.usefixtures("bare")
+def test_inputs_see_images_and_lists_that_change(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quick("project", "--images", photos).exit_code == 0
+    monkeypatch.chdir("project")
+    first = look()
+    assert first["images"]["files"] == 9 and set(first["code"]) == set(STAGES) and look() == first
+    shutil.copy("../photos/0.png", "../photos/new.png")
+    second = look()
+    assert second["images"]["files"] == 10 and second["lists"] == first["lists"]
+    with Path("../photos/new.png").open("ab") as file:
+        file.write(b"\0")
+    assert look()["images"] not in (first["images"], second["images"])
+    Path("classes.txt").write_text("red\n")
+    assert look()["lists"]["classes"] != first["lists"]["classes"]
+    text = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(text.replace("      stages: ", "      stages: 0"))
+    with pytest.raises(SystemExit, match="2"):
+        look()
+    Path("dvc.yaml").write_text(text)
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("adapter: folder", "adapter: voc"))
+    assert look() == {"images": None, "lists": None, "code": first["code"]}
+
+
+def test_hardware_decides_what_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = suggest(torch.device("cpu"))
+    assert (cpu.settings["teacher.model"], cpu.settings["warmup.backbone"]) == ("ViT-B/32", "mobilenet_v2")
+    assert {value for key, value in cpu.settings.items() if key.endswith("image_size_px")} == {"224"}
+    for gigabytes, teacher, student in ((80, "RN50x64", "resnet101"), (8, "ViT-B/16", "resnet50")):
+        card = SimpleNamespace(total_memory=gigabytes << 30, name="a card")
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
+        found = suggest(torch.device("cuda"))
+        assert (found.settings["teacher.model"], found.settings["warmup.backbone"]) == (teacher, student)
+        assert f"a card, {gigabytes} GB" in found.reason
+    for device in ("cpu", "cuda"):
+        values = params_of(apply_preset("folder", "x", suggest(torch.device(device)).settings))
+        assert values["runtime"]["device"] == "auto"
+
+
+def test_weights_that_are_missing_are_named_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    teacher, student = downloads("RN50x64", "resnet101", "imagenet")
+    assert teacher.url.endswith("/RN50x64.pt") and teacher.target == tmp_path / ".cache/clip/RN50x64.pt"
+    assert student.url.startswith("https://download.pytorch.org/models/resnet101-")
+    teacher.target.parent.mkdir(parents=True)
+    teacher.target.touch()
+    assert [each.role for each in downloads("RN50x64", "resnet101", "imagenet")] == ["student"]
+    assert downloads("clip.pt", "resnet101", "none") == []
+
+
+def test_the_estimate_is_rates_times_counts() -> None:
+    text = apply_preset("folder", "x", {"warmup.epochs": "2", "train.epochs": "8", "cam_boxes.views_per_image": "5.0"})
+    speed = Rates(read=0.4, teacher_global=1.0, teacher_local=0.5, warmup_step=0.2, propose=0.1, train_step=0.3,
+                  score=0.05, embed_dim=8, student_bytes=1000)  # fmt: skip
+    counts = Counts(train=100, test=10, classes=3)
+    found = estimate(params_of(text), speed, counts, 7.0, workers=4, overlaps=False, fetched=9)
+    # reading: 0.4 s / 4 workers = 0.1 s on top of every computation; 5 s to start each stage
+    expected = {
+        "index": 12.0, "text": 5.0, "bias": 5.0, "global_labels": 5.0, "aggregate": 5.0, "report": 5.0,
+        "clip_global": 5 + 110 * 1.1,
+        "warmup": 5 + 2 * 100 * 0.3,
+        "cam_boxes": 5 + 2 * 100 * 0.2,
+        "clip_local": 5 + 500 * 0.6,
+        "train": 5 + 8 * 100 * 0.4 + 100 * 0.15,
+        "evaluate": 5 + 10 * (0.1 + 4 * 0.05),
+    }  # fmt: skip
+    assert found.seconds == pytest.approx(expected) and list(found.seconds) == list(STAGES)
+    features = (110 + 500) * 8 * 4
+    artifacts = features + 110 * 3 * 40 + 500 * 40 + 4 * 1000 + 5_000_000
+    assert list(found.disk_bytes.values()) == [artifacts, artifacts, features, 9]
+    overlapping = estimate(params_of(text), speed, counts, 7.0, workers=1, overlaps=True, fetched=0)
+    assert overlapping.seconds["warmup"] == pytest.approx(5 + 2 * 100 * 0.4), "then reading is what takes longest"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5400, "1.5 h"), (260_000, "3.0 days")]
+)
+def test_durations_are_short(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(("name", "said"), [("cats", "cats"), ("my cats/2", "2"), ("_-x y", "x_y"), ("größe", "gr_e")])
+def test_any_folder_name_gives_a_data_set_name(name: str, said: str) -> None:
+    assert dataset_name(Path(name)) == said
