@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts.atomic import replacing
+from ccd.artifacts.atomic import remove_leftovers, replacing
 from ccd.params.base import load
 from ccd.params.runtime import RuntimeParams
 
@@ -104,9 +104,7 @@ class Store:
         path = self.folder / name
         path.mkdir(parents=True, exist_ok=True)
         os.utime(path)  # used now
-        for leftover in path.glob(".*.tmp"):
-            if not _is_running(int(leftover.name.rsplit(".", 2)[1])):
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(path)
         self.prune(self.limit_bytes, keep=path)
         return path
 
@@ -207,13 +205,3 @@ def _ranges(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """first[0] .. last[0] - 1, first[1] .. last[1] - 1, ..."""
     counts = last - first
     return np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ccd", "stages")
 # What a stage says, and where it runs, cannot change what it writes; nor can what only these import.
-NO_EFFECT = {"ccd/console.py", "ccd/errors.py", "ccd/params/runtime.py"}
+NO_EFFECT = {"ccd/console.py", "ccd/errors.py", "ccd/machine.py", "ccd/params/runtime.py"}
 
 
 def closure(script: Path) -> set[str]:

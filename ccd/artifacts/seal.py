@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ccd.artifacts.atomic import unreadable
 from ccd.errors import CcdError
+from ccd.machine import ran_out
 
 KEY = "seal"
 _MARK = b"ccd-seal:"
@@ -41,6 +42,8 @@ def verify(path: Path, stage: str) -> None:
             if content[start : start + len(_ZEROS)] != _digest(content, start):
                 raise unreadable(path, "its content is not what was written: damaged or edited", stage)
     except OSError as error:
+        if ran_out(error):
+            raise
         raise unreadable(path, error.strerror or str(error), stage) from None
     except ValueError:  # an empty file has no map
         raise unreadable(path, "it is empty", stage) from None
