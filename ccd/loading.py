@@ -127,11 +127,11 @@ def load_in_order(
             if isinstance(result, _Failure):
                 raise CcdError(result.message)
             yield result
-    except (RuntimeError, OSError, EOFError):  # the loader noticed, or could not fetch what a dead worker had ready
+    except (RuntimeError, OSError, EOFError) as error:  # noticed, or a dead worker's result could not be fetched
         dead = tasks.of_dead_workers() if workers else []
-        if not dead:
+        if not dead and not str(error).startswith("DataLoader worker (pid"):
             raise
-        at = [path for item in dead for path in files_of(item)]
+        at = [path for item in dead for path in files_of(item)] or ["no file yet"]
         raise CcdError(
             f"a process that decodes images died; it was at: {listed(at)}. Most often memory or /dev/shm ran out: "
             "lower runtime.workers, or the batch size; if it is the same files again, one of them makes the decoder "
