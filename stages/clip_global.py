@@ -30,7 +30,7 @@ def main(images: Path, out: Path) -> None:
     with features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin) as writer:
         missing = kept.restore(writer.write)
         batches = image_batches(files, missing, size_px, place.batch_size, place.workers)
-        encoded = kept.recording(encode_images(teacher, batches))
+        encoded = kept.recording(encode_images(teacher, batches, index.ids))
         for rows, values in log.batches(encoded, len(missing), "img"):
             writer.write(rows, values)
     log.wrote((out, len(index), "images"))

@@ -34,7 +34,8 @@ def main(images: Path, boxes: Path, out: Path) -> None:
         files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
         batches = view_batches(files, index.sizes_px, image_rows, views.boxes_px, missing, size_px, teacher.stride_px,
                                place.batch_size, place.workers, **cut)  # fmt: skip
-        for rows, values in log.batches(kept.recording(encode_images(teacher, batches)), len(missing), "view"):
+        encoded = kept.recording(encode_images(teacher, batches, views.image_ids))
+        for rows, values in log.batches(encoded, len(missing), "view"):
             writer.write(rows, values)
     log.wrote((out, count, "views"))
     log.found(f"{len(missing):,} encoded, {count - len(missing):,} from the store")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ccd.artifacts.checkpoint import Checkpoint
 from ccd.console import StageLog
+from ccd.errors import CcdError, listed
 from ccd.loading import ImageFiles, image_batches
 from ccd.runtime import Hardware
 from ccd.student.model import Student, StudentSpec, restore_student
@@ -19,16 +20,25 @@ from ccd.student.transforms import to_unit
 def score(
     students: Mapping[str, Student], files: ImageFiles, size_px: int, hardware: Hardware, log: StageLog
 ) -> dict[str, np.ndarray]:
-    """sigmoid(logits), (N, C) float32, of every student; each image is decoded once. Raises CcdError on a bad image."""
+    """sigmoid(logits), (N, C) float32, of every student; each image is decoded once.
+
+    Raises:
+        CcdError: an image cannot be read, or a student gives NaN or Inf for it; the files are named.
+    """
     for student in students.values():
         student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     collected: dict[str, list[Tensor]] = {name: [] for name in students}
     batches = image_batches(files, range(len(files)), size_px, hardware.batch_size, hardware.workers)
     with torch.inference_mode():
-        for _, images in log.batches(batches, len(files), "img"):
+        for rows, images in log.batches(batches, len(files), "img"):
             pixels = to_unit(images.to(hardware.device, non_blocking=True))
             for name, student in students.items():
-                collected[name].append(student(pixels)[0].sigmoid().cpu())
+                probs = student(pixels)[0].sigmoid().cpu()
+                broken = rows[~torch.isfinite(probs).all(dim=1)].tolist()
+                if broken:
+                    where = listed(files.paths[row] for row in broken)
+                    raise CcdError(f"the student '{name}' gives NaN for {where}; train it again, in fp32")
+                collected[name].append(probs)
     empty = {name: torch.empty(0, student.head.out_channels) for name, student in students.items()}
     return {name: torch.cat([empty[name], *parts]).numpy() for name, parts in collected.items()}
 
