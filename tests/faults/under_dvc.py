@@ -30,15 +30,15 @@ def project(lab: Laboratory) -> Path:
         (folder / name).symlink_to(lab.reference / name)
     shutil.copytree(lab.reference / DATA, folder / DATA)
     for words in (("init", "--no-scm", "-q"), ("commit", "-f")):
-        code, said = _end(_begin(folder, lab.log, *words), lab.log)
+        code, said = end(begin(folder, lab.log, *words), lab.log)
         assert code == 0, said
     return folder
 
 
 def strike(lab: Laboratory, folder: Path, stage: str, random: Random) -> tuple[list[str], list[str]]:
     """Kill the stage; returns what was accepted but wrong then, and what `dvc repro` did not put right."""
-    process = _begin(folder, lab.log, "repro", "-f", "-s", stage)
-    stage_process = _find(process, stage)
+    process = begin(folder, lab.log, "repro", "-f", "-s", stage)
+    stage_process = process_of(process, stage)
     early = random.random() < 0.3  # while Python is still importing
     until = time.monotonic() + (random.uniform(0, 1) if early else LIMIT_S)
     while time.monotonic() < until and f"[{stage}] reads" not in lab.log.read_text(errors="replace"):
@@ -51,15 +51,16 @@ def strike(lab: Laboratory, folder: Path, stage: str, random: Random) -> tuple[l
         os.killpg(process.pid, signal.SIGKILL)
     elif stage_process:
         _kill(stage_process)
-    _end(process, lab.log)
+    end(process, lab.log)
     wrong = lab.accepted_but_wrong(folder, stage)
-    code, said = _end(_begin(folder, lab.log, "repro"), lab.log)
+    code, said = end(begin(folder, lab.log, "repro"), lab.log)
     left = lab.differing(folder, [name for each in CHAIN for name in outputs(each)])
     left += [name for name in leftovers(folder) if (folder / DATA / name).exists()]
     return wrong, [] if code == 0 and not left else [f"dvc repro: status {code}, differing or left: {left}, {said}"]
 
 
-def _begin(folder: Path, log: Path, *words: str) -> subprocess.Popen[bytes]:
+def begin(folder: Path, log: Path, *words: str) -> subprocess.Popen[bytes]:
+    """A command of DVC in a process group of its own, whose words go to ``log``."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "PATH": path, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as file:
@@ -69,12 +70,13 @@ def _begin(folder: Path, log: Path, *words: str) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def _end(process: subprocess.Popen[bytes], log: Path) -> tuple[int, str]:
+def end(process: subprocess.Popen[bytes], log: Path) -> tuple[int, str]:
+    """Its exit status and what it said."""
     code = process.wait(timeout=10 * LIMIT_S)
     return code, log.read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
-def _find(process: subprocess.Popen[bytes], stage: str) -> int:
+def process_of(process: subprocess.Popen[bytes], stage: str) -> int:
     """The stage's own process below DVC's, 0 if DVC ended before there was one."""
     while process.poll() is None:
         waiting = children_of(process.pid)
