@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from ccd import launch
 from ccd.artifacts import timings
+from ccd.artifacts.atomic import remove_leftovers
 from ccd.errors import CcdError, printable
+from ccd.machine import explained
 
 DEBUG_VARIABLE = "CCD_DEBUG"
 T = TypeVar("T")
@@ -96,24 +98,28 @@ class StageLog:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn a `CcdError` into one message on stderr and exit status 2, and Ctrl-C into status 130; no traceback.
+def user_errors(stage: str = "") -> Iterator[None]:
+    """Turn a `CcdError`, and what the machine refuses (`ccd.machine`), into one message on stderr and exit status 2,
+    and Ctrl-C into status 130; no traceback. ``stage``: the one that runs, if any.
 
     With the environment variable ``CCD_DEBUG`` set to anything but 0, the traceback comes before the message; control
     characters, which names of files may hold, are escaped.
     """
     try:
         yield
-    except CcdError as error:
-        message = f"error: {error}"
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+    except Exception as error:
+        said = str(error) if isinstance(error, CcdError) else explained(error, stage)
+        if said is None or isinstance(error, BrokenPipeError):  # a bug; or the reader of our output has seen enough
+            raise
+        message = f"error: {said}"
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             error.__suppress_context__ = False  # what `from None` hides from a user is what a developer looks for
             message = traceback.format_exc() + message
         print("\n".join(printable(line) for line in message.split("\n")), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
 
 
 def stage(function: Callable[..., None]) -> click.Command:
@@ -133,7 +139,9 @@ def _command(function: Callable[..., None], start: Callable[..., None]) -> click
     def run(debug: bool, **paths: Path) -> None:
         if debug:
             os.environ[DEBUG_VARIABLE] = "1"
-        with user_errors():
+        with user_errors(Path(inspect.getfile(function)).stem):
+            for path in paths.values() if launch.rank() == 0 else ():
+                remove_leftovers(path.parent, path.name)
             start(function, paths)
 
     names = inspect.signature(function).parameters

@@ -31,7 +31,7 @@ def main(images: Path, out: Path) -> None:
     with ranks.on_first(features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin)) as writer:
         missing = ranks.from_first(lambda: kept.restore(writer.write))
         batches = image_batches(files, ranks.share(missing, place.batch_size), size_px, place.batch_size, place.workers)
-        encoded = kept.recording(ranks.merged(encode_images(teacher, batches)))
+        encoded = kept.recording(ranks.merged(encode_images(teacher, batches, index.ids)))
         for rows, values in log.batches(encoded, len(missing), "img"):
             writer.write(rows, values)
     log.wrote((out, len(index), "images"))

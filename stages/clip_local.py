@@ -35,7 +35,8 @@ def main(images: Path, boxes: Path, out: Path) -> None:
         batches = view_batches(files, index.sizes_px, image_rows, views.boxes_px, ranks.share(missing), size_px,
                                teacher.stride_px, place.batch_size, place.workers,
                                **params.model_dump(exclude={"image_size_px"}))  # fmt: skip
-        for part in log.batches(kept.recording(ranks.merged(encode_images(teacher, batches))), len(missing), "view"):
+        encoded = kept.recording(ranks.merged(encode_images(teacher, batches, views.image_ids)))
+        for part in log.batches(encoded, len(missing), "view"):
             writer.write(*part)
     log.wrote((out, count, "views"))
     log.found(f"{len(missing):,} encoded, {count - len(missing):,} from the store")

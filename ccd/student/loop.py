@@ -81,7 +81,8 @@ def train(
         on_epoch: called after every epoch.
 
     Raises:
-        CcdError: the loss is not finite, an epoch has no batch, or the precision does not fit the device.
+        CcdError: the loss is not finite, the weights are not after an epoch, an epoch has no batch, or the precision
+            does not fit the device.
     """
     step = _Step(student, objective, optimization, device)
     targets = targets.to(device, copy=True)
@@ -90,6 +91,7 @@ def train(
         for epoch in range(len(progress.records), optimization.epochs):
             record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
             weights = cpu_weights(student)
+            _check_weights(weights, epoch)
             if epoch >= optimization.epochs // 2:  # the first half is still on its way
                 progress.average.update(weights)
             if progress.tracker.update(record.map_percent):
@@ -155,6 +157,7 @@ def _train_epoch(
     on_step: Callable[[int, int, float], None] | None,
 ) -> EpochRecord:
     meter = EpochMeter(targets, time.perf_counter())
+    before: Tensor | None = None
     for index, (rows, images) in enumerate(batches):  # (b,), (b, 3, H, W)
         part = ranks.part_of_batch(len(rows))
         if index == 0:
@@ -172,7 +175,8 @@ def _train_epoch(
         )  # fmt: skip
         loss = outcome.loss.item()  # waits for the device, so after the step
         if part.count and not math.isfinite(loss):
-            raise _not_finite(loss, epoch, index, rows, names)
+            raise _not_finite(loss, epoch, index, rows, before, names)
+        before = rows
         meter.add(here, outcome)
         if outcome.targets is not None:
             targets[here] = outcome.targets
@@ -189,9 +193,26 @@ def _train_mode(student: Student, batch_images: int) -> None:
                 layer.eval()
 
 
-def _not_finite(loss: float, epoch: int, step: int, rows: Tensor, names: Sequence[str] | None) -> CcdError:
-    images = listed(names[row] if names is not None else f"row {row}" for row in rows.tolist())
+def _not_finite(
+    loss: float, epoch: int, step: int, rows: Tensor, before: Tensor | None, names: Sequence[str] | None
+) -> CcdError:
+    """Names the step before too: its gradients may have spoilt the weights while its own loss was still finite."""
+
+    def images(of: Tensor) -> str:
+        return listed(names[row] if names is not None else f"row {row}" for row in of.tolist())
+
+    earlier = "" if before is None else f"; of the step before: {images(before)}"
     return CcdError(
-        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} (images: {images}); "
+        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} (images: {images(rows)}{earlier}); "
         "lower the learning rate, use fp32, or look at these images and their labels"
     )
+
+
+def _check_weights(weights: Weights, epoch: int) -> None:
+    """A last step's gradients meet no loss any more."""
+    broken = [name for name, values in weights.items() if not torch.isfinite(values).all()]
+    if broken:
+        raise CcdError(
+            f"after epoch {epoch + 1} {len(broken)} of the student's tensors hold NaN or Inf ({listed(broken, 3)}); "
+            "lower the learning rate, or use fp32"
+        )

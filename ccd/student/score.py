@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from ccd import ranks
 from ccd.artifacts.checkpoint import Checkpoint
 from ccd.console import StageLog
+from ccd.errors import CcdError, listed
 from ccd.loading import ImageFiles, image_batches
 from ccd.runtime import Hardware
 from ccd.student.model import Student, StudentSpec, restore_student
@@ -22,14 +23,15 @@ def score(
 ) -> dict[str, np.ndarray]:
     """sigmoid(logits), (N, C) float32, of every student, on every rank; each image is decoded once.
 
-    Raises CcdError on a bad image.
+    Raises:
+        CcdError: an image cannot be read, or a student gives NaN or Inf for it; the files are named.
     """
     for student in students.values():
         student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     collected = {name: [np.empty((0, student.head.out_channels), np.float32)] for name, student in students.items()}
     rows = ranks.share(np.arange(len(files)), hardware.batch_size)
     batches = image_batches(files, rows, size_px, hardware.batch_size, hardware.workers)
-    found = ranks.merged(_score_batches(students, batches, hardware.device))
+    found = ranks.merged(_score_batches(students, batches, files.paths, hardware.device))
     for _, probs in log.batches(found, len(files), "img"):
         for name, values in probs.items():
             collected[name].append(values)
@@ -37,12 +39,20 @@ def score(
 
 
 def _score_batches(
-    students: Mapping[str, Student], batches: Iterable[tuple[Tensor, Tensor]], device: torch.device
+    students: Mapping[str, Student],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    paths: Sequence[str],
+    device: torch.device,
 ) -> Iterator[tuple[Tensor, dict[str, np.ndarray]]]:
     for rows, images in batches:
         with torch.inference_mode():
             pixels = to_unit(images.to(device, non_blocking=True))
             probs = {name: student(pixels)[0].sigmoid().cpu().numpy() for name, student in students.items()}
+        for name, values in probs.items():
+            broken = rows[~np.isfinite(values).all(axis=1)].tolist()
+            if broken:
+                where = listed(paths[row] for row in broken)
+                raise CcdError(f"the student '{name}' gives NaN for {where}; train it again, in fp32")
         yield rows, probs
 
 
