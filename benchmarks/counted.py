@@ -37,7 +37,7 @@ def main(log: str, seconds: str, module: str, *words: str) -> None:
 
     store._SECONDS_PER_CHUNK = float(seconds)
     store.StoredFeatures.recording = lambda self, encoded: recording(self, counted(encoded))  # type: ignore[method-assign]
-    loop._Step.__call__ = counting_step  # type: ignore[method-assign]
+    loop._Step.__call__ = counting_step  # type: ignore[method-assign, assignment]
     importlib.import_module(module).main(list(words))
 
 
