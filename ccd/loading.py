@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class ImageFiles:
     """N image files: ``paths``, and the file sizes in bytes that the index recorded (``None``: not checked)."""
 
     paths: Sequence[Path]
-    bytes_: Sequence[int] | None = None
+    bytes_: Sequence[int] | np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -48,7 +48,27 @@ class ImageFiles:
 
 def indexed_files(root: str, index: ImageIndex) -> ImageFiles:
     """The files of an image index under the data set's folder ``root``."""
-    return ImageFiles([Path(root, path) for path in index.paths], index.file_bytes.tolist())
+    return ImageFiles(_UnderRoot(root, index.paths), index.file_bytes)
+
+
+@dataclass(frozen=True)
+class _UnderRoot(Sequence[Path]):
+    """Paths that are made when asked for: a million of them ready would cost a few hundred MB."""
+
+    root: str
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, row: int) -> Path: ...
+    @overload
+    def __getitem__(self, row: slice) -> _UnderRoot: ...
+    def __getitem__(self, row: int | slice) -> Path | _UnderRoot:
+        if isinstance(row, slice):
+            return _UnderRoot(self.root, self.names[row])
+        return Path(self.root, self.names[row])
 
 
 def image_batches(
