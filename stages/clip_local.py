@@ -36,8 +36,8 @@ def main(images: Path, boxes: Path, out: Path) -> None:
                                teacher.stride_px, place.batch_size, place.workers,
                                **params.model_dump(exclude={"image_size_px"}))  # fmt: skip
         encoded = kept.recording(ranks.merged(encode_images(teacher, batches, views.image_ids)))
-        for part in log.batches(encoded, len(missing), "view"):
-            writer.write(*part)
+        for rows, values in log.batches(encoded, len(missing), "view"):
+            writer.write(rows, values)
     log.wrote((out, count, "views"))
     log.found(f"{len(missing):,} encoded, {count - len(missing):,} from the store")
 
