@@ -108,7 +108,7 @@ def _write(settings: Settings, teacher: Teacher, batches: Iterable[tuple[Tensor,
     with features.writing(
         settings.work / "features.h5", features.LOCAL_SCHEMA, range(count), teacher.embed_dim, {}
     ) as file:
-        for rows, values in encode_images(teacher, batches):
+        for rows, values in encode_images(teacher, batches, list(map(str, range(count)))):
             file.write(rows, values)
     return count
 

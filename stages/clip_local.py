@@ -27,14 +27,15 @@ def main(images: Path, boxes: Path, out: Path) -> None:
     image_rows = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
     log.reads(f"{count:,} views of {len(set(views.image_ids)):,} images", teacher.description, f"{size_px} px")
-    files, keys = indexed_files(load(DatasetParams).root, index), view_keys(index.digests, image_rows, views.boxes_px)
-    kept = open_store().features(encoding(teacher, **params.model_dump()), keys)
+    files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
+    kept = open_store().features(
+        encoding(teacher, **dict(params)), view_keys(index.digests, image_rows, views.boxes_px)
+    )
     about = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
     with ranks.on_first(features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)) as writer:
         missing = ranks.from_first(lambda: kept.restore(writer.write))
         batches = view_batches(files, index.sizes_px, image_rows, views.boxes_px, ranks.share(missing), size_px,
-                               teacher.stride_px, place.batch_size, place.workers,
-                               **params.model_dump(exclude={"image_size_px"}))  # fmt: skip
+                               teacher.stride_px, place.batch_size, place.workers, **cut)  # fmt: skip
         encoded = kept.recording(ranks.merged(encode_images(teacher, batches, views.image_ids)))
         for rows, values in log.batches(encoded, len(missing), "view"):
             writer.write(rows, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def score(
 def _score_batches(
     students: Mapping[str, Student],
     batches: Iterable[tuple[Tensor, Tensor]],
-    paths: Sequence[str],
+    paths: Sequence[Path],
     device: torch.device,
 ) -> Iterator[tuple[Tensor, dict[str, np.ndarray]]]:
     for rows, images in batches:
