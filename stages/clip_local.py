@@ -24,17 +24,15 @@ def main(images: Path, boxes: Path, out: Path) -> None:
     """Embed every box, cut from its image."""
     params, index, views = load(ClipLocalParams), image_index.read(images), box_file.read(boxes)
     log, place, count, size_px = StageLog("clip_local"), hardware(), len(views.image_ids), params.image_size_px
-    image_rows = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
+    owners = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
     log.reads(f"{count:,} views of {len(set(views.image_ids)):,} images", teacher.description, f"{size_px} px")
     files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
-    kept = open_store().features(
-        encoding(teacher, **dict(params)), view_keys(index.digests, image_rows, views.boxes_px)
-    )
+    kept = open_store().features(encoding(teacher, **dict(params)), view_keys(index.digests, owners, views.boxes_px))
     about = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
     with ranks.on_first(features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)) as writer:
         missing = ranks.from_first(lambda: kept.restore(writer.write))
-        batches = view_batches(files, index.sizes_px, image_rows, views.boxes_px, ranks.share(missing), size_px,
+        batches = view_batches(files, index.sizes_px, owners, views.boxes_px, ranks.share(missing), size_px,
                                teacher.stride_px, place.batch_size, place.workers, **cut)  # fmt: skip
         encoded = kept.recording(ranks.merged(encode_images(teacher, batches, views.image_ids)))
         for rows, values in log.batches(encoded, len(missing), "view"):
