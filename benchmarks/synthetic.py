@@ -34,9 +34,8 @@ def write_artifacts(folder: Path, images: int, classes: int, width: int, views: 
     )
     ids = [f"train/{number:08}" for number in range(images)]
     index = image_index.ImageIndex(
-        ids, [f"{name}.jpg" for name in ids], np.ones(images, bool),
-        np.tile(np.asarray(SIZE_PX, np.int32), (images, 1)), np.full(images, 1, np.int64),
-        [f"{number:032x}" for number in range(images)],
+        ids, [f"{name}.jpg" for name in ids], np.ones(images, bool), np.full((images, 2), SIZE_PX, np.int32),
+        np.full(images, 1, np.int64), [f"{number:032x}" for number in range(images)],
     )  # fmt: skip
     image_index.write(folder / "images.parquet", index)
     _write_features(folder / "clip_global.h5", features.GLOBAL_SCHEMA, ids, words, rng)
