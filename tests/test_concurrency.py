@@ -22,6 +22,7 @@ from ccd.artifacts.parquet import open_parquet
 from ccd.deploy.folder import WEIGHTS, read_folder, write_folder
 from ccd.deploy.load import open_model
 from ccd.errors import CcdError
+from ccd.labels.corrections import nobody_decided
 from ccd.store import Store, content_key
 from tests.deployed import write_student
 from tests.faults import under_dvc
@@ -95,7 +96,9 @@ def test_an_exported_folder_that_is_half_replaced_is_refused(tmp_path: Path) -> 
 def swapped(value: str) -> class_table.ClassTable:
     label = np.float32([[0.25, 0.75]]) if value == "old" else np.float32([[0.75, 0.25]])
     columns = dict.fromkeys(("global_prob", "local_prob", "global_label", "local_label", "label"), label)
-    return class_table.ClassTable(["a"], ("x", "y"), columns | {"box_id": np.int64([[0, 0]])}, {"alpha": value})
+    return class_table.ClassTable(
+        ["a"], ("x", "y"), columns | {"box_id": np.int64([[0, 0]])} | nobody_decided((1, 2)), {"alpha": value}
+    )
 
 
 def label_version(path: Path) -> str:

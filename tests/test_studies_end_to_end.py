@@ -69,6 +69,7 @@ baselines:
 corrections:
   title: Corrections
   students: false
+  ranking: final
   seeds: [0]
   variants:
     none: {corrections: {images: 0}}
