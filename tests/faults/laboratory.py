@@ -23,6 +23,7 @@ from ccd.artifacts import (
     pseudo_labels,
     text,
 )
+from ccd.artifacts.corrections import ensure, path_of
 from ccd.errors import CcdError
 from ccd.use import apply_preset
 from tests.faults.child import Child, Ended, run
@@ -146,6 +147,7 @@ def build(folder: Path, images: int = 24) -> Laboratory:
     write_pictures(reference / "pictures", tuple(COLOURS), images * 2 // 3, images - images * 2 // 3)
     changed = {"warmup.backbone": "mobilenet_v3_small", "train.epochs": "2"}
     (reference / "params.yaml").write_text(apply_preset("folder", "pictures", settings("vit") | changed))
+    ensure(reference / path_of("toy"))
     log = folder / "log"
     ended = run(lambda: save_fp16(tiny_clip("vit"), reference / "vit.pt"), reference, log, LIMIT_S)
     assert ended.code == 0, ended.said
