@@ -33,7 +33,7 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Measure this part; repeatable.")
 @click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Photos; default: drawn.")
 @click.option("--count", type=click.IntRange(1), default=64, help="Photos per round of teacher and student.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, help="Images inferred at a time.")
+@click.option("--batch-size", type=click.IntRange(1), default=16, help="Images inferred at a time.")
 @click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds, of which the median counts.")
 @click.option("--size", "sizes", multiple=True, type=click.IntRange(1), default=(1000, 10_000), help="N of growth.")
 @click.option("--large", is_flag=True, help="growth: also a million images for the stages that read no image.")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import boxes, class_table, features, image_index, labels, predictions, text
-from ccd.images import header
 
 ROWS = 8192
+SIZE_PX = (48, 64)
 TEACHER = {"teacher": "synthetic", "fingerprint": "0"}
 
 
@@ -34,13 +34,15 @@ def write_artifacts(folder: Path, images: int, classes: int, width: int, views: 
     )
     ids = [f"train/{number:08}" for number in range(images)]
     index = image_index.ImageIndex(
-        ids, [f"{name}.jpg" for name in ids], np.ones(images, bool), np.full((images, 2), 400, np.int32),
+        ids, [f"{name}.jpg" for name in ids], np.ones(images, bool), np.full((images, 2), SIZE_PX, np.int32),
         np.full(images, 1, np.int64), [f"{number:032x}" for number in range(images)],
     )  # fmt: skip
     image_index.write(folder / "images.parquet", index)
     _write_features(folder / "clip_global.h5", features.GLOBAL_SCHEMA, ids, words, rng)
     owners = np.repeat(np.arange(images), rng.poisson(views, images))
-    corners = rng.uniform(0, 200, (len(owners), 4)).astype(np.float32) + np.asarray([0, 0, 200, 200], np.float32)
+    height_px, width_px = SIZE_PX
+    shares = np.concatenate([rng.uniform(0, 0.4, (len(owners), 2)), rng.uniform(0.6, 1, (len(owners), 2))], axis=1)
+    corners = (shares * [width_px, height_px, width_px, height_px]).astype(np.float32)
     asked = [names[place] for place in rng.integers(0, classes, len(owners))]
     scores = rng.random(len(owners), np.float32)
     found = boxes.BoxTable([ids[row] for row in owners], asked, scores, scores, corners, {"tau": "0.05"})
@@ -50,12 +52,10 @@ def write_artifacts(folder: Path, images: int, classes: int, width: int, views: 
 
 def write_report_inputs(data: Path, root: Path, photo: str) -> None:
     """What the report reads beside the artifacts of `write_artifacts` and of the label stages, for a run without labels
-    and without test images. Every image becomes the file ``photo`` under ``root``."""
+    and without test images. Every image becomes the file ``photo`` of `SIZE_PX` (height, width) under ``root``."""
     index = image_index.read(data / "images.parquet")
-    content = (root / photo).read_bytes()
-    sizes = np.tile(np.asarray(header(content, photo)[::-1], np.int32), (len(index), 1))
-    paths, lengths = [photo] * len(index), np.full(len(index), len(content))
-    image_index.write(data / "images.parquet", replace(index, paths=paths, sizes_px=sizes, file_bytes=lengths))
+    paths, lengths = [photo] * len(index), np.full(len(index), (root / photo).stat().st_size)
+    image_index.write(data / "images.parquet", replace(index, paths=paths, file_bytes=lengths))
     classes = text.read(data / "text.h5").classes
     nothing = np.zeros((0, len(classes)))
     for spec, name in ((labels.SPEC, "labels"), (predictions.SPEC, "predictions")):

@@ -25,12 +25,15 @@ from ccd.teacher.position import ImageTower
 from ccd.views.crops import view_batches
 
 MODELS, MODELS_ON_GPU = ("ViT-B/32", "RN50"), ("RN50x64",)
-VIEWS_PER_IMAGE = 5
+VIEWS_PER_IMAGE = 4
+ASPECTS = ((1.0, 1.0), (1.0, 0.75), (0.75, 1.0), (1.0, 0.5))  # width, height
 COLUMNS = ("stage", "model", "per run", "library /s", "bare model /s", "efficiency", "one at a time /s", "speed-up")
 NOTE = (
     "Images (views) a second. Library: from files on disk to the feature file. Bare model: the image tower alone, on "
     "ready tensors of the same shapes and batch sizes; efficiency = library / bare. One at a time, as the published "
-    "code does it: decode, resize, encode, next. Medians of {} interleaved rounds."
+    "code does it: decode, resize, encode, next. Views have four shapes, so that batches fill as in a long run (a last "
+    "batch of fewer than 16 is filled up with copies). Batches of {}, {} processes that decode; medians of {} "
+    "interleaved rounds."
 )
 
 
@@ -41,8 +44,13 @@ def measure_teacher(settings: Settings) -> Table:
     for name in MODELS + MODELS_ON_GPU * settings.on_gpu:
         teacher, tower = teacher_of(name, settings.hardware.device)
         rows.append(_whole(settings, name, paths, teacher, tower))
-        rows.append(_views(settings, name, paths[: max(1, len(paths) // VIEWS_PER_IMAGE)], teacher, tower))
-    return Table("clip_global and clip_local", NOTE.format(settings.repeats), COLUMNS, rows)
+        rows.append(_views(settings, name, paths[: max(1, len(paths) // 2)], teacher, tower))
+    return Table(
+        "clip_global and clip_local",
+        NOTE.format(settings.batch_size, settings.hardware.workers, settings.repeats),
+        COLUMNS,
+        rows,
+    )
 
 
 def _whole(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
@@ -66,7 +74,7 @@ def _whole(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
 def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
     size_px, index, place = SHAPES[name][-1], index_of(paths), settings.hardware
     owners = np.repeat(np.arange(len(paths)), VIEWS_PER_IMAGE)
-    boxes_px = _random_boxes(index.sizes_px[owners])
+    boxes_px = _boxes(index.sizes_px[owners])
     count, files = len(owners), ImageFiles(paths)
 
     def batches() -> Iterable[tuple[Tensor, Tensor]]:
@@ -95,11 +103,11 @@ def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
     return _row(settings, f"clip_local | {name} at {size_px} px", f"{count} views", library, bare, one_at_a_time)
 
 
-def _random_boxes(sizes_px: np.ndarray) -> np.ndarray:
-    """Boxes (B, 4) float32 whose sides are 30 to 90 % of their images' (B, 2) height, width."""
+def _boxes(sizes_px: np.ndarray) -> np.ndarray:
+    """Boxes (B, 4) float32 in turn of every shape of `ASPECTS` somewhere on images of (B, 2) height, width."""
     rng = np.random.default_rng(0)
     whole = sizes_px[:, ::-1].astype(np.float64)
-    sides = rng.uniform(0.3, 0.9, whole.shape) * whole
+    sides = whole.min(axis=1, keepdims=True) * np.resize(ASPECTS, whole.shape) * 0.6
     corner = rng.random(whole.shape) * (whole - sides)
     return np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
 
@@ -108,7 +116,7 @@ def _write(settings: Settings, teacher: Teacher, batches: Iterable[tuple[Tensor,
     with features.writing(
         settings.work / "features.h5", features.LOCAL_SCHEMA, range(count), teacher.embed_dim, {}
     ) as file:
-        for rows, values in encode_images(teacher, batches):
+        for rows, values in encode_images(teacher, batches, list(map(str, range(count)))):
             file.write(rows, values)
     return count
 

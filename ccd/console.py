@@ -15,8 +15,11 @@ from typing import Any, NoReturn, TypeVar
 import click
 from tqdm import tqdm
 
+from ccd import launch
 from ccd.artifacts import timings
+from ccd.artifacts.atomic import remove_leftovers
 from ccd.errors import CcdError, printable
+from ccd.machine import explained
 
 DEBUG_VARIABLE = "CCD_DEBUG"
 T = TypeVar("T")
@@ -24,7 +27,7 @@ Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 class StageLog:
-    """One stage's console."""
+    """One stage's console; silent on every rank but the first."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,7 +35,7 @@ class StageLog:
 
     def reads(self, *what: str) -> None:
         """Say what goes in."""
-        print(f"[{self.name}] reads {'; '.join(what)}", flush=True)
+        self._say(f"reads {'; '.join(what)}")
 
     def progress(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
         """Pass ``items`` on behind a bar with rate and ETA; in a log instead of a terminal, a line every 10 s."""
@@ -72,50 +75,74 @@ class StageLog:
             mininterval=interval,
             maxinterval=2 * interval,
             dynamic_ncols=terminal,
+            disable=launch.rank() > 0,
         )
 
     def wrote(self, *outputs: tuple[Path, int, str]) -> None:
         """Say what came out: (path, rows, what a row is); the time goes to the untracked log of `ccd artifacts`."""
+        if launch.rank() > 0:
+            return
         seconds = time.monotonic() - self._start
         for path, rows, unit in outputs:
             megabytes = path.stat().st_size / 1e6
-            print(f"[{self.name}] wrote {path}: {rows:,} {unit}, {megabytes:.2f} MB, {seconds:.1f} s", flush=True)
+            self._say(f"wrote {path}: {rows:,} {unit}, {megabytes:.2f} MB, {seconds:.1f} s")
         timings.record(self.name, seconds, [path for path, _, _ in outputs])
 
     def found(self, finding: str) -> None:
         """The stage's one-line finding."""
-        print(f"[{self.name}] {finding}", flush=True)
+        self._say(finding)
+
+    def _say(self, what: str) -> None:
+        if launch.rank() == 0:
+            print(f"[{self.name}] {what}", flush=True)
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn a `CcdError` into one message on stderr and exit status 2, and Ctrl-C into status 130; no traceback.
+def user_errors(stage: str = "") -> Iterator[None]:
+    """Turn a `CcdError`, and what the machine refuses (`ccd.machine`), into one message on stderr and exit status 2,
+    and Ctrl-C into status 130; no traceback. ``stage``: the one that runs, if any.
 
     With the environment variable ``CCD_DEBUG`` set to anything but 0, the traceback comes before the message; control
     characters, which names of files may hold, are escaped.
     """
     try:
         yield
-    except CcdError as error:
-        message = f"error: {error}"
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+    except Exception as error:
+        said = str(error) if isinstance(error, CcdError) else explained(error, stage)
+        if said is None or isinstance(error, BrokenPipeError):  # a bug; or the reader of our output has seen enough
+            raise
+        message = f"error: {said}"
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             error.__suppress_context__ = False  # what `from None` hides from a user is what a developer looks for
             message = traceback.format_exc() + message
         print("\n".join(printable(line) for line in message.split("\n")), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
 
 
 def stage(function: Callable[..., None]) -> click.Command:
-    """Make a function of paths a command: each parameter becomes a required ``--name PATH``; see `user_errors`."""
+    """Make a function of paths a command: each parameter becomes a required ``--name PATH``; see `user_errors`.
 
+    Under a launcher of several processes it runs in the first alone; see `shared_stage`.
+    """
+    return _command(function, launch.run_on_first)
+
+
+def shared_stage(function: Callable[..., None]) -> click.Command:
+    """`stage` for one whose work several processes share, see `ccd.launch`."""
+    return _command(function, launch.run_on_all)
+
+
+def _command(function: Callable[..., None], start: Callable[..., None]) -> click.Command:
     def run(debug: bool, **paths: Path) -> None:
         if debug:
             os.environ[DEBUG_VARIABLE] = "1"
-        with user_errors():
-            function(**paths)
+        with user_errors(Path(inspect.getfile(function)).stem):
+            for path in paths.values() if launch.rank() == 0 else ():
+                remove_leftovers(path.parent, path.name)
+            start(function, paths)
 
     names = inspect.signature(function).parameters
     path = click.Path(path_type=Path)

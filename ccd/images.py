@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ccd.errors import CcdError
+from ccd.machine import ran_out
 
 MAX_PIXELS = 256 * 1024 * 1024
 MAX_FILE_BYTES = 2 << 30
@@ -60,10 +61,13 @@ def read_image(path: Path, *, expected_bytes: int | None = None, min_size: int |
 
     Raises:
         CcdError: unreadable, of another size than ``expected_bytes``, or not decodable.
+        OSError: the machine ran out of something, see `ccd.machine`.
     """
     try:
         data = read_file(path, str(path))
     except OSError as error:
+        if ran_out(error):
+            raise
         raise CcdError(
             f"{path}: cannot be read ({error.strerror or error}); if the data set moved, correct dataset.root, "
             "if it changed, run `dvc repro -f -s index`"
@@ -191,7 +195,7 @@ def _explained(name: str, data: bytes) -> Iterator[None]:
         raise CcdError(f"{name}: the file is empty; fetch it again or remove it from the data set")
     try:
         yield
-    except CcdError:
+    except (CcdError, MemoryError):  # memory that ran out says nothing about the file
         raise
     except Exception as error:
         text = data[:512].lstrip().lower()

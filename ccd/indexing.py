@@ -19,6 +19,7 @@ from ccd.artifacts.image_index import ImageIndex, SkippedImage
 from ccd.datasets.record import Dataset, ImageEntry
 from ccd.errors import CcdError, is_utf8, printable
 from ccd.images import decode, header, read_file
+from ccd.machine import ran_out
 
 Verify = Literal["decode", "header"]
 OnBadImage = Literal["error", "skip"]
@@ -57,6 +58,8 @@ class FileReader:
         try:
             return self._read(path)
         except OSError as error:
+            if ran_out(error):  # says nothing about this file, and is nothing to skip it for
+                raise
             return FileFacts(problem=f"cannot be read ({error.strerror or error}); mend or remove it")
         except CcdError as error:
             return FileFacts(problem=str(error).removeprefix(f"{path}: "))

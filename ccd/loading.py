@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ccd.artifacts.image_index import ImageIndex
-from ccd.errors import CcdError
+from ccd.errors import CcdError, listed
 from ccd.images import read_image, squash
+from ccd.machine import explained
 
 Item = TypeVar("Item")
 
@@ -25,7 +31,7 @@ class ImageFiles:
     """N image files: ``paths``, and the file sizes in bytes that the index recorded (``None``: not checked)."""
 
     paths: Sequence[Path]
-    bytes_: Sequence[int] | None = None
+    bytes_: Sequence[int] | np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -42,7 +48,27 @@ class ImageFiles:
 
 def indexed_files(root: str, index: ImageIndex) -> ImageFiles:
     """The files of an image index under the data set's folder ``root``."""
-    return ImageFiles([Path(root, path) for path in index.paths], index.file_bytes.tolist())
+    return ImageFiles(_UnderRoot(root, index.paths), index.file_bytes)
+
+
+@dataclass(frozen=True)
+class _UnderRoot(Sequence[Path]):
+    """Paths that are made when asked for: a million of them ready would cost a few hundred MB."""
+
+    root: str
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, row: int) -> Path: ...
+    @overload
+    def __getitem__(self, row: slice) -> _UnderRoot: ...
+    def __getitem__(self, row: int | slice) -> Path | _UnderRoot:
+        if isinstance(row, slice):
+            return _UnderRoot(self.root, self.names[row])
+        return Path(self.root, self.names[row])
 
 
 def image_batches(
@@ -64,7 +90,8 @@ def image_batches(
     """
     rows = torch.as_tensor(order, dtype=torch.int64)
     count = len(rows) // batch_size if drop_last else -(-len(rows) // batch_size)
-    return load_in_order(_SquashedBatch(files, rows, size_px, batch_size), count, workers, pin_memory=pin_memory)
+    batches = _SquashedBatch(files, rows, size_px, batch_size)
+    return load_in_order(batches, count, workers, pin_memory=pin_memory, files_of=batches.paths)
 
 
 @dataclass(frozen=True)
@@ -77,7 +104,7 @@ class _SquashedBatch:
     batch_size: int
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size].clone()
+        rows = self._rows(index)
         side_px = self.size_px
         pixels = torch.empty((len(rows), 3, side_px, side_px), dtype=torch.uint8)
         for slot, row in zip(pixels, rows.tolist(), strict=True):
@@ -85,31 +112,66 @@ class _SquashedBatch:
             slot.copy_(torch.from_numpy(squash(image, side_px, side_px)))
         return rows, pixels
 
+    def paths(self, index: int) -> list[Path]:
+        """The files of a batch."""
+        return [self.files.paths[row] for row in self._rows(index).tolist()]
 
-def load_in_order(load: Callable[[int], Item], count: int, workers: int, *, pin_memory: bool = False) -> Iterator[Item]:
+    def _rows(self, index: int) -> Tensor:
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size].clone()
+
+
+def load_in_order(
+    load: Callable[[int], Item],
+    count: int,
+    workers: int,
+    *,
+    pin_memory: bool = False,
+    files_of: Callable[[int], Sequence[Path]] = lambda index: (),
+) -> Iterator[Item]:
     """Yield ``load(0)`` .. ``load(count - 1)`` in order, computed ahead by ``workers`` processes (0: here, on demand).
 
     ``load`` must be picklable; each worker computes with one thread (torch's DataLoader sees to that).
 
+    Args:
+        files_of: what ``load(index)`` reads, to say what a worker that died was at.
+
     Raises:
-        CcdError: what ``load`` raised, as it was raised, or a worker process died.
+        CcdError: what ``load`` raised, as it was raised, a worker process died, or the machine refused it something.
     """
-    tasks = _Tasks(load, count)
+    tasks = _Tasks(load, count, workers)
     loader: DataLoader[Any] = DataLoader(
         tasks, batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin_memory
     )
     try:
-        for result in loader:
+        for result in _started(loader):
             if isinstance(result, _Failure):
                 raise CcdError(result.message)
             yield result
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+    except (RuntimeError, OSError, EOFError) as error:  # noticed, or a dead worker's result could not be fetched
+        dead = tasks.of_dead_workers() if workers else []
+        if not dead and not str(error).startswith("DataLoader worker (pid"):
             raise
+        at = listed(path for item in dead for path in files_of(item)) or "no file yet"
         raise CcdError(
-            f"a process that decodes images died ({error}); most often memory or /dev/shm ran out: "
-            "lower runtime.workers, or the batch size"
+            f"a process that decodes images died; it was at: {at}. Most often memory or /dev/shm ran out: "
+            "lower runtime.workers, or the batch size; if it is the same files again, one of them makes the decoder "
+            "crash: leave it out"
         ) from None
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator, with its processes.
+
+    PyTorch has a signal handler raise for a dead worker wherever this process happens to be, a step of training or
+    the writing of a file. Without the handler the loader itself notices within 5 s, and can say what was being read.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @dataclass(frozen=True)
@@ -120,15 +182,53 @@ class _Failure:
 
 
 class _Tasks(Dataset[Any]):
-    def __init__(self, load: Callable[[int], Any], count: int) -> None:
+    def __init__(self, load: Callable[[int], Any], count: int, workers: int) -> None:
         self._load = load
         self._count = count
+        self._at = torch.full((workers, 2), -1)  # of each worker, its process and what it took up last
+        if workers:
+            self._at.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Any:
+        worker = get_worker_info()
+        if worker is not None:
+            self._at[worker.id] = torch.tensor([os.getpid(), index])
         try:
-            return self._load(index)
+            result = self._load(index)
+            if worker is not None:
+                _share(result)
+            return result
         except CcdError as error:
             return _Failure(str(error))
+        except OSError as error:  # would lose its number on its way
+            if worker is None or (said := explained(error)) is None:
+                raise
+            return _Failure(said)
+
+    def of_dead_workers(self) -> list[int]:
+        """What workers that are no more took up last."""
+        for _ in range(10):  # one that dies closes its connections first
+            alive = {child.pid for child in multiprocessing.active_children()}
+            found = [item for process, item in self._at.tolist() if process not in {-1, *alive}]
+            if found:
+                break
+            time.sleep(0.1)
+        return found
+
+
+def _share(result: object) -> None:
+    """Move tensors to shared memory here, where an error is heard of.
+
+    It would happen in a thread behind the worker's queue, which drops what does not fit; the loader waits for ever.
+    """
+    if isinstance(result, Tensor):
+        result.share_memory_()  # type: ignore[no-untyped-call]
+    elif isinstance(result, tuple):
+        for part in result:
+            _share(part)
+    elif is_dataclass(result):
+        for field in fields(result):
+            _share(getattr(result, field.name))

@@ -5,15 +5,20 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 
+from ccd import launch
 from ccd.errors import CcdError
 from ccd.params.base import load
 from ccd.params.runtime import RuntimeParams
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LONGEST_WAIT = timedelta(minutes=30)  # of one rank for another
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,17 @@ def hardware() -> Hardware:
 
 
 def find_device(name: str) -> torch.device:
-    """``auto`` is the first GPU if there is one, else the CPU. Raises CcdError for a GPU that is not there."""
+    """``auto`` is the first GPU if there is one, else the CPU. Raises CcdError for a GPU that is not there.
+
+    Of several ranks on a machine each has a GPU of its own; a launcher may show a rank that one alone.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(name)
+    if launch.local_world_size() > 1 and chosen.type == "cuda":
+        if chosen.index is not None:
+            raise CcdError(f"runtime.device = {name} names one GPU for several processes; use auto, cuda or cpu")
+        chosen = torch.device("cuda", 0 if torch.cuda.device_count() == 1 else launch.local_rank())
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise CcdError(
             f"runtime.device = {name}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"
@@ -45,11 +57,52 @@ def find_device(name: str) -> torch.device:
 
 
 def worker_count(workers: int | None) -> int:
-    """Processes that decode images: as asked, or one per core this process may use."""
+    """Processes that decode images: as asked, or one per core this process may use; ranks divide the cores."""
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores)
+    return min(16, max(1, cores // launch.local_world_size()))
+
+
+def process_count() -> int:
+    """How many processes ``runtime.processes`` asks for: ``auto`` is one per GPU, on the CPU one.
+
+    Raises:
+        CcdError: more than there are GPUs, or more than one for a GPU that ``runtime.device`` names.
+    """
+    params = load(RuntimeParams)
+    if params.processes == 1:
+        return 1
+    device = find_device(params.device)
+    if params.processes == "auto":
+        return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
+    if device.type == "cuda" and (device.index is not None or params.processes > torch.cuda.device_count()):
+        raise CcdError(
+            f"runtime.processes = {params.processes} with runtime.device = {params.device}: every process needs a GPU "
+            f"of its own, and this machine has {torch.cuda.device_count()}; use auto, or device cpu"
+        )
+    return params.processes
+
+
+def join_ranks() -> None:
+    """Meet the other ranks: arrays travel over gloo, what is on GPUs over NCCL. Raises CcdError for a wrong device."""
+    device = find_device(load(RuntimeParams).device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if launch.rank() > 0:
+        warnings.simplefilter("ignore")  # rank 0 says the same
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_LONGEST_WAIT)
+    except ValueError as error:
+        raise CcdError(
+            f"RANK and WORLD_SIZE are set, but the processes cannot meet ({error}); start them with torchrun"
+        ) from None
+
+
+def leave_ranks() -> None:
+    """Part from the other ranks, if they were met."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _make_repeatable() -> None:

@@ -14,12 +14,14 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts.atomic import replacing
+from ccd import launch
+from ccd.artifacts.atomic import remove_leftovers, replacing
 from ccd.params.base import load
 from ccd.params.runtime import RuntimeParams
 
@@ -81,8 +83,8 @@ class Store:
         """All entries, the least recently used first."""
         found = []
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
-            found.append(Entry(path, sum(sizes), path.stat().st_mtime))
+            with suppress(FileNotFoundError):  # another process may be deleting
+                found.append(Entry(path, sum(map(_size, path.rglob("*"))), path.stat().st_mtime))
         return sorted(found, key=lambda entry: (entry.used_s, entry.path))
 
     def prune(self, limit_bytes: int, keep: Path | None = None) -> list[Entry]:
@@ -103,17 +105,16 @@ class Store:
             return None
         path = self.folder / name
         path.mkdir(parents=True, exist_ok=True)
-        os.utime(path)  # used now
-        for leftover in path.glob(".*.tmp"):
-            if not _is_running(int(leftover.name.rsplit(".", 2)[1])):
-                leftover.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.utime(path)  # used now
+        remove_leftovers(path)
         self.prune(self.limit_bytes, keep=path)
         return path
 
 
 def open_store() -> Store:
-    """The store of the project in the working directory, as large as section ``runtime`` allows."""
-    return Store(FOLDER, round(load(RuntimeParams).store_gb * 1e9))
+    """The store of the project in the working directory, as large as section ``runtime`` allows; rank 0's alone."""
+    return Store(FOLDER, round(load(RuntimeParams).store_gb * 1e9) if launch.rank() == 0 else 0)
 
 
 class StoredFeatures:
@@ -164,10 +165,13 @@ class StoredFeatures:
             rows = np.concatenate([rows for rows, _ in self._waiting])
             keys, first = np.unique(self._keys[rows], return_index=True)
             values = np.concatenate([values for _, values in self._waiting])[first]
-            numbers = [int(path.stem) for path in self._folder.glob("*.npz")]
-            path = self._folder / f"{max(numbers, default=-1) + 1:08}.npz"
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, keys=keys, features=values)
+            numbers = [int(path.name.split(".")[0]) for path in self._folder.glob("*.npz")]
+            # the process is in the name: another one may be adding to the same entry
+            path = self._folder / f"{max(numbers, default=-1) + 1:08}.{os.getpid()}.npz"
+            with suppress(FileNotFoundError), replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez(
+                    file, keys=keys, features=values
+                )  # another process may delete the entry: that costs time alone
         self._waiting.clear()
         self._flushed_s = time.monotonic()
 
@@ -180,12 +184,15 @@ class Slot:
 
     def read(self) -> bytes | None:
         """What was saved last, if anything."""
-        return self._path.read_bytes() if self._path is not None and self._path.exists() else None
+        try:
+            return None if self._path is None else self._path.read_bytes()
+        except FileNotFoundError:
+            return None
 
     def save(self, content: bytes | memoryview) -> None:
         """Replace what is there."""
         if self._path is not None:
-            with replacing(self._path) as temporary:
+            with suppress(FileNotFoundError), replacing(self._path) as temporary:  # as in `StoredFeatures`
                 temporary.write_bytes(content)
 
     def clear(self) -> None:
@@ -194,10 +201,19 @@ class Slot:
             shutil.rmtree(self._path.parent, ignore_errors=True)
 
 
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except FileNotFoundError:
+        return 0
+
+
 def _read_chunk(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     try:
         with np.load(path, allow_pickle=False) as content:  # the archive carries checksums
             return content["keys"], content["features"]
+    except FileNotFoundError:  # another process has deleted it
+        return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         path.unlink(missing_ok=True)
         return None
@@ -207,13 +223,3 @@ def _ranges(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """first[0] .. last[0] - 1, first[1] .. last[1] - 1, ..."""
     counts = last - first
     return np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ccd.artifacts import boxes as box_file, checkpoint, image_index
-from ccd.console import StageLog, stage
+from ccd.console import StageLog, shared_stage
 from ccd.loading import indexed_files
 from ccd.params.base import load
 from ccd.params.cam_boxes import CamBoxesParams
@@ -19,7 +19,7 @@ from ccd.student.score import score
 from ccd.views.boxes import view_threshold
 
 
-@stage
+@shared_stage
 def main(images: Path, warmup: Path, out: Path) -> None:
     """Ask for views where the warmed-up student sees a class, and box the peaks of its maps."""
     params, index = load(CamBoxesParams), image_index.read(images).train()

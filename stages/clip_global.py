@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ccd import ranks
 from ccd.artifacts import features, image_index
-from ccd.console import StageLog, stage
+from ccd.console import StageLog, shared_stage
 from ccd.loading import image_batches, indexed_files
 from ccd.params.base import load
 from ccd.params.clip_global import ClipGlobalParams
@@ -16,7 +17,7 @@ from ccd.store import open_store
 from ccd.teacher import encode_images, encoding, load_teacher
 
 
-@stage
+@shared_stage
 def main(images: Path, out: Path) -> None:
     """Embed the whole images, squashed to a square."""
     size_px, index = load(ClipGlobalParams).image_size_px, image_index.read(images)
@@ -27,10 +28,10 @@ def main(images: Path, out: Path) -> None:
     name = encoding(teacher, image_size_px=size_px)
     kept = open_store().features(name, [bytes.fromhex(each) for each in index.digests])
     origin = {"teacher": teacher.description, "fingerprint": teacher.fingerprint, "image_size_px": str(size_px)}
-    with features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin) as writer:
-        missing = kept.restore(writer.write)
-        batches = image_batches(files, missing, size_px, place.batch_size, place.workers)
-        encoded = kept.recording(encode_images(teacher, batches))
+    with ranks.on_first(features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin)) as writer:
+        missing = ranks.from_first(lambda: kept.restore(writer.write))
+        batches = image_batches(files, ranks.share(missing, place.batch_size), size_px, place.batch_size, place.workers)
+        encoded = kept.recording(ranks.merged(encode_images(teacher, batches, index.ids)))
         for rows, values in log.batches(encoded, len(missing), "img"):
             writer.write(rows, values)
     log.wrote((out, len(index), "images"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ccd import ranks
 from ccd.artifacts import boxes as box_file, features, image_index
 from ccd.artifacts.align import rows_of
-from ccd.console import StageLog, stage
+from ccd.console import StageLog, shared_stage
 from ccd.loading import indexed_files
 from ccd.params.base import load
 from ccd.params.clip_local import ClipLocalParams
@@ -18,23 +19,23 @@ from ccd.teacher import encode_images, encoding, load_teacher
 from ccd.views.crops import view_batches, view_keys
 
 
-@stage
+@shared_stage
 def main(images: Path, boxes: Path, out: Path) -> None:
     """Embed every box, cut from its image."""
     params, index, views = load(ClipLocalParams), image_index.read(images), box_file.read(boxes)
     log, place, count, size_px = StageLog("clip_local"), hardware(), len(views.image_ids), params.image_size_px
-    image_rows = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
+    owners = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
     log.reads(f"{count:,} views of {len(set(views.image_ids)):,} images", teacher.description, f"{size_px} px")
-    keys = view_keys(index.digests, image_rows, views.boxes_px)
-    kept = open_store().features(encoding(teacher, **params.model_dump()), keys)
-    origin = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
-    with features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, origin) as writer:
-        missing = kept.restore(writer.write)
-        files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
-        batches = view_batches(files, index.sizes_px, image_rows, views.boxes_px, missing, size_px, teacher.stride_px,
-                               place.batch_size, place.workers, **cut)  # fmt: skip
-        for rows, values in log.batches(kept.recording(encode_images(teacher, batches)), len(missing), "view"):
+    files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
+    kept = open_store().features(encoding(teacher, **dict(params)), view_keys(index.digests, owners, views.boxes_px))
+    about = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
+    with ranks.on_first(features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)) as writer:
+        missing = ranks.from_first(lambda: kept.restore(writer.write))
+        batches = view_batches(files, index.sizes_px, owners, views.boxes_px, ranks.share(missing), size_px,
+                               teacher.stride_px, place.batch_size, place.workers, **cut)  # fmt: skip
+        encoded = kept.recording(ranks.merged(encode_images(teacher, batches, views.image_ids)))
+        for rows, values in log.batches(encoded, len(missing), "view"):
             writer.write(rows, values)
     log.wrote((out, count, "views"))
     log.found(f"{len(missing):,} encoded, {count - len(missing):,} from the store")

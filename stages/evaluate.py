@@ -8,7 +8,7 @@ from ccd.artifacts import checkpoint, class_table, features, image_index, scores
 from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.predictions import SPEC as PREDICTIONS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
-from ccd.console import StageLog, stage
+from ccd.console import StageLog, shared_stage
 from ccd.evaluation import summary
 from ccd.labels.scores import clip_probs
 from ccd.loading import indexed_files
@@ -19,7 +19,7 @@ from ccd.runtime import hardware
 from ccd.student.score import score_checkpoints
 
 
-@stage
+@shared_stage
 def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_labels: Path, warmup: Path, student: Path,
          metrics: Path, per_class: Path, predictions: Path) -> None:  # fmt: skip
     """Measure everything that the pipeline predicts."""

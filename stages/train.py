@@ -7,7 +7,7 @@ from pathlib import Path
 from ccd.artifacts import checkpoint, class_table, csv_table, image_index
 from ccd.artifacts.align import same_ids
 from ccd.artifacts.pseudo_labels import SPEC
-from ccd.console import StageLog, stage
+from ccd.console import StageLog, shared_stage
 from ccd.loading import indexed_files
 from ccd.params.base import load
 from ccd.params.dataset import DatasetParams
@@ -19,7 +19,7 @@ from ccd.student.model import StudentSpec, restore_student
 from ccd.student.objectives import final_objective
 
 
-@stage
+@shared_stage
 def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Path) -> None:
     """Continue the warmed-up student on the aggregated labels."""
     params, index, log = load(TrainParams), image_index.read(images).train(), StageLog("train")

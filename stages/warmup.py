@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ccd import ranks
 from ccd.artifacts import checkpoint, class_table, csv_table, image_index
 from ccd.artifacts.align import same_ids
 from ccd.artifacts.global_labels import SPEC
 from ccd.checksum import check_sha256
-from ccd.console import StageLog, stage
+from ccd.console import StageLog, shared_stage
 from ccd.loading import indexed_files
 from ccd.params.base import load
 from ccd.params.dataset import DatasetParams
@@ -19,7 +20,7 @@ from ccd.student.model import StudentSpec, build_student
 from ccd.student.objectives import warmup_objective
 
 
-@stage
+@shared_stage
 def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     """Train the student on the debiased labels of the whole images."""
     params, index = load(WarmupParams), image_index.read(images).train()
@@ -32,6 +33,7 @@ def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     student = build_student(spec, params.weights, params.seed)
     result, slot = fit(student, files, targets.columns["label"], warmup_objective, params, index, place, log)
     weights, info = {"last": result.last}, {"epochs": params.epochs}
+    ranks.others_leave()
     checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
     csv_table.write(curves, curve_rows(result.records))
     slot.clear()

@@ -50,7 +50,8 @@ def _chosen(run: Run, wanted: Corrected, seed: int, index: ImageIndex, candidate
         root = run.folder / load(DatasetParams, run.folder / PARAMS_FILE).root
         student = student_probs(run.data / "student.pt", str(root), index, StageLog("corrections"))
     gap = disagreement(made.columns, student)[candidates]
-    return candidates[doubtful_order(gap)[: wanted.images]]
+    found: np.ndarray = candidates[doubtful_order(gap)[: wanted.images]]
+    return found
 
 
 def doubtful_order(gap: np.ndarray) -> np.ndarray:

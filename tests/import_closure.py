@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ccd", "stages")
 DATA = ("data/", "corrections/")  # what stages make, and what people write
 # What a stage says, and where it runs, cannot change what it writes; nor can what only these import.
-NO_EFFECT = {"ccd/console.py", "ccd/errors.py", "ccd/params/runtime.py"}
+NO_EFFECT = {"ccd/console.py", "ccd/errors.py", "ccd/launch.py", "ccd/machine.py", "ccd/params/runtime.py"}
 
 
 def closure(script: Path) -> set[str]:

@@ -69,7 +69,7 @@ def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(student, "STUDENTS", (("resnet18", 32),))
     seen = teacher.measure_teacher(settings)
     check_shape(seen)
-    assert column(seen, "stage") == ["clip_global", "clip_local"] and column(seen, "per run") == ["5 images", "5 views"]
+    assert column(seen, "stage") == ["clip_global", "clip_local"] and column(seen, "per run") == ["5 images", "8 views"]
     trained = student.measure_student(settings)
     check_shape(trained)
     assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "predict"]
@@ -96,6 +96,7 @@ def test_increment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kills(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kills, "IMAGES", 48)
     table = kills.measure_kills(settings)
-    assert column(table, "stage") == list(kills.OUTPUTS)
+    assert column(table, "stage") == ["clip_global", "warmup", "clip_local", "train"]
     assert column(table, "kills") == ["1"] * 4 and column(table, "same bytes") == ["yes"] * 4
-    assert column(table, "images of one run") == ["48", column(table, "images of one run")[1], "144", "144"]
+    images, trained, views, trained_again = column(table, "images of one run")
+    assert images == "48" and trained == trained_again == "144" and int(views) > 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ccd.artifacts import csv_table, seal
-from ccd.datasets.voc import _objects
+from ccd.datasets.voc import annotated_objects
 from ccd.errors import CcdError
 from ccd.student.backbones import build_backbone
 from ccd.teacher import load_teacher
@@ -86,7 +86,7 @@ def test_xml_has_no_entities(xml: str, encoding: str, tmp_path: Path) -> None:
     declared = f'<?xml version="1.0" encoding="{encoding}"?>' if encoding != "utf-8" else ""
     path.write_bytes((declared + xml).encode(encoding))
     with pytest.raises(CcdError, match=r"a\.xml: (a document type declaration|not UTF-8 text|not well-formed)"):
-        _objects(path)
+        annotated_objects(path)
 
 
 def test_a_formula_in_a_class_name_stays_what_it_is(tmp_path: Path) -> None:

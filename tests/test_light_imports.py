@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic import write_artifacts
+from ccd.artifacts import corrections
 from ccd.report.run import RunFiles
 from tests.finished_run import write_run
 
@@ -17,9 +18,10 @@ HEAVY = ("torch", "torchvision", "clip", "open_clip")
 TWO = "--clip-global clip_global.h5 --text text.h5"
 FILES = {
     "bias": f"--images images.parquet {TWO} --out bias.json",
-    "global_labels": f"--images images.parquet {TWO} --bias bias.json --out global_labels.parquet",
+    "global_labels": f"--images images.parquet {TWO} --bias bias.json --out global_labels.parquet"
+    " --none none_images.parquet",
     "aggregate": "--global-labels global_labels.parquet --clip-local clip_local.h5 --text text.h5 --bias bias.json"
-    " --boxes boxes.parquet --out pseudo_labels.parquet",
+    " --boxes boxes.parquet --none none_images.parquet --corrections corrections.csv --out pseudo_labels.parquet",
 }
 
 
@@ -40,6 +42,7 @@ def imported(folder: Path, module: str, words: list[str]) -> list[str]:
 
 def test_label_stages(tmp_path: Path) -> None:
     write_artifacts(tmp_path, images=9, classes=3, width=8, views=1.0)
+    corrections.ensure(tmp_path / "corrections.csv")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     for name, words in FILES.items():
         assert imported(tmp_path, f"stages.{name}", words.split()) == [], name

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 
 import ccd.loading
 from ccd.errors import CcdError
+from ccd.images import read_image
 from ccd.loading import ImageFiles, image_batches, load_in_order
 
 GREYS = [0, 40, 80, 120, 160, 200, 240]
@@ -60,10 +63,39 @@ def test_a_file_that_changed_since_the_index_is_an_error(files: ImageFiles) -> N
     assert len(list(image_batches(ImageFiles(files.paths), [1], 4, 1, 0))) == 1
 
 
-def test_a_dead_worker_is_explained(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ccd.loading, "read_image", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(CcdError, match=r"died.*runtime\.workers"):
+def die(path: Path, **_: object) -> None:
+    if path.name == "160.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_image(path)  # type: ignore[return-value]
+
+
+def test_a_dead_worker_names_its_files(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ccd.loading, "read_image", die)
+    with pytest.raises(CcdError, match=r"died.*at: \S+/160\.png, \S+/200\.png\. Most often.*runtime\.workers"):
+        list(image_batches(files, range(7), 4, 2, 2))
+
+
+def test_a_dead_worker_raises_at_the_loader_alone(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the middle of whatever this process does meanwhile, e.g. writing a file."""
+    monkeypatch.setattr(ccd.loading, "read_image", die)
+    batches = image_batches(files, [0, 1, 2, 3, 4], 4, 1, 1)
+    next(batches)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        pass
+    with pytest.raises(CcdError, match="died"):
+        list(batches)
+
+
+def test_what_the_machine_refuses_a_worker_is_said(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(ccd.loading, "read_image", refuse)
+    with pytest.raises(CcdError, match=r"0\.png: Too many open files; raise the limit"):
         list(image_batches(files, range(7), 4, 2, 1))
+    with pytest.raises(OSError, match="Too many open files"):
+        list(image_batches(files, range(7), 4, 2, 0))
 
 
 def test_other_errors_are_not_disguised() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from torch import Tensor
 from ccd.errors import CcdError
 from ccd.student.loop import Optimization, TrainingResult, train
 from ccd.student.model import Student, StudentSpec, build_student
-from ccd.student.objectives import FinalObjective, Objective, warmup_objective
+from ccd.student.objectives import FinalObjective, Objective, Outcome, warmup_objective
 from ccd.student.predict import predict
 from ccd.student.progress import EpochRecord
 from ccd.student.seeds import epoch_order
 from tests.student_toys import batches_of, colour_patches, tiny_student
+from tests.test_student_resume import Memory
 
 CPU = torch.device("cpu")
 
@@ -186,7 +188,9 @@ def test_batches_of_one_image_keep_the_running_statistics(images: int) -> None:
 def test_a_loss_that_is_not_finite_names_epoch_step_and_images() -> None:
     pixels, targets = colour_patches(4)
     targets[2] = float("nan")
-    with pytest.raises(CcdError, match=r"loss became nan in epoch 1, step 2 \(images: c, d\)"):
+    with pytest.raises(
+        CcdError, match=r"loss became nan in epoch 1, step 2 \(images: c, d; of the step before: a, b\)"
+    ):
         train(
             tiny_student(),
             lambda epoch: [(torch.tensor(rows), pixels[rows]) for rows in ([0, 1], [2, 3])],
@@ -197,6 +201,46 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_images() -> None:
             device=CPU,
             names=["a", "b", "c", "d"],
         )
+
+
+class Exploding:
+    """An objective whose loss is finite and whose gradients are not, from step ``begin`` on."""
+
+    def __init__(self, begin: int) -> None:
+        self.left = begin
+
+    def __call__(self, student: Student, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
+        outcome = warmup_objective(student, images, targets, generator)
+        self.left -= 1
+        if self.left >= 0:
+            return outcome
+        wall = (0 * student.head.bias.sum()).sqrt()  # 0, with an infinite slope times 0
+        return replace(outcome, loss=outcome.loss + wall)
+
+
+@pytest.mark.parametrize(
+    ("begin", "says"),
+    [
+        (1, r"loss became nan in epoch 1, step 3 \(images: row 4, row 5; of the step before: row 2, row 3\)"),
+        (2, r"after epoch 1 \d+ of the student's tensors hold NaN or Inf \(head"),
+    ],
+)
+def test_gradients_that_are_not_finite_stop_the_training(begin: int, says: str) -> None:
+    """At the next step, or at the end of the epoch where there is none: never as weights on the disk."""
+    pixels, targets = colour_patches(6)
+    state = Memory()
+    with pytest.raises(CcdError, match=says):
+        train(
+            tiny_student(),
+            lambda epoch: [(rows, pixels[rows]) for rows in torch.arange(6).split(2)],
+            targets,
+            Exploding(begin),
+            optimization=Optimization(epochs=2, lr=1e-3, head_lr_multiplier=1),
+            seed=0,
+            device=CPU,
+            state=state,
+        )
+    assert state.content is None
 
 
 def test_an_epoch_without_images_is_an_error() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ccd.artifacts import class_table, classes, labels, none_images, pseudo_labels
 from ccd.errors import CcdError
+from ccd.labels.corrections import nobody_decided
 from ccd.use import override
 from studies.classes import drop_classes, kept_classes, settings, with_synonyms
 from studies.none import measured_none, none_shares
@@ -116,7 +117,8 @@ def test_images_without_a_class_are_measured_where_their_truth_is_known(project:
     label = np.zeros((4, 4), np.float32)
     label[2, :3] = 0.5
     columns = dict.fromkeys(("global_prob", "local_prob", "global_label", "local_label", "label"), label)
-    made = class_table.ClassTable(ids, NAMES, columns | {"box_id": np.full((4, 4), -1)}, {"alpha": "0.4"})
+    columns |= {"box_id": np.full((4, 4), -1)} | nobody_decided((4, 4))
+    made = class_table.ClassTable(ids, NAMES, columns, {"alpha": "0.4"})
     class_table.write(data / "pseudo_labels.parquet", pseudo_labels.SPEC, made)
     truth = TRUTH.copy()
     truth[1] = 0

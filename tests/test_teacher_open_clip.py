@@ -121,7 +121,8 @@ def test_a_real_small_clip_knows_what_is_on_photos(shared_dir: Path) -> None:
     names = (photos / "ImageSets/Main/train.txt").read_text().split()[::26][:64]
     files = ImageFiles([photos / f"JPEGImages/{name}.jpg" for name in names])
     text = class_embeddings(teacher, [[name] for name in classes], ["a photo of a {}"])
-    features = np.concatenate([f for _, f in encode_images(teacher, image_batches(files, range(64), 224, 16, 0))])
+    batches = image_batches(files, range(64), 224, 16, 0)
+    features = np.concatenate([f for _, f in encode_images(teacher, batches, list(map(str, files.paths)))])
     top = (features @ text.numpy().T).argmax(axis=1)
     objects = [(photos / f"Annotations/{name}.xml").read_text() for name in names]
     right = [f"<name>{classes[best].replace(' ', '')}</name>" in text for best, text in zip(top, objects, strict=True)]

@@ -160,12 +160,12 @@ def test_encode_images_streams_and_names_bad_rows(tmp_path: Path) -> None:
     teacher = load(save_fp16(model, tmp_path / "vit.pt"))
     pixels = noise(3, 3, 32, 32)
     batches = [(torch.tensor([4, 2]), pixels[:2]), (torch.tensor([9]), pixels[2:])]
-    encoded = list(encode_images(teacher, batches))
+    encoded = list(encode_images(teacher, batches, list("abcdefghij")))
     assert [rows.tolist() for rows, _ in encoded] == [[4, 2], [9]]
     features = np.concatenate([features for _, features in encoded])
     np.testing.assert_allclose(features, teacher.encode_image(pixels).numpy(), atol=1e-5)
     with torch.no_grad():
         model.visual.ln_post.bias[0] = torch.nan
     broken = load(save_fp16(model, tmp_path / "nan.pt"))
-    with pytest.raises(CcdError, match="rows 4, 2"):
-        list(encode_images(broken, batches))
+    with pytest.raises(CcdError, match="NaN or Inf for e, c: try"):
+        list(encode_images(broken, batches, list("abcdefghij")))

@@ -86,7 +86,13 @@ def test_root_and_settings_win_over_the_preset() -> None:
 def test_runtime_stays_as_the_user_has_it() -> None:
     current = "runtime:\n  device: cuda:1\n  workers: 3\n  gone_since: 7\naggregate:\n  alpha: 0.9\n"
     values = parsed(apply_preset("voc07", None, {"runtime.workers": "5"}, current))
-    assert values["runtime"] == {"device": "cuda:1", "workers": 5, "inference_batch_size": 64, "store_gb": 10.0}
+    assert values["runtime"] == {
+        "device": "cuda:1",
+        "processes": 1,
+        "workers": 5,
+        "inference_batch_size": 64,
+        "store_gb": 10.0,
+    }
     assert values["aggregate"]["alpha"] == 0.4
 
 

@@ -1,11 +1,15 @@
-"""Whole files or none: an artifact is written beside its place, flushed to disk, and renamed into it."""
+"""Whole files or none: an artifact is written beside its place, flushed to disk, and renamed into it.
+
+What a killed process left beside it (``.NAME.PID.tmp``) the next run removes.
+"""
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,11 @@ from ccd.errors import CcdError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; it becomes ``path`` if the block succeeds and vanishes if not."""
+    """Yield a temporary path in the same folder; it becomes ``path`` if the block succeeds and vanishes if not.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -22,8 +30,31 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses to delete even what is not there
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Delete what killed processes left in ``folder`` of a file called ``name`` (None: of any)."""
+    for leftover in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
+        process = leftover.name.rsplit(".", 2)[1]
+        if process.isdecimal() and not _is_running(int(process)):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

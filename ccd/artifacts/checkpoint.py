@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -52,23 +53,44 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 def read(path: Path, stage: str) -> Checkpoint:
     """Read what ``stage`` wrote, to the CPU. Raises CcdError if it is missing, damaged or of another version."""
+    return _read(path, stage, hashed=False)[0]
+
+
+def read_hashed(path: Path, stage: str) -> tuple[Checkpoint, str]:
+    """The same, and the SHA-256 of the very bytes it came from, whatever replaces the file meanwhile."""
+    return _read(path, stage, hashed=True)
+
+
+def _read(path: Path, stage: str, hashed: bool) -> tuple[Checkpoint, str]:
+    """The file is opened once: a file that is renamed into its place while this reads is another one."""
     try:
-        _check_members(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            _check_members(file)
+            sha256 = _sha256(file) if hashed else ""
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise unreadable(path, str(error).splitlines()[0] if str(error) else "damaged", stage) from None
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
         raise unreadable(path, f"its schema is {found!r}, expected {SCHEMA!r}", stage)
     try:
-        return Checkpoint(content["spec"], content["weights"], content["selected"], content["info"])
+        return Checkpoint(content["spec"], content["weights"], content["selected"], content["info"]), sha256
     except KeyError as error:
         raise unreadable(path, f"it has no {error}", stage) from None
 
 
-def _check_members(path: Path) -> None:
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_members(file: BinaryIO) -> None:
     """Raises BadZipFile (or what zipfile makes of damage) unless all checksums hold: torch does not look at them."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of its part {damaged} is wrong")

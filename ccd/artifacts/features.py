@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +33,20 @@ class Features:
 
 
 class FeatureWriter:
-    """Takes rows in any order; every row must come exactly once."""
+    """Takes rows in any order; every row must come exactly once. ``check``: see `ccd.artifacts.hdf5.creating`."""
 
-    def __init__(self, values: h5py.Dataset) -> None:
+    def __init__(self, values: h5py.Dataset, check: Callable[[], None]) -> None:
         self._values = values
+        self._check = check
         self._seen = np.zeros(len(values), bool)
 
     def write(self, rows: np.ndarray, features: np.ndarray) -> None:
-        """Store ``features`` (b, D) at ``rows`` (b,). Raises CcdError for NaN, Inf or a row written before."""
+        """Store ``features`` (b, D) at ``rows`` (b,).
+
+        Raises:
+            CcdError: NaN, Inf, or a row that was written before.
+            OSError: the disk refused a write, this one or an earlier one.
+        """
         if not np.isfinite(features).all():
             raise CcdError(
                 f"the teacher gave NaN or Inf for rows {rows[~np.isfinite(features).all(axis=1)][:10].tolist()}"
@@ -50,6 +56,7 @@ class FeatureWriter:
             raise CcdError("a row of features was written twice")
         self._values[rows[order]] = features[order]
         self._seen[rows] = True
+        self._check()
 
     def finish(self) -> None:
         """Raises CcdError if a row is missing."""
@@ -62,7 +69,7 @@ def writing(
     path: Path, schema: str, ids: Sequence[str] | Sequence[int] | np.ndarray, width: int, attributes: dict[str, str]
 ) -> Iterator[FeatureWriter]:
     """Open a feature file for writing; it appears at ``path`` only when the block ends well and every row is there."""
-    with creating(path, schema, attributes) as file:
+    with creating(path, schema, attributes) as (file, check):
         if schema == LOCAL_SCHEMA:
             write_array(file, "box_id", np.asarray(ids, np.int64), np.int64)
         else:
@@ -70,7 +77,7 @@ def writing(
         chunks = (max(1, min(ROWS_PER_CHUNK, len(ids))), width)
         shape, maximum = (len(ids), width), (None, width)
         values = file.create_dataset("features", shape, np.float32, chunks=chunks, maxshape=maximum, fletcher32=True)
-        writer = FeatureWriter(values)
+        writer = FeatureWriter(values, check)
         yield writer
         writer.finish()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,14 +15,59 @@ from ccd.artifacts import seal
 from ccd.artifacts.atomic import replacing, unreadable
 
 
+class Sink(io.FileIO):
+    """A new file for HDF5 to write to. The first write that fails is kept as ``error``, and all later ones are ignored.
+
+    HDF5's own file driver cannot close a file whose last blocks find no space: the process ends in a segmentation
+    fault (HDF5 1.14 and 2.0). So HDF5 never hears of it, and the caller asks `check`.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of ``data``, or nothing once a write has failed."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while len(rest) and self.error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """As `io.FileIO.truncate`, ignored once a write has failed."""
+        try:
+            return self.tell() if self.error else super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return self.tell()
+
+    def check(self) -> None:
+        """Raises the OSError of the write that failed, if one did."""
+        if self.error is not None:
+            raise self.error
+
+
 @contextmanager
-def creating(path: Path, schema: str, attributes: Mapping[str, str | float]) -> Iterator[h5py.File]:
-    """A new file under ``schema``; it appears at ``path``, sealed, only when the block ends well."""
+def creating(
+    path: Path, schema: str, attributes: Mapping[str, str | float]
+) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """A new file under ``schema``; it appears at ``path``, sealed, only when the block ends well.
+
+    Yields:
+        The file, and a function that raises OSError once the disk has refused a write. It is called at the end in any
+        case; a long block calls it on its way, to stop early.
+    """
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w", track_order=False) as file:
-            for key, value in sorted({"schema": schema, seal.KEY: seal.BLANK, **attributes}.items()):
-                file.attrs[key] = value
-            yield file
+        with Sink(temporary, "w+b") as sink:
+            try:
+                with h5py.File(sink, "w", track_order=False) as file:
+                    for key, value in sorted({"schema": schema, seal.KEY: seal.BLANK, **attributes}.items()):
+                        file.attrs[key] = value
+                    yield file, sink.check
+            finally:
+                sink.check()  # explains whatever HDF5 made of it
         seal.stamp(temporary)
 
 

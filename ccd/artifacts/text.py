@@ -34,7 +34,7 @@ def write(path: Path, text: TextEmbeddings) -> None:
     """Write ``text.h5``."""
     templates = json.dumps(list(text.templates), ensure_ascii=False)
     attributes = {"templates": templates, "logit_scale": np.float64(text.logit_scale), **text.attributes}
-    with creating(path, SCHEMA, attributes) as file:
+    with creating(path, SCHEMA, attributes) as (file, _):
         write_strings(file, "class_name", text.classes)
         write_strings(file, "texts", [json.dumps(list(texts), ensure_ascii=False) for texts in text.texts])
         write_array(file, "embedding", text.values, np.float32)

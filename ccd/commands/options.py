@@ -28,14 +28,8 @@ device_option = click.option(
 
 @contextmanager
 def mendable() -> Iterator[None]:
-    """See `ccd.console.user_errors`; a file that cannot be written (no space, no permission) is one of them."""
+    """`ccd.console.user_errors`, imported when it is needed."""
     from ccd.console import user_errors
-    from ccd.errors import CcdError
 
     with user_errors():
-        try:
-            yield
-        except BrokenPipeError:  # the reader of our output has seen enough; click ends quietly
-            raise
-        except OSError as error:
-            raise CcdError(f"{error.filename or 'output'}: {error.strerror or error}") from None
+        yield

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ccd.artifacts.atomic import replacing, write_json
@@ -37,12 +38,13 @@ def read_folder(folder: Path) -> tuple[ModelDescription, dict[str, Tensor], str]
     if not path.is_file() or not (folder / DESCRIPTION).is_file():
         raise CcdError(f"{folder}: no {WEIGHTS} with a {DESCRIPTION} in it; make one with: ccd export model FOLDER")
     content = _read_description(folder / DESCRIPTION)
-    description, found = from_json(content, str(folder / DESCRIPTION)), sha256_of(path)
+    data = path.read_bytes()  # once, since the file may be replaced
+    description, found = from_json(content, str(folder / DESCRIPTION)), hashlib.sha256(data).hexdigest()
     stated = (content.get("sha256") or {}).get(WEIGHTS)
     if stated != found:
         raise CcdError(f"{path}: its SHA-256 is {found}, but {DESCRIPTION} says {stated}; export the model again")
     try:
-        return description, load_file(path), found
+        return description, load(data), found
     except (SafetensorError, OSError, ValueError) as error:
         raise CcdError(f"{path}: not readable as safetensors ({error}); export the model again") from None
 

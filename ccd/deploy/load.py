@@ -34,8 +34,8 @@ def open_model(path: Path, device: torch.device) -> Classifier:
         return TorchClassifier(description, weights, sha256, device)
     if path.suffix != ".pt":
         raise CcdError(f"{path}: no model; give a checkpoint (student.pt), an exported folder, or an .onnx file")
-    found = checkpoint.read(path, "train")
-    return TorchClassifier(describe(found), found.weights[found.selected], sha256_of(path), device)
+    found, sha256 = checkpoint.read_hashed(path, "train")
+    return TorchClassifier(describe(found), found.weights[found.selected], sha256, device)
 
 
 def _onnx_description(session: Any, path: Path) -> ModelDescription:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccd.artifacts.atomic import replacing, write_json
+from ccd.artifacts.atomic import remove_leftovers, replacing, write_json
 from ccd.errors import CcdError
 
 
@@ -28,6 +28,7 @@ class Pieces:
         """
         self.folder = out.with_name(f"{out.name}.partial")
         note = self.folder / "run.json"
+        remove_leftovers(out.parent, out.name)
         if note.exists():
             if not resume:
                 raise CcdError(

@@ -14,6 +14,7 @@ from ccd.deploy.classifier import Classifier
 from ccd.errors import CcdError
 from ccd.images import decode, header, read_file, squash
 from ccd.loading import load_in_order
+from ccd.machine import ran_out
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def scored(classifier: Classifier, paths: Sequence[Path], batch_size: int, worke
     """
     spec = classifier.description.spec
     load = _TolerantBatch(paths, spec.image_size_px, batch_size)
-    for batch in load_in_order(load, -(-len(paths) // batch_size), workers):
+    for batch in load_in_order(load, -(-len(paths) // batch_size), workers, files_of=load.files):
         if batch.paths:
             probs, cams = classifier(batch.pixels)
         else:
@@ -70,7 +71,7 @@ class _TolerantBatch:
 
     def __call__(self, index: int) -> _Loaded:
         good, pixels, sizes_px, problems = [], [], [], []
-        for path in self.paths[index * self.batch_size : (index + 1) * self.batch_size]:
+        for path in self.files(index):
             try:
                 image, size_px = _read(path, self.size_px)
             except CcdError as error:
@@ -82,6 +83,10 @@ class _TolerantBatch:
         stacked = torch.stack(pixels) if pixels else torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
         return _Loaded(good, stacked, torch.tensor(sizes_px, dtype=torch.int64).reshape(-1, 2), problems)
 
+    def files(self, index: int) -> Sequence[Path]:
+        """The files of a batch."""
+        return self.paths[index * self.batch_size : (index + 1) * self.batch_size]
+
 
 def _read(path: Path, size_px: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Pixels (3, S, S) uint8, and height and width of the original."""
@@ -92,6 +97,8 @@ def _read(path: Path, size_px: int) -> tuple[np.ndarray, tuple[int, int]]:
     try:
         data = read_file(path, str(path))
     except OSError as error:
+        if ran_out(error):
+            raise
         raise CcdError(f"{path}: cannot be read ({error.strerror or error})") from None
     image = decode(data, str(path), min_size=size_px)
     width_px, height_px = header(data, str(path))

@@ -12,7 +12,6 @@ from ccd import __version__
 from ccd.artifacts import checkpoint, class_table, image_index, measured, text as text_file
 from ccd.artifacts.listing import artifact_list
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
-from ccd.checksum import sha256_of
 from ccd.deploy.description import ModelDescription, describe
 
 SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup", "train")
@@ -36,11 +35,11 @@ def background(student: Path, licence: str, lock: Path = Path("dvc.lock")) -> tu
     Raises:
         CcdError: the student, or an artifact beside it, is damaged.
     """
-    found, folder = checkpoint.read(student, "train"), student.parent
+    (found, sha256), folder = checkpoint.read_hashed(student, "train"), student.parent
     known = describe(found)
     story: dict[str, Any] = {
         "made_with": f"ccd {__version__} (Classifier-guided CLIP Distillation, CVPR 2025, arXiv:2503.16873)",
-        "source_sha256": sha256_of(student),
+        "source_sha256": sha256,
         **known.provenance,
         **_teacher(folder / "text.h5"),
         **_images(folder / "images.parquet"),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from ccd import ranks
 from ccd.errors import CcdError, listed
 
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -65,6 +66,7 @@ def build_backbone(name: str, weights: str | Path) -> tuple[nn.Module, int]:
     return nn.Sequential(parts), channels
 
 
+@ranks.in_turn()
 def _imagenet(name: str) -> dict[str, Tensor]:
     entry = getattr(models.get_model_weights(name), "IMAGENET1K_V1", None)
     if entry is None:

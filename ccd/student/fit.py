@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ccd.student.averaging import Weights
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.model import Student
 from ccd.student.objectives import Objective
+from ccd.student.parallel import my_order
 from ccd.student.progress import EpochRecord
 from ccd.student.seeds import derived_seed, epoch_order
 
@@ -35,7 +37,7 @@ def fit(
 ) -> tuple[TrainingResult, Slot]:
     """Train on N files and their (N, C) ``targets``, each epoch in a new order that depends on the seed alone.
 
-    A training that was killed goes on after its last whole epoch.
+    A training that was killed goes on after its last whole epoch. Ranks share every batch.
 
     Args:
         index: of the files, row by row.
@@ -51,9 +53,12 @@ def fit(
     optimization = Optimization(params.epochs, params.lr, params.head_lr_multiplier, params.precision)
 
     def batches(epoch: int) -> Batches:
-        order = epoch_order(len(files), seed, epoch)
+        order, part_size = my_order(epoch_order(len(files), seed, epoch), batch_size)
         pin = hardware.device.type == "cuda"
-        return image_batches(files, order, size_px, batch_size, hardware.workers, pin_memory=pin)
+        found = image_batches(files, order, size_px, part_size, hardware.workers, pin_memory=pin)
+        missing = steps - -(-len(order) // part_size)  # of the last batch this rank may have no image
+        nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, 3, size_px, size_px, dtype=torch.uint8)
+        return chain(found, [nothing] * missing)
 
     slot = open_store().slot(_identity(student, targets, objective, params, index, hardware))
     steps = -(-len(files) // batch_size)

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ccd import ranks
 from ccd.errors import CcdError, listed
 from ccd.student.averaging import Weights, cpu_weights
 from ccd.student.model import Student
 from ccd.student.objectives import Objective, Outcome
+from ccd.student.parallel import over_ranks
 from ccd.student.precision import Precision, autocast
 from ccd.student.progress import EpochMeter, EpochRecord
 from ccd.student.resume import Progress, StateFile, Stateful, restore, save
-from ccd.student.seeds import derived_seed
+from ccd.student.seeds import derived_seed, step_generator
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -67,7 +69,8 @@ def train(
         student: moved to ``device``, in channels-last format.
         epoch_batches: epoch (0-based) -> batches of rows (b,) int64 and pixels (b, 3, H, W) uint8. A last batch of one
             image after larger ones is dropped, as its BatchNorm statistics mean little; where the first batch is a
-            single image, BatchNorm keeps its running statistics instead.
+            single image, BatchNorm keeps its running statistics instead. With several ranks each has its part of every
+            batch, which may be empty; the result is that of one process but for the rounding of sums.
         targets: (N, C) float32 in [0, 1]; left as they are, also where the objective moves them.
         objective: see `ccd.student.objectives`.
         seed: the random numbers of a step depend on (seed, epoch, step) alone.
@@ -78,7 +81,8 @@ def train(
         on_epoch: called after every epoch.
 
     Raises:
-        CcdError: the loss is not finite, an epoch has no batch, or the precision does not fit the device.
+        CcdError: the loss is not finite, the weights are not after an epoch, an epoch has no batch, or the precision
+            does not fit the device.
     """
     step = _Step(student, objective, optimization, device)
     targets = targets.to(device, copy=True)
@@ -87,6 +91,7 @@ def train(
         for epoch in range(len(progress.records), optimization.epochs):
             record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
             weights = cpu_weights(student)
+            _check_weights(weights, epoch)
             if epoch >= optimization.epochs // 2:  # the first half is still on its way
                 progress.average.update(weights)
             if progress.tracker.update(record.map_percent):
@@ -112,7 +117,8 @@ class _Step:
     def __init__(
         self, student: Student, objective: Objective, optimization: Optimization, device: torch.device
     ) -> None:
-        self.student = student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.student, self.network = over_ranks(student, device)
         self.objective = objective
         self.device = device
         self.autocast = autocast(device, optimization.precision)
@@ -130,11 +136,12 @@ class _Step:
             "scaler": self.scaler,
         }
 
-    def __call__(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
+    def __call__(self, images: Tensor, targets: Tensor, generator: torch.Generator, weight: float) -> Outcome:
+        """``weight``: of this rank's loss; ranks average their gradients, and may hold unequal parts of the batch."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
-            outcome = self.objective(self.student, images, targets, generator)
-        torch.autograd.backward(self.scaler.scale(outcome.loss))
+            outcome = self.objective(self.network, images, targets, generator)
+        torch.autograd.backward(self.scaler.scale(weight * outcome.loss))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return outcome
@@ -150,21 +157,26 @@ def _train_epoch(
     on_step: Callable[[int, int, float], None] | None,
 ) -> EpochRecord:
     meter = EpochMeter(targets, time.perf_counter())
+    before: Tensor | None = None
     for index, (rows, images) in enumerate(batches):  # (b,), (b, 3, H, W)
+        part = ranks.part_of_batch(len(rows))
         if index == 0:
-            _train_mode(step.student, batch_images=len(rows))
-            first_batch_images = len(rows)
-        elif len(rows) == 1 < first_batch_images:
+            _train_mode(step.student, batch_images=part.total)
+            first_batch_images = part.total
+        elif part.total == 1 < first_batch_images:
             continue
         step_seed = derived_seed(seed, epoch, index)
-        torch.manual_seed(step_seed)  # stochastic depth (EfficientNet, ConvNeXt) draws from the global generator
+        # stochastic depth (EfficientNet, ConvNeXt) draws from the global generator, on every rank other numbers
+        torch.manual_seed(step_seed if ranks.rank() == 0 else derived_seed(seed, epoch, index, ranks.rank()))
         here = rows.to(step.device)
         outcome = step(
-            images.to(step.device, non_blocking=True), targets[here], torch.Generator().manual_seed(step_seed)
-        )
+            images.to(step.device, non_blocking=True), targets[here], step_generator(step_seed, part),
+            part.count * ranks.world() / part.total,
+        )  # fmt: skip
         loss = outcome.loss.item()  # waits for the device, so after the step
-        if not math.isfinite(loss):
-            raise _not_finite(loss, epoch, index, rows, names)
+        if part.count and not math.isfinite(loss):
+            raise _not_finite(loss, epoch, index, rows, before, names)
+        before = rows
         meter.add(here, outcome)
         if outcome.targets is not None:
             targets[here] = outcome.targets
@@ -181,9 +193,26 @@ def _train_mode(student: Student, batch_images: int) -> None:
                 layer.eval()
 
 
-def _not_finite(loss: float, epoch: int, step: int, rows: Tensor, names: Sequence[str] | None) -> CcdError:
-    images = listed(names[row] if names is not None else f"row {row}" for row in rows.tolist())
+def _not_finite(
+    loss: float, epoch: int, step: int, rows: Tensor, before: Tensor | None, names: Sequence[str] | None
+) -> CcdError:
+    """Names the step before too: its gradients may have spoilt the weights while its own loss was still finite."""
+
+    def images(of: Tensor) -> str:
+        return listed(names[row] if names is not None else f"row {row}" for row in of.tolist())
+
+    earlier = "" if before is None else f"; of the step before: {images(before)}"
     return CcdError(
-        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} (images: {images}); "
+        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} (images: {images(rows)}{earlier}); "
         "lower the learning rate, use fp32, or look at these images and their labels"
     )
+
+
+def _check_weights(weights: Weights, epoch: int) -> None:
+    """A last step's gradients meet no loss any more."""
+    broken = [name for name, values in weights.items() if not torch.isfinite(values).all()]
+    if broken:
+        raise CcdError(
+            f"after epoch {epoch + 1} {len(broken)} of the student's tensors hold NaN or Inf ({listed(broken, 3)}); "
+            "lower the learning rate, or use fp32"
+        )

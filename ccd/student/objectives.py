@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ccd.student.losses import bce, consistency
-from ccd.student.model import Student
 from ccd.student.transforms import color_jitter, random_hflip, to_unit
 
 
@@ -25,15 +25,19 @@ class Outcome:
     targets: Tensor | None = None
 
 
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A student, or one that is trained on several ranks: pixels to logits and maps."""
+
+
 class Objective(Protocol):
     """One training step up to the loss. All randomness comes from ``generator`` (CPU)."""
 
-    def __call__(self, student: Student, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
+    def __call__(self, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
         """``images``: (b, 3, H, W) uint8 on the student's device; ``targets``: (b, C) float in [0, 1]."""
         ...
 
 
-def warmup_objective(student: Student, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
+def warmup_objective(student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
     """BCE of the weak view (flip) against the targets (method section 4)."""
     logits, _ = student(to_unit(random_hflip(images, generator)))  # (b, C)
     loss = bce(logits, targets)
@@ -51,7 +55,7 @@ class FinalObjective:
     consistency_weight: float
     color_jitter: float
 
-    def __call__(self, student: Student, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
+    def __call__(self, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
         """See `Objective`; the strong view has a flip of its own."""
         weak = warmup_objective(student, images, targets, generator)
         if self.consistency_weight == 0:
@@ -76,7 +80,7 @@ class GradientAlignment:
     objective: Objective
     sigma: float
 
-    def __call__(self, student: Student, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
+    def __call__(self, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
         """See `Objective`."""
         outcome = self.objective(student, images, targets, generator)
         return replace(outcome, targets=aligned_labels(targets, outcome.logits, self.sigma))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccd import ranks
 from ccd.errors import CcdError
 from ccd.evaluation.average_precision import average_precision
 from ccd.student.objectives import Outcome
@@ -32,7 +33,7 @@ class EpochRecord:
 
 
 class EpochMeter:
-    """Collects on the device what `EpochRecord` needs, without waiting for it.
+    """Collects on the device what `EpochRecord` needs, without waiting for it; every rank the images it has.
 
     Args:
         targets: (N, C) float in [0, 1].
@@ -48,7 +49,9 @@ class EpochMeter:
         self._images = 0
 
     def add(self, rows: Tensor, outcome: Outcome) -> None:
-        """Add a batch; ``rows`` (b,) int64 on the targets' device."""
+        """Add a batch; ``rows`` (b,) int64 on the targets' device. Without images it says nothing."""
+        if len(rows) == 0:
+            return
         self._scores[rows] = outcome.logits.to(self._scores.dtype)
         self._seen[rows] = True
         self._images += len(rows)
@@ -57,10 +60,11 @@ class EpochMeter:
             self._sums[name] = self._sums[name] + total if name in self._sums else total
 
     def record(self, epoch: int) -> EpochRecord:
-        """Sum up the epoch. Raises CcdError if it had no batch."""
+        """Sum up the epoch over all ranks, whose targets become the same. Raises CcdError if it had no batch."""
+        sums = self._merge_ranks()
         if self._images == 0:
             raise CcdError(f"epoch {epoch + 1} of training had no images; is the training split empty?")
-        means = {name: float(total) / self._images for name, total in self._sums.items()}
+        means = {name: total / self._images for name, total in sums.items()}
         seconds = time.perf_counter() - self._start_s
         return EpochRecord(
             epoch=epoch,
@@ -71,6 +75,14 @@ class EpochMeter:
             seconds=seconds,
             images_per_s=self._images / seconds,
         )
+
+    def _merge_ranks(self) -> dict[str, float]:
+        ranks.merge_rows(self._targets, self._seen)
+        self._seen = ranks.merge_rows(self._scores, self._seen)
+        found = ranks.all_of((self._images, {name: float(total) for name, total in self._sums.items()}))
+        self._images = sum(images for images, _ in found)
+        names = {name: None for _, sums in found for name in sums}  # in their order
+        return {name: sum(sums.get(name, 0.0) for _, sums in found) for name in names}
 
     def _map_percent(self) -> float:
         scores = self._scores[self._seen].cpu().numpy()

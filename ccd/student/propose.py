@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from ccd import ranks
 from ccd.artifacts.boxes import BoxTable
 from ccd.artifacts.image_index import ImageIndex
 from ccd.console import StageLog
@@ -15,7 +16,7 @@ from ccd.loading import ImageFiles, image_batches
 from ccd.runtime import Hardware
 from ccd.student.model import Student
 from ccd.student.predict import predict
-from ccd.views.boxes import cam_boxes
+from ccd.views.boxes import Boxes, cam_boxes
 from ccd.views.shared import unshared_views
 
 
@@ -37,20 +38,26 @@ def propose_views(
     ``shared_iou``: merge views of several classes from this IoU on, see `unshared_views`; None: all stay.
 
     A second pass over the images that ask for a view: the maps of all of them would not fit in memory, and tau is
-    known only after the first.
+    known only after the first. Ranks share it, and end here but for the first.
     """
     asked = probs >= tau  # (N, C)
     order = np.flatnonzero(asked.any(axis=1))
+    mine = ranks.share(order, hardware.batch_size)
+    batches = image_batches(files, mine, size_px, hardware.batch_size, hardware.workers)
+
+    def boxes_of_batches() -> Iterator[tuple[np.ndarray, Boxes]]:
+        for rows, _, cams in predict(student, batches, hardware.device):
+            here = rows.numpy()
+            wanted, sizes_px = torch.from_numpy(asked[here]).to(cams.device), torch.from_numpy(index.sizes_px[here])
+            yield here, cam_boxes(cams, wanted, sizes_px, size_px, names=[index.ids[row] for row in here], **how)
+
     rows_found, class_found, peaks, boxes_px = [[array] for array in _NO_BOX]
-    batches = image_batches(files, order.tolist(), size_px, hardware.batch_size, hardware.workers)
-    for rows, _, cams in log.batches(predict(student, batches, hardware.device), len(order), "img"):
-        here = rows.numpy()
-        wanted, sizes_px = torch.from_numpy(asked[here]).to(cams.device), torch.from_numpy(index.sizes_px[here])
-        found = cam_boxes(cams, wanted, sizes_px, size_px, names=[index.ids[row] for row in here], **how)
+    for here, found in log.batches(ranks.merged(boxes_of_batches()), len(order), "img"):
         rows_found.append(here[found.rows])
         class_found.append(found.classes)
         peaks.append(found.peaks)
         boxes_px.append(found.boxes_px)
+    ranks.others_leave()
     image_rows, class_rows = np.concatenate(rows_found), np.concatenate(class_found)
     scores, peak, corners = probs[image_rows, class_rows], np.concatenate(peaks), np.concatenate(boxes_px)
     if shared_iou is not None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ccd import ranks
 from ccd.student.averaging import WeightAverage, Weights
 from ccd.student.early_stop import EarlyStopTracker
 from ccd.student.progress import EpochRecord
@@ -52,7 +53,11 @@ class Progress:
 
 
 def save(file: StateFile, progress: Progress, parts: Mapping[str, Stateful], targets: Tensor) -> None:
-    """Keep the progress, the state of every part, and the targets, which an objective may have moved."""
+    """Keep the progress, the state of every part, and the targets, which an objective may have moved.
+
+    They are the same on every rank; rank 0's are kept."""
+    if ranks.rank() > 0:
+        return
     content = {
         "records": [asdict(record) for record in progress.records],
         "average": (progress.average.count, progress.average.weights),
@@ -70,7 +75,7 @@ def restore(file: StateFile, parts: Mapping[str, Stateful], targets: Tensor) -> 
 
     Nothing kept, or damaged: a fresh start.
     """
-    content = file.read()
+    content = ranks.from_first(file.read)
     if content is None:
         return Progress()
     try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ccd import ranks
 from ccd.artifacts.checkpoint import Checkpoint
 from ccd.console import StageLog
+from ccd.errors import CcdError, listed
 from ccd.loading import ImageFiles, image_batches
 from ccd.runtime import Hardware
 from ccd.student.model import Student, StudentSpec, restore_student
@@ -19,26 +22,51 @@ from ccd.student.transforms import to_unit
 def score(
     students: Mapping[str, Student], files: ImageFiles, size_px: int, hardware: Hardware, log: StageLog
 ) -> dict[str, np.ndarray]:
-    """sigmoid(logits), (N, C) float32, of every student; each image is decoded once. Raises CcdError on a bad image."""
+    """sigmoid(logits), (N, C) float32, of every student, on every rank; each image is decoded once.
+
+    Raises:
+        CcdError: an image cannot be read, or a student gives NaN or Inf for it; the files are named.
+    """
     for student in students.values():
         student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    collected: dict[str, list[Tensor]] = {name: [] for name in students}
-    batches = image_batches(files, range(len(files)), size_px, hardware.batch_size, hardware.workers)
-    with torch.inference_mode():
-        for _, images in log.batches(batches, len(files), "img"):
-            pixels = to_unit(images.to(hardware.device, non_blocking=True))
-            for name, student in students.items():
-                collected[name].append(student(pixels)[0].sigmoid().cpu())
-    empty = {name: torch.empty(0, student.head.out_channels) for name, student in students.items()}
-    return {name: torch.cat([empty[name], *parts]).numpy() for name, parts in collected.items()}
+    collected = {name: [np.empty((0, student.head.out_channels), np.float32)] for name, student in students.items()}
+    rows = ranks.share(np.arange(len(files)), hardware.batch_size)
+    batches = image_batches(files, rows, size_px, hardware.batch_size, hardware.workers)
+    found = ranks.merged(_score_batches(students, batches, files.paths, hardware.device))
+    for _, probs in log.batches(found, len(files), "img"):
+        for name, values in probs.items():
+            collected[name].append(values)
+    return ranks.from_first(lambda: {name: np.concatenate(parts) for name, parts in collected.items()})
+
+
+def _score_batches(
+    students: Mapping[str, Student],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    paths: Sequence[Path],
+    device: torch.device,
+) -> Iterator[tuple[Tensor, dict[str, np.ndarray]]]:
+    for rows, images in batches:
+        with torch.inference_mode():
+            pixels = to_unit(images.to(device, non_blocking=True))
+            probs = {name: student(pixels)[0].sigmoid().cpu().numpy() for name, student in students.items()}
+        for name, values in probs.items():
+            broken = rows[~np.isfinite(values).all(axis=1)].tolist()
+            if broken:
+                where = listed(paths[row] for row in broken)
+                raise CcdError(f"the student '{name}' gives NaN for {where}; train it again, in fp32")
+        yield rows, probs
 
 
 def score_checkpoints(
     warmup: Checkpoint, final: Checkpoint, files: ImageFiles, hardware: Hardware, log: StageLog
 ) -> dict[str, np.ndarray]:
-    """`score` of the warmed-up student, of every set of weights of the final one, and as ``student`` the selected."""
+    """`score` of the warmed-up student, of every set of weights of the final one, and as ``student`` the selected.
+
+    Ranks share it, and end here but for the first.
+    """
     spec = StudentSpec.from_dict(final.spec)
     states = {"warmup": warmup.weights[warmup.selected], **final.weights}
     students = {name: restore_student(spec, weights) for name, weights in states.items()}
     probs = score(students, files, spec.image_size_px, hardware, log)
+    ranks.others_leave()
     return {**probs, "student": probs[final.selected]}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ccd.student.seeds import per_image
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -22,7 +24,7 @@ def normalize(pixels: Tensor, mean: tuple[float, float, float], std: tuple[float
 
 def random_hflip(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image of (b, 3, H, W), of any dtype, with probability 1/2."""
-    flip = torch.rand(len(pixels), generator=generator) < 0.5
+    flip = per_image(1, len(pixels), generator)[0] < 0.5
     return torch.where(_per_image(flip, pixels), pixels.flip(-1), pixels)
 
 
@@ -45,7 +47,7 @@ def color_jitter(
     Returns:
         (b, 3, H, W) float in [0, 1]. The same numbers are drawn whatever the strengths.
     """
-    spread = 2 * torch.rand(4, len(pixels), generator=generator) - 1  # in [-1, 1)
+    spread = 2 * per_image(4, len(pixels), generator) - 1  # in [-1, 1)
     for operation in torch.randperm(4, generator=generator).tolist():
         if operation == 0 and brightness:
             pixels = adjust_brightness(pixels, _per_image(1 + brightness * spread[0], pixels))

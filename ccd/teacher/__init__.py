@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ccd import ranks
 from ccd.errors import CcdError
 from ccd.teacher import open_clip, openai
 from ccd.teacher.base import Backend, Normalization, Precision, Teacher
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 
+@ranks.in_turn()
 def load_teacher(
     backend: Backend,
     model: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import PIL
@@ -30,7 +30,7 @@ def encoding(teacher: Teacher, **preprocessing: object) -> str:
 
 
 def encode_images(
-    teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]]
+    teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]], names: Sequence[str]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Embed batches as they come, of the size and in the order they come.
 
@@ -40,12 +40,13 @@ def encode_images(
     Args:
         batches: (rows (b,) int64, pixels (b, 3, h, w) uint8), e.g. of :func:`ccd.loading.image_batches`; a loader with
             workers decodes the next batches while this one is computed.
+        names: the image of each row, for error messages.
 
     Yields:
         rows (b,) int64 and features (b, D) float32 with unit rows.
 
     Raises:
-        CcdError: the teacher gives NaN or Inf, naming the rows.
+        CcdError: the teacher gives NaN or Inf, naming the images.
     """
     for rows, pixels in batches:
         fill = SMALLEST_BATCH - len(pixels)
@@ -54,6 +55,7 @@ def encode_images(
         bad = rows[~torch.isfinite(features).all(dim=1)].tolist()
         if bad:
             raise CcdError(
-                f"the teacher gave NaN or Inf for rows {listed(bad)}: try teacher.precision fp32, or other weights"
+                f"the teacher gave NaN or Inf for {listed(names[row] for row in bad)}: try teacher.precision fp32, "
+                "or other weights"
             )
         yield rows.numpy(), features.numpy()

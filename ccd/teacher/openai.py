@@ -88,6 +88,8 @@ def _from_file(model: str, sha256: str | None) -> CLIP:
             network = build_model(dict(weights)).float()
             # build_model rounds to fp16: read once more for checkpoints that hold more than that
             network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    except MemoryError:
+        raise
     except Exception as error:
         raise CcdError(f"{path} is not a checkpoint of OpenAI's CLIP architecture: {error!r}") from error
     return network

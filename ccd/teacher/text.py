@@ -25,7 +25,8 @@ def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templat
         (C, D) float32, unit rows.
 
     Raises:
-        CcdError: no class, template or text, a template without exactly one ``{}``, a prompt that is too long.
+        CcdError: no class, template or text, a template without exactly one ``{}``, a prompt that is too long, or
+            the teacher gives NaN or Inf.
     """
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates:
@@ -43,4 +44,8 @@ def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templat
     for start in range(0, len(prompts), TEXTS_PER_BATCH):
         places, texts = zip(*prompts[start : start + TEXTS_PER_BATCH], strict=True)
         sums.index_add_(0, torch.tensor(places), teacher.encode_text(texts).double())
-    return F.normalize(sums, dim=1).float()
+    means = F.normalize(sums, dim=1).float()
+    broken = [texts[0] for texts, finite in zip(classes, torch.isfinite(means).all(dim=1), strict=True) if not finite]
+    if broken:
+        raise CcdError(f"the teacher gave NaN or Inf for the text of {listed(broken)}: try other weights")
+    return means

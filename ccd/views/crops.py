@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -90,7 +91,7 @@ def crop_batches(
     squashed_px = resized_px if source == "resized" else None
     views = _ViewsOfImage(files, image_rows, boxes_px, sizes, squashed_px, np.split(order, starts[1:]))
     buckets: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
-    for rows, flat in load_in_order(views, len(starts), workers):
+    for rows, flat in load_in_order(views, len(starts), workers, files_of=views.paths):
         shapes = [(int(h), int(w)) for h, w in sizes[rows.numpy()]]
         pieces = torch.split(flat, [3 * h * w for h, w in shapes])
         for row, (h, w), piece in zip(rows.tolist(), shapes, pieces, strict=True):
@@ -171,3 +172,7 @@ class _ViewsOfImage:
         except CcdError as error:
             raise CcdError(f"{self.files.paths[int(self.image_rows[rows[0]])]}: {error}") from None
         return torch.from_numpy(rows), torch.from_numpy(np.concatenate(views))
+
+    def paths(self, index: int) -> list[Path]:
+        """The file that the views are cut from."""
+        return [self.files.paths[int(self.image_rows[self.groups[index][0]])]]

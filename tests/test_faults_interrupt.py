@@ -1,0 +1,49 @@
+"""A little of `python -m tests.faults.interrupt`, with a seed of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.faults.interrupt import Found, deal, measure, page, table
+from tests.faults.kinds import KINDS
+from tests.faults.laboratory import CHAIN, READERS, outputs
+from tests.faults.under_dvc import NAME
+
+
+@pytest.mark.slow
+def test_no_fault_leaves_a_wrong_file_or_cannot_be_recovered_from(tmp_path: Path) -> None:
+    found = measure(tmp_path, faults=8, seed=1, dvc=False)
+    assert [each for each in found if not each.good] == []
+    assert sum(each.injected for each in found) == 8
+
+
+def test_every_output_has_a_reader_to_refuse_it() -> None:
+    assert sorted(READERS) == sorted(name for stage in CHAIN for name in outputs(stage))
+
+
+def test_from_so_many_on_every_stage_meets_every_fault() -> None:
+    dealt = deal(110, Random(0), dvc=True)
+    assert len(dealt) == 110 and {stage for stage, name in dealt if name == NAME} == set(CHAIN)
+    met = {stage: {name for each, name in dealt if each == stage} for stage in CHAIN}
+    assert {"killed", "killed in a write", "Ctrl-C"} <= set.intersection(*met.values())
+    for kind in KINDS:
+        assert {stage for stage in CHAIN if kind.name in met[stage]} == {
+            stage for stage in CHAIN if not kind.impossible(stage)
+        }
+    assert dealt == deal(110, Random(0), dvc=True) != deal(110, Random(1), dvc=True)
+
+
+def test_what_is_not_as_it_should_be_is_on_the_page() -> None:
+    good = Found("bias", "killed", 0, injected=True, recovered=True)
+    wrong = Found("bias", "Ctrl-C", 1, injected=True, recovered=True, wrong=["bias.json"])
+    lost = Found("text", "Ctrl-C", 2, injected=True)
+    rows = {line.split(" | ")[0]: line for line in table([wrong, good, lost]).splitlines()}
+    assert rows["| stage"] == "| stage | killed | Ctrl-C | accepted but wrong | recovered |"
+    assert rows["| bias"] == "| bias | 1 | 1 | 1 | 2 of 2 |" and rows["| text"] == "| text |  | 1 | 0 | 0 of 1 |"
+    assert rows["| all"] == "| all | 1 | 2 | 1 | 2 of 3 |"
+    said = page([wrong, good, lost], 3, 0)
+    assert "- bias, Ctrl-C, fault 2\n- text, Ctrl-C, fault 3" in said and "Every fault" not in said
+    assert "Every fault came out as it should." in page([good], 1, 0)

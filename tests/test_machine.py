@@ -1,0 +1,229 @@
+"""What the machine refuses: one line with what, where and what to do, status 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ccd.indexing
+from ccd.artifacts import bias, boxes, checkpoint, classes, csv_table, features, text
+from ccd.artifacts.atomic import remove_leftovers, replacing
+from ccd.console import DEBUG_VARIABLE, stage, user_errors
+from ccd.datasets.record import ImageEntry
+from ccd.images import decode
+from ccd.indexing import scan
+from ccd.machine import explained
+from tests.faults.artifacts import units, views, words
+from tests.faults.case import picture
+from tests.faults.child import run
+
+REFUSED = [
+    (errno.ENOSPC, "No space left on device; free some space"),
+    (errno.EROFS, "Read-only file system; mount it writable"),
+    (errno.EACCES, "Permission denied; give this user the right"),
+    (errno.EMFILE, "Too many open files; raise the limit (`ulimit -n 4096`), or lower runtime.workers"),
+    (errno.EIO, "Input/output error; the disk or the network fails"),
+    (errno.EISDIR, "Is a directory; mend that (CCD_DEBUG=1"),
+]
+OUT_OF_MEMORY: list[tuple[BaseException, str]] = [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "the GPU's memory ran out"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling it"), "the GPU's memory ran out"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "memory ran out"),
+    (MemoryError(), "memory ran out"),
+    (
+        RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space"),
+        "shared memory (/dev/shm) ran out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("number", "says"), REFUSED, ids=[errno.errorcode[number] for number, _ in REFUSED])
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_refusal_is_one_line(
+    number: int, says: str, debug: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(DEBUG_VARIABLE, debug)
+    with pytest.raises(SystemExit) as stop, user_errors():
+        raise OSError(number, os.strerror(number), "data/x.h5")
+    said = capsys.readouterr().err
+    last = said.splitlines()[-1]
+    assert stop.value.code == 2 and last.startswith(f"error: data/x.h5: {says}") and last.endswith("and run it again")
+    assert ("Traceback" in said) == bool(debug) and (debug or said.count("\n") == 1)
+
+
+@pytest.mark.parametrize(("error", "says"), OUT_OF_MEMORY)
+def test_memory_that_ran_out_names_what_to_lower(error: BaseException, says: str) -> None:
+    assert explained(error) == f"{says}: lower runtime.inference_batch_size or runtime.workers"
+    of_training = explained(error, "train")
+    assert of_training is not None and of_training.endswith(
+        "for the training itself, train.batch_size or train.image_size_px"
+    )
+
+
+@stage
+def hungry(out: Path) -> None:
+    """A stage, by its file's name ``test_machine``."""
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_a_stage_says_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        hungry.main(["--out", "x"], standalone_mode=False)
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: the GPU's memory ran out: lower")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("x"), OSError("no number"), BrokenPipeError(32, "")])
+def test_bugs_stay_bugs(error: Exception) -> None:
+    with pytest.raises(type(error)), user_errors():
+        raise error
+
+
+ROWS = 20_000
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "clip_global.h5": lambda path: features.write(
+        path, features.GLOBAL_SCHEMA, features.Features([f"{row}" for row in range(ROWS)], units(ROWS), {})
+    ),
+    "text.h5": lambda path: text.write(path, words()),
+    "boxes.parquet": lambda path: boxes.write(path, views()),
+    "bias.json": lambda path: bias.write(
+        path,
+        bias.BiasFile(tuple(map(str, range(50))), np.ones(50), np.ones(50, np.int64), 1.0, 2.0, 1.0, True, ()),
+    ),
+    "classes.json": lambda path: classes.write(path, classes.ClassList(("a" * 3000,), (("a",),))),
+    "warmup.pt": lambda path: checkpoint.write(path, checkpoint.Checkpoint({}, {"a": {"w": torch.ones(999)}}, "a", {})),
+    "curves.csv": lambda path: csv_table.write(path, [{"epoch": row} for row in range(999)]),
+}  # fmt: skip
+
+
+def limited(path: Path, write: Callable[[Path], object], limit: int) -> None:
+    """Write with the system's limit on the size of files, which is met by the same calls as a full disk."""
+    with user_errors():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        write(path)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_file_that_may_not_grow_is_refused_whole(name: str, share: float, tmp_path: Path) -> None:
+    write = WRITERS[name]
+    write(tmp_path / name)
+    limit = max(500, int(share * (tmp_path / name).stat().st_size))  # the message goes to a file too
+    target = tmp_path / "data" / name
+    ended = run(lambda: limited(target, write, limit), tmp_path, tmp_path / "log")
+    assert (ended.code, ended.said.count("\n")) == (2, 1), ended
+    assert ended.said.startswith(f"error: {target}: File too large; raise the limit (`ulimit -f unlimited`)")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from ccd.artifacts import features
+from ccd.console import user_errors
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+values = features.Features(np.arange(20_000), np.ones((20_000, 8), np.float32), {})
+with user_errors():
+    features.write(Path(sys.argv[1]), features.LOCAL_SCHEMA, values)
+"""
+
+
+def test_hdf5_ends_in_peace_on_a_full_disk(tmp_path: Path, root: Path) -> None:
+    """Its own driver ends the process in a segmentation fault, some time after the error."""
+    said = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path / "x.h5"], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (said.returncode, said.stderr.count("\n")) == (2, 1), said
+
+
+def test_hours_of_encoding_stop_when_the_disk_is_full(tmp_path: Path) -> None:
+    values, done = np.ones((100, 512), np.float32), []
+
+    def write() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        with features.writing(tmp_path / "x.h5", features.LOCAL_SCHEMA, range(20_000), 512, {}) as writer:
+            for start in range(0, 20_000, 100):
+                done.append(start)
+                writer.write(np.arange(start, start + 100), values)
+
+    def count() -> None:
+        with pytest.raises(OSError, match="File too large"):
+            write()
+        print(len(done))
+
+    ended = run(count, tmp_path, tmp_path / "log")
+    assert ended.code == 0 and int(ended.said) < 100, ended  # of 200: HDF5 holds a chunk or two back
+
+
+def test_a_file_is_not_skipped_for_what_the_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture().save(tmp_path / "a.png")
+
+    def refuse(path: Path, name: str) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(ccd.indexing, "read_file", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        scan(tmp_path, [ImageEntry("a", "a.png", "train")], 1, on_bad_image="skip")
+
+
+def test_an_image_is_not_damaged_for_what_the_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture().save(tmp_path / "a.png")
+
+    def refuse(image: object) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("ccd.images._to_rgb", refuse)
+    with pytest.raises(MemoryError):
+        decode((tmp_path / "a.png").read_bytes(), "a.png")
+
+
+def test_an_artifact_is_not_damaged_for_what_the_machine_lacks(tmp_path: Path) -> None:
+    boxes.write(tmp_path / "boxes.parquet", views())
+
+    def read() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+        with user_errors():
+            boxes.read(tmp_path / "boxes.parquet")
+
+    ended = run(read, tmp_path, tmp_path / "log")
+    assert ended.code == 2 and "Too many open files; raise the limit" in ended.said and "repro" not in ended.said
+
+
+DEAD = 2**22 + 1  # no process can have that number
+
+
+def test_what_dead_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    names = [f".x[1].h5.{DEAD}.tmp", f".x[1].h5.{os.getpid()}.tmp", f".other.{DEAD}.tmp", ".x[1].h5.mine.tmp", ".x.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, "x[1].h5")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[1], *names[3:]])
+
+
+def test_a_stage_clears_what_its_killed_run_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(f".x.{DEAD}.tmp").touch()
+    with pytest.raises(SystemExit):
+        hungry.main(["--out", "x"], standalone_mode=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_write_is_named_by_where_it_should_have_been(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as caught, replacing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "x")
+    with pytest.raises(OSError, match="nothing") as caught, replacing(tmp_path / "x"):
+        raise OSError(errno.ENOENT, "nothing", "another file")
+    assert caught.value.filename == "another file"

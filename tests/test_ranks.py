@@ -1,0 +1,156 @@
+"""The library on several ranks: shares, their order, and training that comes to what one process comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ccd import ranks
+from ccd.errors import CcdError
+from ccd.ranks import Part
+from ccd.runtime import leave_ranks
+from ccd.student.loop import Batches, Optimization, TrainingResult, train
+from ccd.student.objectives import FinalObjective, GradientAlignment
+from ccd.student.parallel import SharedBatchNorm2d, my_order
+from ccd.student.seeds import epoch_order, per_image, step_generator
+from tests.many_ranks import on_ranks
+from tests.student_toys import colour_patches, tiny_student
+from tests.test_student_resume import KilledError, Memory
+
+IMAGES, BATCH, EPOCHS = 21, 4, 3  # the last batch has one image, which is dropped; on three ranks two have none of it
+OBJECTIVE = GradientAlignment(FinalObjective(1.0, 0.3), 1.0)  # the one that moves its targets
+
+
+def join() -> None:
+    torch.distributed.init_process_group("gloo")
+
+
+def test_one_process_has_everything() -> None:
+    rows = np.arange(7)
+    assert ranks.share(rows, 2).tolist() == ranks.share(rows).tolist() == rows.tolist()
+    assert list(ranks.merged(iter("abc"))) == ["a", "b", "c"]
+    assert ranks.from_first(lambda: 3) == 3 and ranks.all_of(4) == [4]
+    assert ranks.part_of_batch(5) == Part(0, 5, 5)
+    assert my_order(torch.arange(5), 2)[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def shares() -> None:
+    join()
+    rows, rank = np.arange(10) * 10, ranks.rank()
+    assert ranks.share(rows, 2).tolist() == [[0, 10, 60, 70], [20, 30, 80, 90], [40, 50]][rank]
+    assert ranks.share(rows).tolist() == [[0, 10, 20, 30], [40, 50, 60], [70, 80, 90]][rank]
+    blocks = iter(np.array_split(ranks.share(rows, 2), 2 if rank < 2 else 1))
+    expected = [[0, 10], [20, 30], [40, 50], [60, 70], [80, 90]] if rank == 0 else []
+    assert [block.tolist() for block in ranks.merged(blocks)] == expected
+    assert ranks.from_first(lambda: ["first", rank]) == ["first", 0]
+    assert ranks.all_of(rank) == [0, 1, 2]
+    assert ranks.part_of_batch((3, 0, 2)[rank]) == (Part(0, 3, 5), Part(3, 0, 5), Part(3, 2, 5))[rank]
+    order, size = my_order(torch.arange(9), 4)
+    assert (order.tolist(), size) == (([0, 1, 4, 5, 8], 2), ([2, 6], 1), ([3, 7], 1))[rank]
+    values, mine = torch.full((4, 2), 9.0), torch.tensor([0, 1, 2, 5]) == rank
+    values[mine] = float(rank)
+    assert ranks.merge_rows(values, mine).tolist() == [True, True, True, False]
+    assert values[:, 0].tolist() == [0, 1, 2, 9]
+    with pytest.raises(CcdError, match="batch of 2 images cannot be shared by 3"):
+        my_order(torch.arange(9), 2)
+    leave_ranks()
+
+
+def test_shares_come_back_in_order(tmp_path: Path) -> None:
+    for ended in on_ranks(3, tmp_path, shares):
+        assert ended.status == 0, ended.said
+
+
+def test_an_images_random_numbers_are_those_of_one_process() -> None:
+    whole = per_image(4, 5, torch.Generator().manual_seed(3))
+    parts = [per_image(4, count, step_generator(3, Part(first, count, 5))) for first, count in ((0, 2), (2, 0), (2, 3))]
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+
+
+def batch_norm() -> None:
+    """The layer on parts of a batch against torch's on the whole; the third rank has no image."""
+    join()
+    torch.manual_seed(0)
+    pixels, weights = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
+    mine = slice(*[(0, 2), (2, 5), (5, 5)][ranks.rank()])
+    whole, shared = nn.BatchNorm2d(3), SharedBatchNorm2d(3)
+    for layer in (whole, shared):
+        nn.init.constant_(layer.weight, 1.5)
+    one, part = pixels.clone().requires_grad_(), pixels[mine].clone().requires_grad_()
+    for _ in range(2):
+        (whole(one) * weights).sum().backward()
+        (shared(part) * weights[mine]).sum().backward()
+    torch.testing.assert_close(part.grad, one.grad[mine], atol=1e-5, rtol=1e-5)  # type: ignore[index]
+    gradients = torch.stack(ranks.all_of(shared.weight.grad)).sum(dim=0)
+    torch.testing.assert_close(gradients, whole.weight.grad, atol=1e-4, rtol=1e-5)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(shared.state_dict()[name], value)
+    torch.testing.assert_close(shared.eval()(part), whole.eval()(one)[mine])
+    leave_ranks()
+
+
+def test_batch_norm_sees_the_images_of_all_ranks(tmp_path: Path) -> None:
+    for ended in on_ranks(3, tmp_path, batch_norm):
+        assert ended.status == 0, ended.said
+
+
+def trained(state: Memory | None = None, die_at: int | None = None) -> TrainingResult:
+    pixels, targets = colour_patches(IMAGES)
+
+    def batches(epoch: int) -> Batches:
+        if epoch == die_at:
+            raise KilledError
+        order = epoch_order(IMAGES, 0, epoch)
+        mine = [batch.tensor_split(ranks.world())[ranks.rank()] for batch in order.split(BATCH)]
+        return [(rows, pixels[rows]) for rows in mine]
+
+    student = tiny_student()
+    student.backbone[0].bias.requires_grad_(
+        False
+    )  # BatchNorm cancels it: its gradient is rounding, its way by Adam noise
+    return train(
+        student, batches, targets, OBJECTIVE, optimization=Optimization(EPOCHS, 1e-3, 10), seed=5,
+        device=torch.device("cpu"), state=state,
+    )  # fmt: skip
+
+
+def training(path: Path) -> None:
+    """Rank 0's result, of a training that was killed and went on with what rank 0 had kept."""
+    join()
+    state = Memory()
+    with pytest.raises(KilledError):
+        trained(state, die_at=2)
+    assert (state.content is not None) == (ranks.rank() == 0)
+    if state.content is not None:
+        path.with_suffix(".state").write_bytes(state.content)
+    result = trained(state)
+    states = ranks.all_of(torch.cat([value.double().flatten() for value in result.last.values()]))
+    assert all(torch.equal(states[0], other) for other in states)
+    if ranks.rank() == 0:
+        torch.save([result.last, result.average, result.records], path)
+    leave_ranks()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_training_on_ranks_comes_to_what_one_process_comes_to(world: int, tmp_path: Path) -> None:
+    """Weights within 1e-4: what differs is the rounding of sums, which Adam enlarges."""
+    for ended in on_ranks(world, tmp_path, training, tmp_path / "result.pt"):
+        assert ended.status == 0, ended.said
+    last, average, records = torch.load(tmp_path / "result.pt", weights_only=False)
+    one, state = trained(), Memory()
+    state.content = (tmp_path / "result.state").read_bytes()
+    resumed = trained(state)  # ranks were killed, one process goes on
+    assert len(resumed.records) == EPOCHS and resumed.records[0] == records[0]
+    for found, expected in ((last, one.last), (average, one.average), (resumed.last, one.last)):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=1e-4, rtol=1e-4)
+    for found, expected in zip(records, one.records, strict=True):
+        assert found.images == expected.images == 20
+        assert found.loss == pytest.approx(expected.loss, abs=1e-5)
+        assert found.parts == pytest.approx(expected.parts, abs=1e-5)
+        assert found.map_percent == pytest.approx(expected.map_percent, abs=0.5)

@@ -1,0 +1,25 @@
+"""A stage whose ranks wait for ever, rank 0 inside a collective; it leaves its process ids in the folder ``out``."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from ccd.console import StageLog, shared_stage
+from ccd.ranks import all_of, rank
+
+
+@shared_stage
+def main(out: Path) -> None:
+    """Wait."""
+    (out / str(os.getpid())).touch()
+    all_of(None)
+    StageLog("waiting").reads("nothing")
+    if rank() > 0:
+        time.sleep(600)
+    all_of(None)
+
+
+if __name__ == "__main__":
+    main()
