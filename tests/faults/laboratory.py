@@ -19,11 +19,13 @@ from ccd.artifacts import (
     image_index,
     labels,
     measured,
+    none_images,
     predictions,
     pseudo_labels,
     text,
 )
 from ccd.artifacts.corrections import ensure, path_of
+from ccd.artifacts.parquet import read_parquet
 from ccd.errors import CcdError
 from ccd.use import apply_preset
 from tests.faults.child import Child, Ended, run
@@ -40,6 +42,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "clip_global.h5": lambda path: features.read(path, features.GLOBAL_SCHEMA),
     "bias.json": bias.read,
     "global_labels.parquet": lambda path: class_table.read(path, global_labels.SPEC),
+    "none_images.parquet": lambda path: none_images.read(
+        path, read_parquet(path, none_images.SCHEMA, "global_labels")[0]["image_id"].to_pylist()
+    ),
     "warmup.pt": lambda path: checkpoint.read(path, "warmup"),
     "warmup_curves.csv": lambda path: measured.read_curve(path, "warmup"),
     "boxes.parquet": boxes.read,
@@ -93,7 +98,7 @@ class Laboratory:
     def fill(self, work: Path, stage: str, workers: int = 0) -> None:
         """Make ``work``, whose folder of artifacts may be there already, what the project was before the stage."""
         (work / DATA).mkdir(parents=True, exist_ok=True)
-        for name in ("pictures", "vit.pt"):
+        for name in ("pictures", "vit.pt", "corrections"):
             (work / name).symlink_to(self.reference / name)
         params = (self.reference / "params.yaml").read_text()
         (work / "params.yaml").write_text(params.replace("workers: 0 ", f"workers: {workers} "))

@@ -26,7 +26,7 @@ def project(lab: Laboratory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pt"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
-    for name in ("pictures", "vit.pt", "params.yaml"):
+    for name in ("pictures", "vit.pt", "params.yaml", "corrections"):
         (folder / name).symlink_to(lab.reference / name)
     shutil.copytree(lab.reference / DATA, folder / DATA)
     for words in (("init", "--no-scm", "-q"), ("commit", "-f")):
