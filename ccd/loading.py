@@ -131,7 +131,7 @@ def load_in_order(
         dead = tasks.of_dead_workers() if workers else []
         if not dead and not str(error).startswith("DataLoader worker (pid"):
             raise
-        at = [path for item in dead for path in files_of(item)] or ["no file yet"]
+        at = [str(path) for item in dead for path in files_of(item)] or ["no file yet"]
         raise CcdError(
             f"a process that decodes images died; it was at: {listed(at)}. Most often memory or /dev/shm ran out: "
             "lower runtime.workers, or the batch size; if it is the same files again, one of them makes the decoder "
@@ -167,7 +167,7 @@ class _Tasks(Dataset[Any]):
         self._count = count
         self._at = torch.full((workers, 2), -1)  # of each worker, its process and what it took up last
         if workers:
-            self._at.share_memory_()
+            self._at.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return self._count
@@ -205,7 +205,7 @@ def _share(result: object) -> None:
     It would happen in a thread behind the worker's queue, which drops what does not fit; the loader waits for ever.
     """
     if isinstance(result, Tensor):
-        result.share_memory_()
+        result.share_memory_()  # type: ignore[no-untyped-call]
     elif isinstance(result, tuple):
         for part in result:
             _share(part)

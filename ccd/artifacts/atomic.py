@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         with suppress(OSError):  # a read-only file system refuses to delete even what is not there
-            temporary.unlink(missing_ok=True)
+            temporary.unlink()
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
