@@ -124,7 +124,8 @@ def measure(
         else:
             each = strike(lab, stage, name, number, seed)
         found.append(each)
-        state = each.skipped or ("as it should be" if each.good else f"{each.wrong} {each.problems or 'came too late'}")
+        late = "" if each.injected else "came too late"
+        state = each.skipped or ("as it should be" if each.good else f"{late} {each.wrong} {each.problems}")
         say(f"{number + 1:4} {stage:14} {name:18} {time.monotonic() - start:5.1f} s  {state}")
     return found
 

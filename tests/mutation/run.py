@@ -53,7 +53,7 @@ class Fate:
 
 def tests_of(path: Path) -> list[str]:
     """The quick test files that cover a module, the most telling first."""
-    own = LABELS if path.parent.name == "labels" else ("test_artifacts.py",)
+    own = LABELS if path.parent.name == "labels" else ("test_artifacts.py", "test_artifacts_refused.py")
     return [f"tests/{name}" for name in [*own, *MORE.get(path.stem, ())]]
 
 
