@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from benchmarks.startup import measure_startup
 from benchmarks.student import measure_student
 from benchmarks.tables import Table, machine
 from benchmarks.teacher import measure_teacher
-from ccd.runtime import Hardware, find_device, worker_count
+from ccd.runtime import find_device, hardware, worker_count
 
 PARTS: dict[str, Callable[[Settings], Table]] = {
     "startup": measure_startup,
@@ -50,10 +51,11 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     about = machine()
     click.echo(about)
+    batch_size = int(str(chosen["batch_size"]))
+    place = replace(hardware(), device=find_device(device), workers=worker_count(workers), batch_size=batch_size)
     for name in only or PARTS:
         with tempfile.TemporaryDirectory(dir=work) as temporary:
-            hardware = Hardware(find_device(device), worker_count(workers), int(str(chosen["batch_size"])))
-            settings = Settings(work=Path(temporary), hardware=hardware, **chosen)  # type: ignore[arg-type]
+            settings = Settings(work=Path(temporary), hardware=place, **chosen)  # type: ignore[arg-type]
             text = PARTS[name](settings).markdown()
         click.echo(text)
         (out / f"{name}.md").write_text(f"{text}\n{about}", encoding="utf-8")

@@ -33,7 +33,7 @@ from ccd.student.propose import propose_views
 from ccd.student.score import score
 from ccd.views.boxes import view_threshold
 
-STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224), ("resnet50", 224)), (("resnet101", 448),)
+STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224),), (("resnet50", 224), ("resnet101", 448))
 BATCH = 16
 EPOCHS = 2
 COLUMNS = ("stage", "student", "per run", "library images/s", "bare model images/s", "efficiency")
