@@ -115,7 +115,7 @@ def test_columns_that_nobody_asked_for_are_not_checked(tmp_path: Path) -> None:
     table = pseudo_table()
     table.columns["label"][0, 0] = np.nan
     class_table.write(tmp_path / "x", pseudo_labels.SPEC, table)
-    with pytest.raises(CcdError, match="its column label holds NaN or Inf"):
+    with pytest.raises(CcdError, match="one of its columns holds NaN or Inf"):
         class_table.read(tmp_path / "x", pseudo_labels.SPEC)
     found = class_table.read(tmp_path / "x", pseudo_labels.SPEC, ["global_prob"])
     assert list(found.columns) == ["global_prob"]
@@ -193,7 +193,8 @@ def test_what_may_be_missing_is_declared() -> None:
     schemas += [spec.schema for spec in (global_labels.SPEC, labels.SPEC, predictions.SPEC, pseudo_labels.SPEC)]
     nullable = {(schema.metadata[b"schema"].decode(), field.name) for schema in schemas for field in schema
                 if field.nullable}  # fmt: skip
-    assert nullable == {("ccd.pseudo_labels/1", "local_prob"), ("ccd.pseudo_labels/1", "box_id")}
+    named = ("local_prob", "box_id", "correction", "uncorrected_label")
+    assert nullable == {("ccd.pseudo_labels/2", name) for name in named}
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
@@ -219,7 +220,8 @@ def test_what_every_field_comes_back_as(tmp_path: Path) -> None:
     assert "ü" in (tmp_path / "classes.json").read_text(encoding="utf-8"), "readable by a person"
     text.write(tmp_path / "text.h5", embeddings())
     words = text.read(tmp_path / "text.h5")
-    assert replace(words, values=0) == replace(embeddings(), values=0)  # type: ignore[arg-type]
+    nothing = {"values": 0, "background": 0}
+    assert replace(words, **nothing) == replace(embeddings(), **nothing)  # type: ignore[arg-type]
 
 
 def test_features_refuse_what_is_no_number_and_rows_of_another_index(tmp_path: Path) -> None:
@@ -231,8 +233,8 @@ def test_features_refuse_what_is_no_number_and_rows_of_another_index(tmp_path: P
     assert list(tmp_path.iterdir()) == []
     path, teacher = tmp_path / "clip_global.h5", {"teacher": "t", "fingerprint": "a"}
     features.write(path, features.GLOBAL_SCHEMA, features.Features(IDS, np.ones((3, 2), np.float32), teacher))
-    assert features.read_global(path, index(), teacher).tolist() == [[1, 1]] * 3
+    assert features.open_global(path, index(), teacher).take(np.arange(3)).tolist() == [[1, 1]] * 3
     with pytest.raises(CcdError, match="clip_global"):
-        features.read_global(path, index().train(), teacher)
+        features.open_global(path, index().train(), teacher)
     with pytest.raises(CcdError, match="teacher"):
-        features.read_global(path, index(), teacher | {"fingerprint": "b"})
+        features.open_global(path, index(), teacher | {"fingerprint": "b"})
