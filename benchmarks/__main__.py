@@ -12,7 +12,6 @@ import click
 from benchmarks.growth import measure_growth
 from benchmarks.increment import measure_increment
 from benchmarks.kills import measure_kills
-from benchmarks.measure import ROOT
 from benchmarks.settings import Settings
 from benchmarks.startup import measure_startup
 from benchmarks.student import measure_student
@@ -43,7 +42,7 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; default: one per core.")
 @click.option("--work", type=click.Path(path_type=Path), help="Where to write gigabytes; default: a temporary folder.")
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "benchmarks/results", help="For the tables.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results"), help="For the tables.")
 def main(
     only: tuple[str, ...], work: Path | None, out: Path, device: str, workers: int | None, **chosen: object
 ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic import write_artifacts
-from ccd.artifacts import align, boxes, class_table, corrections, features, image_index, pseudo_labels, seal
+from ccd.artifacts import align, boxes, class_table, corrections, features, hdf5, image_index, pseudo_labels, seal
 from ccd.errors import CcdError
 from stages import aggregate, bias, global_labels
 from tests.test_artifacts import CLASSES, index, pseudo_table, reseal
@@ -145,3 +145,11 @@ def test_rows_of_images_in_any_order() -> None:
     for start, end, rows, images in ((0, 2, [1, 3], [0, 0]), (2, 4, [2, 4, 5], [0, 1, 0]), (5, 9, [], [])):
         found = rows_of.between(start, end)
         assert [each.tolist() for each in found] == [rows, images]
+
+
+def test_features_that_are_no_table(tmp_path: Path) -> None:
+    with hdf5.creating(tmp_path / "f", features.LOCAL_SCHEMA, {}) as file:
+        hdf5.write_array(file, "box_id", np.arange(2), np.int64)
+        hdf5.write_array(file, "features", np.zeros(2), np.float32)
+    with pytest.raises(CcdError, match="no table"):
+        features.read(tmp_path / "f", features.LOCAL_SCHEMA)

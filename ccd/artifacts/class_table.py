@@ -185,19 +185,20 @@ def _groups(
         try:
             piece = file.read_row_group(group, columns=["image_id", "class", *(name for name, *_ in wanted)])
             ids = _check_keys(piece, classes)
-            arrays = {name: _dense(piece[name], kind, nullable) for name, kind, nullable, _ in wanted}
+            arrays = {column[0]: _dense(piece[column[0]], column) for column in wanted}
         except (OSError, ValueError, pa.ArrowException) as error:
             raise unreadable(path, " ".join(str(error).split()), spec.stage) from None
         yield ids, {name: array.reshape(-1, len(classes)) for name, array in arrays.items()}
 
 
-def _dense(column: pa.ChunkedArray, kind: pa.DataType, nullable: bool) -> np.ndarray:
+def _dense(values: pa.ChunkedArray, column: Column) -> np.ndarray:
     """Flat values, NaN or -1 for null. Raises ValueError for NaN or Inf where no value may be missing."""
+    name, kind, nullable, _ = column
     missing: float | int = np.nan if pa.types.is_floating(kind) else -1
-    values: np.ndarray = column.fill_null(missing).to_numpy() if column.null_count else column.to_numpy()
-    if not nullable and not np.isfinite(values).all():
-        raise ValueError("one of its columns holds NaN or Inf")
-    return values
+    array: np.ndarray = values.fill_null(missing).to_numpy() if values.null_count else values.to_numpy()
+    if not nullable and not np.isfinite(array).all():
+        raise ValueError(f"its column {name} holds NaN or Inf")
+    return array
 
 
 def _class_names(path: Path, spec: TableSpec, text: str) -> tuple[str, ...]:

@@ -93,6 +93,8 @@ class FeatureFile:
         self._path, self._schema = path, schema
         with reading(path, schema, _stage(schema)) as file:
             self.ids, self.attributes, count = _ids(file, schema), attributes_of(file), len(file["features"])
+            if file["features"].ndim != 2:
+                raise ValueError("its features are no table of rows and columns")
         if len(self.ids) != count:
             raise unreadable(path, f"{len(self.ids)} ids for {count} rows", _stage(schema))
 
