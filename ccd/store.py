@@ -14,7 +14,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,8 +104,8 @@ class Store:
         if self.limit_bytes == 0:
             return None
         path = self.folder / name
-        path.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
+        with _unless_deleted():
+            path.mkdir(parents=True, exist_ok=True)
             os.utime(path)  # used now
         remove_leftovers(path)
         self.prune(self.limit_bytes, keep=path)
@@ -168,10 +168,8 @@ class StoredFeatures:
             numbers = [int(path.name.split(".")[0]) for path in self._folder.glob("*.npz")]
             # the process is in the name: another one may be adding to the same entry
             path = self._folder / f"{max(numbers, default=-1) + 1:08}.{os.getpid()}.npz"
-            with suppress(FileNotFoundError), replacing(path) as temporary, temporary.open("wb") as file:
-                np.savez(
-                    file, keys=keys, features=values
-                )  # another process may delete the entry: that costs time alone
+            with _unless_deleted(), replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, keys=keys, features=values)
         self._waiting.clear()
         self._flushed_s = time.monotonic()
 
@@ -192,13 +190,21 @@ class Slot:
     def save(self, content: bytes | memoryview) -> None:
         """Replace what is there."""
         if self._path is not None:
-            with suppress(FileNotFoundError), replacing(self._path) as temporary:  # as in `StoredFeatures`
+            with _unless_deleted(), replacing(self._path) as temporary:
                 temporary.write_bytes(content)
 
     def clear(self) -> None:
         """Delete it, once what it led to is safe."""
         if self._path is not None:
             shutil.rmtree(self._path.parent, ignore_errors=True)
+
+
+def _unless_deleted() -> AbstractContextManager[None]:
+    """Another process may delete an entry at any time, which costs this one time alone.
+
+    FileExistsError: `Path.mkdir` of a folder that goes while it is made.
+    """
+    return suppress(FileNotFoundError, FileExistsError)
 
 
 def _size(file: Path) -> int:

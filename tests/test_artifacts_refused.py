@@ -115,7 +115,7 @@ def test_columns_that_nobody_asked_for_are_not_checked(tmp_path: Path) -> None:
     table = pseudo_table()
     table.columns["label"][0, 0] = np.nan
     class_table.write(tmp_path / "x", pseudo_labels.SPEC, table)
-    with pytest.raises(CcdError, match="one of its columns holds NaN or Inf"):
+    with pytest.raises(CcdError, match="its column label holds NaN or Inf"):
         class_table.read(tmp_path / "x", pseudo_labels.SPEC)
     found = class_table.read(tmp_path / "x", pseudo_labels.SPEC, ["global_prob"])
     assert list(found.columns) == ["global_prob"]
