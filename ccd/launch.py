@@ -170,6 +170,7 @@ def _member() -> Iterator[None]:
         raise
     finally:
         leave_ranks()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to clean up; at exit, SystemExit is a traceback
 
 
 def _is_first_failure() -> bool:
