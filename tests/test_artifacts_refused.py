@@ -128,6 +128,14 @@ def test_classes_are_compared_where_they_are_given(tmp_path: Path) -> None:
         class_table.read(tmp_path / "x", pseudo_labels.SPEC, of=CLASSES[::-1])
 
 
+def test_a_table_of_one_class(tmp_path: Path) -> None:
+    column = np.float32([[0.25], [0.5], [0.75]])
+    table = class_table.ClassTable(IDS, ("cat",), dict.fromkeys(("prob", "entropy_nats", "label"), column), {})
+    class_table.write(tmp_path / "x", global_labels.SPEC, table)
+    found = class_table.read(tmp_path / "x", global_labels.SPEC)
+    assert (found.ids, found.classes) == (IDS, ("cat",)) and found.columns["label"].tolist() == column.tolist()
+
+
 def test_thresholds_come_with_the_student_or_are_one_half() -> None:
     bare = checkpoint.Checkpoint({"classes": ["a", "b"]}, {}, "last", {})
     assert checkpoint.thresholds(bare) == ([0.5, 0.5], "0.5")
@@ -156,7 +164,8 @@ METRICS = {
 def test_metrics_and_tables_come_back(tmp_path: Path) -> None:
     json_file, table, curve = tmp_path / "metrics.json", tmp_path / "per_class.csv", tmp_path / "curves.csv"
     scores.write(json_file, table, METRICS, [{"class": "cat, big", "ap": 0.5}, {"class": "dog", "ap": ""}])
-    assert json_file.read_text().endswith("}\n") and json.loads(json_file.read_text()) == METRICS
+    assert json_file.read_text().startswith('{\n  "train": {\n    "mAP"') and json_file.read_text().endswith("}\n")
+    assert json.loads(json_file.read_text()) == METRICS
     expected = measured.SplitMetrics({"student": 50.0, "zero_shot": None}, 7, 2, "cat")
     assert measured.read_metrics(json_file) == {"train": expected, "test": expected}
     assert measured.read_per_class(table) == {"cat, big": {"ap": 0.5}, "dog": {}}

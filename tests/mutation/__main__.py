@@ -22,7 +22,7 @@ def main(count: int, seed: int, goal: int, only: str | None) -> None:
     chosen = [each for each in drawn(10**9 if only else count, seed) if only is None or only in str(each)]
     with tempfile.TemporaryDirectory() as folder:
         fates = judge(chosen, Path(folder), lambda line: click.echo(line))
-    killed = sum(fate.killed for fate in fates)
+    killed = sum(fate.end != "SURVIVED" for fate in fates)
     share = 100 * killed / max(1, len(fates))
     click.echo(f"{killed} of {len(fates)} killed ({share:.0f} %), {sum(fate.seconds for fate in fates):.0f} s")
     sys.exit(share < goal)

@@ -44,10 +44,10 @@ HEAVY = ("clip", "h5py", "hypothesis", "numpy", "pandas", "pyarrow.parquet", "PI
 
 @dataclass(frozen=True)
 class Fate:
-    """``killed``: whether a test failed, or nothing came to an end."""
+    """``end``: killed (a test failed), hung (which somebody would notice; counts as killed) or SURVIVED."""
 
     mutant: Mutant
-    killed: bool
+    end: str
     seconds: float
 
 
@@ -82,11 +82,11 @@ def judge(chosen: Sequence[Mutant], folder: Path, say: Callable[[str], object]) 
             limits_s[names] = 30 + 10 * ended.seconds
         start = time.monotonic()
         try:
-            killed = _tested(mutant.path, mutant.tree(), folder, limits_s[names]).code != 0
-        except AssertionError:  # it hangs, which somebody would notice
-            killed = True
-        fates.append(Fate(mutant, killed, time.monotonic() - start))
-        say(f"{'killed  ' if killed else 'SURVIVED'} {fates[-1].seconds:5.1f} s  {mutant}")
+            end = "killed" if _tested(mutant.path, mutant.tree(), folder, limits_s[names]).code else "SURVIVED"
+        except AssertionError:
+            end = "hung"
+        fates.append(Fate(mutant, end, time.monotonic() - start))
+        say(f"{end:8} {fates[-1].seconds:5.1f} s  {mutant}")
     return fates
 
 
