@@ -148,7 +148,7 @@ def test_rows_of_images_in_any_order() -> None:
 
 
 def test_features_that_are_no_table(tmp_path: Path) -> None:
-    with hdf5.creating(tmp_path / "f", features.LOCAL_SCHEMA, {}) as file:
+    with hdf5.creating(tmp_path / "f", features.LOCAL_SCHEMA, {}) as (file, _):
         hdf5.write_array(file, "box_id", np.arange(2), np.int64)
         hdf5.write_array(file, "features", np.zeros(2), np.float32)
     with pytest.raises(CcdError, match="no table"):
