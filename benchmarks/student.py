@@ -3,9 +3,7 @@ forward pass."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import ROOT, interleaved, ratio
+from benchmarks.measure import ROOT, interleaved, ratio, working_in
 from benchmarks.networks import CLASSES, ready, save_student, student_of
 from benchmarks.photos import index_of, photos_of
 from benchmarks.settings import Settings
@@ -62,22 +60,11 @@ def measure_student(settings: Settings) -> Table:
     targets = np.random.default_rng(0).random((len(paths), len(CLASSES)), np.float32)
     (settings.work / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     rows = []
-    with _inside(settings.work):
+    with working_in(settings.work):
         for backbone, size_px in STUDENTS + STUDENTS_ON_GPU * settings.on_gpu:
             case = Case(settings, backbone, size_px, paths, targets)
             rows += [_training(case, "warmup"), _training(case, "train"), _proposing(case), _predicting(case)]
     return Table("Student", NOTE.format(EPOCHS, BATCH, settings.repeats), COLUMNS, rows)
-
-
-@contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    """The working directory: training finds its store there."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def _training(case: Case, stage: str) -> list[str]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ccd.artifacts import bias, boxes, class_table, features, image_index, labels, predictions, pseudo_labels, text
 from ccd.labels.corrections import nobody_decided
+from ccd.use import apply_preset
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ("cup", "tall lamp", EVIL)
@@ -47,6 +48,12 @@ def write_run(folder: Path, *, labelled: bool = True, classes: tuple[str, ...] =
     _write_tables(folder, classes, labelled)
     _write_measures(folder, classes, labelled)
     return folder
+
+
+def write_project(classes: tuple[str, ...] = CLASSES) -> None:
+    """A finished run of a data set called toy in the working directory, whose images lie beside its artifacts."""
+    write_run(Path("data/toy"), classes=classes)
+    Path("params.yaml").write_text(apply_preset("folder", "data/toy", {"dataset.name": "toy"}))
 
 
 def _write_images(folder: Path) -> image_index.ImageIndex:

@@ -18,8 +18,7 @@ from ccd.cli import main
 from ccd.errors import CcdError
 from ccd.export.annotation_tools import to_cvat, to_label_studio
 from ccd.export.labelled import Box, LabelledImage, LabelledSet
-from ccd.use import apply_preset
-from tests.finished_run import CLASSES, EVIL, TEST, TRAIN, write_run
+from tests.finished_run import CLASSES, EVIL, TEST, TRAIN, write_project
 
 CUPS = {"train/a": 1.0, "train/b": 0.8, "train/c": 0.55}  # the only labels of at least 0.5
 BOXES = {"train/a": (0, 0, 200, 150), "train/b": (0, 0, 300, 500)}  # of the class cup, as corners
@@ -30,8 +29,7 @@ SIZES = {"train/a": (400, 300), "train/b": (300, 500), "train/c": (400, 300), "t
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run of a data set called toy whose images lie beside its artifacts."""
     monkeypatch.chdir(tmp_path)
-    write_run(Path("data/toy"))
-    Path("params.yaml").write_text(apply_preset("folder", "data/toy", {"dataset.name": "toy"}))
+    write_project()
     return tmp_path
 
 
@@ -212,8 +210,7 @@ def test_odd_names_come_back_from_xml(name: str) -> None:
 
 def test_cells_that_a_spreadsheet_would_calculate_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_run(Path("data/toy"), classes=("=1+1", "b", "c"))
-    Path("params.yaml").write_text(apply_preset("folder", "data/toy", {"dataset.name": "toy"}))
+    write_project(("=1+1", "b", "c"))
     exported("csv")
     with Path("out/labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

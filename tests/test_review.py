@@ -24,7 +24,7 @@ from ccd.review.questions import Evidence, most_doubtful_images, random_images
 from ccd.review.reviewed import read_reviewed
 from ccd.review.sheet import to_csv
 from ccd.use import apply_preset
-from tests.finished_run import CLASSES, EVIL, TRAIN, write_run
+from tests.finished_run import CLASSES, EVIL, TRAIN, write_project
 from tests.test_report_browser import BROWSER
 
 HEADER = "image_id,class,label\n"
@@ -34,8 +34,7 @@ HEADER = "image_id,class,label\n"
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run of a data set called toy whose images lie beside its artifacts; its student is not there."""
     monkeypatch.chdir(tmp_path)
-    write_run(Path("data/toy"))
-    Path("params.yaml").write_text(apply_preset("folder", "data/toy", {"dataset.name": "toy"}))
+    write_project()
     return tmp_path
 
 

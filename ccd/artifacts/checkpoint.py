@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import zipfile
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ccd.artifacts.atomic import replacing, unreadable
+from ccd.checksum import sha256_of_rest
 
 SCHEMA = "ccd.checkpoint/1"
 Weights = dict[str, torch.Tensor]
@@ -66,7 +66,8 @@ def _read(path: Path, stage: str, hashed: bool) -> tuple[Checkpoint, str]:
     try:
         with path.open("rb") as file:
             _check_members(file)
-            sha256 = _sha256(file) if hashed else ""
+            file.seek(0)
+            sha256 = sha256_of_rest(file) if hashed else ""
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
@@ -78,14 +79,6 @@ def _read(path: Path, stage: str, hashed: bool) -> tuple[Checkpoint, str]:
         return Checkpoint(content["spec"], content["weights"], content["selected"], content["info"]), sha256
     except KeyError as error:
         raise unreadable(path, f"it has no {error}", stage) from None
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_members(file: BinaryIO) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.measure import working_in
 from ccd.artifacts.corrections import ensure, path_of
 from ccd.use import apply_preset
 from tests.test_end_to_end import run_stage
@@ -77,7 +77,7 @@ def run(stage: str, folder: Path) -> Outcome:
     before = files(folder)
     said = io.StringIO()
     code = 0
-    with inside(folder), redirect_stderr(said), redirect_stdout(io.StringIO()):
+    with working_in(folder), redirect_stderr(said), redirect_stdout(io.StringIO()):
         try:
             run_stage(stage)
         except SystemExit as stop:
@@ -90,20 +90,9 @@ def run(stage: str, folder: Path) -> Outcome:
 def meet(case: Case, folder: Path) -> Outcome:
     """Make a good project in ``folder``, spoil it, and run the stage."""
     fresh(folder)
-    with inside(folder):
+    with working_in(folder):
         case.spoil(folder)
     return run(case.stage, folder)
-
-
-@contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    """Work in a folder for a while."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def files(folder: Path) -> set[str]:
