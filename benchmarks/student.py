@@ -27,9 +27,7 @@ from ccd.params.warmup import WarmupParams
 from ccd.student.fit import fit
 from ccd.student.losses import bce, consistency
 from ccd.student.objectives import final_objective, warmup_objective
-from ccd.student.propose import propose_views
-from ccd.student.score import score
-from ccd.views.boxes import view_threshold
+from ccd.student.propose import Ask, propose_views
 
 STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224),), (("resnet50", 224), ("resnet101", 448))
 BATCH = 16
@@ -37,9 +35,8 @@ EPOCHS = 2
 COLUMNS = ("stage", "student", "per run", "library images/s", "bare model images/s", "efficiency")
 NOTE = (
     "Images a second. Library: from files on disk. warmup and train, {} epochs in batches of {}, beside bare training "
-    "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes scores every image, then "
-    "looks again at those that ask for views, beside as many bare forward passes; predict writes a Parquet file, "
-    "beside one pass. Medians of {} interleaved rounds."
+    "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes and predict (it writes a "
+    "Parquet file) look at every image once, beside bare forward passes. Medians of {} interleaved rounds."
 )
 
 
@@ -114,14 +111,11 @@ def _proposing(case: Case) -> list[str]:
     how = {"cam_threshold": 0.95, "offset": 0.125, "connected_components": False, "boxes_per_class": 1}
 
     def library() -> int:
-        probs = score({"student": student}, files, case.size_px, place, log)["student"]
-        tau = view_threshold(torch.from_numpy(probs), 5.0)
-        propose_views(student, files, index, CLASSES, probs, tau, case.size_px, place, log, {**how, "min_side_px": 8.0})
+        ask, widened = Ask(None, 5.0), {**how, "min_side_px": 8.0}
+        propose_views(student, files, index, CLASSES, ask, case.size_px, place, log, widened)
         return len(files)
 
-    probs = score({"student": student}, files, case.size_px, place, log)["student"]
-    asking = int((probs >= view_threshold(torch.from_numpy(probs), 5.0)).any(axis=1).sum())
-    return _row(case, "cam_boxes", library, _bare_forward(case, len(files) + asking))
+    return _row(case, "cam_boxes", library, _bare_forward(case))
 
 
 def _predicting(case: Case) -> list[str]:
@@ -133,11 +127,12 @@ def _predicting(case: Case) -> list[str]:
     def library() -> int:
         return to_file(job, case.settings.work / "predictions.parquet", "parquet", resume=False).images
 
-    return _row(case, "predict", library, _bare_forward(case, len(case.paths)))
+    return _row(case, "predict", library, _bare_forward(case))
 
 
-def _bare_forward(case: Case, count: int) -> Callable[[], int]:
-    """``count`` images through the network; it counts as one pass over the photos."""
+def _bare_forward(case: Case) -> Callable[[], int]:
+    """Ready tensors through the network, one for every photo."""
+    count = len(case.paths)
     device, batch_size = case.settings.hardware.device, case.settings.batch_size
     student = student_of(case.backbone, case.size_px).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     pixels = ready(min(batch_size, count), (case.size_px, case.size_px), device)
@@ -147,7 +142,7 @@ def _bare_forward(case: Case, count: int) -> Callable[[], int]:
         for start in range(0, count, batch_size):
             student(pixels[: count - start])
         case.settings.wait()
-        return len(case.paths)
+        return count
 
     return work
 

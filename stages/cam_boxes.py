@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from ccd.artifacts import boxes as box_file, checkpoint, image_index
 from ccd.console import StageLog, shared_stage
 from ccd.loading import indexed_files
@@ -14,9 +12,7 @@ from ccd.params.cam_boxes import CamBoxesParams
 from ccd.params.dataset import DatasetParams
 from ccd.runtime import hardware
 from ccd.student.model import StudentSpec, restore_student
-from ccd.student.propose import propose_views
-from ccd.student.score import score
-from ccd.views.boxes import view_threshold
+from ccd.student.propose import Ask, propose_views
 
 
 @shared_stage
@@ -28,16 +24,15 @@ def main(images: Path, warmup: Path, out: Path) -> None:
     spec = StudentSpec.from_dict(found.spec)
     student = restore_student(spec, found.weights[found.selected])
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
-    probs = score({"warmup": student}, files, params.image_size_px, place, log)["warmup"]
-    tau = view_threshold(torch.from_numpy(probs), params.views_per_image) if params.tau is None else params.tau
+    ask = Ask(params.tau, params.views_per_image)
     how = params.model_dump(
         include={"cam_threshold", "offset", "connected_components", "boxes_per_class", "min_side_px"}
     )
     size_px, merge = params.image_size_px, params.least_shared_iou
-    views = propose_views(student, files, index, spec.classes, probs, tau, size_px, place, log, how, merge)
+    views = propose_views(student, files, index, spec.classes, ask, size_px, place, log, how, merge)
     box_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
-    bare = len(index) - len(set(views.image_ids))
+    tau, bare = float(views.metadata["tau"]), len(index) - len(set(views.image_ids))
     log.found(f"tau = {tau:.4f}: {len(views.image_ids) / len(index):.2f} views an image; {bare:,} images have none")
 
 

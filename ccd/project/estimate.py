@@ -65,7 +65,7 @@ def estimate(
     seconds["index"] += index_s
     seconds["clip_global"] += images * each(rates.teacher_global)
     seconds["warmup"] += params["warmup"]["epochs"] * counts.train * each(rates.warmup_step)
-    seconds["cam_boxes"] += 2 * counts.train * each(rates.propose)
+    seconds["cam_boxes"] += counts.train * each(rates.propose)
     seconds["clip_local"] += counts.train * views * each(rates.teacher_local)
     seconds["train"] += counts.train * (params["train"]["epochs"] * each(rates.train_step) + each(rates.score))
     seconds["evaluate"] += counts.test * each(_SETS_OF_WEIGHTS * rates.score)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,33 @@ from ccd.loading import ImageFiles, image_batches
 from ccd.runtime import Hardware
 from ccd.student.model import Student
 from ccd.student.predict import predict
-from ccd.views.boxes import Boxes, cam_boxes
+from ccd.student.score import probabilities
+from ccd.views.boxes import Boxes, cam_boxes, view_count, view_threshold
+from ccd.views.running import RunningThreshold
 from ccd.views.shared import unshared_views
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Which classes ask for a view: those with a probability of at least ``tau`` or, if that is None, the most probable
+    ones of all images, ``views_per_image`` on average."""
+
+    tau: float | None
+    views_per_image: float
+
+
+@dataclass(frozen=True)
+class _Views:
+    """B boxes: row in the index (B,), class (B,) and its probability (B,), the map's peak (B,), corners (B, 4)."""
+
+    rows: np.ndarray
+    classes: np.ndarray
+    probs: np.ndarray
+    peaks: np.ndarray
+    boxes_px: np.ndarray
+
+    def where(self, kept: np.ndarray) -> _Views:
+        return _Views(*(part[kept] for part in vars(self).values()))
 
 
 def propose_views(
@@ -25,53 +51,66 @@ def propose_views(
     files: ImageFiles,
     index: ImageIndex,
     classes: tuple[str, ...],
-    probs: np.ndarray,
-    tau: float,
+    ask: Ask,
     size_px: int,
     hardware: Hardware,
     log: StageLog,
     how: Mapping[str, Any],
     shared_iou: float | None = None,
 ) -> BoxTable:
-    """The CAM boxes of every class with probability >= ``tau``, image by image; ``how`` goes to `cam_boxes`.
+    """The CAM boxes of every class that asks for a view, image by image; ``how`` goes to `cam_boxes`.
 
-    ``shared_iou``: merge views of several classes from this IoU on, see `unshared_views`; None: all stay.
+    One pass: the threshold is known only at its end, so boxes are kept of every class that the images so far leave in
+    the running. Ranks share the pass, and end after it but for the first.
 
-    A second pass over the images that ask for a view: the maps of all of them would not fit in memory, and tau is
-    known only after the first. Ranks share it, and end here but for the first.
+    Args:
+        shared_iou: merge views of several classes from this IoU on, see `unshared_views`; None: all stay.
+
+    Raises:
+        CcdError: an image cannot be read, or the student's probabilities or maps of it are not finite.
     """
-    asked = probs >= tau  # (N, C)
-    order = np.flatnonzero(asked.any(axis=1))
-    mine = ranks.share(order, hardware.batch_size)
+    wanted = view_count(len(index), len(classes), ask.views_per_image)
+    probs = np.empty((len(index), len(classes)), np.float32)
+    running, views = RunningThreshold(wanted, ask.tau), [_NONE]
+    mine = ranks.share(np.arange(len(index)), hardware.batch_size)
     batches = image_batches(files, mine, size_px, hardware.batch_size, hardware.workers)
 
-    def boxes_of_batches() -> Iterator[tuple[np.ndarray, Boxes]]:
-        for rows, _, cams in predict(student, batches, hardware.device):
-            here = rows.numpy()
-            wanted, sizes_px = torch.from_numpy(asked[here]).to(cams.device), torch.from_numpy(index.sizes_px[here])
-            yield here, cam_boxes(cams, wanted, sizes_px, size_px, names=[index.ids[row] for row in here], **how)
+    def boxed() -> Iterator[tuple[np.ndarray, np.ndarray, Boxes]]:
+        here = RunningThreshold(wanted, ask.tau)  # what a rank has seen is at most as much as all have
+        for rows_, logits, cams in predict(student, batches, hardware.device):
+            rows, found = rows_.numpy(), probabilities(logits, rows_, files.paths, "warmup")
+            here.add(found)
+            asked = torch.from_numpy(found >= here.value).to(cams.device)
+            sizes_px, names = torch.from_numpy(index.sizes_px[rows]), [index.ids[row] for row in rows]
+            yield rows, found, cam_boxes(cams, asked, sizes_px, size_px, names=names, **how)
 
-    rows_found, class_found, peaks, boxes_px = [[array] for array in _NO_BOX]
-    for here, found in log.batches(ranks.merged(boxes_of_batches()), len(order), "img"):
-        rows_found.append(here[found.rows])
-        class_found.append(found.classes)
-        peaks.append(found.peaks)
-        boxes_px.append(found.boxes_px)
+    for rows, found, boxes in log.batches(ranks.merged(boxed()), len(index), "img"):
+        probs[rows] = found
+        views.append(
+            _Views(rows[boxes.rows], boxes.classes, found[boxes.rows, boxes.classes], boxes.peaks, boxes.boxes_px)
+        )
+        if running.add(found):
+            views = [part.where(part.probs >= running.value) for part in views]
     ranks.others_leave()
-    image_rows, class_rows = np.concatenate(rows_found), np.concatenate(class_found)
-    scores, peak, corners = probs[image_rows, class_rows], np.concatenate(peaks), np.concatenate(boxes_px)
+    tau = view_threshold(torch.from_numpy(probs), ask.views_per_image) if ask.tau is None else ask.tau
+    views = [part.where(part.probs >= tau) for part in views]
+    kept = _Views(*(np.concatenate(parts) for parts in zip(*(vars(part).values() for part in views), strict=True)))
     if shared_iou is not None:
-        kept = unshared_views(image_rows, class_rows, scores, corners, shared_iou)
-        image_rows, class_rows, scores = image_rows[kept], class_rows[kept], scores[kept]
-        peak, corners = peak[kept], corners[kept]
+        kept = kept.where(unshared_views(kept.rows, kept.classes, kept.probs, kept.boxes_px, shared_iou))
     return BoxTable(
-        [index.ids[row] for row in image_rows],
-        [classes[row] for row in class_rows],
-        scores,
-        peak,
-        corners,
+        [index.ids[row] for row in kept.rows],
+        [classes[row] for row in kept.classes],
+        kept.probs,
+        kept.peaks,
+        kept.boxes_px,
         {"tau": repr(tau)},
     )
 
 
-_NO_BOX = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty((0, 4), np.float32))
+_NONE = _Views(
+    np.empty(0, np.int64),
+    np.empty(0, np.int64),
+    np.empty(0, np.float32),
+    np.empty(0, np.float32),
+    np.empty((0, 4), np.float32),
+)

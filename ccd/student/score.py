@@ -48,13 +48,23 @@ def _score_batches(
     for rows, images in batches:
         with torch.inference_mode():
             pixels = to_unit(images.to(device, non_blocking=True))
-            probs = {name: student(pixels)[0].sigmoid().cpu().numpy() for name, student in students.items()}
-        for name, values in probs.items():
-            broken = rows[~np.isfinite(values).all(axis=1)].tolist()
-            if broken:
-                where = listed(paths[row] for row in broken)
-                raise CcdError(f"the student '{name}' gives NaN for {where}; train it again, in fp32")
+            logits = {name: student(pixels)[0] for name, student in students.items()}
+        probs = {name: probabilities(values, rows, paths, name) for name, values in logits.items()}
         yield rows, probs
+
+
+def probabilities(logits: Tensor, rows: Tensor, paths: Sequence[Path], name: str) -> np.ndarray:
+    """sigmoid(logits), (b, C) float32, of a student called ``name``, for the images ``rows`` (b,) of ``paths``.
+
+    Raises:
+        CcdError: NaN or Inf; the files are named.
+    """
+    probs = logits.sigmoid().cpu().numpy()
+    broken = rows[~np.isfinite(probs).all(axis=1)].tolist()
+    if broken:
+        where = listed(paths[row] for row in broken)
+        raise CcdError(f"the student '{name}' gives NaN for {where}; train it again, in fp32")
+    return probs
 
 
 def score_checkpoints(

@@ -31,12 +31,17 @@ class Boxes:
     boxes_px: np.ndarray
 
 
+def view_count(images: int, classes: int, views_per_image: float) -> int:
+    """How many views ``images`` x ``classes`` probabilities are asked for: ``views_per_image`` each, at least one."""
+    return min(max(1, round(views_per_image * images)), images * classes)
+
+
 def view_threshold(probs: Tensor, views_per_image: float) -> float:
     """The probability tau for which ``probs >= tau`` asks for ``views_per_image`` views per image on average.
 
     Args:
         probs: (N, C) float in [0, 1].
-        views_per_image: wanted mean number of asked classes per image; N times it is rounded to at least one view.
+        views_per_image: wanted mean number of asked classes per image, see `view_count`.
 
     Returns:
         A value of ``probs``. Where equal probabilities make the number impossible it is the nearest possible one
@@ -49,7 +54,8 @@ def view_threshold(probs: Tensor, views_per_image: float) -> float:
         raise CcdError("no threshold for the views: the student's probabilities are empty or not finite")
     if not views_per_image > 0:
         raise CcdError(f"views_per_image = {views_per_image} must be positive")
-    wanted = min(max(1, round(views_per_image * len(probs))), probs.numel())
+    images, classes = probs.shape
+    wanted = view_count(images, classes, views_per_image)
     probs = probs.cpu()  # kthvalue is not deterministic on a GPU
     tau = probs.flatten().kthvalue(probs.numel() - wanted + 1).values
     above = int((probs > tau).sum())

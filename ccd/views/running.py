@@ -1,0 +1,32 @@
+"""The view threshold while the images are still coming in: what it cannot fall below any more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class RunningThreshold:
+    """A lower bound of the probability from which a class asks for a view (`ccd.views.boxes.view_threshold`).
+
+    The threshold is at least the ``wanted``-th largest of all probabilities, and that is at least the ``wanted``-th
+    largest of those seen so far. Memory: 1.25 x ``wanted`` float32 and what is added at once; the work for every
+    probability is bounded, whatever their number.
+    """
+
+    def __init__(self, wanted: int, tau: float | None = None) -> None:
+        """``tau``: a threshold that is given; the bound is that from the start."""
+        self.value = 0.0 if tau is None else tau
+        self._fixed = tau is not None
+        self._wanted = wanted
+        self._largest = np.empty(0, np.float32)
+
+    def add(self, probs: np.ndarray) -> bool:
+        """Take in probabilities, of any shape, float32 in [0, 1]; whether ``value`` has risen."""
+        if self._fixed:
+            return False
+        self._largest = np.concatenate([self._largest, probs[probs >= self.value]])
+        if len(self._largest) < self._wanted + max(self._wanted // 4, 1):
+            return False
+        self._largest = np.partition(self._largest, -self._wanted)[-self._wanted :]
+        before, self.value = self.value, float(self._largest[0])
+        return self.value > before

@@ -1,0 +1,83 @@
+"""CAM boxes in one pass: the same views as with the threshold known beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from PIL import Image
+
+from benchmarks.photos import index_of
+from ccd.console import StageLog
+from ccd.loading import ImageFiles
+from ccd.runtime import Hardware
+from ccd.student.propose import Ask, propose_views
+from ccd.views.boxes import cam_boxes, view_count, view_threshold
+from ccd.views.running import RunningThreshold
+from tests.student_toys import colour_patches, tiny_student
+
+CLASSES = ("red", "green", "blue")
+HOW = {"cam_threshold": 0.8, "offset": 0.125, "connected_components": True, "boxes_per_class": 2, "min_side_px": 2.0}
+
+
+@given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 9), st.floats(0.05, 12), st.integers(1, 7))
+def test_the_bound_rises_towards_the_threshold_and_never_above(
+    seed: int, images: int, classes: int, views: float, batch: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    probs = (rng.integers(0, 20, (images, classes)) / 20).astype(np.float32)  # with ties
+    tau, bound = view_threshold(torch.from_numpy(probs), views), RunningThreshold(view_count(images, classes, views))
+    for start in range(0, images, batch):
+        before, rose = bound.value, bound.add(probs[start : start + batch])
+        assert rose == (bound.value > before) and before <= bound.value <= tau
+
+
+def test_the_bound_by_hand() -> None:
+    bound = RunningThreshold(4)
+    assert not bound.add(np.asarray([[0.1, 0.9], [0.4, 0.3]], np.float32)) and bound.value == 0.0
+    assert bound.add(np.asarray([[0.5]], np.float32)) and bound.value == np.float32(0.3)  # the fourth of five
+    assert not bound.add(np.asarray([[0.2, 0.25]], np.float32)) and bound.value == np.float32(0.3)  # too small to count
+    assert bound.add(np.asarray([[0.8]], np.float32)) and bound.value == np.float32(0.4)
+
+
+def test_a_given_threshold_is_the_bound() -> None:
+    bound = RunningThreshold(1, tau=0.25)
+    assert not bound.add(np.full((3, 3), 0.9, np.float32)) and bound.value == 0.25
+
+
+def test_most_of_the_classes_drop_out_early() -> None:
+    """Of 80 classes with one view an image, 1 + ln 80 + a little of 80 maps are boxed, not all."""
+    probs = np.random.default_rng(0).random((2000, 80), np.float32)
+    bound, boxed = RunningThreshold(2000), 0
+    for batch in np.split(probs, 100):
+        bound.add(batch)
+        boxed += int((batch >= bound.value).sum())
+    assert 2000 < boxed < 2000 * 8
+
+
+@pytest.mark.parametrize("ask", [Ask(None, 1.2), Ask(None, 0.1), Ask(None, 3.0), Ask(0.5, 1.0), Ask(0.999, 1.0)])
+@pytest.mark.parametrize("batch_size", [4, 30])
+def test_one_pass_finds_what_two_would(ask: Ask, batch_size: int, tmp_path: Path) -> None:
+    pixels, _ = colour_patches(30)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{number:02}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    index, student = index_of(paths), tiny_student(len(CLASSES))
+    place, log = Hardware(torch.device("cpu"), 0, batch_size), StageLog("cam_boxes")
+    found = propose_views(student, ImageFiles(paths), index, CLASSES, ask, 32, place, log, HOW)
+
+    with torch.inference_mode():
+        outs = [student.eval()(part / 255.0) for part in pixels.split(batch_size)]
+    probs, cams = (torch.cat(parts) for parts in zip(*((logits.sigmoid(), cam) for logits, cam in outs), strict=True))
+    tau = view_threshold(probs, ask.views_per_image) if ask.tau is None else ask.tau
+    expected = cam_boxes(cams, probs >= tau, torch.from_numpy(index.sizes_px), 32, **HOW)
+    assert found.metadata == {"tau": repr(tau)}
+    assert found.image_ids == [index.ids[row] for row in expected.rows]
+    assert found.classes == [CLASSES[place] for place in expected.classes]
+    np.testing.assert_array_equal(found.scores, probs.numpy()[expected.rows, expected.classes])
+    np.testing.assert_array_equal(found.cam_peaks, expected.peaks)
+    np.testing.assert_array_equal(found.boxes_px, expected.boxes_px)
+    assert len(found.image_ids) > 0 or ask.tau == 0.999
