@@ -101,7 +101,7 @@ def test_the_estimate_is_rates_times_counts() -> None:
         "index": 12.0, "text": 5.0, "bias": 5.0, "global_labels": 5.0, "aggregate": 5.0, "report": 5.0,
         "clip_global": 5 + 110 * 1.1,
         "warmup": 5 + 2 * 100 * 0.3,
-        "cam_boxes": 5 + 2 * 100 * 0.2,
+        "cam_boxes": 5 + 100 * 0.2,
         "clip_local": 5 + 500 * 0.6,
         "train": 5 + 8 * 100 * 0.4 + 100 * 0.15,
         "evaluate": 5 + 10 * (0.1 + 4 * 0.05),
