@@ -246,13 +246,18 @@ def test_a_signal_ends_all(sent: signal.Signals, status: int, project: Path, tmp
     folder = copied(project, tmp_path / "two")
     ask_for(folder, 2)
     (folder / "ids").mkdir()
-    words = [sys.executable, "-m", "tests.waiting_stage", "--out", "ids"]
+    # a suite that runs in the background ignores Ctrl-C, and what it starts would too
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    words = [sys.executable, "-c", f"{heeding}; from tests.waiting_stage import main; main()", "--out", "ids"]
     with subprocess.Popen(
         words, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "[waiting] reads nothing\n"
         process.send_signal(sent)
-        said = process.communicate(timeout=60)[1]
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == status
     assert "Traceback" not in said and said.count("interrupted") == (sent == signal.SIGINT)
     ids = [int(path.name) for path in (folder / "ids").iterdir()]
