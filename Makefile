@@ -1,11 +1,11 @@
-# make repro | make test | make lint | make bench | make lock; each sets up .venv by itself.
+# make repro | make test | make test-all | make lint | make bench | make lock; each sets up .venv by itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro test lint bench lock clean
+.PHONY: setup repro test test-all lint bench lock clean
 
 setup: $(VENV)/.installed
 
@@ -20,7 +20,10 @@ repro: setup
 	dvc repro
 
 test: setup
-	python -m pytest -n auto
+	python -m pytest -n auto --dist worksteal -m "not long"
+
+test-all: setup
+	python -m pytest -n auto --dist worksteal
 
 lint: setup
 	ruff check .

@@ -84,6 +84,7 @@ def test_growth(settings: Settings) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_increment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(increment, "IMAGES", 20)
     monkeypatch.setattr(increment, "MORE", 3)
@@ -93,6 +94,7 @@ def test_increment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_kills(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kills, "IMAGES", 48)
     table = kills.measure_kills(settings)
