@@ -26,6 +26,8 @@ LABELS = ("test_labels.py", "test_labels_properties.py")
 # what covers a module beside the tests of its package
 MORE = {
     "cdul": ("test_studies_cdul.py",),
+    "corrections": ("test_corrections.py",),
+    "none_images": ("test_none_images.py",),
     "thresholds": ("test_thresholds.py",),
     "atomic": ("test_machine.py", "test_store.py"),
     "hdf5": ("test_machine.py", "test_concurrency.py"),
@@ -54,7 +56,7 @@ class Fate:
 def tests_of(path: Path) -> list[str]:
     """The quick test files that cover a module, the most telling first."""
     own = LABELS if path.parent.name == "labels" else ("test_artifacts.py", "test_artifacts_refused.py")
-    return [f"tests/{name}" for name in [*own, *MORE.get(path.stem, ())]]
+    return [f"tests/{name}" for name in [*own, "test_pieces.py", *MORE.get(path.stem, ())]]
 
 
 def drawn(count: int, seed: int) -> list[Mutant]:
