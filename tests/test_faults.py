@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.case import ACCEPTED, Case, meet
-from tests.faults.table import CASES, PAGE, row_start
+from tests.faults.page import PAGE
+from tests.faults.table import CASES, row_start
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.group}: {case.name}")

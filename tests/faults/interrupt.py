@@ -1,6 +1,6 @@
 """Faults at random moments in every stage, and what is left afterwards:
 
-python -m tests.faults.interrupt --faults 110 --seed 0    # writes docs/faults.md
+python -m tests.faults.interrupt --faults 110 --seed 0    # writes its table in docs/reliability.md
 
 After each fault no artifact may lie at its place that its reader takes and that is not the reference run's, and
 running the stage again must give the reference run's files, byte for byte, and leave no temporary file.
@@ -23,9 +23,9 @@ import torch
 from tests.faults import under_dvc
 from tests.faults.kinds import KINDS, Fault
 from tests.faults.laboratory import CHAIN, LIMIT_S, Laboratory, build, leftovers, outputs
+from tests.faults.page import rewrite
 
 TRIES = 10
-PAGE = Path(__file__).resolve().parent.parent.parent / "docs/faults.md"
 
 
 @dataclass
@@ -152,9 +152,7 @@ def _order(kind: str) -> int:
 
 
 TEXT = """\
-# Faults in a running pipeline
-
-Written by `python -m tests.faults.interrupt --faults {faults} --seed {seed}`: on a tiny data set every stage is hit
+`python -m tests.faults.interrupt --faults {faults} --seed {seed}`: on a tiny data set every stage is hit
 at a random moment. A fault is counted if it came before the stage had ended. After it, no file may lie at its place
 that its reader accepts and that differs from an undisturbed run's (*accepted but wrong*); and running the stage again,
 or `dvc repro`, must give an undisturbed run's files, byte for byte, and leave no temporary file (*recovered*).
@@ -174,7 +172,7 @@ or `dvc repro`, must give an undisturbed run's files, byte for byte, and leave n
 
 
 def page(found: list[Found], faults: int, seed: int) -> str:
-    """The Markdown of docs/faults.md."""
+    """The Markdown of the section."""
     bad = [f"- {each.stage}, {each.kind}, fault {each.number + 1}" for each in found if not each.good]
     problems = "\n".join(["Not as it should be:", "", *bad]) if bad else "Every fault came out as it should."
     missing = sorted({f"{each.kind}: {each.skipped}" for each in found if each.skipped})
@@ -187,14 +185,14 @@ def page(found: list[Found], faults: int, seed: int) -> str:
 @click.option("--faults", default=110, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--dvc/--no-dvc", default=True, help="Also below `dvc repro`, which takes longer.")
-@click.option("--write/--no-write", default=True, help="Write docs/faults.md.")
+@click.option("--write/--no-write", default=True, help="Write it into docs/reliability.md.")
 def main(faults: int, seed: int, dvc: bool, write: bool) -> None:
     """Inject faults into every stage; exit status 1 if one was not as it should be."""
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), faults, seed, dvc=dvc, say=lambda line: click.echo(line))
     click.echo(table(found))
     if write:
-        PAGE.write_text(page(found, faults, seed), encoding="utf-8")
+        rewrite("tests.faults.interrupt", page(found, faults, seed))
     raise SystemExit(any(not each.good for each in found))
 
 

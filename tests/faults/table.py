@@ -11,10 +11,9 @@ from pathlib import Path
 
 from tests.faults import artifacts, corrections, datasets, parameters, pictures
 from tests.faults.case import ACCEPTED, Case, meet
+from tests.faults.page import rewrite
 
 CASES = [*pictures.CASES, *datasets.CASES, *artifacts.CASES, *corrections.CASES, *parameters.CASES]
-PAGE = Path(__file__).resolve().parents[2] / "docs/reliability.md"
-START, END = "<!-- python -m tests.faults.table writes from here -->", "<!-- to here -->"
 LONGEST = 400
 
 
@@ -50,12 +49,5 @@ def tables() -> str:
     return "\n\n".join(parts)
 
 
-def main() -> None:
-    """Rewrite the tables in the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, tail = text[: text.index(START)], text[text.index(END) :]
-    PAGE.write_text(f"{head}{START}\n\n{tables()}\n\n{tail}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    rewrite("tests.faults.table", tables())
