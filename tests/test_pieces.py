@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic import write_artifacts
-from ccd.artifacts import align, boxes, class_table, corrections, features, hdf5, image_index, pseudo_labels, seal
+from ccd.artifacts import (
+    align,
+    boxes,
+    class_table,
+    corrections,
+    feature_rows,
+    features,
+    hdf5,
+    image_index,
+    pseudo_labels,
+    seal,
+)
 from ccd.errors import CcdError
 from stages import aggregate, bias, global_labels
 from tests.test_artifacts import CLASSES, index, pseudo_table, reseal
@@ -122,6 +133,15 @@ def test_features_are_read_where_they_are_asked_for(tmp_path: Path, monkeypatch:
     assert [rows.tolist() for rows, _ in found] == [[0, 2, 3], [9, 21]]
     np.testing.assert_array_equal(np.concatenate([each for _, each in found]), values[some])
     assert [each.shape for _, each in file.pieces(some[:0])] == [(0, 2)]
+
+
+def test_a_few_views_in_any_order_and_of_these_boxes_alone(tmp_path: Path) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(6, 2)
+    features.write(tmp_path / "f", features.LOCAL_SCHEMA, features.Features(np.arange(6), values, {}))
+    np.testing.assert_array_equal(feature_rows.read_views(tmp_path / "f", [4, 0, 3], 6), values[[4, 0, 3]])
+    assert feature_rows.read_views(tmp_path / "f", [], 6).shape == (0, 2)
+    with pytest.raises(CcdError, match="not the 7 boxes"):
+        feature_rows.read_views(tmp_path / "f", [0], 7)
 
 
 @pytest.mark.parametrize("size", [1, 7, 40, 1000])
