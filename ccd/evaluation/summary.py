@@ -152,7 +152,7 @@ def _cell(value: float) -> float | str:
 
 def headline(splits: Mapping[str, Measure]) -> str:
     """One line for the console."""
-    train, test = splits["train"].mean_ap, splits["test"].mean_ap
+    train, test = (_rounded(splits[name].mean_ap) for name in ("train", "test"))  # rounds as metrics.json's reader
     if train["zero_shot"] is None and test["zero_shot"] is None:
         return "no image has known labels: nothing to compare with"
 
