@@ -182,6 +182,9 @@ def test_artifacts_are_listed_with_rows_schema_hash_and_stage(folder: Path, tmp_
     assert found["bias.json"].made_by == "" and found["bias.json"].rows == 3
     assert found["clip_local.h5"].rows == 5 and found["train_curves.csv"].rows == 2
     (folder / "text.h5").write_bytes(b"cut off")
+    (folder / "copies.parquet").mkdir()
+    (folder / "notes.txt").write_text("no artifact")
+    assert not {"copies.parquet", "notes.txt"} & {entry.path.name for entry in artifact_list(folder)}
     found = {entry.path.name: entry for entry in artifact_list(folder, tmp_path / "none.lock")}
     assert found["text.h5"].schema == "damaged" and found["boxes.parquet"].made_by == ""
     with pytest.raises(CcdError, match="no such folder"):

@@ -160,6 +160,19 @@ def test_the_seal_does_not_depend_on_how_a_file_is_read(
             seal.verify(tmp_path / "one", "index")
 
 
+def test_a_seal_may_be_the_first_thing_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text(seal.BLANK + " and more")
+    seal.stamp(tmp_path / "one")
+    seal.verify(tmp_path / "one", "index")
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"", "it is empty"), (b"no seal at all", "it has no seal")])
+def test_a_file_without_a_seal(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(content)
+    with pytest.raises(CcdError, match=says):
+        seal.verify(tmp_path / "one", "index")
+
+
 def test_rows_of_images_in_any_order() -> None:
     rows_of = align.RowsOfImages(np.asarray([4, 0, 2, 0, 3, 2]))
     for start, end, rows, images in ((0, 2, [1, 3], [0, 0]), (2, 4, [2, 4, 5], [0, 1, 0]), (5, 9, [], [])):
