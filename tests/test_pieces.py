@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import numpy as np
@@ -170,6 +172,15 @@ def test_a_seal_may_be_the_first_thing_in_a_file(tmp_path: Path) -> None:
 def test_a_file_without_a_seal(content: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(content)
     with pytest.raises(CcdError, match=says):
+        seal.verify(tmp_path / "one", "index")
+
+
+def test_what_the_machine_refuses_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
         seal.verify(tmp_path / "one", "index")
 
 
