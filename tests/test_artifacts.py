@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +270,16 @@ def test_alignment_errors_name_place_and_stage() -> None:
 def test_every_column_is_documented(spec: class_table.TableSpec) -> None:
     for field in spec.schema:
         assert len(field.metadata[b"doc"]) > 10
+
+
+@pytest.mark.parametrize("outside", [(), ("a photo of the sky", "Himmel über der Stadt")])
+def test_texts_of_classes_and_of_backgrounds_come_back(outside: tuple[str, ...], tmp_path: Path) -> None:
+    given = replace(embeddings(), templates=("a {}", "ein Bild von {}: ü"))
+    assert given.background.shape == (0, 0), "none unless asked for"
+    if outside:
+        given = replace(given, background_texts=outside, background=np.eye(2, 3, 1, dtype=np.float32))
+    text.write(tmp_path / "text.h5", given)
+    found = text.read(tmp_path / "text.h5")
+    assert (found.background_texts, found.texts, found.templates) == (outside, given.texts, given.templates)
+    assert found.background.shape == (len(outside), 3)
+    np.testing.assert_array_equal(found.background, given.background.reshape(-1, 3))
