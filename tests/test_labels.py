@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from ccd.errors import CcdError
 from ccd.labels.bias import class_bias, sureness
-from ccd.labels.debias import aggregate, best_view, floored, global_label, local_label
+from ccd.labels.debias import aggregate, best_view, floored, global_label, local_label, whole_image_labels
 from ccd.labels.scores import clip_probs, entropy_nats, softmax
 
 CLASSES = ("a", "b", "c")
@@ -19,6 +19,12 @@ PROBS = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.34, 0.33
 def test_softmax_by_hand_and_at_scale() -> None:
     assert softmax(np.log([[1.0, 2.0, 5.0]])) == pytest.approx(np.array([[0.125, 0.25, 0.625]]))
     assert softmax(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 2), (3, 1, 2), (2, 2, 2)])
+def test_softmax_of_any_shape_is_over_the_classes(shape: tuple[int, ...]) -> None:
+    logits = np.broadcast_to([0.0, np.log(3)], shape)
+    np.testing.assert_allclose(softmax(logits), np.broadcast_to([0.25, 0.75], shape))
 
 
 def test_clip_probs_is_softmax_of_scaled_cosines() -> None:
@@ -58,6 +64,15 @@ def test_global_label_floors_divides_and_clips() -> None:
     probs, bias = np.array([[0.01, 0.35, 0.9]]), np.array([0.5, 0.7, 0.8])
     assert floored(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.125])
     assert global_label(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.0])
+
+
+def test_whole_image_labels_are_the_global_labels_times_a_weight() -> None:
+    p, b = np.array([[0.02, 0.6], [0.9, 0.08]]), np.array([0.5, 0.8])
+    found = whole_image_labels(p, b, 0.05)
+    np.testing.assert_allclose(found["label"], [[0.1, 0.75], [1.0, 0.1]])
+    np.testing.assert_array_equal(found["prob"], p)
+    halved = whole_image_labels(p, b, 0.05, np.array([1.0, 0.5]))
+    np.testing.assert_allclose(halved["label"], [[0.1, 0.75], [0.5, 0.05]])
 
 
 def test_best_view_is_the_maximum_and_says_which_view() -> None:
