@@ -21,8 +21,8 @@ from ccd.report.run import truth_of
 
 @dataclass(frozen=True)
 class View:
-    """A local view: ``box_id``, the class that ``asked`` with the student's ``score``, corners in pixels of the
-    original image, and CLIP's ``probs`` (C,) float32 of it."""
+    """A local view: ``box_id``, the class that ``asked`` with the student's ``score`` (a tile: empty, NaN), corners in
+    pixels of the original image, and CLIP's ``probs`` (C,) float32 of it."""
 
     box_id: int
     asked: str
@@ -187,9 +187,10 @@ def _example(made: class_table.ClassTable, truth: np.ndarray, choice: Choice) ->
 def box_overlap(data_dir: Path, count: int, min_images: int = 3) -> list[Overlap]:
     """The ``count`` pairs of classes whose boxes coincide most; see `ccd.report.overlap.coinciding_pairs`."""
     boxes = box_file.read(data_dir / "boxes.parquet")
-    images, image_rows = np.unique(np.asarray(boxes.image_ids, object), return_inverse=True)
-    classes, class_rows = np.unique(np.asarray(boxes.classes, object), return_inverse=True)
-    pairs = coinciding_pairs(image_rows, class_rows, boxes.boxes_px, count, min_images)
+    asked = boxes.asked
+    images, image_rows = np.unique(np.asarray(boxes.image_ids, object)[asked], return_inverse=True)
+    classes, class_rows = np.unique(np.asarray(boxes.classes, object)[asked], return_inverse=True)
+    pairs = coinciding_pairs(image_rows, class_rows, boxes.boxes_px[asked], count, min_images)
     return [
         Overlap(classes[pair.first], classes[pair.second], len(pair.images), pair.mean_iou, images[pair.example])
         for pair in pairs

@@ -43,7 +43,8 @@ def _view_table(story: ImageStory) -> str:
         top = int(view.probs.argmax())
         said = f"{story.classes[top]} {view.probs[top]!s}"
         corners = [str(np.float32(side)) for side in view.corners_px]
-        rows.append([str(view.box_id), view.asked, str(np.float32(view.score)), said, *corners])
+        asked = [view.asked, str(np.float32(view.score))] if view.asked else ["- (tile)", "-"]
+        rows.append([str(view.box_id), *asked, said, *corners])
     return aligned(rows)
 
 
@@ -148,8 +149,8 @@ def story_data(story: ImageStory) -> dict[str, Any]:
     views = [
         {
             "box_id": view.box_id,
-            "asked_by": view.asked,
-            "student_score": view.score,
+            "asked_by": view.asked or None,
+            "student_score": view.score if view.asked else None,
             **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), view.corners_px, strict=True)),
             "clip_probs": dict(zip(story.classes, view.probs.tolist(), strict=True)),
         }
@@ -190,8 +191,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def overlay(story: ImageStory, root: Path) -> Image.Image:
-    """The image in its own size with its boxes, each with its number, the class that asked and CLIP's probability of
-    that class; those that won a label of at least 0.5 stand out. Raises CcdError if the file changed since index."""
+    """The image in its own size with its boxes, each with its number, the class that asked (of a tile: CLIP's first)
+    and CLIP's probability of that class; those that won a label of at least 0.5 stand out. Raises CcdError if the file
+    changed since index."""
     image = read_image(root / story.path, expected_bytes=story.file_bytes)
     draw, line_px = ImageDraw.Draw(image), max(2, round(max(image.size) / 300))
     font = ImageFont.load_default(size=max(12, round(max(image.size) / 45)))
@@ -200,9 +202,9 @@ def overlay(story: ImageStory, root: Path) -> Image.Image:
         colour = WON if view.box_id in winners else OTHER
         x0, y0, x1, y1 = view.corners_px
         draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=line_px)
-        prob = view.probs[story.classes.index(view.asked)]
+        place = story.classes.index(view.asked) if view.asked else int(view.probs.argmax())
         at = (x0 + line_px + 2, y0 + line_px + 1)
-        text = f"{view.box_id} {view.asked} {prob:.2f}"
+        text = f"{view.box_id} {story.classes[place]} {view.probs[place]:.2f}"
         left, top, right, bottom = draw.textbbox(at, text, font=font)
         draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=(16, 20, 26))
         draw.text(at, text, font=font, fill=colour)

@@ -29,11 +29,11 @@ def main(images: Path, warmup: Path, out: Path) -> None:
         include={"cam_threshold", "offset", "connected_components", "boxes_per_class", "min_side_px"}
     )
     size_px, merge = params.image_size_px, params.least_shared_iou
-    views = propose_views(student, files, index, spec.classes, ask, size_px, place, log, how, merge)
+    views = propose_views(student, files, index, spec.classes, ask, size_px, place, log, how, merge, params.tiles)
     box_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
-    tau, bare = float(views.metadata["tau"]), len(index) - len(set(views.image_ids))
-    log.found(f"tau = {tau:.4f}: {len(views.image_ids) / len(index):.2f} views an image; {bare:,} images have none")
+    tau, bare = float(views.metadata["tau"]), len(index) - len({views.image_ids[row] for row in views.asked})
+    log.found(f"tau = {tau:.4f}: {len(views.asked) / len(index):.2f} views an image; {bare:,} images have none")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ import numpy as np
 from ccd.artifacts.boxes import BoxTable
 from studies.annotations import TrueBox
 
-GRID = 3
-
 
 def around_boxes(objects: Sequence[TrueBox], size_px: Sequence[int], offset: float) -> np.ndarray:
     """True boxes, widened on each side by ``offset`` times the image's side as CAM boxes are, and clipped to the image.
@@ -26,14 +24,6 @@ def around_boxes(objects: Sequence[TrueBox], size_px: Sequence[int], offset: flo
     corners = np.asarray([each.corners_px for each in objects], np.float64).reshape(-1, 4)
     widened: np.ndarray = np.clip(corners + offset * sides * [-1, -1, 1, 1], 0, sides)
     return widened
-
-
-def grid_boxes(size_px: Sequence[int], count: int = GRID) -> np.ndarray:
-    """``count`` x ``count`` tiles that cover the image (height, width), row by row, (count**2, 4)."""
-    height, width = size_px
-    row, column = np.divmod(np.arange(count**2), count)
-    shares: np.ndarray = np.stack([column, row, column + 1, row + 1], axis=1) / count
-    return np.asarray(shares * [width, height, width, height], np.float64)
 
 
 def random_boxes(boxes: Sequence[np.ndarray], sizes_px: np.ndarray, seed: int) -> list[np.ndarray]:

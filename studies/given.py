@@ -22,12 +22,15 @@ from ccd.params.cam_boxes import CamBoxesParams
 from ccd.params.dataset import DatasetParams
 from ccd.params.index import IndexParams
 from ccd.use import override
+from ccd.views.tiles import tiles
 from studies.annotations import require_boxes, true_boxes
-from studies.boxes import around_boxes, box_table, grid_boxes, random_boxes
+from studies.boxes import around_boxes, box_table, random_boxes
 from studies.classes import settings
 from studies.corrected import give_corrections, known_rows
 from studies.run import Run
 from studies.spec import Strategy, Study, Variant
+
+GRID = 3
 
 
 def chosen_images(ids: Sequence[str], count: int | None) -> frozenset[str] | None:
@@ -87,8 +90,8 @@ def give(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozense
 
 def _views(strategy: Strategy, folder: Path, index: ImageIndex, seed: int) -> box_file.BoxTable:
     if strategy == "grid":
-        tiles = [grid_boxes(size) for size in index.sizes_px]
-        return box_table(index.ids, [[""] * len(each) for each in tiles], tiles)
+        boxes_px = tiles(index.sizes_px, GRID)
+        return box_table(index.ids, [[""] * GRID**2] * len(index), list(boxes_px))
     params, root = load(IndexParams, folder / PARAMS_FILE), load(DatasetParams, folder / PARAMS_FILE).root
     objects = true_boxes(params, folder / root, index)
     offset = load(CamBoxesParams, folder / PARAMS_FILE).offset if strategy == "around" else 0.0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from ccd.inspect import box_overlap, image_story
+from ccd.inspect_text import overlay, story_data, story_text
 from ccd.report.findings import findings
 from ccd.report.run import RunFiles, read_run
 from ccd.use import override
@@ -109,3 +112,26 @@ def test_shared_views_are_merged_or_contested(toy: Path) -> None:
     best = views.loc[views.groupby("image_id")["score"].idxmax()]
     first = merged.loc[merged.groupby("image_id")["score"].idxmax()]
     assert first["class"].tolist() == best["class"].tolist(), "the class with the largest score keeps its view"
+
+
+def test_tiles_are_views_that_no_class_asked_for(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, views = labels(), pd.read_parquet("data/toy/boxes.parquet")
+    set_params(cam_boxes__tiles="2", aggregate__contest="true", aggregate__contest_iou="0.01")
+    for name in ("cam_boxes", "clip_local", "aggregate"):
+        run_stage(name)
+    tiled = pd.read_parquet("data/toy/boxes.parquet")
+    assert len(tiled) == len(views) + 6 * 4 and (tiled["class"] == "").sum() == 6 * 4
+    set_params(aggregate__contest="false")
+    for name in ("aggregate", "train", "evaluate", "report"):
+        run_stage(name)
+    assert (labels()["local_prob"] >= plain["local_prob"] - 1e-6).all(), "a maximum over more views"
+    assert (labels()["local_prob"] > plain["local_prob"] + 1e-6).any()
+    assert "views an image" in capsys.readouterr().out
+    story = image_story(toy / "data/toy", "0")
+    said, data = story_text(story), story_data(story)
+    assert said.count("- (tile)") == 4
+    assert [each["asked_by"] for each in data["views"]].count(None) == 4
+    json.dumps(data, allow_nan=False)
+    overlay(story, toy / "pictures")
+    named = {name for pair in box_overlap(toy / "data/toy", 5, 1) for name in (pair.first, pair.second)}
+    assert named == set(COLOURS) - {""}

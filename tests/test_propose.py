@@ -17,6 +17,7 @@ from ccd.runtime import Hardware
 from ccd.student.propose import Ask, propose_views
 from ccd.views.boxes import cam_boxes, view_count, view_threshold
 from ccd.views.running import RunningThreshold
+from ccd.views.tiles import tiles
 from tests.student_toys import colour_patches, tiny_student
 
 CLASSES = ("red", "green", "blue")
@@ -56,6 +57,38 @@ def test_most_of_the_classes_drop_out_early() -> None:
         bound.add(batch)
         boxed += int((batch >= bound.value).sum())
     assert 2000 < boxed < 2000 * 8
+
+
+def test_tiles_cover_the_image() -> None:
+    found = tiles(np.asarray([[60, 90], [2, 1]], np.int32), 3, min_side_px=4.0)
+    assert found.shape == (2, 9, 4)
+    np.testing.assert_allclose(
+        found[0, [0, 1, 3, 8]], [[0, 0, 30, 20], [30, 0, 60, 20], [0, 20, 30, 40], [60, 40, 90, 60]]
+    )
+    np.testing.assert_allclose(found[1], np.broadcast_to([0, 0, 1, 2], (9, 4)))  # none smaller than asked, where it can
+    areas = (found[..., 2] - found[..., 0]) * (found[..., 3] - found[..., 1])
+    assert areas[0].sum() == pytest.approx(60 * 90)
+
+
+def test_tiles_stand_behind_the_views_of_their_image(tmp_path: Path) -> None:
+    pixels, _ = colour_patches(5)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    index, place = index_of(paths), Hardware(torch.device("cpu"), 0, 2)
+    given = (tiny_student(len(CLASSES)), ImageFiles(paths), index, CLASSES, Ask(None, 1.0), 32, place)
+    plain, tiled = (propose_views(*given, StageLog("cam_boxes"), HOW, tiles=count) for count in (0, 2))
+    assert len(tiled.image_ids) == len(plain.image_ids) + 5 * 4 and tiled.image_ids == sorted(tiled.image_ids)
+    for image_id in index.ids:
+        names = [name for name, of in zip(tiled.classes, tiled.image_ids, strict=True) if of == image_id]
+        assert names[-4:] == [""] * 4 and "" not in names[:-4]
+    asked = tiled.asked
+    assert [tiled.classes[row] for row in asked] == plain.classes and tiled.metadata == plain.metadata
+    np.testing.assert_array_equal(tiled.boxes_px[asked], plain.boxes_px)
+    np.testing.assert_array_equal(tiled.scores[asked], plain.scores)
+    rest = np.setdiff1d(np.arange(len(tiled.classes)), asked)
+    assert np.isnan(tiled.scores[rest]).all() and np.isnan(tiled.cam_peaks[rest]).all()
+    np.testing.assert_allclose(tiled.boxes_px[rest], tiles(index.sizes_px, 2).reshape(-1, 4))
 
 
 @pytest.mark.parametrize("ask", [Ask(None, 1.2), Ask(None, 0.1), Ask(None, 3.0), Ask(0.5, 1.0), Ask(0.999, 1.0)])

@@ -14,7 +14,7 @@ from ccd.errors import CcdError
 from ccd.params.base import read_yaml, validate
 from ccd.params.index import IndexParams
 from studies.annotations import TrueBox, true_boxes
-from studies.boxes import around_boxes, box_table, grid_boxes, random_boxes
+from studies.boxes import around_boxes, box_table, random_boxes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,14 +89,6 @@ def test_boxes_are_widened_by_a_share_of_the_image_and_clipped() -> None:
     np.testing.assert_allclose(around_boxes(objects, (60, 90), 0.1), [[1, 14, 39, 46], [71, 0, 90, 60]])
     np.testing.assert_allclose(around_boxes(objects, (60, 90), 0.0), [[10, 20, 30, 40], [80, 0, 90, 60]])
     assert around_boxes([], (60, 90), 0.1).shape == (0, 4)
-
-
-def test_the_grid_covers_the_image() -> None:
-    tiles = grid_boxes((60, 90))
-    np.testing.assert_allclose(
-        tiles[[0, 1, 3, 8]], [[0, 0, 30, 20], [30, 0, 60, 20], [0, 20, 30, 40], [60, 40, 90, 60]]
-    )
-    assert ((tiles[:, 2] - tiles[:, 0]) * (tiles[:, 3] - tiles[:, 1])).sum() == pytest.approx(60 * 90)
 
 
 def test_random_boxes_keep_number_and_sizes_and_follow_the_seed() -> None:

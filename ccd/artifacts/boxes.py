@@ -15,9 +15,14 @@ SCHEMA = schema(
     [
         ("box_id", pa.int64(), False, "0..B-1; rows of clip_local.h5 are in this order"),
         ("image_id", pa.string(), False, "image, as in images.parquet"),
-        ("class", pa.string(), False, "the class whose map asked for the view"),
-        ("score", pa.float32(), False, "the warmed-up student's probability of that class"),
-        ("cam_peak", pa.float32(), False, "largest activation of the map inside the box, before normalising"),
+        ("class", pa.string(), False, "the class whose map asked for the view; empty: a tile, that nobody asked for"),
+        ("score", pa.float32(), False, "the warmed-up student's probability of that class; NaN for a tile"),
+        (
+            "cam_peak",
+            pa.float32(),
+            False,
+            "largest activation of the map in the box, before normalising; NaN for a tile",
+        ),
         ("x0_px", pa.float32(), False, "left, in pixels of the original image after EXIF orientation"),
         ("y0_px", pa.float32(), False, "top"),
         ("x1_px", pa.float32(), False, "right (exclusive)"),
@@ -37,6 +42,11 @@ class BoxTable:
     cam_peaks: np.ndarray
     boxes_px: np.ndarray
     metadata: dict[str, str]
+
+    @property
+    def asked(self) -> np.ndarray:
+        """Rows of the views that a class asked for, which are all but the tiles; int64."""
+        return np.flatnonzero(np.asarray(self.classes, object) != "")
 
 
 def write(path: Path, boxes: BoxTable) -> None:

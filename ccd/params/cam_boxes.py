@@ -12,7 +12,8 @@ from ccd.params.base import Section
 class CamBoxesParams(Section):
     """``tau`` fixes the probability from which a class asks for a view; null: the quantile for ``views_per_image``.
 
-    ``shared_*``: see `ccd.views.shared`; merged views are missing from ``views_per_image``.
+    ``shared_*``: see `ccd.views.shared`; merged views are missing from ``views_per_image``. ``tiles``: see
+    `ccd.views.tiles`; they come on top.
     """
 
     section: ClassVar[str] = "cam_boxes"
@@ -26,6 +27,7 @@ class CamBoxesParams(Section):
     min_side_px: float = Field(ge=1)
     shared_views: Literal["keep", "merge"]
     shared_iou: float = Field(gt=0, le=1)
+    tiles: int = Field(ge=0, le=8)
 
     @property
     def least_shared_iou(self) -> float | None:

@@ -59,7 +59,8 @@ def estimate(
     def each(compute: float) -> float:
         return max(read, compute) if overlaps else read + compute
 
-    images, views = counts.train + counts.test, float(params["cam_boxes"]["views_per_image"])
+    images, proposed = counts.train + counts.test, params["cam_boxes"]
+    views = float(proposed["views_per_image"]) + int(proposed["tiles"]) ** 2
     seconds = dict.fromkeys(("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes",
                              "clip_local", "aggregate", "train", "evaluate", "report"), STARTUP_S)  # fmt: skip
     seconds["index"] += index_s

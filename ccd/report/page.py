@@ -117,7 +117,8 @@ def _numbers(run: Run, doubts: Sequence[Choice]) -> dict[str, Any]:
 
 def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, Any]:
     """In the order in which they may spend the budget of bytes."""
-    pairs = coinciding_pairs(run.box_rows, run.box_classes, run.boxes.boxes_px, PAIRS)
+    asked = run.boxes.asked
+    pairs = coinciding_pairs(run.box_rows[asked], run.box_classes[asked], run.boxes.boxes_px[asked], PAIRS)
     shown = _gallery_order(run)[:GALLERY_CLASSES]
     cases = {place: class_cases(run.made, run.train_truth, place) for place in shown}
     corrected = corrections(run, DOUBTFUL)

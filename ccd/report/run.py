@@ -53,7 +53,7 @@ class Run:
     ``made``: the columns (T, C) of ``pseudo_labels.parquet``. ``tested``: those (M, C) of ``predictions.parquet``.
     ``train_truth`` (T, C) and ``test_truth`` (M, C) int8: 1 present, 0 absent, -1 unknown or difficult.
     ``none_images``: how many training images were found to show no class, None where none was looked for.
-    ``box_rows`` (B,): the training image of each box; ``box_classes`` (B,): the class that asked for it.
+    ``box_rows`` (B,): the training image of each box; ``box_classes`` (B,): the class that asked for it, C for a tile.
     """
 
     train: image_index.ImageIndex
@@ -119,7 +119,7 @@ def read_run(files: RunFiles) -> Run:
     return Run(
         train, test, classes, words, bias, boxes,
         rows_of(files.boxes, "cam_boxes", boxes.image_ids, train.ids),
-        rows_of(files.boxes, "cam_boxes", boxes.classes, classes),
+        rows_of(files.boxes, "cam_boxes", boxes.classes, (*classes, "")),
         made.columns, float(made.metadata["alpha"]), tested.columns,
         truth_of(known, train.ids), truth_of(known, test.ids),
         measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),

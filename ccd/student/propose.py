@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ccd.student.score import probabilities
 from ccd.views.boxes import Boxes, cam_boxes, view_count, view_threshold
 from ccd.views.running import RunningThreshold
 from ccd.views.shared import unshared_views
+from ccd.views.tiles import tiles as tiles_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class _Views:
     def where(self, kept: np.ndarray) -> _Views:
         return _Views(*(part[kept] for part in vars(self).values()))
 
+    @classmethod
+    def joined(cls, parts: Sequence[_Views]) -> _Views:
+        return cls(*(np.concatenate(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
+
 
 def propose_views(
     student: Student,
@@ -57,6 +62,7 @@ def propose_views(
     log: StageLog,
     how: Mapping[str, Any],
     shared_iou: float | None = None,
+    tiles: int = 0,
 ) -> BoxTable:
     """The CAM boxes of every class that asks for a view, image by image; ``how`` goes to `cam_boxes`.
 
@@ -65,6 +71,7 @@ def propose_views(
 
     Args:
         shared_iou: merge views of several classes from this IoU on, see `unshared_views`; None: all stay.
+        tiles: add so many by so many tiles of every image, behind the boxes that were asked for.
 
     Raises:
         CcdError: an image cannot be read, or the student's probabilities or maps of it are not finite.
@@ -94,16 +101,33 @@ def propose_views(
     ranks.others_leave()
     tau = view_threshold(torch.from_numpy(probs), ask.views_per_image) if ask.tau is None else ask.tau
     views = [part.where(part.probs >= tau) for part in views]
-    kept = _Views(*(np.concatenate(parts) for parts in zip(*(vars(part).values() for part in views), strict=True)))
+    kept = _Views.joined(views)
     if shared_iou is not None:
         kept = kept.where(unshared_views(kept.rows, kept.classes, kept.probs, kept.boxes_px, shared_iou))
+    if tiles:
+        kept = _Views.joined([kept, _unasked(tiles_of(index.sizes_px, tiles, how["min_side_px"]))])
+        kept = kept.where(np.argsort(kept.rows, kind="stable"))
+    names = (*classes, "")
     return BoxTable(
         [index.ids[row] for row in kept.rows],
-        [classes[row] for row in kept.classes],
+        [names[place] for place in kept.classes],
         kept.probs,
         kept.peaks,
         kept.boxes_px,
         {"tau": repr(tau)},
+    )
+
+
+def _unasked(boxes_px: np.ndarray) -> _Views:
+    """Views (N, T, 4) of no class, -1, and so of no probability and no peak."""
+    images, each = boxes_px.shape[:2]
+    unknown = np.full(images * each, np.nan, np.float32)
+    return _Views(
+        np.repeat(np.arange(images), each),
+        np.full(images * each, -1),
+        unknown,
+        unknown,
+        boxes_px.reshape(-1, 4).astype(np.float32),
     )
 
 

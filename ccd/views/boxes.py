@@ -111,7 +111,7 @@ def cam_boxes(
     rows, classes = at.cpu().numpy()[owners].T
     sides_px = sizes_px.cpu().numpy().astype(np.float64)[rows][:, [1, 0, 1, 0]]  # (B, 4): w, h, w, h
     boxes_px = boxes_px * (sides_px / input_px) + offset * sides_px * [-1, -1, 1, 1]
-    boxes_px = _at_least(np.clip(boxes_px, 0, sides_px), min_side_px, sides_px[:, :2])
+    boxes_px = at_least(np.clip(boxes_px, 0, sides_px), min_side_px, sides_px[:, :2])
     return Boxes(rows, classes, peaks, boxes_px.astype(np.float32))
 
 
@@ -151,8 +151,8 @@ def _bound(runs: Runs, labels: np.ndarray, limit: int) -> tuple[np.ndarray, np.n
     return owners[kept], peaks[kept], boxes[kept]
 
 
-def _at_least(boxes_px: np.ndarray, min_side_px: float, sides_px: np.ndarray) -> np.ndarray:
-    """Widen the short sides of (B, 4) boxes inside images of (B, 2) width and height."""
+def at_least(boxes_px: np.ndarray, min_side_px: float, sides_px: np.ndarray) -> np.ndarray:
+    """(B, 4) boxes whose short sides are widened to ``min_side_px``, inside images of (B, 2) width and height."""
     low, high = boxes_px[:, :2], boxes_px[:, 2:]
     length = np.minimum(min_side_px, sides_px)
     moved = np.clip((low + high - length) / 2, 0, sides_px - length)

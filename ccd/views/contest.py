@@ -32,7 +32,7 @@ def contested_probs(
         view_probs: (B, C) softmax scores of the views.
         global_probs: (N, C) softmax scores of the whole images.
         image_rows: (B,) the image of each view, in 0..N - 1.
-        asked_by: (B) the class that asked for it.
+        asked_by: (B) the class that asked for it; a tile (empty name) has no rivals.
         boxes_px: (B, 4) x0, y0, x1, y1.
         min_iou: from this intersection over union on views coincide; None: none is contested.
 
@@ -41,7 +41,9 @@ def contested_probs(
     """
     if min_iou is None:
         return view_probs
-    left, right = coinciding_views(image_rows, np.asarray(asked_by), boxes_px, min_iou)
+    names = np.asarray(asked_by, object)
+    asked = np.flatnonzero(names != "")
+    left, right = (asked[pair] for pair in coinciding_views(image_rows[asked], names[asked], boxes_px[asked], min_iou))
     best = view_probs.astype(np.float64)  # of the view and its rivals
     np.maximum.at(best, left, view_probs[right])
     np.maximum.at(best, right, view_probs[left])
