@@ -30,6 +30,7 @@ MORE = {
     "none_images": ("test_none_images.py",),
     "thresholds": ("test_thresholds.py",),
     "atomic": ("test_machine.py", "test_store.py"),
+    "boxes": ("test_propose.py",),
     "hdf5": ("test_machine.py", "test_concurrency.py"),
     "features": ("test_machine.py",),
     "seal": ("test_faults_hostile.py",),
