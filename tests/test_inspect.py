@@ -189,3 +189,14 @@ def test_artifacts_are_listed_with_rows_schema_hash_and_stage(folder: Path, tmp_
     assert found["text.h5"].schema == "damaged" and found["boxes.parquet"].made_by == ""
     with pytest.raises(CcdError, match="no such folder"):
         artifact_list(tmp_path / "none")
+
+
+def test_a_time_that_cannot_be_kept_is_said_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "tmp/timings.jsonl"
+    log.mkdir(parents=True)
+    timings.record("bias", 5.0, [], log)
+    assert "timings.jsonl: the time of bias is not kept (Is a directory)" in capsys.readouterr().err
+    timings.record("bias", 5.0, [], tmp_path / "no project/tmp/timings.jsonl")
+    assert capsys.readouterr().err == "" and not (tmp_path / "no project").exists()
