@@ -76,6 +76,7 @@ def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_growth(settings: Settings) -> None:
     table = growth.measure_growth(settings)
     check_shape(table)

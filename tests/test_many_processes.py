@@ -119,6 +119,7 @@ def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stage_starts_its_processes_itself_and_names_a_mistake_once(project: Path, tmp_path: Path) -> None:
     """Image 7 is in the third batch of three, which is the first rank's; image 4 in the second rank's first."""
     folder = copied(project, tmp_path / "two")

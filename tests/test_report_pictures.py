@@ -67,7 +67,7 @@ def test_page_and_overview_of_a_run_without_test_images_and_views(labelled: bool
         test=replace(run.test, **index, digests=[]),
         tested={name: values[:0] for name, values in run.tested.items()},
         test_truth=run.test_truth[:0],
-        boxes=replace(run.boxes, boxes_px=run.boxes.boxes_px[:0]),
+        boxes=replace(run.boxes, image_ids=[], classes=[], boxes_px=run.boxes.boxes_px[:0]),
         box_rows=run.box_rows[:0],
         box_classes=run.box_classes[:0],
         made=run.made
