@@ -95,7 +95,8 @@ def same_curves(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("world", [2, 4])
 def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_path: Path) -> None:
     """Each stage reads what one process made, so that differences do not add up. Of the last batch of two images, two
     of four ranks have none."""

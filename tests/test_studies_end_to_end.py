@@ -78,7 +78,7 @@ corrections:
     6 random: {corrections: {images: 6, order: random}}
 """
 STAGES = ("alpha", "views", "baselines", "corrections", "prompts", "none_images", "co_occurrence")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def said(folder: Path, *words: str) -> str:
@@ -141,7 +141,6 @@ def test_views_around_true_boxes_are_measured_on_the_drawn_images(project: Path)
     assert computed(project, "views") == [("true boxes", "clip_local"), ("true boxes", "aggregate")]
 
 
-@pytest.mark.long
 def test_baselines_train_on_the_labels_that_they_are_given(project: Path) -> None:
     said(project, "dvc", "--cd", "studies", "repro", "baselines")
     folder = project / "studies/results/demo/baselines"
@@ -159,7 +158,6 @@ def runs_of(folder: Path, study: str) -> pd.DataFrame:
     return pd.read_csv(folder / f"studies/results/demo/{study}/runs.csv").set_index("variant")
 
 
-@pytest.mark.long
 def test_prompts_change_text_and_never_look_at_a_whole_image_again(project: Path) -> None:
     runs = runs_of(project, "prompts")
     assert runs["train_zero_shot"].nunique() == 2
@@ -167,7 +165,6 @@ def test_prompts_change_text_and_never_look_at_a_whole_image_again(project: Path
     assert stages == ["text", "bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate"]
 
 
-@pytest.mark.long
 def test_images_whose_classes_are_dropped_are_found_and_lose_their_labels(project: Path) -> None:
     """The renderer knows every object, so the share of images without a class is known beforehand."""
     runs = runs_of(project, "none_images")
@@ -185,7 +182,6 @@ def test_images_whose_classes_are_dropped_are_found_and_lose_their_labels(projec
     assert not [stage for _, stage in computed(project, "none_images") if stage in ("index", "clip_global")]
 
 
-@pytest.mark.long
 def test_merged_views_are_fewer_and_a_contest_is_decided_in_aggregate_alone(project: Path) -> None:
     runs = runs_of(project, "co_occurrence")
     assert runs.loc["merge", "views_per_image"] < runs.loc["keep", "views_per_image"]
@@ -197,7 +193,6 @@ def test_merged_views_are_fewer_and_a_contest_is_decided_in_aggregate_alone(proj
     ]  # fmt: skip
 
 
-@pytest.mark.long
 def test_corrected_images_have_true_labels_in_the_runs_and_nowhere_else(project: Path) -> None:
     before = (project / path_of("demo")).read_text()
     said(project, "dvc", "--cd", "studies", "repro", "corrections")

@@ -65,6 +65,7 @@ class Project:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_project_runs_grows_and_is_upgraded(wheel: Path, tmp_path: Path) -> None:
     site, photos = tmp_path / "site", tmp_path / "photos"
     with zipfile.ZipFile(wheel) as archive:
