@@ -1,4 +1,5 @@
-"""Exported labels, read back by who is meant to read them where that installs, else as the format is published."""
+"""Exported labels, read back by small packages that are meant to, else as the format is published; see also
+test_export_consumers.py."""
 
 from __future__ import annotations
 
@@ -160,7 +161,8 @@ def test_label_studio_as_published(project: Path) -> None:
 
 def test_cvat_as_published(project: Path) -> None:
     """Elements and attributes as in CVAT's description of its XML format 1.1 for images."""
-    exported("cvat")
+    exported("cvat", "--copy-images")
+    assert all(Path("out/images", f"{image_id}.jpg").is_file() for image_id in TRAIN)
     root = ET.parse("out/annotations.xml").getroot()
     assert root.tag == "annotations" and root.findtext("version") == "1.1"
     task = root.find("meta/task")
@@ -184,11 +186,12 @@ def test_fiftyone_as_published(project: Path, copied: bool) -> None:
     """labels.json: class names and, per image, targets with a class number; data.json: where each image is."""
     exported("fiftyone", *(["--copy-images"] if copied else []))
     content, places = (json.loads(Path(f"out/{name}.json").read_text()) for name in ("labels", "data"))
-    assert content["classes"] == list(CLASSES) and list(content["labels"]) == list(places) == TRAIN
+    assert content["classes"] == list(CLASSES) and list(content["labels"]) == TRAIN
+    assert list(places) == [f"{image_id}.jpg" for image_id in TRAIN]
     for image_id, targets in content["labels"].items():
         said = {content["classes"][target["label"]]: target["confidence"] for target in targets}
         assert said == ({"cup": CUPS[image_id]} if image_id in CUPS else {})
-        place = Path(places[image_id])
+        place = Path(places[f"{image_id}.jpg"])
         assert place.is_absolute() and place.is_file() and (project / "out" in place.parents) == copied
 
 
@@ -197,15 +200,18 @@ def odd_set(name: str, path: str) -> LabelledSet:
     return LabelledSet((name,), (image,))
 
 
-@pytest.mark.parametrize("name", [EVIL, 'a"b', "a & b", "<!ENTITY x>", "ü\n"])
+@pytest.mark.parametrize("name", [EVIL, 'a"b', 'x name="image"', "a & b", "<!ENTITY x>", "ü\n"])
 def test_odd_names_come_back_from_xml(name: str) -> None:
     root = ET.fromstring(to_cvat(odd_set(name, f"{name}.jpg"))["annotations.xml"].encode())
     assert root.find("image/tag").get("label") == root.findtext("meta/task/labels/label/name") == name
     assert root.find("image").get("name") == f"{name}.jpg"
-    config = ET.fromstring(to_label_studio(odd_set(name, "x"), "")["labelling_config.xml"])
+    text = to_label_studio(odd_set(name, "x"), "")["labelling_config.xml"]
+    assert text.count(' name="image"') == 1  # Label Studio counts them in the text
+    config = ET.fromstring(text)
     assert config.find("Choices/Choice").get("value") == name
-    with pytest.raises(CcdError, match="control characters"):
-        to_cvat(odd_set("a\x00", "x"))
+    for refused in ("a\x00", "a\r"):
+        with pytest.raises(CcdError, match="control characters"):
+            to_cvat(odd_set(refused, "x"))
 
 
 def test_cells_that_a_spreadsheet_would_calculate_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def onnx(file: Path, student: Path | None, licence: str, as_json: bool) -> None:
     "--split", default="train", show_default=True, type=click.Choice(["train", "test", "all"]), help="Which images."
 )
 @click.option("--min-label", type=click.FloatRange(0, 1), help="A class is present from this on; default: see above.")
-@click.option("--copy-images", is_flag=True, help="Copy the images into FOLDER too.")
+@click.option("--copy-images", is_flag=True, help="Copy the images into FOLDER too (cvat: into its images/).")
 @click.option("--image-url", metavar="PREFIX", help="labelstudio: before each path; default: /data/local-files/?d=")
 @click.option("--data", type=PATH, metavar="DIR", help="Default: the artifacts of the data set that params.yaml names.")
 @json_option

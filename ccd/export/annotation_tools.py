@@ -14,7 +14,7 @@ from ccd.deploy.rows import short
 from ccd.errors import CcdError, listed
 from ccd.export.labelled import Box, LabelledImage, LabelledSet
 
-_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # XML may hold \r, but gives back \n
 
 
 def to_label_studio(labels: LabelledSet, url: str) -> dict[str, str]:
@@ -54,8 +54,9 @@ def _percent(box: Box, image: LabelledImage) -> dict[str, float]:
 
 def labelling_config(classes: tuple[str, ...]) -> str:
     """The labelling interface: the image, a choice of several classes, and boxes."""
-    choices = [f"    <Choice value={quoteattr(name)}/>" for name in classes]
-    boxes = [f"    <Label value={quoteattr(name)}/>" for name in classes]
+    values = [quoteattr(name, {'"': "&quot;"}) for name in classes]  # Label Studio searches the text for name="..."
+    choices = [f"    <Choice value={value}/>" for value in values]
+    boxes = [f"    <Label value={value}/>" for value in values]
     lines = [
         "<View>",
         '  <Image name="image" value="$image"/>',

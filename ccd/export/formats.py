@@ -6,6 +6,7 @@ Each takes a `LabelledSet` and returns the text of each of its files by name.
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 
 from ccd.deploy.rows import short
 from ccd.export.labelled import Box, LabelledImage, LabelledSet
@@ -71,12 +72,12 @@ def to_coco(labels: LabelledSet) -> dict[str, str]:
 
 def to_fiftyone(labels: LabelledSet, folder: str) -> dict[str, str]:
     """``labels.json`` and ``data.json`` of a FiftyOneImageClassificationDataset with several labels per image; the
-    second says where in ``folder`` the images are."""
+    second says where in ``folder`` the images are. FiftyOne cuts an ending off the second's names, hence theirs."""
     targets = {
         image.image_id: [{"label": place, "confidence": short(image.values[place])} for place in image.present]
         for image in labels.images
     }
-    places = {image.image_id: f"{folder}/{image.path}" for image in labels.images}
+    places = {image.image_id + PurePosixPath(image.path).suffix: f"{folder}/{image.path}" for image in labels.images}
     return {
         "labels.json": _json({"classes": list(labels.classes), "labels": targets}) + "\n",
         "data.json": _json(places) + "\n",

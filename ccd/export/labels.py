@@ -25,7 +25,8 @@ def export_labels(
     Args:
         root: dataset.root, where the images are.
         image_url: Label Studio: what stands before an image's path.
-        copy_images: copy the images into ``out`` too, at the paths that the files name.
+        copy_images: copy the images into ``out`` too, at the paths that the files name; for CVAT, whose archives have
+            them there, into its folder ``images``.
 
     Raises:
         CcdError: there is nothing to write, or an image that should be copied is not there.
@@ -33,7 +34,7 @@ def export_labels(
     if not labels.images:
         raise CcdError("there are no images in that split; see --split")
     if copy_images:
-        _copy([image.path for image in labels.images], root, out)
+        _copy([image.path for image in labels.images], root, out / "images" if kind == "cvat" else out)
     for name, text in _texts(labels, kind, (out if copy_images else root).resolve(), image_url).items():
         with replacing(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="")
