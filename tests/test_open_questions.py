@@ -134,4 +134,4 @@ def test_tiles_are_views_that_no_class_asked_for(toy: Path, capsys: pytest.Captu
     json.dumps(data, allow_nan=False)
     overlay(story, toy / "pictures")
     named = {name for pair in box_overlap(toy / "data/toy", 5, 1) for name in (pair.first, pair.second)}
-    assert named == set(COLOURS) - {""}
+    assert named == set(COLOURS)

@@ -24,6 +24,15 @@ CLASSES = ("red", "green", "blue")
 HOW = {"cam_threshold": 0.8, "offset": 0.125, "connected_components": True, "boxes_per_class": 2, "min_side_px": 2.0}
 
 
+def pictures(folder: Path, count: int) -> tuple[torch.Tensor, list[Path]]:
+    """Colour patches as uint8 (count, 3, 32, 32), and their files."""
+    pixels, _ = colour_patches(count)
+    paths = [folder / f"{number:02}.png" for number in range(count)]
+    for image, path in zip(pixels, paths, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    return pixels, paths
+
+
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 9), st.floats(0.05, 12), st.integers(1, 7))
 def test_the_bound_rises_towards_the_threshold_and_never_above(
     seed: int, images: int, classes: int, views: float, batch: int
@@ -71,10 +80,7 @@ def test_tiles_cover_the_image() -> None:
 
 
 def test_tiles_stand_behind_the_views_of_their_image(tmp_path: Path) -> None:
-    pixels, _ = colour_patches(5)
-    for number, image in enumerate(pixels):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{number}.png")
-    paths = sorted(tmp_path.glob("*.png"))
+    _, paths = pictures(tmp_path, 5)
     index, place = index_of(paths), Hardware(torch.device("cpu"), 0, 2)
     given = (tiny_student(len(CLASSES)), ImageFiles(paths), index, CLASSES, Ask(None, 1.0), 32, place)
     plain, tiled = (propose_views(*given, StageLog("cam_boxes"), HOW, tiles=count) for count in (0, 2))
@@ -94,10 +100,7 @@ def test_tiles_stand_behind_the_views_of_their_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ask", [Ask(None, 1.2), Ask(None, 0.1), Ask(None, 3.0), Ask(0.5, 1.0), Ask(0.999, 1.0)])
 @pytest.mark.parametrize("batch_size", [4, 30])
 def test_one_pass_finds_what_two_would(ask: Ask, batch_size: int, tmp_path: Path) -> None:
-    pixels, _ = colour_patches(30)
-    for number, image in enumerate(pixels):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{number:02}.png")
-    paths = sorted(tmp_path.glob("*.png"))
+    pixels, paths = pictures(tmp_path, 30)
     index, student = index_of(paths), tiny_student(len(CLASSES))
     place, log = Hardware(torch.device("cpu"), 0, batch_size), StageLog("cam_boxes")
     found = propose_views(student, ImageFiles(paths), index, CLASSES, ask, 32, place, log, HOW)
