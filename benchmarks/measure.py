@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -9,10 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,23 +39,66 @@ class Process:
     said: str
 
 
-def interleaved(variants: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
-    """Rates (items per second) of every variant, one per round; a variant returns how many items it worked on.
+class Watch:
+    """Times one run; what comes before the end of its first batch is its start-up, and no part of its rate."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self._started: float | None = None
+        self._first = 0
+
+    def batch(self, items: int) -> None:
+        """Call it after every batch, with the items in it."""
+        if self._started is None:
+            self._started, self._first = time.perf_counter(), items
+
+    def round(self, items: int) -> Round:
+        """Call it after the run, with all its items."""
+        started = self._begun if self._started is None else self._started
+        return Round((items - self._first) / (time.perf_counter() - started), started - self._begun)
+
+
+class Round(NamedTuple):
+    """``rate``: items a second after the first batch; ``start_s``: seconds until that was done."""
+
+    rate: float
+    start_s: float
+
+
+Work = Callable[[Watch], int]
+
+
+def interleaved(variants: Mapping[str, Work], repeats: int) -> dict[str, list[Round]]:
+    """The rounds of every variant; a variant tells the watch of its batches and returns how many items it worked on.
 
     A round runs each variant once, so that the ratio of two rates of one round means something on a noisy machine.
+    Memory that earlier runs left behind is handed back before each, as a stage starts without it.
     """
-    rates: dict[str, list[float]] = {name: [] for name in variants}
+    rounds: dict[str, list[Round]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, work in variants.items():
-            start = time.perf_counter()
-            count = work()
-            rates[name].append(count / (time.perf_counter() - start))
-    return rates
+            hand_back_memory()
+            watch = Watch()
+            rounds[name].append(watch.round(work(watch)))
+    return rounds
 
 
-def ratio(one: Sequence[float], other: Sequence[float]) -> float:
-    """Median over the rounds of ``one`` / ``other``."""
-    return median(a / b for a, b in zip(one, other, strict=True))
+def ratio(one: Sequence[Round], other: Sequence[Round]) -> float:
+    """Median over the rounds of the rates ``one`` / ``other``."""
+    return median(a.rate / b.rate for a, b in zip(one, other, strict=True))
+
+
+def typical(rounds: Sequence[Round]) -> Round:
+    """Medians."""
+    return Round(median(found.rate for found in rounds), median(found.start_s for found in rounds))
+
+
+def hand_back_memory() -> None:
+    """Give freed memory to the system: a process that is started copies what its parent holds, page by page, at every
+    write, and stages start theirs while they are small."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def environment() -> dict[str, str]:

@@ -20,21 +20,23 @@ SETTINGS = {
     "clip_global.image_size_px": "32", "clip_local.image_size_px": "32", "clip_local.resized_px": "32",
     "bias.max_entropy_nats": "10.0",
     "warmup.backbone": "resnet18", "warmup.weights": "none",
-    "warmup.image_size_px": str(STUDENT_PX), "warmup.epochs": "3",
+    "warmup.image_size_px": str(STUDENT_PX),
     "cam_boxes.image_size_px": str(STUDENT_PX), "cam_boxes.views_per_image": "1.0", "cam_boxes.min_side_px": "4.0",
-    "train.image_size_px": str(STUDENT_PX), "train.epochs": "3",
+    "train.image_size_px": str(STUDENT_PX),
 }  # fmt: skip
 
 
-def make_project(folder: Path, images: int) -> None:
-    """Images, classes, a tiny random CLIP and ``params.yaml``."""
+def make_project(folder: Path, images: int, test: int = 0, epochs: int = 3) -> None:
+    """Images to train on and to test with, classes, a tiny random CLIP and ``params.yaml``."""
     pictures = folder / "pictures"
     pictures.mkdir(parents=True)
     write_small(pictures, 0, images)
+    write_small(pictures / "test", images, images + test)
     (pictures / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     save_tiny_clip(folder / "clip.pt")
     corrections.ensure(folder / corrections.path_of(DATA.name))
-    (folder / "params.yaml").write_text(apply_preset("folder", "pictures", SETTINGS))
+    settings = {**SETTINGS, "warmup.epochs": str(epochs), "train.epochs": str(epochs)}
+    (folder / "params.yaml").write_text(apply_preset("folder", "pictures", settings))
 
 
 def command_of(stage: str) -> list[str]:

@@ -3,16 +3,15 @@ forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from benchmarks.measure import ROOT, interleaved, ratio, working_in
+from benchmarks.measure import ROOT, Watch, Work, interleaved, ratio, typical, working_in
 from benchmarks.networks import CLASSES, ready, save_student, student_of
 from benchmarks.photos import index_of, photos_of
 from benchmarks.settings import Settings
@@ -32,11 +31,14 @@ from ccd.student.propose import Ask, propose_views
 STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224),), (("resnet50", 224), ("resnet101", 448))
 BATCH = 16
 EPOCHS = 2
-COLUMNS = ("stage", "student", "per run", "library images/s", "bare model images/s", "efficiency")
+COLUMNS = (
+    "stage", "student", "per run", "library images/s", "bare model images/s", "efficiency", "library, first batch, s",
+)  # fmt: skip
 NOTE = (
     "Images a second. Library: from files on disk. warmup and train, {} epochs in batches of {}, beside bare training "
     "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes and predict (it writes a "
-    "Parquet file) look at every image once, beside bare forward passes. Medians of {} interleaved rounds."
+    "Parquet file) look at every image once, beside bare forward passes. Medians of {} interleaved rounds. "
+    "A run's first batch, in which processes start and memory is claimed, counts in no rate."
 )
 
 
@@ -70,10 +72,10 @@ def _training(case: Case, stage: str) -> list[str]:
     changed = {"image_size_px": case.size_px, "epochs": EPOCHS, "batch_size": BATCH}
     params = validate(model, {**known, **changed})
     objective = final_objective(1.0, 0.5, None) if stage == "train" else warmup_objective
-    files, index, log = ImageFiles(case.paths), index_of(case.paths), StageLog(stage)
+    files, index = ImageFiles(case.paths), index_of(case.paths)
 
-    def library() -> int:
-        student = student_of(case.backbone, case.size_px)
+    def library(watch: Watch) -> int:
+        student, log = student_of(case.backbone, case.size_px), WatchedLog(stage, watch, BATCH)
         _, slot = fit(student, files, case.targets, objective, params, index, case.settings.hardware, log)
         slot.clear()
         return EPOCHS * len(case.paths)
@@ -81,13 +83,13 @@ def _training(case: Case, stage: str) -> list[str]:
     return _row(case, stage, library, _bare_steps(case, strong=stage == "train"))
 
 
-def _bare_steps(case: Case, strong: bool) -> Callable[[], int]:
+def _bare_steps(case: Case, strong: bool) -> Work:
     device = case.settings.hardware.device
     student = student_of(case.backbone, case.size_px).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-5)
     pixels, targets = ready(BATCH, (case.size_px, case.size_px), device), torch.from_numpy(case.targets).to(device)
 
-    def work() -> int:
+    def work(watch: Watch) -> int:
         student.train()
         for _ in range(EPOCHS):
             for start in range(0, len(targets), BATCH):
@@ -99,6 +101,7 @@ def _bare_steps(case: Case, strong: bool) -> Callable[[], int]:
                     loss = loss + consistency(student(pixels[: len(some)])[0], logits.detach())
                 torch.autograd.backward(loss)
                 optimizer.step()
+                watch.batch(len(some))
         case.settings.wait()
         return EPOCHS * len(targets)
 
@@ -107,10 +110,11 @@ def _bare_steps(case: Case, strong: bool) -> Callable[[], int]:
 
 def _proposing(case: Case) -> list[str]:
     student, files, index = student_of(case.backbone, case.size_px), ImageFiles(case.paths), index_of(case.paths)
-    place, log = case.settings.hardware, StageLog("cam_boxes")
+    place = case.settings.hardware
     how = {"cam_threshold": 0.95, "offset": 0.125, "connected_components": False, "boxes_per_class": 1}
 
-    def library() -> int:
+    def library(watch: Watch) -> int:
+        log = WatchedLog("cam_boxes", watch, 1)
         ask, widened = Ask(None, 5.0), {**how, "min_side_px": 8.0}
         propose_views(student, files, index, CLASSES, ask, case.size_px, place, log, widened)
         return len(files)
@@ -122,15 +126,18 @@ def _predicting(case: Case) -> list[str]:
     save_student(case.settings.work / "student.pt", case.backbone, case.size_px)
     place = case.settings.hardware
     classifier = open_model(case.settings.work / "student.pt", place.device)
-    job = Job(classifier, case.paths, classifier.description.cuts, case.settings.batch_size, place.workers)
 
-    def library() -> int:
+    def library(watch: Watch) -> int:
+        job = Job(
+            classifier, case.paths, classifier.description.cuts, case.settings.batch_size, place.workers,
+            on_batch=lambda files, problems: watch.batch(files),
+        )  # fmt: skip
         return to_file(job, case.settings.work / "predictions.parquet", "parquet", resume=False).images
 
     return _row(case, "predict", library, _bare_forward(case))
 
 
-def _bare_forward(case: Case) -> Callable[[], int]:
+def _bare_forward(case: Case) -> Work:
     """Ready tensors through the network, one for every photo."""
     count = len(case.paths)
     device, batch_size = case.settings.hardware.device, case.settings.batch_size
@@ -138,18 +145,40 @@ def _bare_forward(case: Case) -> Callable[[], int]:
     pixels = ready(min(batch_size, count), (case.size_px, case.size_px), device)
 
     @torch.inference_mode()
-    def work() -> int:
+    def work(watch: Watch) -> int:
         for start in range(0, count, batch_size):
             student(pixels[: count - start])
+            watch.batch(min(batch_size, count - start))
         case.settings.wait()
         return count
 
     return work
 
 
-def _row(case: Case, stage: str, library: Callable[[], int], bare: Callable[[], int]) -> list[str]:
-    bare()  # the first pass sets things up
-    rates = interleaved({"library": library, "bare": bare}, case.settings.repeats)
-    values = [speed(median(rates[name])) for name in ("library", "bare")]
-    efficiency = ratio(rates["library"], rates["bare"])
-    return [stage, f"{case.backbone} at {case.size_px} px", f"{len(case.paths)} images", *values, f"{efficiency:.0%}"]
+class WatchedLog(StageLog):
+    """A stage's console that tells the watch of every move of its bar by one step of ``items`` images each."""
+
+    def __init__(self, name: str, watch: Watch, items: int) -> None:
+        super().__init__(name)
+        self._watch, self._items = watch, items
+
+    def bar(self, total: int, unit: str) -> tqdm[NoReturn]:
+        """The bar of any log."""
+        bar = super().bar(total, unit)
+        move = bar.update
+
+        def update(steps: float | None = 1) -> bool | None:
+            self._watch.batch(int(steps or 0) * self._items)
+            return bool(move(steps))
+
+        bar.update = update
+        return bar
+
+
+def _row(case: Case, stage: str, library: Work, bare: Work) -> list[str]:
+    bare(Watch())  # the first pass sets things up
+    rounds = interleaved({"library": library, "bare": bare}, case.settings.repeats)
+    values = [speed(typical(rounds[name]).rate) for name in ("library", "bare")]
+    efficiency, start = ratio(rounds["library"], rounds["bare"]), f"{typical(rounds['library']).start_s:.1f}"
+    images = f"{len(case.paths)} images"
+    return [stage, f"{case.backbone} at {case.size_px} px", images, *values, f"{efficiency:.0%}", start]

@@ -72,39 +72,53 @@ class _UnderRoot(Sequence[Path]):
 
 
 def image_batches(
+    files: ImageFiles, order: Sequence[int] | np.ndarray | Tensor, size_px: int, batch_size: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`batches_of_rows` of ``order`` (n,), ``batch_size`` images at a time; the last batch may be smaller."""
+    rows = torch.as_tensor(order, dtype=torch.int64)
+    return batches_of_rows(files, _Slices(rows, batch_size), -(-len(rows) // batch_size), size_px, workers)
+
+
+def batches_of_rows(
     files: ImageFiles,
-    order: Sequence[int] | np.ndarray | Tensor,
+    rows_of: Callable[[int], Tensor],
+    count: int,
     size_px: int,
-    batch_size: int,
     workers: int,
     *,
-    drop_last: bool = False,
     pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (rows (b,) int64, pixels (b, 3, size_px, size_px) uint8), squash-resized, in the given ``order``.
+    """Yield ``count`` batches: rows (b,) int64, pixels (b, 3, size_px, size_px) uint8, squash-resized.
 
-    The batches are the same for every number of ``workers`` (0 decodes in this process).
+    Batch ``index`` has the rows ``rows_of(index)`` (b,), which may be none; it must be picklable, as the processes that
+    decode call it. The batches are the same for every number of ``workers`` (0 decodes in this process).
 
     Raises:
         CcdError: an image cannot be read (the error names the file), or a worker process died.
     """
-    rows = torch.as_tensor(order, dtype=torch.int64)
-    count = len(rows) // batch_size if drop_last else -(-len(rows) // batch_size)
-    batches = _SquashedBatch(files, rows, size_px, batch_size)
+    batches = _SquashedBatch(files, rows_of, size_px)
     return load_in_order(batches, count, workers, pin_memory=pin_memory, files_of=batches.paths)
 
 
 @dataclass(frozen=True)
-class _SquashedBatch:
-    """A class and not a closure, since it has to travel to processes that are not forked."""
+class _Slices:
+    """Classes and not closures, here and below, since they have to travel to processes that are not forked."""
 
-    files: ImageFiles
     order: Tensor
-    size_px: int
     batch_size: int
 
+    def __call__(self, index: int) -> Tensor:
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size].clone()
+
+
+@dataclass(frozen=True)
+class _SquashedBatch:
+    files: ImageFiles
+    rows_of: Callable[[int], Tensor]
+    size_px: int
+
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
-        rows = self._rows(index)
+        rows = self.rows_of(index)
         side_px = self.size_px
         pixels = torch.empty((len(rows), 3, side_px, side_px), dtype=torch.uint8)
         for slot, row in zip(pixels, rows.tolist(), strict=True):
@@ -114,10 +128,7 @@ class _SquashedBatch:
 
     def paths(self, index: int) -> list[Path]:
         """The files of a batch."""
-        return [self.files.paths[row] for row in self._rows(index).tolist()]
-
-    def _rows(self, index: int) -> Tensor:
-        return self.order[index * self.batch_size : (index + 1) * self.batch_size].clone()
+        return [self.files.paths[row] for row in self.rows_of(index).tolist()]
 
 
 def load_in_order(

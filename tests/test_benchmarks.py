@@ -23,20 +23,30 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_rounds_are_interleaved_and_ratios_are_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Round one: 10 items in 2 s and in 5 s; round two, on a busier machine: in 4 s and in 20 s."""
+    """Round one: 10 items in 2 s and in 5 s; round two, on a busier machine: in 4 s and in 20 s. The slow one has a
+    first batch of 2 items more that takes 7 s, and counts in no rate."""
     clock, worked = [0.0], []
     monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
 
-    def worker(name: str, seconds: list[float]) -> int:
-        worked.append(name)
+    def fast(watch: measure.Watch, seconds: list[float]) -> int:
+        worked.append("fast")
         clock[0] += seconds.pop(0)
         return 10
 
-    slow, fast = [5.0, 20.0], [2.0, 4.0]
-    rates = measure.interleaved({"fast": lambda: worker("fast", fast), "slow": lambda: worker("slow", slow)}, 2)
+    def slow(watch: measure.Watch, seconds: list[float]) -> int:
+        worked.append("slow")
+        clock[0] += 7
+        watch.batch(2)
+        clock[0] += seconds.pop(0)
+        watch.batch(10)
+        return 12
+
+    slowly, quickly = [5.0, 20.0], [2.0, 4.0]
+    found = measure.interleaved({"fast": lambda on: fast(on, quickly), "slow": lambda on: slow(on, slowly)}, 2)
     assert worked == ["fast", "slow", "fast", "slow"]
-    assert rates == {"fast": [5.0, 2.5], "slow": [2.0, 0.5]}
-    assert measure.ratio(rates["fast"], rates["slow"]) == pytest.approx((2.5 + 5) / 2)
+    assert found == {"fast": [(5.0, 0.0), (2.5, 0.0)], "slow": [(2.0, 7.0), (0.5, 7.0)]}
+    assert measure.ratio(found["fast"], found["slow"]) == pytest.approx((2.5 + 5) / 2)
+    assert measure.typical(found["slow"]) == (1.25, 7.0)
 
 
 def test_a_process_is_measured_by_itself(tmp_path: Path) -> None:
@@ -81,7 +91,7 @@ def test_growth(settings: Settings) -> None:
     table = growth.measure_growth(settings)
     check_shape(table)
     assert column(table, "stage") == [*growth.IMAGE_STAGES, *growth.LABEL_STAGES, "report"]
-    assert set(column(table, "images")) == {"12"}
+    assert set(column(table, "images")) == {"12", "1"}  # evaluate: a tenth
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
-from ccd.student import fit
+from ccd.student import loop
 from tests.test_end_to_end import COLOURS, artifacts, prepare, run_stage, write_pictures
 
 IMAGE_STAGES = ("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local")
@@ -83,15 +85,15 @@ def test_a_killed_stage_goes_on_where_it_was(
     run((*stages, "train"), capsys)
     whole = artifacts(tmp_path)["student.pt"]
     begun: list[int] = []
-    original = fit.epoch_order
+    original = loop._train_epoch
 
-    def dying(images: int, seed: int, epoch: int) -> object:
+    def dying(step: loop._Step, batches: loop.Batches, targets: Tensor, epoch: int, *others: Any) -> object:
         begun.append(epoch)
         if begun == [0, 1, 2]:
             raise KeyboardInterrupt
-        return original(images, seed, epoch)
+        return original(step, batches, targets, epoch, *others)
 
-    monkeypatch.setattr(fit, "epoch_order", dying)
+    monkeypatch.setattr(loop, "_train_epoch", dying)
     with pytest.raises(SystemExit, match="130"):
         run_stage("train")
     run_stage("train")

@@ -16,7 +16,7 @@ from PIL import Image
 import ccd.loading
 from ccd.errors import CcdError
 from ccd.images import read_image
-from ccd.loading import ImageFiles, image_batches, load_in_order
+from ccd.loading import ImageFiles, batches_of_rows, image_batches, load_in_order
 
 GREYS = [0, 40, 80, 120, 160, 200, 240]
 
@@ -42,9 +42,10 @@ def test_batches_follow_the_order(files: ImageFiles, workers: int) -> None:
         assert (pixels == torch.tensor([grey, grey, 255 - grey], dtype=torch.uint8).view(3, 1, 1)).all()
 
 
-def test_drop_last_and_nothing_to_do(files: ImageFiles) -> None:
-    assert [len(rows) for rows, _ in image_batches(files, torch.arange(7), 4, 3, 0, drop_last=True)] == [3, 3]
+def test_nothing_to_do(files: ImageFiles) -> None:
     assert list(image_batches(files, [], 4, 3, 0)) == []
+    ((rows, pixels),) = batches_of_rows(files, lambda index: torch.arange(0), 1, 4, 0)
+    assert rows.tolist() == [] and pixels.shape == (0, 3, 4, 4)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -15,7 +15,7 @@ from ccd.ranks import Part
 from ccd.runtime import leave_ranks
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.objectives import FinalObjective, GradientAlignment
-from ccd.student.parallel import SharedBatchNorm2d, my_order
+from ccd.student.parallel import BatchRows, SharedBatchNorm2d, batch_rows
 from ccd.student.seeds import epoch_order, per_image, step_generator
 from tests.many_ranks import on_ranks
 from tests.student_toys import colour_patches, tiny_student
@@ -35,7 +35,17 @@ def test_one_process_has_everything() -> None:
     assert list(ranks.merged(iter("abc"))) == ["a", "b", "c"]
     assert ranks.from_first(lambda: 3) == 3 and ranks.all_of(4) == [4]
     assert ranks.part_of_batch(5) == Part(0, 5, 5)
-    assert my_order(torch.arange(5), 2)[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_batches_of_training_go_on_over_the_epochs() -> None:
+    """Nine images in batches of four are three steps an epoch; three ranks have 2, 1, 1 of four, and 1, 0, 0 of one."""
+    whole = [BatchRows(9, 4, 7, 2, 0, 1)(step) for step in range(6)]
+    assert torch.equal(torch.cat(whole[:3]), epoch_order(9, 7, 2)) and [len(rows) for rows in whole[:3]] == [4, 4, 1]
+    assert torch.equal(torch.cat(whole[3:]), epoch_order(9, 7, 3))
+    parts = [[BatchRows(9, 4, 7, 2, rank, 3)(step) for rank in range(3)] for step in range(6)]
+    assert [[len(part) for part in step] for step in parts[:3]] == [[2, 1, 1], [2, 1, 1], [1, 0, 0]]
+    assert all(torch.equal(torch.cat(step), rows) for step, rows in zip(parts, whole, strict=True))
+    assert batch_rows(9, 4, 7, 2) == BatchRows(9, 4, 7, 2, 0, 1)
 
 
 def shares() -> None:
@@ -49,14 +59,13 @@ def shares() -> None:
     assert ranks.from_first(lambda: ["first", rank]) == ["first", 0]
     assert ranks.all_of(rank) == [0, 1, 2]
     assert ranks.part_of_batch((3, 0, 2)[rank]) == (Part(0, 3, 5), Part(3, 0, 5), Part(3, 2, 5))[rank]
-    order, size = my_order(torch.arange(9), 4)
-    assert (order.tolist(), size) == (([0, 1, 4, 5, 8], 2), ([2, 6], 1), ([3, 7], 1))[rank]
+    assert batch_rows(9, 4, 0, 1) == BatchRows(9, 4, 0, 1, rank, 3)
     values, mine = torch.full((4, 2), 9.0), torch.tensor([0, 1, 2, 5]) == rank
     values[mine] = float(rank)
     assert ranks.merge_rows(values, mine).tolist() == [True, True, True, False]
     assert values[:, 0].tolist() == [0, 1, 2, 9]
     with pytest.raises(CcdError, match="batch of 2 images cannot be shared by 3"):
-        my_order(torch.arange(9), 2)
+        batch_rows(9, 2, 0, 0)
     leave_ranks()
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import PIL
 import torch
+from torch import Tensor
 
 from ccd.artifacts.image_index import ImageIndex
 from ccd.console import StageLog
-from ccd.loading import ImageFiles, image_batches
+from ccd.loading import ImageFiles, batches_of_rows
 from ccd.params.optimization import OptimizationParams
 from ccd.runtime import Hardware
 from ccd.store import Slot, content_key, fingerprint, open_store
@@ -20,9 +21,9 @@ from ccd.student.averaging import Weights
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.model import Student
 from ccd.student.objectives import Objective
-from ccd.student.parallel import my_order
+from ccd.student.parallel import batch_rows
 from ccd.student.progress import EpochRecord
-from ccd.student.seeds import derived_seed, epoch_order
+from ccd.student.seeds import derived_seed
 
 
 def fit(
@@ -51,17 +52,17 @@ def fit(
     seed = derived_seed(params.seed, *params.section.encode())  # warm-up and final training differ
     size_px, batch_size = params.image_size_px, params.batch_size
     optimization = Optimization(params.epochs, params.lr, params.head_lr_multiplier, params.precision)
+    steps = -(-len(files) // batch_size)
+    streams: list[Iterator[tuple[Tensor, Tensor]]] = []
 
     def batches(epoch: int) -> Batches:
-        order, part_size = my_order(epoch_order(len(files), seed, epoch), batch_size)
-        pin = hardware.device.type == "cuda"
-        found = image_batches(files, order, size_px, part_size, hardware.workers, pin_memory=pin)
-        missing = steps - -(-len(order) // part_size)  # of the last batch this rank may have no image
-        nothing = torch.empty(0, dtype=torch.int64), torch.empty(0, 3, size_px, size_px, dtype=torch.uint8)
-        return chain(found, [nothing] * missing)
+        if not streams:  # one for all epochs: processes that start late copy what this one has grown to
+            rows_of = batch_rows(len(files), batch_size, seed, epoch)
+            count, pin = (params.epochs - epoch) * steps, hardware.device.type == "cuda"
+            streams.append(batches_of_rows(files, rows_of, count, size_px, hardware.workers, pin_memory=pin))
+        return islice(streams[0], steps)
 
     slot = open_store().slot(_identity(student, targets, objective, params, index, hardware))
-    steps = -(-len(files) // batch_size)
     with log.bar(steps * params.epochs, "step") as bar:
 
         def show(epoch: int, step: int, loss: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -14,24 +16,46 @@ from torch.nn.parallel import DistributedDataParallel
 from ccd import ranks
 from ccd.errors import CcdError
 from ccd.student.model import Student
+from ccd.student.seeds import epoch_order
 
 
-def my_order(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
-    """This rank's contiguous part of every batch of ``order`` (n,), one after the other, and the size of a part.
+@dataclass(frozen=True)
+class BatchRows:
+    """Call it with a number of a step, counted on over all epochs from ``first_epoch``: rows (b,) int64 of this rank.
 
-    The parts of a batch differ by one image at most. The last batch may leave a rank none.
+    Parts of a batch are contiguous and differ by one image at most; the last batch of an epoch may leave a rank none.
+    Picklable, and the same in every process.
+    """
+
+    images: int
+    batch_size: int
+    seed: int
+    first_epoch: int
+    rank: int
+    world: int
+
+    def __call__(self, index: int) -> Tensor:
+        epoch, step = divmod(index, -(-self.images // self.batch_size))
+        order = _recent_order(self.images, self.seed, self.first_epoch + epoch)
+        batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+        return batch.tensor_split(self.world)[self.rank].clone()
+
+
+_recent_order = lru_cache(maxsize=1)(epoch_order)
+
+
+def batch_rows(images: int, batch_size: int, seed: int, first_epoch: int) -> BatchRows:
+    """Those of this rank.
 
     Raises:
         CcdError: a batch has fewer images than there are ranks.
     """
-    world, rank = ranks.world(), ranks.rank()
-    if batch_size < world:
+    if batch_size < ranks.world():
         raise CcdError(
-            f"a batch of {batch_size} images cannot be shared by {world} processes: lower runtime.processes, "
+            f"a batch of {batch_size} images cannot be shared by {ranks.world()} processes: lower runtime.processes, "
             "or enlarge batch_size"
         )
-    mine = [batch.tensor_split(world)[rank] for batch in torch.split(order, batch_size)]
-    return torch.cat([order[:0], *mine]), batch_size // world + (rank < batch_size % world)
+    return BatchRows(images, batch_size, seed, first_epoch, ranks.rank(), ranks.world())
 
 
 def over_ranks(student: Student, device: torch.device) -> tuple[Student, Callable[..., tuple[Tensor, Tensor]]]:
