@@ -32,7 +32,7 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Measure this part; repeatable.")
 @click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Photos; default: drawn.")
-@click.option("--count", type=click.IntRange(1), default=64, help="Photos per round of teacher and student.")
+@click.option("--count", type=click.IntRange(1), default=96, help="Photos per round of teacher; student: twice.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, help="Images inferred at a time.")
 @click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds, of which the median counts.")
 @click.option("--size", "sizes", multiple=True, type=click.IntRange(1), default=(1000, 10_000), help="N of growth.")
@@ -46,7 +46,7 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
 def main(
     only: tuple[str, ...], work: Path | None, out: Path, device: str, workers: int | None, **chosen: object
 ) -> None:
-    """Write a Markdown file per part, and print it. All parts together take about a quarter of an hour on two cores."""
+    """Write a Markdown file per part, and print it. All parts together take about half an hour on two cores."""
     out.mkdir(parents=True, exist_ok=True)
     about = machine()
     click.echo(about)

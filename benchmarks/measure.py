@@ -53,9 +53,11 @@ class Watch:
             self._started, self._first = time.perf_counter(), items
 
     def round(self, items: int) -> Round:
-        """Call it after the run, with all its items."""
-        started = self._begun if self._started is None else self._started
-        return Round((items - self._first) / (time.perf_counter() - started), started - self._begun)
+        """Call it after the run, with all its items; one of a single batch counts whole."""
+        ended = time.perf_counter()
+        if self._started is None or items <= self._first:
+            return Round(items / (ended - self._begun), 0.0)
+        return Round((items - self._first) / (ended - self._started), self._started - self._begun)
 
 
 class Round(NamedTuple):

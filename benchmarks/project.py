@@ -14,13 +14,13 @@ from ccd.artifacts import corrections
 from ccd.use import apply_preset
 
 DATA = Path("data/bench")
-STUDENT_PX = 64  # at 32 the maps of a ResNet have one cell, and no peak
+STUDENT_PX = 64  # at 32 the maps have one cell, and no peak
 SETTINGS = {
     "dataset.name": DATA.name, "teacher.model": "clip.pt",
     "clip_global.image_size_px": "32", "clip_local.image_size_px": "32", "clip_local.resized_px": "32",
     "bias.max_entropy_nats": "10.0",
-    "warmup.backbone": "resnet18", "warmup.weights": "none",
-    "warmup.image_size_px": str(STUDENT_PX),
+    "warmup.backbone": "mobilenet_v3_small", "warmup.weights": "none",
+    "warmup.image_size_px": str(STUDENT_PX), "warmup.batch_size": "64", "train.batch_size": "64",
     "cam_boxes.image_size_px": str(STUDENT_PX), "cam_boxes.views_per_image": "1.0", "cam_boxes.min_side_px": "4.0",
     "train.image_size_px": str(STUDENT_PX),
 }  # fmt: skip

@@ -30,12 +30,11 @@ from ccd.student.propose import Ask, propose_views
 
 STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224),), (("resnet50", 224), ("resnet101", 448))
 BATCH = 16
-EPOCHS = 2
 COLUMNS = (
     "stage", "student", "per run", "library images/s", "bare model images/s", "efficiency", "library, first batch, s",
 )  # fmt: skip
 NOTE = (
-    "Images a second. Library: from files on disk. warmup and train, {} epochs in batches of {}, beside bare training "
+    "Images a second. Library: from files on disk. warmup and train, one epoch in batches of {}, beside bare training "
     "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes and predict (it writes a "
     "Parquet file) look at every image once, beside bare forward passes. Medians of {} interleaved rounds. "
     "A run's first batch, in which processes start and memory is claimed, counts in no rate."
@@ -55,7 +54,7 @@ class Case:
 
 def measure_student(settings: Settings) -> Table:
     """All four for every backbone that fits the device."""
-    paths = photos_of(settings.images, settings.work / "photos", settings.count)
+    paths = photos_of(settings.images, settings.work / "photos", 2 * settings.count)
     targets = np.random.default_rng(0).random((len(paths), len(CLASSES)), np.float32)
     (settings.work / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     rows = []
@@ -63,13 +62,13 @@ def measure_student(settings: Settings) -> Table:
         for backbone, size_px in STUDENTS + STUDENTS_ON_GPU * settings.on_gpu:
             case = Case(settings, backbone, size_px, paths, targets)
             rows += [_training(case, "warmup"), _training(case, "train"), _proposing(case), _predicting(case)]
-    return Table("Student", NOTE.format(EPOCHS, BATCH, settings.repeats), COLUMNS, rows)
+    return Table("Student", NOTE.format(BATCH, settings.repeats), COLUMNS, rows)
 
 
 def _training(case: Case, stage: str) -> list[str]:
     model = WarmupParams if stage == "warmup" else TrainParams
     known: dict[str, Any] = read_yaml(ROOT / "params.yaml")[stage]
-    changed = {"image_size_px": case.size_px, "epochs": EPOCHS, "batch_size": BATCH}
+    changed = {"image_size_px": case.size_px, "epochs": 1, "batch_size": BATCH}
     params = validate(model, {**known, **changed})
     objective = final_objective(1.0, 0.5, None) if stage == "train" else warmup_objective
     files, index = ImageFiles(case.paths), index_of(case.paths)
@@ -78,7 +77,7 @@ def _training(case: Case, stage: str) -> list[str]:
         student, log = student_of(case.backbone, case.size_px), WatchedLog(stage, watch, BATCH)
         _, slot = fit(student, files, case.targets, objective, params, index, case.settings.hardware, log)
         slot.clear()
-        return EPOCHS * len(case.paths)
+        return len(case.paths)
 
     return _row(case, stage, library, _bare_steps(case, strong=stage == "train"))
 
@@ -91,19 +90,18 @@ def _bare_steps(case: Case, strong: bool) -> Work:
 
     def work(watch: Watch) -> int:
         student.train()
-        for _ in range(EPOCHS):
-            for start in range(0, len(targets), BATCH):
-                some = targets[start : start + BATCH]
-                optimizer.zero_grad(set_to_none=True)
-                logits, _ = student(pixels[: len(some)])
-                loss = bce(logits, some)
-                if strong:
-                    loss = loss + consistency(student(pixels[: len(some)])[0], logits.detach())
-                torch.autograd.backward(loss)
-                optimizer.step()
-                watch.batch(len(some))
+        for start in range(0, len(targets), BATCH):
+            some = targets[start : start + BATCH]
+            optimizer.zero_grad(set_to_none=True)
+            logits, _ = student(pixels[: len(some)])
+            loss = bce(logits, some)
+            if strong:
+                loss = loss + consistency(student(pixels[: len(some)])[0], logits.detach())
+            torch.autograd.backward(loss)
+            optimizer.step()
+            watch.batch(len(some))
         case.settings.wait()
-        return EPOCHS * len(targets)
+        return len(targets)
 
     return work
 

@@ -46,7 +46,7 @@ def measure_teacher(settings: Settings) -> Table:
     for name in MODELS + MODELS_ON_GPU * settings.on_gpu:
         teacher, tower = teacher_of(name, settings.hardware.device)
         rows.append(_whole(settings, name, paths, teacher, tower))
-        rows.append(_views(settings, name, paths[: max(1, len(paths) // 2)], teacher, tower))
+        rows.append(_views(settings, name, paths, teacher, tower))
     return Table(
         "clip_global and clip_local",
         NOTE.format(settings.batch_size, settings.hardware.workers, settings.repeats),

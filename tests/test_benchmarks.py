@@ -79,7 +79,10 @@ def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(student, "STUDENTS", (("resnet18", 32),))
     seen = teacher.measure_teacher(settings)
     check_shape(seen)
-    assert column(seen, "stage") == ["clip_global", "clip_local"] and column(seen, "per run") == ["5 images", "8 views"]
+    assert column(seen, "stage") == ["clip_global", "clip_local"] and column(seen, "per run") == [
+        "5 images",
+        "20 views",
+    ]
     trained = student.measure_student(settings)
     check_shape(trained)
     assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "predict"]
