@@ -29,7 +29,8 @@ def measure_growth(settings: Settings) -> Table:
         rows += list(_label_stages(settings.work / f"labels-{count}", count, settings.views))
     note = (
         f"Every stage in a process of its own, imports included. {', '.join(IMAGE_STAGES)}: JPEGs of 64 x 48 px, a"
-        " teacher of one layer, a MobileNetV3 small at 64 px, one epoch, one local view an image; evaluate has a tenth as many."
+        " teacher of one layer, a MobileNetV3 small at 64 px, one epoch, one local view an image; evaluate has a tenth"
+        " as many."
         f" The others: {CLASSES} classes, {WIDTH} dimensions, {settings.views:g} local views an image."
         " Linear means: images/s do not fall. Peak memory is resident."
     )
