@@ -54,9 +54,8 @@ def strike(lab: Laboratory, folder: Path, stage: str, random: Random) -> tuple[l
     end(process, lab.log)
     wrong = lab.accepted_but_wrong(folder, stage)
     code, said = end(begin(folder, lab.log, "repro"), lab.log)
-    if (
-        code == 0 and _temporary(folder) and "Running stage" not in said
-    ):  # all came from the cache; the next stage tidies up
+    if code == 0 and _temporary(folder) and "Running stage" not in said:
+        # all came from DVC's cache; a stage tidies up after its own dead processes when it runs
         code, said = end(begin(folder, lab.log, "repro", "-f", "-s", stage), lab.log)
     left = lab.differing(folder, [name for each in CHAIN for name in outputs(each)])
     left += _temporary(folder)
