@@ -16,12 +16,13 @@ from ccd.commands.init import init
 from ccd.commands.predict import predict
 from ccd.commands.review import review
 from ccd.commands.thresholds import thresholds
+from ccd.interrupts import Interruptible
 
 if TYPE_CHECKING:
     from ccd.store import Entry
 
 
-class InOrder(click.Group):
+class InOrder(Interruptible, click.Group):
     """Commands are listed in the order in which one needs them."""
 
     def list_commands(self, context: click.Context) -> list[str]:

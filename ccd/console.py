@@ -19,6 +19,7 @@ from ccd import launch
 from ccd.artifacts import timings
 from ccd.artifacts.atomic import remove_leftovers
 from ccd.errors import CcdError, printable
+from ccd.interrupts import Interruptible, came_of_interrupt, deferring, end_interrupted
 from ccd.machine import explained
 
 DEBUG_VARIABLE = "CCD_DEBUG"
@@ -106,11 +107,13 @@ def user_errors(stage: str = "") -> Iterator[None]:
     characters, which names of files may hold, are escaped.
     """
     try:
-        yield
+        with deferring():
+            yield
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
-        raise SystemExit(130) from None
+        end_interrupted()
     except Exception as error:
+        if came_of_interrupt(error):
+            end_interrupted()
         said = str(error) if isinstance(error, CcdError) else explained(error, stage)
         if said is None or isinstance(error, BrokenPipeError):  # a bug; or the reader of our output has seen enough
             raise
@@ -150,4 +153,4 @@ def _command(function: Callable[..., None], start: Callable[..., None]) -> click
         click.Option([f"--{name.replace('_', '-')}"], type=path, required=True) for name in names
     ]
     options.append(click.Option(["--debug"], is_flag=True, help=f"Show tracebacks; so does {DEBUG_VARIABLE}=1."))
-    return click.Command(function.__module__, callback=run, params=options, help=function.__doc__)
+    return Interruptible(function.__module__, callback=run, params=options, help=function.__doc__)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ccd.artifacts import seal
 from ccd.artifacts.atomic import replacing, unreadable
+from ccd.interrupts import deferring
 
 
 class Sink(io.FileIO):
@@ -62,7 +63,7 @@ def creating(
     with replacing(path) as temporary:
         with Sink(temporary, "w+b") as sink:
             try:
-                with h5py.File(sink, "w", track_order=False) as file:
+                with deferring(), h5py.File(sink, "w", track_order=False) as file:
                     for key, value in sorted({"schema": schema, seal.KEY: seal.BLANK, **attributes}.items()):
                         file.attrs[key] = value
                     yield file, sink.check

@@ -74,6 +74,7 @@ def children_of(process: int) -> list[int]:
 
 def _be_child(action: Callable[[], object], folder: Path, log: Path) -> None:
     code = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until the action begins
     try:
         os.setsid()
         os.chdir(folder)

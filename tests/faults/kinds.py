@@ -114,8 +114,11 @@ class Interrupted(Fault):
 
     def strike(self, child: Child) -> bool:
         in_time = self._wait(child, self._moment_s())
-        if in_time:
-            os.killpg(child.pid, signal.SIGINT)
+        try:
+            if in_time:
+                os.killpg(child.pid, signal.SIGINT)
+        except ProcessLookupError:  # it leads no group yet
+            return False
         return in_time
 
 

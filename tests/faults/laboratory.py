@@ -108,7 +108,8 @@ class Laboratory:
 
     def start(self, work: Path, stage: str, before: Callable[[], object] = lambda: None) -> Child:
         """Begin the stage; ``before`` is done in its process."""
-        return Child(lambda: (before(), command(stage)), work, self.log)
+        words = STAGES[stage]["cmd"].replace("${dataset.name}", "toy").split()[3:]
+        return Child(lambda: (before(), CHAIN[stage].main(words)), work, self.log)
 
     def again(self, work: Path, stage: str) -> Ended:
         """Run the stage to its end."""
@@ -132,12 +133,6 @@ class Laboratory:
                 raise SystemExit(3) from refused
 
         return run(read, path.parent, self.log).code != 3
-
-
-def command(stage: str) -> None:
-    """The stage as on the command line."""
-    words = STAGES[stage]["cmd"].replace("${dataset.name}", "toy").split()[3:]
-    CHAIN[stage].main(words)
 
 
 def leftovers(work: Path) -> list[str]:

@@ -1,0 +1,120 @@
+"""Ctrl-C at every moment: of a file all is there or nothing, and the status is 130."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import click
+import pytest
+
+from ccd.console import stage, user_errors
+from ccd.interrupts import deferring
+from tests.test_artifacts import WRITERS
+
+EVERY = 29  # of the steps within libraries one in so many; of our own modules' all
+OURS = str(Path(__file__).parents[1] / "ccd")
+
+
+@contextmanager
+def interrupted_at(chosen: int, seen: list[bool], number: int = signal.SIGINT) -> Iterator[None]:
+    """A signal at step ``chosen`` of the Python code in the block; ``seen``: of each, whether it is in our code."""
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object]:
+        seen.append(frame.f_code.co_filename.startswith(OURS))
+        if len(seen) - 1 == chosen:
+            signal.raise_signal(number)
+        return trace
+
+    usual, handler = sys.gettrace(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(usual)
+        signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ctrl-C in a weak reference's callback
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_whole_file_or_none(name: str, tmp_path: Path) -> None:
+    path, steps = tmp_path / name, list[bool]()
+    WRITERS[name](path)  # imports what it needs
+    with interrupted_at(-1, steps):
+        WRITERS[name](path)
+    whole, interrupted = path.read_bytes(), 0
+    for step in (each for each, ours in enumerate(steps) if ours or each % EVERY == 0):
+        path.unlink(missing_ok=True)
+        try:
+            with interrupted_at(step, []):
+                WRITERS[name](path)
+        except KeyboardInterrupt:
+            interrupted += 1
+        found = [each.name for each in tmp_path.iterdir()]
+        assert found in ([], [name]), f"step {step} of {len(steps)} left {found}"
+        assert not found or path.read_bytes() == whole, f"step {step} of {len(steps)} left another file"
+    assert interrupted > 20
+
+
+def test_sigterm_that_a_rank_answers_waits_for_hdf5_too(tmp_path: Path) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(143)
+
+    path, steps = tmp_path / "text.h5", list[bool]()
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with interrupted_at(-1, steps):
+            WRITERS["text.h5"](path)
+        whole = path.read_bytes()
+        for step in range(0, len(steps), 10):
+            path.unlink(missing_ok=True)
+            with suppress(SystemExit), interrupted_at(step, [], signal.SIGTERM):
+                WRITERS["text.h5"](path)
+            assert not path.exists() or path.read_bytes() == whole
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@stage
+def nothing(out: Path) -> None:
+    """Reads nothing and writes nothing."""
+
+
+def test_a_command_ends_with_status_130_wherever_it_is_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
+    steps, found = list[bool](), set()
+    for chosen in (-1, *range(10, 2000, 50)):  # the first steps are the call itself
+        with pytest.raises(SystemExit) as stop, interrupted_at(chosen, steps if chosen < 0 else []):
+            nothing.main(["--out", "x"])
+        if 0 <= chosen < len(steps):
+            found.add((stop.value.code, capsys.readouterr().err.strip()))
+    assert len(steps) > 500 and found == {(130, "interrupted: nothing half-written was left behind")}
+
+
+def test_an_error_that_a_ctrl_c_led_to_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="130"), user_errors():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+    assert capsys.readouterr().err == "interrupted: nothing half-written was left behind\n"
+
+
+def test_other_statuses_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, status in [(["--out", "x"], None), (["--nonsense"], 2), (["--help"], 0)]:
+        with pytest.raises(SystemExit) as stop:
+            nothing.main(words)
+        assert stop.value.code == status
+    assert "No such option" in capsys.readouterr().err
+    with pytest.raises(click.NoSuchOption):
+        nothing.main(["--nonsense"], standalone_mode=False)
+
+
+def test_handlers_are_as_before_afterwards() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    with deferring(), deferring():
+        pass
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
