@@ -25,6 +25,7 @@ Verify = Literal["decode", "header"]
 OnBadImage = Literal["error", "skip"]
 
 SHOWN = 20
+QUEUED = 4096  # files a pool is given at a time: what it keeps for each weighs more than what we do
 LARGE_PIXELS = 32 * 1024 * 1024
 _ONE_LARGE_IMAGE = threading.Lock()  # in memory at a time: there may be dozens of threads
 
@@ -111,7 +112,9 @@ def scan(
     """
     with ThreadPoolExecutor(max(1, workers)) as pool:
         reader = FileReader(root, verify, follow_links)
-        facts = list(progress(pool.map(reader, (entry.path for entry in entries), chunksize=64)))
+        pieces = (entries[start : start + QUEUED] for start in range(0, len(entries), QUEUED))
+        read = (fact for piece in pieces for fact in pool.map(reader, (entry.path for entry in piece)))
+        facts = list(progress(read))
     pairs = list(zip(entries, facts, strict=True))
     skipped = tuple(SkippedImage(printable(entry.path), fact.problem) for entry, fact in pairs if fact.problem)
     good = [(entry, fact) for entry, fact in pairs if not fact.problem]
