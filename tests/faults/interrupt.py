@@ -163,7 +163,8 @@ or `dvc repro`, must give an undisturbed run's files, byte for byte, and leave n
 - **full disk**: the folder of artifacts has less room than the stage's files need; **read-only**: it cannot be written.
   Status 2, one line that names the file; no temporary file stays.
 - **worker killed**: `kill -9` of a process that decodes images. Status 2, one line that names what it was reading.
-- **{dvc}**: `kill -9` of the stage, or of DVC and the stage at once, below `dvc repro`; then `dvc repro`.
+- **{dvc}**: `kill -9` of the stage, or of DVC and the stage at once, below `dvc repro`; then `dvc repro`. Where DVC's
+  cache alone answers, no stage runs, and a dead one's temporary file may still lie there: the stage runs once more.
 
 {table}
 
