@@ -18,6 +18,8 @@ from tests.test_artifacts import WRITERS
 
 EVERY = 29  # of the steps within libraries one in so many; of our own modules' all
 OURS = str(Path(__file__).parents[1] / "ccd")
+# a signal in the callback of a weak reference, outside of what is deferred
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @contextmanager
@@ -39,7 +41,6 @@ def interrupted_at(chosen: int, seen: list[bool], number: int = signal.SIGINT) -
         signal.signal(signal.SIGINT, handler)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ctrl-C in a weak reference's callback
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_whole_file_or_none(name: str, tmp_path: Path) -> None:
     path, steps = tmp_path / name, list[bool]()
