@@ -28,9 +28,13 @@ class Child:
         self._log, self._start = log, time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
+        ready, begins = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _be_child(action, folder, log)
+            _be_child(action, folder, log, begins)
+        os.close(begins)
+        os.read(ready, 1)  # returns when the action begins, or the child has ended
+        os.close(ready)
         self._code: int | None = None
 
     @property
@@ -72,9 +76,8 @@ def children_of(process: int) -> list[int]:
         return []
 
 
-def _be_child(action: Callable[[], object], folder: Path, log: Path) -> None:
+def _be_child(action: Callable[[], object], folder: Path, log: Path, begins: int) -> None:
     code = 1
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until the action begins
     try:
         os.setsid()
         os.chdir(folder)
@@ -83,6 +86,7 @@ def _be_child(action: Callable[[], object], folder: Path, log: Path) -> None:
         os.dup2(file, 2)
         sys.stdout, sys.stderr = (os.fdopen(os.dup(1), "w", buffering=1) for _ in range(2))
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.close(begins)
         action()
         code = 0
     except SystemExit as stop:

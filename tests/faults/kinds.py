@@ -114,11 +114,8 @@ class Interrupted(Fault):
 
     def strike(self, child: Child) -> bool:
         in_time = self._wait(child, self._moment_s())
-        try:
-            if in_time:
-                os.killpg(child.pid, signal.SIGINT)
-        except ProcessLookupError:  # it leads no group yet
-            return False
+        if in_time:
+            os.killpg(child.pid, signal.SIGINT)
         return in_time
 
 
