@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import networks
 from benchmarks.measure import Process, run
 from benchmarks.project import DATA, make_project, stage_command
 from benchmarks.settings import Settings
@@ -17,24 +19,43 @@ LARGE = 1_000_000
 TEST_SHARE = 10  # one test image for so many training images
 IMAGE_STAGES = ("index", "clip_global", "warmup", "cam_boxes", "clip_local", "train", "evaluate")
 LABEL_STAGES = ("bias", "global_labels", "aggregate")
-COLUMNS = ("stage", "images", "seconds", "peak memory, MB", "images/s")
+COLUMNS = (
+    "stage",
+    "images",
+    "seconds",
+    "peak memory, MB",
+    "of that label arrays, MB",
+    "growth of the rest",
+    "images/s",
+)
+# Bytes for every image and class in the tables of labels that a stage reads, makes or writes, and may hold whole.
+LABEL_BYTES = {
+    "warmup": 8,  # targets, predictions
+    "cam_boxes": 4,  # probabilities
+    "train": 8,
+    "evaluate": 32,  # five columns of the pseudo-labels, three made of them
+    "global_labels": 8,  # two columns written
+    "aggregate": 41,  # two columns read, eight written
+    "report": 34,  # the eight columns, and the truth
+}
 
 
 def measure_growth(settings: Settings) -> Table:
     """Image stages on tiny JPEGs with a tiny teacher and student, label stages and the report on synthetic features."""
-    rows = []
+    rows: list[Row] = []
     for count in settings.sizes:
-        rows += list(_image_stages(settings.work / f"images-{count}", count))
+        rows += _image_stages(settings.work / f"images-{count}", count)
     for count in (*settings.sizes, *([LARGE] * settings.large)):
-        rows += list(_label_stages(settings.work / f"labels-{count}", count, settings.views))
+        rows += _label_stages(settings.work / f"labels-{count}", count, settings.views)
     note = (
         f"Every stage in a process of its own, imports included. {', '.join(IMAGE_STAGES)}: JPEGs of 64 x 48 px, a"
         " teacher of one layer, a MobileNetV3 small at 64 px, one epoch, one local view an image; evaluate has a tenth"
         " as many."
         f" The others: {CLASSES} classes, {WIDTH} dimensions, {settings.views:g} local views an image."
-        " Linear means: images/s do not fall. Peak memory is resident."
+        " Linear means: images/s do not fall. Peak memory is resident. Label arrays: the (N, C) tables that the stage"
+        " reads, makes or writes; growth of the rest: without them, against the stage's first row."
     )
-    return Table("Growth", note, COLUMNS, sorted(rows, key=lambda row: _ORDER.index(row[0])))
+    return Table("Growth", note, COLUMNS, _cells(sorted(rows, key=lambda row: _ORDER.index(row.stage))))
 
 
 _CHAIN = (
@@ -44,25 +65,55 @@ _CHAIN = (
 _ORDER = (*IMAGE_STAGES, *LABEL_STAGES, "report")
 
 
-def _image_stages(folder: Path, count: int) -> Iterator[list[str]]:
+@dataclass(frozen=True)
+class Row:
+    """One stage on ``images`` images, with ``labels_mb`` in its (N, C) tables."""
+
+    stage: str
+    images: int
+    labels_mb: float
+    found: Process
+
+    @property
+    def rest_mb(self) -> float:
+        """Peak memory without them."""
+        return self.found.peak_mb - self.labels_mb
+
+
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    first: dict[str, Row] = {}
+    cells = []
+    for row in rows:
+        least = first.setdefault(row.stage, row)
+        growth = "" if row is least else f"{row.rest_mb / least.rest_mb - 1:+.1%}"
+        seconds, peak_mb = row.found.seconds, row.found.peak_mb
+        cells.append([
+            row.stage, f"{row.images:,}", f"{seconds:.1f}", f"{peak_mb:,.0f}", f"{row.labels_mb:,.0f}", growth,
+            speed(row.images / seconds),
+        ])  # fmt: skip
+    return cells
+
+
+def _image_stages(folder: Path, count: int) -> Iterator[Row]:
     test = max(count // TEST_SHARE, 1)
     make_project(folder, count, test, epochs=1)
     for stage in _CHAIN:
         found = run(stage_command(stage), folder)
         if stage in IMAGE_STAGES:
-            yield _row(stage, test if stage == "evaluate" else count, found)
+            pairs = count * len(networks.CLASSES)
+            yield _row(stage, test if stage == "evaluate" else count, pairs, found)
     shutil.rmtree(folder)
 
 
-def _label_stages(folder: Path, count: int, views: float) -> Iterator[list[str]]:
+def _label_stages(folder: Path, count: int, views: float) -> Iterator[Row]:
     make_project(folder, 1)
     write_artifacts(folder / DATA, count, CLASSES, WIDTH, views)
     for stage in LABEL_STAGES:
-        yield _row(stage, count, run(stage_command(stage), folder))
+        yield _row(stage, count, count * CLASSES, run(stage_command(stage), folder))
     write_report_inputs(folder / DATA, folder / "pictures", "0000/00000000.jpg")
-    yield _row("report", count, run(stage_command("report"), folder))
+    yield _row("report", count, count * CLASSES, run(stage_command("report"), folder))
     shutil.rmtree(folder)
 
 
-def _row(stage: str, count: int, found: Process) -> list[str]:
-    return [stage, f"{count:,}", f"{found.seconds:.1f}", f"{found.peak_mb:,.0f}", speed(count / found.seconds)]
+def _row(stage: str, images: int, pairs: int, found: Process) -> Row:
+    return Row(stage, images, LABEL_BYTES.get(stage, 0) * pairs / 2**20, found)

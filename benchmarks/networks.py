@@ -50,14 +50,24 @@ def save_tiny_clip(path: Path) -> None:
 
 
 def student_of(backbone: str, size_px: int) -> Student:
-    """A student of `CLASSES` with random weights."""
-    return build_student(StudentSpec(backbone, CLASSES, 3.0, size_px), "none", seed=0)
+    """A student of `CLASSES` with random weights, whose normalisation has seen pixels: as it is built every image has a
+    probability of 0.5 in every class, and all of them would ask for views."""
+    student = build_student(StudentSpec(backbone, CLASSES, 3.0, size_px), "none", seed=0)
+    norms = [module for module in student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the mean of what is seen
+    with torch.no_grad():
+        student.train()(ready(16, (size_px, size_px), torch.device("cpu")))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return student.eval()
 
 
 def save_student(path: Path, backbone: str, size_px: int) -> None:
     """A checkpoint as warmup and train write it, with thresholds."""
     spec = StudentSpec(backbone, CLASSES, 3.0, size_px)
-    weights = {"last": dict(build_student(spec, "none", seed=0).state_dict())}
+    weights = {"last": dict(student_of(backbone, size_px).state_dict())}
     info = {"epochs": 1, "thresholds": {"values": [0.5] * len(CLASSES), "source": "pseudo-labels"}}
     checkpoint.write(path, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
 

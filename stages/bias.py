@@ -18,10 +18,10 @@ from ccd.params.bias import BiasParams
 def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     """Estimate CLIP's class bias on the training images."""
     params, log = load(BiasParams), StageLog("bias")
-    index, words = image_index.read(images), text_file.read(text)
-    looked = features.open_global(clip_global, index, words.attributes)
-    log.reads(f"{index.is_train.sum():,} training images", f"{len(words.classes)} classes")
-    pieces = (values for _, values in looked.pieces(index.train_rows))
+    (ids, is_train), words = image_index.read_splits(images), text_file.read(text)
+    looked = features.open_global(clip_global, ids, words.attributes)
+    log.reads(f"{is_train.sum():,} training images", f"{len(words.classes)} classes")
+    pieces = (values for _, values in looked.pieces(np.flatnonzero(is_train)))
     sure = joined([sureness(clip_probs(values, words.values, words.logit_scale)) for values in pieces])
     shrinkage = params.shrinkage if params.enabled else 1.0
     found = class_bias(sure, words.classes, params.max_entropy_nats, shrinkage)

@@ -25,10 +25,10 @@ def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_label
     """Measure everything that the pipeline predicts."""
     counted, index, words = load(EvaluateParams).counted(), image_index.read(images), text_file.read(text)
     known, test = class_table.read(labels, LABELS, of=words.classes), index.test()
-    made = class_table.read(pseudo_labels, PSEUDO_LABELS, of=words.classes)
+    made = class_table.read(pseudo_labels, PSEUDO_LABELS, summary.STEPS, of=words.classes)
     first, final, log = checkpoint.read(warmup, "warmup"), checkpoint.read(student, "train"), StageLog("evaluate")
     log.reads(f"{len(test):,} test images", f"{len(known.ids):,} images with known labels")
-    looked = features.open_global(clip_global, index, words.attributes).take(index.test_rows)
+    looked = features.open_global(clip_global, index.ids, words.attributes).take(index.test_rows)
     said = {"zero_shot": clip_probs(looked, words.values, words.logit_scale)}
     said |= score_checkpoints(first, final, indexed_files(load(DatasetParams).root, test), hardware(), log)
     trained_on = summary.Scores(made.ids, summary.pseudo_tables(made.columns, float(made.metadata["alpha"])))

@@ -20,22 +20,22 @@ from ccd.params.global_labels import GlobalLabelsParams
 @stage
 def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, none: Path) -> None:
     """Score the training images, floor, debias and clip; tell which show none of the classes."""
-    params, log, index = load(GlobalLabelsParams), StageLog("global_labels"), image_index.read(images)
+    params, log, (ids, is_train) = load(GlobalLabelsParams), StageLog("global_labels"), image_index.read_splits(images)
     words, debias, found, positives, without = text_file.read(text), bias_file.read(bias), [], 0, 0
     same_classes(bias, "bias", debias.classes, words.classes)
-    looked, train = features.open_global(clip_global, index, words.attributes), index.train()
+    looked, train = features.open_global(clip_global, ids, words.attributes), np.flatnonzero(is_train)
     log.reads(f"{len(train):,} training images", f"{len(words.classes)} classes")
     with class_table.writing(out, SPEC, words.classes, {}) as table:
-        for rows, values in looked.pieces(index.train_rows):
+        for rows, values in looked.pieces(train):
             probs = clip_probs(values, words.values, words.logit_scale)
             outside = background_prob(values, words.values, words.background, words.logit_scale)
             found.append(find_none(params.none_rule, params.none_threshold, params.none_weight, probs, outside))
             columns = whole_image_labels(probs, debias.bias, params.floor, found[-1][2])
-            table.write([index.ids[row] for row in rows], columns)
+            table.write(ids.take(rows), columns)
             labelled = (columns["label"] >= 0.5).sum(axis=1)
             positives, without = positives + labelled.sum(), without + (labelled == 0).sum()
     scores, empty, weights = (np.concatenate(column) for column in zip(*found, strict=True))
-    none_images.write(none, none_images.NoneImages(train.ids, scores, empty, weights, params.none_rule))
+    none_images.write(none, none_images.NoneImages(ids.take(train), scores, empty, weights, params.none_rule))
     log.wrote((out, len(train) * len(words.classes), "rows (image x class)"), (none, len(train), "images"))
     shares = f"{without / len(train):.1%} of images have none, {empty.mean():.1%} show no class"
     log.found(f"{positives / len(train):.2f} labels >= 0.5 an image; {shares} (rule: {params.none_rule})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -69,7 +70,7 @@ def _voc_object(item: ET.Element) -> TrueBox:
     return TrueBox((item.findtext("name") or "").strip(), (x0 - 1, y0 - 1, x1, y1))
 
 
-def coco_boxes(path: Path, images: list[str]) -> list[tuple[TrueBox, ...]]:
+def coco_boxes(path: Path, images: Sequence[str]) -> list[tuple[TrueBox, ...]]:
     """The objects of the ``images`` ({split}/{file name}) in a file of COCO's instances."""
     content = read_instances(path)
     try:

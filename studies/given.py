@@ -149,7 +149,7 @@ def _columns(
 
 
 def _give_labels(
-    run: Run, ids: list[str], classes: tuple[str, ...], columns: dict[str, np.ndarray], alpha: float
+    run: Run, ids: Sequence[str], classes: tuple[str, ...], columns: dict[str, np.ndarray], alpha: float
 ) -> None:
     """The same labels to the warm-up and to the final training."""
     label = columns["label"]

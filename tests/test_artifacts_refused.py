@@ -242,8 +242,8 @@ def test_features_refuse_what_is_no_number_and_rows_of_another_index(tmp_path: P
     assert list(tmp_path.iterdir()) == []
     path, teacher = tmp_path / "clip_global.h5", {"teacher": "t", "fingerprint": "a"}
     features.write(path, features.GLOBAL_SCHEMA, features.Features(IDS, np.ones((3, 2), np.float32), teacher))
-    assert features.open_global(path, index(), teacher).take(np.arange(3)).tolist() == [[1, 1]] * 3
+    assert features.open_global(path, index().ids, teacher).take(np.arange(3)).tolist() == [[1, 1]] * 3
     with pytest.raises(CcdError, match="clip_global"):
-        features.open_global(path, index().train(), teacher)
+        features.open_global(path, index().train().ids, teacher)
     with pytest.raises(CcdError, match="teacher"):
-        features.open_global(path, index(), teacher | {"fingerprint": "b"})
+        features.open_global(path, index().ids, teacher | {"fingerprint": "b"})

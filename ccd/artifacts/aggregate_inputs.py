@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Piece:
     (b, 4) float32.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     global_prob: np.ndarray
     global_label: np.ndarray
     weights: np.ndarray

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from ccd.artifacts.align import same_classes
 from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.names import Names
 from ccd.artifacts.parquet import file_metadata, open_parquet, schema, writing_parquet
 
-ROWS_PER_BATCH = 1_000_000
-IMAGES_PER_PIECE = 8192
+ROWS_PER_BATCH = 2**17
+IMAGES_PER_PIECE = 1024
 NAME = pa.dictionary(pa.int32(), pa.string())
 Column = tuple[str, pa.DataType, bool, str]
 
@@ -33,7 +34,7 @@ class ClassTable:
     A nullable column is a float array with NaN, or an integer array with -1, where the file has null.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     classes: tuple[str, ...]
     columns: dict[str, np.ndarray]
     metadata: dict[str, str]
@@ -129,12 +130,13 @@ def read(
     with _opened(path, spec, of) as (file, classes, metadata):
         wanted, shape = _wanted(spec, columns), (file.metadata.num_rows // len(classes), len(classes))
         arrays = {name: np.empty(shape, kind.to_pandas_dtype()) for name, kind, _, _ in wanted}
-        ids: list[str] = []
+        ids, done = [pa.array([], pa.string())], 0
         for names, group in _groups(path, spec, file, classes, wanted):
             for name, values in group.items():
-                arrays[name][len(ids) : len(ids) + len(names)] = values
-            ids += names
-    return ClassTable(ids, classes, arrays, metadata)
+                arrays[name][done : done + len(names)] = values
+            ids.append(names.arrow)
+            done += len(names)
+    return ClassTable(Names(pa.chunked_array(ids)), classes, arrays, metadata)
 
 
 def pieces(
@@ -179,7 +181,7 @@ def _opened(
 
 def _groups(
     path: Path, spec: TableSpec, file: pq.ParquetFile, classes: tuple[str, ...], wanted: list[Column]
-) -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
+) -> Iterator[tuple[Names, dict[str, np.ndarray]]]:
     """Image ids (M) and columns (M, C) of each row group."""
     for group in range(file.num_row_groups):
         try:
@@ -211,7 +213,7 @@ def _class_names(path: Path, spec: TableSpec, text: str) -> tuple[str, ...]:
         raise unreadable(path, f"its class names are malformed ({error})", spec.stage) from None
 
 
-def _check_keys(piece: pa.Table, classes: tuple[str, ...]) -> list[str]:
+def _check_keys(piece: pa.Table, classes: tuple[str, ...]) -> Names:
     """The images of a row group, once its rows are proven to be images x classes in order."""
     if len(piece) % len(classes):
         raise ValueError("a row group ends within an image")
@@ -221,4 +223,4 @@ def _check_keys(piece: pa.Table, classes: tuple[str, ...]) -> list[str]:
     in_order = name.dictionary.take(pa.array(name_codes[0])).to_pylist() == list(classes) if len(piece) else True
     if not in_order or not (name_codes == name_codes[:1]).all() or not (image_codes == image_codes[:, :1]).all():
         raise ValueError("rows are not images x classes in order")
-    return image.dictionary.take(pa.array(image_codes[:, 0])).to_pylist()  # type: ignore[no-any-return]
+    return Names(image.dictionary.take(pa.array(image_codes[:, 0])))

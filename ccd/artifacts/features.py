@@ -13,13 +13,13 @@ import numpy as np
 from ccd.artifacts.align import same_ids, same_teacher
 from ccd.artifacts.atomic import unreadable
 from ccd.artifacts.hdf5 import attributes_of, creating, read_strings, reading, write_array, write_strings
-from ccd.artifacts.image_index import ImageIndex
+from ccd.artifacts.names import Names
 from ccd.errors import CcdError
 
 GLOBAL_SCHEMA = "ccd.clip_global/1"
 LOCAL_SCHEMA = "ccd.clip_local/1"
 ROWS_PER_CHUNK = 256
-ROWS_PER_PIECE = 8192
+ROWS_PER_PIECE = 1024
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ class FeatureFile:
             yield some, self.take(some)
 
 
-def open_global(path: Path, index: ImageIndex, teacher: Mapping[str, str]) -> FeatureFile:
-    """``clip_global.h5``, proven to be of the images of the ``index``, by the ``teacher`` whose attributes ``text.h5``
+def open_global(path: Path, ids: Sequence[str], teacher: Mapping[str, str]) -> FeatureFile:
+    """``clip_global.h5``, proven to be of the images ``ids``, by the ``teacher`` whose attributes ``text.h5``
     holds. Raises CcdError otherwise."""
     found = FeatureFile(path, GLOBAL_SCHEMA)
-    same_ids(path, "clip_global", found.ids, index.ids)
+    same_ids(path, "clip_global", found.ids, ids)
     same_teacher(path, "clip_global", found.attributes, teacher)
     return found
 
@@ -157,5 +157,5 @@ def _stage(schema: str) -> str:
     return "clip_global" if schema == GLOBAL_SCHEMA else "clip_local"
 
 
-def _ids(file: h5py.File, schema: str) -> list[str] | np.ndarray:
+def _ids(file: h5py.File, schema: str) -> Names | np.ndarray:
     return np.asarray(file["box_id"][...]) if schema == LOCAL_SCHEMA else read_strings(file, "image_id")

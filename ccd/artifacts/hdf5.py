@@ -10,9 +10,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 
 from ccd.artifacts import seal
 from ccd.artifacts.atomic import replacing, unreadable
+from ccd.artifacts.names import Names
 from ccd.interrupts import deferring
 
 
@@ -123,6 +125,8 @@ def write_array(file: h5py.File, name: str, values: np.ndarray, kind: object) ->
     file.create_dataset(name, data=values, dtype=kind, chunks=chunks, maxshape=limits, fletcher32=True)
 
 
-def read_strings(file: h5py.File, name: str) -> list[str]:
-    """Raises KeyError or TypeError if there is no such dataset of strings; see `reading`."""
-    return list(file[name].asstr()[...])
+def read_strings(file: h5py.File, name: str) -> Names:
+    """Raises KeyError, TypeError or ValueError if there is no such dataset of strings; see `reading`."""
+    if h5py.check_string_dtype(file[name].dtype) is None:
+        raise TypeError(f"{name} holds no strings")
+    return Names(pa.array(file[name][...], pa.binary()))

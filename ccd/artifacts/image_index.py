@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.names import Names
 from ccd.artifacts.parquet import read_parquet, schema, write_parquet
 
 SCHEMA = schema(
@@ -39,12 +42,12 @@ class ImageIndex:
     """N images as parallel columns: ``ids``, ``paths``, ``is_train`` (N,) bool, ``sizes_px`` (N, 2) int32 as
     (height, width), ``file_bytes`` (N,) int64, ``digests``. ``skipped``: what the data set has beside them."""
 
-    ids: list[str]
-    paths: list[str]
+    ids: Sequence[str]
+    paths: Sequence[str]
     is_train: np.ndarray
     sizes_px: np.ndarray
     file_bytes: np.ndarray
-    digests: list[str]
+    digests: Sequence[str]
     skipped: tuple[SkippedImage, ...] = ()
 
     def __len__(self) -> int:
@@ -53,12 +56,12 @@ class ImageIndex:
     def take(self, rows: np.ndarray) -> ImageIndex:
         """The given rows, in the given order."""
         return ImageIndex(
-            [self.ids[row] for row in rows],
-            [self.paths[row] for row in rows],
+            Names(self.ids).take(rows),
+            Names(self.paths).take(rows),
             self.is_train[rows],
             self.sizes_px[rows],
             self.file_bytes[rows],
-            [self.digests[row] for row in rows],
+            Names(self.digests).take(rows),
             self.skipped,
         )
 
@@ -85,13 +88,13 @@ def write(path: Path, index: ImageIndex) -> None:
     """Write ``images.parquet``."""
     batch = pa.record_batch(
         [
-            pa.array(index.ids, pa.string()),
-            pa.array(index.paths, pa.string()),
+            Names(index.ids).arrow,
+            Names(index.paths).arrow,
             pa.array(np.where(index.is_train, "train", "test"), pa.string()),
             pa.array(index.sizes_px[:, 1], pa.int32()),
             pa.array(index.sizes_px[:, 0], pa.int32()),
             pa.array(index.file_bytes, pa.int64()),
-            pa.array(index.digests, pa.string()),
+            Names(index.digests).arrow,
         ],
         schema=SCHEMA,
     )
@@ -104,14 +107,20 @@ def read(path: Path) -> ImageIndex:
     table, metadata = read_parquet(path, SCHEMA, "index")
     height, width = (table[name].to_numpy() for name in ("height_px", "width_px"))
     return ImageIndex(
-        table["image_id"].to_pylist(),
-        table["path"].to_pylist(),
-        np.asarray(table["split"].to_numpy(zero_copy_only=False) == "train"),
+        Names(table["image_id"]),
+        Names(table["path"]),
+        pc.equal(table["split"], "train").to_numpy(),
         np.stack([height, width], axis=1).astype(np.int32),
         table["bytes"].to_numpy(),
-        table["blake2b"].to_pylist(),
+        Names(table["blake2b"]),
         _skipped(path, metadata.get("skipped", "")),
     )
+
+
+def read_splits(path: Path) -> tuple[Names, np.ndarray]:
+    """Of ``images.parquet`` only ``ids`` (N) and ``is_train`` (N,) bool, for stages that open no image; see `read`."""
+    table, _ = read_parquet(path, SCHEMA, "index", ["image_id", "split"])
+    return Names(table["image_id"]), pc.equal(table["split"], "train").to_numpy()
 
 
 def _skipped(path: Path, text: str) -> tuple[SkippedImage, ...]:

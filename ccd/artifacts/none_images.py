@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ccd.artifacts.align import same_ids
 from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.names import Names
 from ccd.artifacts.parquet import read_parquet, schema, write_parquet
 
 SCHEMA = schema(
@@ -29,7 +30,7 @@ class NoneImages:
     """``ids`` (N), ``scores`` (N,) float with NaN without a rule, ``found`` (N,) bool, ``weights`` (N,) float in
     [0, 1]; ``rule``: its name."""
 
-    ids: list[str]
+    ids: Sequence[str]
     scores: np.ndarray
     found: np.ndarray
     weights: np.ndarray
@@ -43,7 +44,7 @@ class NoneImages:
 def write(path: Path, images: NoneImages) -> None:
     """Write ``none_images.parquet``."""
     columns = [
-        pa.array(images.ids, pa.string()),
+        Names(images.ids).arrow,
         pa.array(images.scores, pa.float32(), mask=np.isnan(images.scores)),
         pa.array(images.found, pa.bool_()),
         pa.array(images.weights, pa.float32()),
@@ -56,7 +57,7 @@ def read(path: Path, wanted: Sequence[str]) -> NoneImages:
     than the ``wanted``."""
     table, metadata = read_parquet(path, SCHEMA, "global_labels")
     scores = table["score"].fill_null(np.nan).to_numpy()
-    weights, ids = table["weight"].to_numpy(), table["image_id"].to_pylist()
+    weights, ids = table["weight"].to_numpy(), Names(table["image_id"])
     if not ((weights >= 0) & (weights <= 1)).all():
         raise unreadable(path, "a weight is not in 0..1", "global_labels")
     same_ids(path, "global_labels", ids, wanted)

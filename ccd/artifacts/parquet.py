@@ -71,11 +71,13 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
     return file
 
 
-def read_parquet(path: Path, declared: pa.Schema, stage: str) -> tuple[pa.Table, dict[str, str]]:
-    """The whole table and its metadata; see `open_parquet` for the errors."""
+def read_parquet(
+    path: Path, declared: pa.Schema, stage: str, columns: list[str] | None = None
+) -> tuple[pa.Table, dict[str, str]]:
+    """The table, or some of its columns, and its metadata; see `open_parquet` for the errors."""
     with open_parquet(path, declared, stage) as file:
         try:
-            table = file.read()
+            table = file.read(columns, use_threads=False)  # each thread would keep memory of what was freed
         except (OSError, pa.ArrowException) as error:
             raise unreadable(path, " ".join(str(error).split()), stage) from None
         return table, file_metadata(file.schema_arrow)

@@ -11,6 +11,8 @@ import numpy as np
 from ccd.evaluation.decisions import Decisions, measure_decisions
 from ccd.evaluation.measure import Difficult, Measure, measure, resolve
 
+STEPS = ("global_prob", "local_prob", "global_label", "local_label", "label")  # of the pseudo-labels, what is measured
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -89,7 +91,7 @@ def decide_split(
 
 
 def pseudo_tables(columns: Mapping[str, np.ndarray], alpha: float) -> dict[str, np.ndarray]:
-    """The (N, C) tables of the pseudo-labels' making.
+    """The (N, C) tables of the pseudo-labels' making, from the columns `STEPS`.
 
     ``*_raw`` is before floor and clip, where division by the class bias cannot change an order within a class and is
     left out: the floor and the clip make ties, and average precision pays for ties.

@@ -32,5 +32,8 @@ def nobody_decided(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def before_corrections(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """The method's own labels, from the columns of ``pseudo_labels.parquet``."""
+    """The method's own labels, from the columns of ``pseudo_labels.parquet``; ``uncorrected_label`` may be left out
+    where nobody decided anything."""
+    if "uncorrected_label" not in columns:
+        return columns["label"]
     return np.where(columns["correction"] >= 0, columns["uncorrected_label"], columns["label"])

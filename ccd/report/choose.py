@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 LABELLED = 0.5
+IMAGES_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,12 @@ def doubtful_train(made: dict[str, np.ndarray], count: int, per_class: int | Non
     """The training images whose whole view and local views disagree most, |q - l| of the class where it is largest;
     among equals, those that disagree about more classes. At most ``per_class`` of them are about the same class. What a
     person decided is in no doubt."""
-    return most_doubtful(disagreement(made), count, per_class)
+    starts = range(0, len(made["label"]), IMAGES_AT_ONCE)
+    some = ({name: made[name][start : start + IMAGES_AT_ONCE] for name in _DISPUTED} for start in starts)
+    return _largest_first([_per_image(disagreement(columns)) for columns in some], count, per_class)
+
+
+_DISPUTED = ("global_label", "local_label", "correction")
 
 
 def disagreement(made: dict[str, np.ndarray], student: np.ndarray | None = None) -> np.ndarray:
@@ -82,11 +89,22 @@ def doubtful_test(
 
 def most_doubtful(gap: np.ndarray, count: int, per_class: int | None = None) -> list[Choice]:
     """The ``count`` rows of (N, C) ``gap`` with the largest entry, each with the class of it; see `doubtful_train`."""
-    if not len(gap):
+    return _largest_first([_per_image(gap)] if len(gap) else [], count, per_class)
+
+
+def _per_image(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The largest entry of each row, the sum of the row, and the class of the largest, all (n,)."""
+    return gap.max(axis=1), gap.sum(axis=1), gap.argmax(axis=1)
+
+
+def _largest_first(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], count: int, per_class: int | None
+) -> list[Choice]:
+    if not parts:
         return []
-    largest, total, asked = gap.max(axis=1), gap.sum(axis=1), gap.argmax(axis=1)
+    largest, total, asked = (np.concatenate(column) for column in zip(*parts, strict=True))
     chosen: list[Choice] = []
-    about = np.zeros(gap.shape[1], np.int64)
+    about = np.zeros(asked.max() + 1, np.int64)
     for row in np.lexsort((-total, -largest.round(3))):
         if len(chosen) == count or largest[row] == 0:
             break

@@ -10,7 +10,7 @@ import numpy as np
 from ccd.errors import listed
 from ccd.labels.corrections import before_corrections
 from ccd.report.choose import LABELLED, Choice
-from ccd.report.quality import qualities, quality
+from ccd.report.quality import Step, Tally, quality, step
 from ccd.report.run import Run
 
 WORST = 5
@@ -51,14 +51,14 @@ def verdict(run: Run) -> str:
 def findings(run: Run, doubts: Sequence[Choice] = ()) -> list[Finding]:
     """Worst classes (without ground truth: the least certain), what debiasing and local views changed, and the images
     to review first, of which the page shows ``doubts`` as ``review-0`` and so on."""
-    raw, debiased, final = (run.made[name] >= LABELLED for name in ("global_prob", "global_label", "label"))
-    viewed = before_corrections(run.made) >= LABELLED
-    worst = _worst_classes(run, final) or _least_certain(run, debiased, final)
-    steps = [_debiasing(run, raw, debiased), _local_views(run, debiased, viewed)]
-    return [worst, *steps, *_none_images(run), _review(run, doubts)]
+    made, truth = run.made, run.train_truth
+    debiasing = step(made["global_prob"], made["global_label"], truth)
+    viewing = step(made["global_label"], before_corrections(made), truth)
+    worst = _worst_classes(run) or _least_certain(run, step(made["global_label"], made["label"], truth))
+    return [worst, _debiasing(run, debiasing), _local_views(run, viewing), *_none_images(run), _review(run, doubts)]
 
 
-def _debiasing(run: Run, raw: np.ndarray, debiased: np.ndarray) -> Finding:
+def _debiasing(run: Run, made: Step) -> Finding:
     question, images, b = "What did debiasing change?", max(1, len(run.train)), run.bias.bias
     if not run.bias.enabled:
         return Finding(question, "Nothing: it is switched off, b is 1 for every class.", ())
@@ -67,22 +67,22 @@ def _debiasing(run: Run, raw: np.ndarray, debiased: np.ndarray) -> Finding:
         f"CLIP is least sure of {run.classes[low]} (b = {b[low]:.2f}) and surest of {run.classes[high]}"
         f" ({b[high]:.2f}). Dividing by b takes that out of the targets; the order of images within a class, and so"
         " its AP, cannot change."
-        f" Labels of at least 0.5 went from {raw.sum() / images:.2f} to {debiased.sum() / images:.2f} per image."
+        f" Labels of at least 0.5 went from {made.before.labels.sum() / images:.2f} to"
+        f" {made.after.labels.sum() / images:.2f} per image."
     )
-    said = spread + _hits(run, debiased & ~raw, "added") + _quality(run, raw, debiased)
-    return Finding(question, said, _most_changed(run, debiased & ~raw, raw & ~debiased))
+    return Finding(question, spread + _hits(made.added, "added") + _quality(made), _most_changed(run, made))
 
 
-def _local_views(run: Run, debiased: np.ndarray, final: np.ndarray) -> Finding:
-    raised, lowered = final & ~debiased, debiased & ~final
+def _local_views(run: Run, made: Step) -> Finding:
+    raised, lowered = made.added, made.removed
     said = (
-        f"They raised {_count(raised.sum(), 'label')} above 0.5 and took {lowered.sum():,} below it."
-        + _hits(run, raised, "raised")
-        + _hits(run, lowered, "lowered")
-        + _quality(run, debiased, final)
+        f"They raised {_count(raised.labels.sum(), 'label')} above 0.5 and took {lowered.labels.sum():,} below it."
+        + _hits(raised, "raised")
+        + _hits(lowered, "lowered")
+        + _quality(made)
         + _gain(run)
     )
-    return Finding("What did the local views add?", said, _most_changed(run, raised, lowered))
+    return Finding("What did the local views add?", said, _most_changed(run, made))
 
 
 def _none_images(run: Run) -> list[Finding]:
@@ -116,17 +116,17 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _hits(run: Run, changed: np.ndarray, verb: str) -> str:
-    known = changed & (run.train_truth >= 0)
-    if not known.any():
+def _hits(changed: Tally, verb: str) -> str:
+    known = changed.known.sum()
+    if not known:
         return ""
-    present = 100 * (run.train_truth[known] == 1).mean()
+    present = 100 * (changed.right.sum() / known)
     return f" Of the {verb} ones, {present:.0f} % are really there."
 
 
-def _quality(run: Run, before: np.ndarray, after: np.ndarray) -> str:
+def _quality(made: Step) -> str:
     """Precision and recall of labels >= 0.5, before and after a step, where truth is known."""
-    old, new = quality(before, run.train_truth), quality(after, run.train_truth)
+    old, new = made.before.quality(made.positives), made.after.quality(made.positives)
     if old.precision is None or new.precision is None or old.recall is None or new.recall is None:
         return ""
     return (
@@ -143,20 +143,19 @@ def _gain(run: Run) -> str:
     return f" The mAP of the training labels went from {before:.1f} to {after:.1f} %."
 
 
-def _most_changed(run: Run, up: np.ndarray, down: np.ndarray) -> tuple[Point, ...]:
+def _most_changed(run: Run, made: Step) -> tuple[Point, ...]:
     """The classes with most changed labels, and how many of those changes were right where that is known."""
-    more, fewer = up.sum(axis=0), down.sum(axis=0)
-    right = qualities(up, run.train_truth)
+    more, fewer, up = made.added.labels, made.removed.labels, made.added
     order = [int(place) for place in np.argsort(-(more + fewer), kind="stable")[:WORST]]
     points = []
     for place in order:
         if more[place] + fewer[place]:
-            known = f" ({right[place].right:,} of {right[place].labelled:,} right)" if right[place].labelled else ""
+            known = f" ({up.right[place]:,} of {up.known[place]:,} right)" if up.known[place] else ""
             points.append(Point(run.classes[place], f"{more[place]:,} more{known}, {fewer[place]:,} fewer"))
     return tuple(points)
 
 
-def _worst_classes(run: Run, final: np.ndarray) -> Finding | None:
+def _worst_classes(run: Run) -> Finding | None:
     """The classes with the lowest AP, on the test images if those have labels, else of the training labels. A class
     that no mean counts, for lack of positives, is named only where there is no other."""
     split, table, means = (
@@ -171,13 +170,13 @@ def _worst_classes(run: Run, final: np.ndarray) -> Finding | None:
     place = {name: row for row, name in enumerate(run.classes)}
     counted = [name for name in known if name not in uncounted] or list(known)
     worst = sorted(counted, key=lambda name: (known[name], place[name]))[:WORST]
-    points = tuple(Point(name, f"AP {known[name]:.1f} %: {_reasons(run, name, final)}") for name in worst)
+    points = tuple(Point(name, f"AP {known[name]:.1f} %: {_reasons(run, name)}") for name in worst)
     return Finding("Which classes are worst, and why?", f"By {means}, from the lowest:", points)
 
 
-def _least_certain(run: Run, debiased: np.ndarray, final: np.ndarray) -> Finding:
+def _least_certain(run: Run, viewing: Step) -> Finding:
     """The classes whose labels rest most on local views that the whole image does not support."""
-    labels, alone = final.sum(axis=0), (final & ~debiased).sum(axis=0)
+    labels, alone = viewing.after.labels, viewing.added.labels
     share = alone / np.maximum(labels, 1)
     order = sorted(np.flatnonzero(alone).tolist(), key=lambda place: (-share[place], -alone[place], place))[:WORST]
     points = [
@@ -194,10 +193,10 @@ def _least_certain(run: Run, debiased: np.ndarray, final: np.ndarray) -> Finding
     )
 
 
-def _reasons(run: Run, name: str, final: np.ndarray) -> str:
+def _reasons(run: Run, name: str) -> str:
     """What the training images say about a weak class, at most two reasons, the most basic first."""
     place, row = run.classes.index(name), run.per_class[name]
-    truth, labelled = run.train_truth[:, place], final[:, place]
+    truth, labelled = run.train_truth[:, place], run.made["label"][:, place] >= LABELLED
     found = quality(labelled, truth)
     reasons = []
     if (truth >= 0).any() and found.positives == 0:

@@ -9,6 +9,7 @@ import numpy as np
 from ccd.views.overlap import iou, pairs_of_classes
 
 PRIOR_IMAGES = 5
+_PAIRS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,11 @@ def coinciding_pairs(
 def _box_pairs(image_rows: np.ndarray, class_rows: np.ndarray, boxes_px: np.ndarray) -> tuple[np.ndarray, ...]:
     """Every two boxes of different classes on one image: image, smaller and larger class, IoU, larger area."""
     left, right = pairs_of_classes(image_rows, class_rows)
-    box = boxes_px.astype(np.float64)
-    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-    low = np.minimum(class_rows[left], class_rows[right])
-    high = np.maximum(class_rows[left], class_rows[right])
-    return image_rows[left], low, high, iou(box[left], box[right]), np.maximum(area[left], area[right])
+    ious, areas = np.empty(len(left)), np.empty(len(left))
+    for start in range(0, len(left), _PAIRS_AT_ONCE):
+        some = slice(start, start + _PAIRS_AT_ONCE)
+        one, other = (boxes_px[rows[some]].astype(np.float64) for rows in (left, right))
+        ious[some] = iou(one, other)
+        areas[some] = np.maximum(*((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (one, other)))
+    first, second = class_rows[left], class_rows[right]
+    return image_rows[left], np.minimum(first, second), np.maximum(first, second), ious, areas

@@ -98,13 +98,14 @@ class Run:
 
 def read_run(files: RunFiles) -> Run:
     """Read and align everything. Raises CcdError for a missing, damaged or foreign artifact, naming it."""
-    index, words, bias = image_index.read(files.images), text_file.read(files.text), bias_file.read(files.bias)
-    train, test, classes = index.train(), index.test(), words.classes
-    made, tested = (
-        class_table.read(files.pseudo_labels, PSEUDO_LABELS),
-        class_table.read(files.predictions, PREDICTIONS),
-    )
-    known, boxes = class_table.read(files.labels, LABELS), box_file.read(files.boxes)
+    words, bias, boxes = text_file.read(files.text), bias_file.read(files.bias), box_file.read(files.boxes)
+    index = image_index.read(files.images)
+    train, test, classes, known = index.train(), index.test(), words.classes, class_table.read(files.labels, LABELS)
+    del index  # like the dictionaries of the next lines, gone before the largest table comes
+    truths = truth_of(known, train.ids), truth_of(known, test.ids)
+    images = rows_of(files.boxes, "cam_boxes", boxes.image_ids, train.ids)
+    made = read_labels(files.pseudo_labels)
+    tested = class_table.read(files.predictions, PREDICTIONS)
     for path, stage, found in (
         (files.bias, "bias", bias.classes),
         (files.pseudo_labels, "aggregate", made.classes),
@@ -117,15 +118,23 @@ def read_run(files: RunFiles) -> Run:
     warmup = measured.read_curve(files.warmup_curves, "warmup")
     final = measured.read_curve(files.train_curves, "train")
     return Run(
-        train, test, classes, words, bias, boxes,
-        rows_of(files.boxes, "cam_boxes", boxes.image_ids, train.ids),
+        train, test, classes, words, bias, boxes, images,
         rows_of(files.boxes, "cam_boxes", boxes.classes, (*classes, "")),
         made.columns, float(made.metadata["alpha"]), tested.columns,
-        truth_of(known, train.ids), truth_of(known, test.ids),
+        *truths,
         measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),
         [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
         files.clip_local, _count_of(made.metadata),
     )  # fmt: skip
+
+
+def read_labels(pseudo_labels: Path) -> class_table.ClassTable:
+    """The table without ``uncorrected_label`` where nobody decided anything; see `before_corrections`."""
+    *most, before = (name for name, *_ in PSEUDO_LABELS.columns)
+    made = class_table.read(pseudo_labels, PSEUDO_LABELS, most)
+    if (made.columns["correction"] >= 0).any():
+        made.columns.update(class_table.read(pseudo_labels, PSEUDO_LABELS, [before]).columns)
+    return made
 
 
 def _count_of(metadata: Mapping[str, str]) -> int | None:
