@@ -54,7 +54,8 @@ def _lines(rows: Mapping[str, Mapping[str, Spread]], shown: Sequence[str], axis:
         plot.fill_between(values, centre - width, centre + width, color=COLOURS[name], alpha=0.18, linewidth=0)
     plot.set_xlabel(axis)
     plot.set_ylabel("mAP (%)")
-    plot.set_xticks(values, list(rows))
+    close = len(values) > 1 and np.diff(np.sort(values)).min() < 0.08 * np.ptp(values)
+    plot.set_xticks(values, list(rows), rotation=90 if close else 0)
     plot.grid(axis="y", color="#e1e5ea", linewidth=0.7)
     figure.legend(loc="outside right center")
     return figure
