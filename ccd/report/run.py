@@ -129,9 +129,16 @@ def read_run(files: RunFiles) -> Run:
 
 
 def read_labels(pseudo_labels: Path) -> class_table.ClassTable:
-    """The table without ``uncorrected_label`` where nobody decided anything; see `before_corrections`."""
-    *most, before = (name for name, *_ in PSEUDO_LABELS.columns)
+    """The table in little memory: ``box_id`` is int32, and there is no ``uncorrected_label`` where nobody decided
+    anything; see `before_corrections`."""
+    before, best = "uncorrected_label", "box_id"
+    most = [name for name, *_ in PSEUDO_LABELS.columns if name not in (before, best)]
     made = class_table.read(pseudo_labels, PSEUDO_LABELS, most)
+    boxes, start = np.empty(made.columns["label"].shape, np.int32), 0
+    for piece in class_table.pieces(pseudo_labels, PSEUDO_LABELS, [best]):
+        boxes[start : start + len(piece.ids)] = piece.columns[best]
+        start += len(piece.ids)
+    made.columns[best] = boxes
     if (made.columns["correction"] >= 0).any():
         made.columns.update(class_table.read(pseudo_labels, PSEUDO_LABELS, [before]).columns)
     return made
