@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dvc.repo import Repo
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -277,3 +280,15 @@ def test_what_no_run_could_do_is_refused_before_the_first(tmp_path: Path) -> Non
         check(of(Variant(labels="truth")), tmp_path, params)
     with pytest.raises(CcdError, match=r"unknown key 'train\.speed'"):
         check(of(Variant(set={"train.speed": 2})), tmp_path, params)
+
+
+def test_dvc_takes_the_studies_of_a_clone_whose_git_ignores_their_lock(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for name in (".gitignore", "params.yaml", "studies/dvc.yaml", "studies/params.yaml", "studies/.dvc/config"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "studies/dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    with Repo(str(tmp_path / "studies")) as repo:
+        assert {name.split(":")[-1] for name in repo.status()} == set(
+            YAML(typ="safe").load(tmp_path / "studies/dvc.yaml")["stages"]
+        )

@@ -95,7 +95,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in ("ccd", "stages", "studies"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
-    for name in ("dvc.yaml", ".dvcignore"):
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(apply_preset("demo", None, SMALL))
     (folder / "studies/params.yaml").write_text(STUDIES)
@@ -105,9 +105,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["stages"] = {name: content["stages"][name] for name in STAGES}
     with pipeline.open("w") as file:
         yaml.dump(content, file)
-    said(folder, "dvc", "init", "--no-scm", "-q")
-    with (folder / "studies/.dvc/config").open("a") as config:
-        config.write("[core]\n    no_scm = true\n")
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)  # as in a clone, whose .gitignore has to suit DVC
+    said(folder, "dvc", "init", "-q")
     said(folder, "dvc", "repro", "global_labels")
     return folder
 
