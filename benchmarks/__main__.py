@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.growth import measure_growth
+from benchmarks.growth import measure_growth, measure_label_growth
 from benchmarks.increment import measure_increment
 from benchmarks.kills import measure_kills
 from benchmarks.settings import Settings
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
     "teacher": measure_teacher,
     "student": measure_student,
     "growth": measure_growth,
+    "labels": measure_label_growth,
     "increment": measure_increment,
     "kills": measure_kills,
 }
@@ -35,9 +36,11 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
 @click.option("--count", type=click.IntRange(1), default=96, help="Photos per round of teacher; student: twice.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, help="Images inferred at a time.")
 @click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds, of which the median counts.")
-@click.option("--size", "sizes", multiple=True, type=click.IntRange(1), default=(1000, 10_000), help="N of growth.")
-@click.option("--large", is_flag=True, help="growth: also a million images for the stages that read no image.")
-@click.option("--views", type=click.FloatRange(0), default=2.0, help="growth: local views an image.")
+@click.option(
+    "--size", "sizes", multiple=True, type=click.IntRange(1), default=(1000, 10_000), help="N of growth and labels."
+)
+@click.option("--large", is_flag=True, help="labels: also a million images.")
+@click.option("--views", type=click.FloatRange(0), default=2.0, help="labels: local views an image.")
 @click.option("--kills", type=click.IntRange(1), default=4, help="Kills per stage.")
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; default: one per core.")

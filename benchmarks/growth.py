@@ -18,14 +18,14 @@ CLASSES, WIDTH = 80, 1024
 LARGE = 1_000_000
 TEST_SHARE = 10  # one test image for so many training images
 IMAGE_STAGES = ("index", "clip_global", "warmup", "cam_boxes", "clip_local", "train", "evaluate")
-LABEL_STAGES = ("bias", "global_labels", "aggregate")
+LABEL_STAGES = ("bias", "global_labels", "aggregate", "report")
 COLUMNS = (
     "stage",
     "images",
     "seconds",
     "peak memory, MB",
-    "of that label arrays, MB",
-    "growth of the rest",
+    "label arrays, MB",
+    "growth beyond them",
     "images/s",
 )
 # Bytes for every image and class in the tables of labels that a stage reads, makes or writes, and may hold whole.
@@ -40,29 +40,35 @@ LABEL_BYTES = {
 }
 
 
+NOTE = (
+    "Every stage in a process of its own, imports included. Linear means: images/s do not fall. Peak memory is"
+    " resident. Label arrays: the (N, C) tables that the stage reads, makes or writes, which it may hold; growth beyond"
+    " them: what the peak grew by more than they did, as a share of the stage's first row."
+)
+
+
 def measure_growth(settings: Settings) -> Table:
-    """Image stages on tiny JPEGs with a tiny teacher and student, label stages and the report on synthetic features."""
-    rows: list[Row] = []
-    for count in settings.sizes:
-        rows += _image_stages(settings.work / f"images-{count}", count)
-    for count in (*settings.sizes, *([LARGE] * settings.large)):
-        rows += _label_stages(settings.work / f"labels-{count}", count, settings.views)
-    note = (
-        f"Every stage in a process of its own, imports included. {', '.join(IMAGE_STAGES)}: JPEGs of 64 x 48 px, a"
-        " teacher of one layer, a MobileNetV3 small at 64 px, one epoch, one local view an image; evaluate has a tenth"
-        " as many."
-        f" The others: {CLASSES} classes, {WIDTH} dimensions, {settings.views:g} local views an image."
-        " Linear means: images/s do not fall. Peak memory is resident. Label arrays: the (N, C) tables that the stage"
-        " reads, makes or writes; growth of the rest: without them, against the stage's first row."
+    """Image stages on tiny JPEGs with a tiny teacher and student."""
+    rows = [row for count in settings.sizes for row in _image_stages(settings.work / f"images-{count}", count)]
+    about = (
+        " JPEGs of 64 x 48 px, a teacher of one layer, a MobileNetV3 small at 64 px, one epoch, one local view an"
+        " image; evaluate has a tenth as many."
     )
-    return Table("Growth", note, COLUMNS, _cells(sorted(rows, key=lambda row: _ORDER.index(row.stage))))
+    return Table("Growth", NOTE + about, COLUMNS, _cells(rows, IMAGE_STAGES))
+
+
+def measure_label_growth(settings: Settings) -> Table:
+    """The stages of the label maths and the report on synthetic features."""
+    sizes = (*settings.sizes, *([LARGE] * settings.large))
+    rows = [row for count in sizes for row in _label_stages(settings.work / f"labels-{count}", count, settings.views)]
+    about = f" {CLASSES} classes, {WIDTH} dimensions, {settings.views:g} local views an image."
+    return Table("Growth of the label maths", NOTE + about, COLUMNS, _cells(rows, LABEL_STAGES))
 
 
 _CHAIN = (
     "index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate", "train",
     "evaluate",
 )  # fmt: skip
-_ORDER = (*IMAGE_STAGES, *LABEL_STAGES, "report")
 
 
 @dataclass(frozen=True)
@@ -74,18 +80,18 @@ class Row:
     labels_mb: float
     found: Process
 
-    @property
-    def rest_mb(self) -> float:
-        """Peak memory without them."""
-        return self.found.peak_mb - self.labels_mb
+    def growth(self, least: Row) -> str:
+        """Beyond the label arrays, against ``least``."""
+        more_mb = self.found.peak_mb - least.found.peak_mb - (self.labels_mb - least.labels_mb)
+        return f"{more_mb / least.found.peak_mb:+.1%}" if more_mb > 0 else "none"
 
 
-def _cells(rows: Sequence[Row]) -> list[list[str]]:
+def _cells(rows: Sequence[Row], stages: Sequence[str]) -> list[list[str]]:
     first: dict[str, Row] = {}
     cells = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: stages.index(row.stage)):
         least = first.setdefault(row.stage, row)
-        growth = "" if row is least else f"{row.rest_mb / least.rest_mb - 1:+.1%}"
+        growth = "" if row is least else row.growth(least)
         seconds, peak_mb = row.found.seconds, row.found.peak_mb
         cells.append([
             row.stage, f"{row.images:,}", f"{seconds:.1f}", f"{peak_mb:,.0f}", f"{row.labels_mb:,.0f}", growth,
@@ -109,9 +115,9 @@ def _label_stages(folder: Path, count: int, views: float) -> Iterator[Row]:
     make_project(folder, 1)
     write_artifacts(folder / DATA, count, CLASSES, WIDTH, views)
     for stage in LABEL_STAGES:
+        if stage == "report":
+            write_report_inputs(folder / DATA, folder / "pictures", "0000/00000000.jpg")
         yield _row(stage, count, count * CLASSES, run(stage_command(stage), folder))
-    write_report_inputs(folder / DATA, folder / "pictures", "0000/00000000.jpg")
-    yield _row("report", count, count * CLASSES, run(stage_command("report"), folder))
     shutil.rmtree(folder)
 
 
