@@ -12,13 +12,14 @@ import pytest
 
 from ccd.artifacts.image_index import SkippedImage
 from ccd.errors import CcdError
+from ccd.report import quality as quality_module
 from ccd.report.charts import Series, line_chart, nice_ticks
 from ccd.report.choose import class_cases, doubtful_test, doubtful_train, worst_of_class
 from ccd.report.findings import findings, verdict
 from ccd.report.overlap import coinciding_pairs
 from ccd.report.page import render
 from ccd.report.photos import CROP_PX, PHOTO_PX, Photos
-from ccd.report.quality import Quality, qualities, quality
+from ccd.report.quality import Quality, qualities, quality, step
 from ccd.report.run import Run, RunFiles, read_run
 from ccd.report.tables import class_table, label_counts, steps
 from ccd.views.overlap import iou
@@ -245,3 +246,17 @@ def test_many_classes_and_images_stay_small(tmp_path: Path) -> None:
     folder = write_run(tmp_path, classes=names)
     text = render(read_run(RunFiles.in_folder(folder)), "toy", folder, {}, {})
     assert len(text.encode()) < 15_000_000 and "203 more classes" in text
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 8192])
+def test_a_step_is_tallied_in_pieces_of_any_size(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(quality_module, "IMAGES_AT_ONCE", at_once)
+    before = np.array([[0.9, 0.1], [0.5, 0.6], [0.2, 0.7]])
+    after = np.array([[0.9, 0.8], [0.4, 0.6], [0.5, 0.1]])
+    made = step(before, after, np.array([[1, 1], [0, -1], [0, 1]], np.int8))
+    assert made.positives == 3
+    assert made.before.labels.tolist() == [2, 2] and made.after.labels.tolist() == [2, 2]
+    assert made.added.labels.tolist() == [1, 1] and made.removed.labels.tolist() == [1, 1]
+    assert made.added.known.tolist() == [1, 1] and made.added.right.tolist() == [0, 1]
+    assert made.removed.known.tolist() == [1, 1] and made.removed.right.tolist() == [0, 1]
+    assert made.before.quality(made.positives) == Quality(3, 2, 3)  # the unknown one is not counted

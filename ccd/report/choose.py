@@ -9,6 +9,7 @@ import numpy as np
 
 LABELLED = 0.5
 IMAGES_AT_ONCE = 8192
+_DISPUTED = ("global_label", "local_label", "correction")
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,6 @@ def doubtful_train(made: dict[str, np.ndarray], count: int, per_class: int | Non
     starts = range(0, len(made["label"]), IMAGES_AT_ONCE)
     some = ({name: made[name][start : start + IMAGES_AT_ONCE] for name in _DISPUTED} for start in starts)
     return _largest_first([_per_image(disagreement(columns)) for columns in some], count, per_class)
-
-
-_DISPUTED = ("global_label", "local_label", "correction")
 
 
 def disagreement(made: dict[str, np.ndarray], student: np.ndarray | None = None) -> np.ndarray:
