@@ -32,7 +32,7 @@ def main(images: Path, warmup: Path, out: Path) -> None:
     views = propose_views(student, files, index, spec.classes, ask, size_px, place, log, how, merge, params.tiles)
     box_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
-    tau, bare = float(views.metadata["tau"]), len(index) - len({views.image_ids[row] for row in views.asked})
+    tau, bare = float(views.metadata["tau"]), len(index) - views.asking_images
     log.found(f"tau = {tau:.4f}: {len(views.asked) / len(index):.2f} views an image; {bare:,} images have none")
 
 

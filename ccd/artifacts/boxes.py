@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from ccd.artifacts.names import Names
 from ccd.artifacts.parquet import read_parquet, schema, write_parquet
+
+ROWS_PER_GROUP = 2**17
 
 SCHEMA = schema(
     "ccd.boxes/1",
@@ -36,7 +40,7 @@ class BoxTable:
     """B boxes: ``image_ids`` and ``classes`` (B) strings, ``scores`` and ``cam_peaks`` (B,) float32, ``boxes_px``
     (B, 4) float32 as x0, y0, x1, y1. ``metadata``: tau and how it was found."""
 
-    image_ids: list[str]
+    image_ids: Sequence[str]
     classes: list[str]
     scores: np.ndarray
     cam_peaks: np.ndarray
@@ -48,20 +52,31 @@ class BoxTable:
         """Rows of the views that a class asked for, which are all but the tiles; int64."""
         return np.flatnonzero(np.asarray(self.classes, object) != "")
 
+    @property
+    def asking_images(self) -> int:
+        """How many images have a view that a class asked for."""
+        return len(Names(self.image_ids).take(self.asked).arrow.unique())
+
 
 def write(path: Path, boxes: BoxTable) -> None:
     """Write ``boxes.parquet``; ``box_id`` is the row number."""
-    floats = [boxes.scores, boxes.cam_peaks, *boxes.boxes_px.T]
-    batch = pa.record_batch(
-        [
-            pa.array(np.arange(len(boxes.image_ids)), pa.int64()),
-            pa.array(boxes.image_ids, pa.string()),
-            pa.array(boxes.classes, pa.string()),
-            *[pa.array(np.ascontiguousarray(column), pa.float32()) for column in floats],
-        ],
-        schema=SCHEMA,
-    )
-    write_parquet(path, [batch], SCHEMA, boxes.metadata)
+    write_parquet(path, _batches(boxes), SCHEMA, boxes.metadata)
+
+
+def _batches(boxes: BoxTable) -> Iterator[pa.RecordBatch]:
+    """The rows, `ROWS_PER_GROUP` at a time; one empty batch if there are none."""
+    floats, count = [boxes.scores, boxes.cam_peaks, *boxes.boxes_px.T], len(boxes.image_ids)
+    for start in range(0, max(count, 1), ROWS_PER_GROUP):
+        rows = slice(start, min(start + ROWS_PER_GROUP, count))
+        yield pa.record_batch(
+            [
+                pa.array(np.arange(rows.start, rows.stop), pa.int64()),
+                Names(boxes.image_ids[rows]).arrow,
+                pa.array(boxes.classes[rows], pa.string()),
+                *[pa.array(np.ascontiguousarray(column[rows]), pa.float32()) for column in floats],
+            ],
+            schema=SCHEMA,
+        )
 
 
 def read(path: Path) -> BoxTable:

@@ -12,6 +12,7 @@ import torch
 from ccd import ranks
 from ccd.artifacts.boxes import BoxTable
 from ccd.artifacts.image_index import ImageIndex
+from ccd.artifacts.names import Names
 from ccd.console import StageLog
 from ccd.loading import ImageFiles, image_batches
 from ccd.runtime import Hardware
@@ -97,11 +98,12 @@ def propose_views(
             _Views(rows[boxes.rows], boxes.classes, found[boxes.rows, boxes.classes], boxes.peaks, boxes.boxes_px)
         )
         if running.add(found):
-            views = [part.where(part.probs >= running.value) for part in views]
+            _drop_below(running.value, views)
     ranks.others_leave()
     tau = view_threshold(torch.from_numpy(probs), ask.views_per_image) if ask.tau is None else ask.tau
-    views = [part.where(part.probs >= tau) for part in views]
+    _drop_below(tau, views)
     kept = _Views.joined(views)
+    views.clear()
     if shared_iou is not None:
         kept = kept.where(unshared_views(kept.rows, kept.classes, kept.probs, kept.boxes_px, shared_iou))
     if tiles:
@@ -109,13 +111,19 @@ def propose_views(
         kept = kept.where(np.argsort(kept.rows, kind="stable"))
     names = (*classes, "")
     return BoxTable(
-        [index.ids[row] for row in kept.rows],
+        Names(index.ids).take(kept.rows),
         [names[place] for place in kept.classes],
         kept.probs,
         kept.peaks,
         kept.boxes_px,
         {"tau": repr(tau)},
     )
+
+
+def _drop_below(value: float, views: list[_Views]) -> None:
+    """Leave out the less probable views, part by part in place: a second list would hold all of them twice."""
+    for place, part in enumerate(views):
+        views[place] = part.where(part.probs >= value)
 
 
 def _unasked(boxes_px: np.ndarray) -> _Views:

@@ -17,16 +17,21 @@ class RunningThreshold:
         """``tau``: a threshold that is given; the bound is that from the start."""
         self.value = 0.0 if tau is None else tau
         self._fixed = tau is not None
-        self._wanted = wanted
-        self._largest = np.empty(0, np.float32)
+        self._wanted, self._count = wanted, 0
+        # Filled in place: an array that grew by a few with every batch would leave a hole in memory behind every time.
+        self._held = np.empty(wanted + max(wanted // 4, 1), np.float32)
 
     def add(self, probs: np.ndarray) -> bool:
         """Take in probabilities, of any shape, float32 in [0, 1]; whether ``value`` has risen."""
         if self._fixed:
             return False
-        self._largest = np.concatenate([self._largest, probs[probs >= self.value]])
-        if len(self._largest) < self._wanted + max(self._wanted // 4, 1):
+        fresh = probs[probs >= self.value]
+        end = self._count + len(fresh)
+        if end < len(self._held):
+            self._held[self._count : end], self._count = fresh, end
             return False
-        self._largest = np.partition(self._largest, -self._wanted)[-self._wanted :]
-        before, self.value = self.value, float(self._largest[0])
+        seen = np.concatenate([self._held[: self._count], fresh])
+        self._held[: self._wanted] = np.partition(seen, -self._wanted)[-self._wanted :]
+        self._count = self._wanted
+        before, self.value = self.value, float(self._held[0])
         return self.value > before
