@@ -283,3 +283,18 @@ def test_texts_of_classes_and_of_backgrounds_come_back(outside: tuple[str, ...],
     assert (found.background_texts, found.texts, found.templates) == (outside, given.texts, given.templates)
     assert found.background.shape == (len(outside), 3)
     np.testing.assert_array_equal(found.background, given.background.reshape(-1, 3))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_boxes_are_written_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(boxes, "ROWS_PER_GROUP", rows)
+    corners = np.arange(12, dtype=np.float32).reshape(3, 4)
+    scores = np.float32([0.5, 0.6, 0.7])
+    wrote = boxes.BoxTable(["a", "a", "c"], ["cat", "dog", ""], scores, scores + 1, corners, {"tau": "0.1"})
+    boxes.write(tmp_path / "boxes.parquet", wrote)
+    found = boxes.read(tmp_path / "boxes.parquet")
+    assert (found.image_ids, found.classes, found.metadata) == (wrote.image_ids, wrote.classes, wrote.metadata)
+    np.testing.assert_array_equal(found.boxes_px, corners)
+    assert pq.read_table(tmp_path / "boxes.parquet")["box_id"].to_pylist() == [0, 1, 2]
+    assert pq.ParquetFile(tmp_path / "boxes.parquet").num_row_groups == -(-3 // rows)
+    assert found.asking_images == 1
