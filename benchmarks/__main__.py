@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.growth import measure_growth, measure_label_growth
+from benchmarks.growth import IMAGE_STAGES, measure_growth, measure_label_growth
 from benchmarks.increment import measure_increment
 from benchmarks.kills import measure_kills
 from benchmarks.settings import Settings
@@ -39,6 +39,7 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
 @click.option(
     "--size", "sizes", multiple=True, type=click.IntRange(1), default=(1000, 10_000), help="N of growth and labels."
 )
+@click.option("--until", type=click.Choice(IMAGE_STAGES), default=IMAGE_STAGES[-1], help="growth: the last stage.")
 @click.option("--large", is_flag=True, help="labels: also a million images.")
 @click.option("--views", type=click.FloatRange(0), default=2.0, help="labels: local views an image.")
 @click.option("--kills", type=click.IntRange(1), default=4, help="Kills per stage.")

@@ -49,7 +49,8 @@ NOTE = (
 
 def measure_growth(settings: Settings) -> Table:
     """Image stages on tiny JPEGs with a tiny teacher and student."""
-    rows = [row for count in settings.sizes for row in _image_stages(settings.work / f"images-{count}", count)]
+    work, until = settings.work, settings.until
+    rows = [row for count in settings.sizes for row in _image_stages(work / f"images-{count}", count, until)]
     about = (
         " JPEGs of 64 x 48 px, a teacher of one layer, a MobileNetV3 small at 64 px, one epoch, one local view an"
         " image; evaluate has a tenth as many."
@@ -100,10 +101,10 @@ def _cells(rows: Sequence[Row], stages: Sequence[str]) -> list[list[str]]:
     return cells
 
 
-def _image_stages(folder: Path, count: int) -> Iterator[Row]:
+def _image_stages(folder: Path, count: int, until: str) -> Iterator[Row]:
     test = max(count // TEST_SHARE, 1)
     make_project(folder, count, test, epochs=1)
-    for stage in _CHAIN:
+    for stage in _CHAIN[: _CHAIN.index(until) + 1]:
         found = run(stage_command(stage), folder)
         if stage in IMAGE_STAGES:
             pairs = count * len(networks.CLASSES)

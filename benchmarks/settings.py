@@ -14,8 +14,8 @@ from ccd.runtime import Hardware
 class Settings:
     """``work``: an empty folder for what is written. ``images``: a folder of photos, None: drawn ones.
 
-    ``count``: photos per run of the models; ``repeats``: rounds; ``sizes``: N of the growth; ``large``: also a million
-    images; ``kills`` per stage.
+    ``count``: photos per run of the models; ``repeats``: rounds; ``sizes``: N of the growth, ``until``: its last
+    stage; ``large``: also a million images; ``kills`` per stage.
     """
 
     work: Path
@@ -24,6 +24,7 @@ class Settings:
     batch_size: int
     repeats: int
     sizes: tuple[int, ...]
+    until: str
     large: bool
     views: float
     kills: int

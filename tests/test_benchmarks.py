@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from ccd.runtime import Hardware
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
-        work=tmp_path, images=None, count=5, batch_size=3, repeats=1, sizes=(12,), large=False, views=1.0, kills=1,
-        hardware=Hardware(torch.device("cpu"), workers=0, batch_size=3),
+        work=tmp_path, images=None, count=5, batch_size=3, repeats=1, sizes=(12,), until="evaluate", large=False,
+        views=1.0, kills=1, hardware=Hardware(torch.device("cpu"), workers=0, batch_size=3),
     )  # fmt: skip
 
 
@@ -98,6 +99,13 @@ def test_growth(settings: Settings) -> None:
         check_shape(table)
         assert column(table, "stage") == [*stages]
         assert set(column(table, "images")) <= {"12", "1"}  # evaluate: a tenth
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_growth_ends_where_asked(settings: Settings) -> None:
+    table = growth.measure_growth(replace(settings, until="clip_global"))
+    assert column(table, "stage") == ["index", "clip_global"]
 
 
 @pytest.mark.slow

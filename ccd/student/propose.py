@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,22 +34,34 @@ class Ask:
     views_per_image: float
 
 
-@dataclass(frozen=True)
+# A box: the image's row in the index, the class (-1: none) and its probability, the map's peak, the corners.
+_VIEW = np.dtype(
+    [("row", np.int64), ("class", np.int64), ("prob", np.float32), ("peak", np.float32), ("box_px", np.float32, 4)]
+)
+
+
 class _Views:
-    """B boxes: row in the index (B,), class (B,) and its probability (B,), the map's peak (B,), corners (B, 4)."""
+    """The boxes found so far, in one array that doubles: small ones of every batch would leave holes in memory."""
 
-    rows: np.ndarray
-    classes: np.ndarray
-    probs: np.ndarray
-    peaks: np.ndarray
-    boxes_px: np.ndarray
+    def __init__(self) -> None:
+        self._held, self._count = np.empty(1024, _VIEW), 0
 
-    def where(self, kept: np.ndarray) -> _Views:
-        return _Views(*(part[kept] for part in vars(self).values()))
+    @property
+    def found(self) -> np.ndarray:
+        """The boxes (B,), of dtype `_VIEW`."""
+        return self._held[: self._count]
 
-    @classmethod
-    def joined(cls, parts: Sequence[_Views]) -> _Views:
-        return cls(*(np.concatenate(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
+    def add(self, fresh: np.ndarray) -> None:
+        """Take in boxes (b,), of dtype `_VIEW`."""
+        end = self._count + len(fresh)
+        if end > len(self._held):
+            self._held = np.concatenate([self.found, np.empty(max(end, self._count), _VIEW)])
+        self._held[self._count : end], self._count = fresh, end
+
+    def drop_below(self, value: float) -> None:
+        """Leave out the less probable."""
+        kept = self.found[self.found["prob"] >= value]
+        self._held[: len(kept)], self._count = kept, len(kept)
 
 
 def propose_views(
@@ -79,7 +91,7 @@ def propose_views(
     """
     wanted = view_count(len(index), len(classes), ask.views_per_image)
     probs = np.empty((len(index), len(classes)), np.float32)
-    running, views = RunningThreshold(wanted, ask.tau), [_NONE]
+    running, views = RunningThreshold(wanted, ask.tau), _Views()
     mine = ranks.share(np.arange(len(index)), hardware.batch_size)
     batches = image_batches(files, mine, size_px, hardware.batch_size, hardware.workers)
 
@@ -94,55 +106,40 @@ def propose_views(
 
     for rows, found, boxes in log.batches(ranks.merged(boxed()), len(index), "img"):
         probs[rows] = found
-        views.append(
-            _Views(rows[boxes.rows], boxes.classes, found[boxes.rows, boxes.classes], boxes.peaks, boxes.boxes_px)
-        )
+        scores = found[boxes.rows, boxes.classes]
+        views.add(_views(rows[boxes.rows], boxes.classes, scores, boxes.peaks, boxes.boxes_px))
         if running.add(found):
-            _drop_below(running.value, views)
+            views.drop_below(running.value)
     ranks.others_leave()
     tau = view_threshold(torch.from_numpy(probs), ask.views_per_image) if ask.tau is None else ask.tau
-    _drop_below(tau, views)
-    kept = _Views.joined(views)
-    views.clear()
+    views.drop_below(tau)
+    kept = views.found
     if shared_iou is not None:
-        kept = kept.where(unshared_views(kept.rows, kept.classes, kept.probs, kept.boxes_px, shared_iou))
+        kept = kept[unshared_views(kept["row"], kept["class"], kept["prob"], kept["box_px"], shared_iou)]
     if tiles:
-        kept = _Views.joined([kept, _unasked(tiles_of(index.sizes_px, tiles, how["min_side_px"]))])
-        kept = kept.where(np.argsort(kept.rows, kind="stable"))
+        kept = np.concatenate([kept, _unasked(tiles_of(index.sizes_px, tiles, how["min_side_px"]))])
+        kept = kept[np.argsort(kept["row"], kind="stable")]
     names = (*classes, "")
     return BoxTable(
-        Names(index.ids).take(kept.rows),
-        [names[place] for place in kept.classes],
-        kept.probs,
-        kept.peaks,
-        kept.boxes_px,
+        Names(index.ids).take(kept["row"]),
+        [names[place] for place in kept["class"]],
+        kept["prob"],
+        kept["peak"],
+        kept["box_px"],
         {"tau": repr(tau)},
     )
 
 
-def _drop_below(value: float, views: list[_Views]) -> None:
-    """Leave out the less probable views, part by part in place: a second list would hold all of them twice."""
-    for place, part in enumerate(views):
-        views[place] = part.where(part.probs >= value)
+def _views(
+    rows: np.ndarray, classes: np.ndarray | int, probs: np.ndarray | float, peaks: np.ndarray | float, boxes: np.ndarray
+) -> np.ndarray:
+    """Boxes (B, 4) and what belongs to them, as one array of `_VIEW` (B,)."""
+    views = np.empty(len(rows), _VIEW)
+    views["row"], views["class"], views["prob"], views["peak"], views["box_px"] = rows, classes, probs, peaks, boxes
+    return views
 
 
-def _unasked(boxes_px: np.ndarray) -> _Views:
-    """Views (N, T, 4) of no class, -1, and so of no probability and no peak."""
+def _unasked(boxes_px: np.ndarray) -> np.ndarray:
+    """Views (N, T, 4) of no class, and so of no probability and no peak."""
     images, each = boxes_px.shape[:2]
-    unknown = np.full(images * each, np.nan, np.float32)
-    return _Views(
-        np.repeat(np.arange(images), each),
-        np.full(images * each, -1),
-        unknown,
-        unknown,
-        boxes_px.reshape(-1, 4).astype(np.float32),
-    )
-
-
-_NONE = _Views(
-    np.empty(0, np.int64),
-    np.empty(0, np.int64),
-    np.empty(0, np.float32),
-    np.empty(0, np.float32),
-    np.empty((0, 4), np.float32),
-)
+    return _views(np.repeat(np.arange(images), each), -1, np.nan, np.nan, boxes_px.reshape(-1, 4))
