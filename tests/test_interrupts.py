@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,8 @@ from ccd.interrupts import deferring
 from tests.test_artifacts import WRITERS
 
 EVERY = 29  # of the steps within libraries one in so many; of our own modules' all
-OURS = str(Path(__file__).parents[1] / "ccd")
+ROOT = Path(__file__).parents[1]
+OURS = str(ROOT / "ccd")
 # a signal in the callback of a weak reference, outside of what is deferred
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -93,6 +95,28 @@ def test_a_command_ends_with_status_130_wherever_it_is_interrupted(capsys: pytes
         if 0 <= chosen < len(steps):
             found.add((stop.value.code, capsys.readouterr().err.strip()))
     assert len(steps) > 500 and found == {(130, "interrupted: nothing half-written was left behind")}
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "said"),
+    [
+        ("raise KeyboardInterrupt", 130, "interrupted: nothing half-written was left behind\n"),
+        (
+            "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)",
+            130,
+            "interrupted: nothing half-written was left behind\n",
+        ),
+        ("raise ValueError('a bug')", 1, "Traceback (most recent call last):"),
+    ],
+)
+def test_a_stage_can_be_interrupted_before_it_begins(ending: str, status: int, said: str) -> None:
+    """While its modules are imported, that is."""
+    code = f"import os, signal, stages, time; {ending}"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == status
+    assert run.stderr == said if status == 130 else run.stderr.startswith(said) and "a bug" in run.stderr
 
 
 def test_an_error_that_a_ctrl_c_led_to_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
