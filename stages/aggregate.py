@@ -29,7 +29,7 @@ def main(global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Pa
     log.reads(f"{len(made.ids):,} images", f"{len(made.views.image_ids):,} local views", f"{people:,} corrections")
     with class_table.writing(out, SPEC, words.classes, {"alpha": repr(params.alpha), **made.empty.summary()}) as table:
         for some in made.pieces():
-            probs, rows = clip_probs(some.features, words.values, words.logit_scale), some.image_rows
+            probs, rows = clip_probs(made.features_of(some), words.values, words.logit_scale), some.image_rows
             iou, first, q = params.least_contest_iou, some.global_prob, some.global_label
             probs = contested_probs(probs, first, rows, some.asked_by, some.boxes_px, iou)
             columns = pseudo_labels(first, q, probs, rows, made.bias, floor, params.alpha, some.box_ids, some.weights)

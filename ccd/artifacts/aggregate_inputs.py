@@ -26,9 +26,9 @@ class Piece:
     """M training images and the b views on them.
 
     ``ids`` (M); ``global_prob`` and ``global_label`` (M, C) float32; ``weights`` (M,): the factor on an image's labels;
-    ``decided`` (M, C) int8: what people decided, -1 where nobody did. Of the views: ``features`` (b, D) float32,
-    ``box_ids`` (b,) int64, ``image_rows`` (b,) int64 in 0..M - 1, ``asked_by`` (b,) names of classes, ``boxes_px``
-    (b, 4) float32.
+    ``decided`` (M, C) int8: what people decided, -1 where nobody did. Of the views: ``box_ids`` (b,) int64,
+    ``image_rows`` (b,) int64 in 0..M - 1, ``asked_by`` (b,) names of classes, ``boxes_px`` (b, 4) float32; their
+    embeddings: `AggregateInputs.features_of`.
     """
 
     ids: Sequence[str]
@@ -36,7 +36,6 @@ class Piece:
     global_label: np.ndarray
     weights: np.ndarray
     decided: np.ndarray
-    features: np.ndarray
     box_ids: np.ndarray
     image_rows: np.ndarray
     asked_by: np.ndarray
@@ -69,7 +68,14 @@ class AggregateInputs:
             mine, here = self._views_of.between(start, end)
             yield Piece(
                 whole.ids, whole.columns["prob"], whole.columns["label"], self.empty.weights[start:end],
-                self.people.of_images(start, end), self._looked.take(mine), mine, here, asked_by[mine],
-                self.views.boxes_px[mine],
+                self.people.of_images(start, end), mine, here, asked_by[mine], self.views.boxes_px[mine],
             )  # fmt: skip
             start = end
+
+    def features_of(self, piece: Piece) -> np.ndarray:
+        """The embeddings (b, D) float32 of its views; no part of it, since they are large and needed once.
+
+        Raises:
+            CcdError: NaN or Inf in them.
+        """
+        return self._looked.take(piece.box_ids)
