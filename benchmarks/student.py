@@ -36,8 +36,9 @@ COLUMNS = (
 NOTE = (
     "Images a second. Library: from files on disk. warmup and train, one epoch in batches of {}, beside bare training "
     "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes and predict (it writes a "
-    "Parquet file) look at every image once, beside bare forward passes. Medians of {} interleaved rounds. "
-    "A run's first batch, in which processes start and memory is claimed, counts in no rate."
+    "Parquet file) look at every image once, beside bare forward passes. {} interleaved rounds: rates are "
+    "medians, efficiency (library / bare model) is the median of the rounds' own ratios. A run's first batch, in which "
+    "processes start and memory is claimed, counts in no rate."
 )
 
 

@@ -32,10 +32,11 @@ COLUMNS = (
 )  # fmt: skip
 NOTE = (
     "Images (views) a second. Library: from files on disk to the feature file. Bare model: the image tower alone, on "
-    "ready tensors of the same shapes and batch sizes; efficiency = library / bare. One at a time, as the published "
-    "code does it: decode, resize, encode, next. Views have four shapes, so that batches fill as in a long run (a last "
-    "batch of fewer than 16 is filled up with copies). Batches of {}, {} processes that decode; medians of {} "
-    "interleaved rounds. A run's first batch, in which processes start and memory is claimed, counts in no rate."
+    "ready tensors of the same shapes and batch sizes. One at a time, as the published code does it: decode, resize, "
+    "encode, next. Views have four shapes, so that batches fill as in a long run (a last batch of fewer than 16 is "
+    "filled up with copies). Batches of {}, {} processes that decode; {} interleaved rounds. Rates are medians; "
+    "efficiency (library / bare model) and speed-up (library / one at a time) are medians of the rounds' own ratios. A "
+    "run's first batch, in which processes start and memory is claimed, counts in no rate."
 )
 
 
