@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -10,11 +9,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
+
+from ccd.memory import hand_back_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,7 +80,7 @@ def interleaved(variants: Mapping[str, Work], repeats: int) -> dict[str, list[Ro
     rounds: dict[str, list[Round]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, work in variants.items():
-            hand_back_memory()
+            hand_back_memory()  # a process that starts copies its parent's, page by page, at every write
             watch = Watch()
             rounds[name].append(watch.round(work(watch)))
     return rounds
@@ -93,14 +94,6 @@ def ratio(one: Sequence[Round], other: Sequence[Round]) -> float:
 def typical(rounds: Sequence[Round]) -> Round:
     """Medians."""
     return Round(median(found.rate for found in rounds), median(found.start_s for found in rounds))
-
-
-def hand_back_memory() -> None:
-    """Give freed memory to the system: a process that is started copies what its parent holds, page by page, at every
-    write, and stages start theirs while they are small."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def environment() -> dict[str, str]:

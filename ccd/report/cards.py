@@ -127,8 +127,8 @@ def test_card(run: Run, photos: Photos, choice: Choice) -> Card:
 
 def pair_boxes(run: Run, pair: Pair) -> tuple[int, int]:
     """The first view of each of the two classes on the pair's example."""
-    views = run.views_of[pair.example]
-    first, second = (next(box for box in views if run.box_classes[box] == place) for place in (pair.first, pair.second))
+    views = np.flatnonzero(run.box_rows == pair.example)
+    first, second = (int(views[run.box_classes[views] == place][0]) for place in (pair.first, pair.second))
     return first, second
 
 

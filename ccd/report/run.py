@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.predictions import SPEC as PREDICTIONS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.labels.scores import clip_probs
+from ccd.memory import hand_back_memory
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,6 @@ class Run:
         """Whether any image has known labels."""
         return bool((self.train_truth >= 0).any() or (self.test_truth >= 0).any())
 
-    @cached_property
-    def views_of(self) -> dict[int, list[int]]:
-        """Training image (row) -> its boxes (rows), in order."""
-        found: dict[int, list[int]] = {}
-        for box, row in enumerate(self.box_rows.tolist()):
-            found.setdefault(row, []).append(box)
-        return found
-
     def view_probs(self, boxes: Iterable[int]) -> dict[int, np.ndarray]:
         """Box -> (C,) float64 CLIP's probabilities of that view; of all views, only these are read."""
         rows = sorted(set(boxes))
@@ -101,10 +93,11 @@ def read_run(files: RunFiles) -> Run:
     words, bias, boxes = text_file.read(files.text), bias_file.read(files.bias), box_file.read(files.boxes)
     index = image_index.read(files.images)
     train, test, classes, known = index.train(), index.test(), words.classes, class_table.read(files.labels, LABELS)
-    del index  # like the dictionaries of the next lines, gone before the largest table comes
+    del index  # gone before the largest table comes, like what was needed to read boxes and to find their images
     truths = truth_of(known, train.ids), truth_of(known, test.ids)
     images = rows_of(files.boxes, "cam_boxes", boxes.image_ids, train.ids)
     made = read_labels(files.pseudo_labels)
+    hand_back_memory()
     tested = class_table.read(files.predictions, PREDICTIONS)
     for path, stage, found in (
         (files.bias, "bias", bias.classes),
