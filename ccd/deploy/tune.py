@@ -12,6 +12,7 @@ from ccd.datasets.folder import find_images
 from ccd.datasets.label_table import read_label_table
 from ccd.deploy.classifier import Classifier
 from ccd.deploy.folder import read_folder, write_folder
+from ccd.deploy.load import read_student
 from ccd.deploy.stream import scored
 from ccd.errors import CcdError
 from ccd.evaluation.decisions import f1
@@ -80,6 +81,6 @@ def save_tuned(model: Path, out: Path, tuned: Tuned) -> None:
         changed = replace(description, thresholds=tuple(tuned.after.tolist()), thresholds_from=SOURCE)
         write_folder(out, changed, weights)
         return
-    found = checkpoint.read(model, "train")
+    found = read_student(model)[0]
     info = found.info | {"thresholds": {"values": tuned.after.tolist(), "source": SOURCE}}
     checkpoint.write(out, replace(found, info=info))
