@@ -8,6 +8,10 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,14 +19,22 @@ from typing import Any
 
 from ccd.errors import CcdError
 
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it becomes ``path`` if the block succeeds and vanishes if not.
 
+    Into a stream (see `is_stream`), which must not be replaced, the content is written instead.
+
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
+    if is_stream(path):
+        with _written_into(path) as temporary:
+            yield temporary
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -37,6 +49,27 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a read-only file system refuses to delete even what is not there
             temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` takes bytes without keeping them: a device, a pipe, a socket, or a descriptor such as
+    ``/dev/stdout``. There is nothing in it to lose, and renaming a file to its name would destroy it."""
+    if _DESCRIPTOR.fullmatch(os.path.abspath(path)):  # noqa: PTH100 - resolving would follow it to a file
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextmanager
+def _written_into(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "content"
+        yield temporary
+        with temporary.open("rb") as source, path.open("ab") as target:  # to append leaves a redirected stdout whole
+            shutil.copyfileobj(source, target)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
