@@ -156,8 +156,8 @@ def inspect(
             doubts = library.doubtful(folder, count)
             click.echo(texts.as_json(doubts) if as_json else texts.doubts_text(doubts))
         else:
-            pairs = library.box_overlap(folder, count)
-            click.echo(texts.as_json(pairs) if as_json else texts.overlaps_text(pairs))
+            overlaps = library.box_overlap(folder, count)
+            click.echo(texts.as_json(overlaps) if as_json else texts.overlaps_text(overlaps))
 
 
 @main.command(short_help="List what the pipeline has written, and from what.")

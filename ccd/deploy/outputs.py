@@ -33,7 +33,7 @@ class Outputs:
     @property
     def is_complete(self) -> bool:
         """Whether the run to continue has come to its end already."""
-        return self.resume and self.table is not None and self.table.exists() and not pieces.is_unfinished(self.table)
+        return self.resume and self.table is not None and self.table.is_file() and not pieces.is_unfinished(self.table)
 
     @property
     def boxes(self) -> Path | None:
@@ -51,7 +51,7 @@ def check_names(outputs: Outputs) -> None:
         raise CcdError("--resume continues and --force starts over: give one of them")
     if outputs.table is not None:
         _check_table(outputs.table, outputs)
-    if outputs.boxes is not None:
+    if outputs.boxes is not None and not outputs.is_complete:
         _check_boxes(outputs.boxes, outputs)
 
 
@@ -65,10 +65,10 @@ def _check_table(table: Path, outputs: Outputs) -> None:
     refuse_folders([table])
     if outputs.boxes is not None and table.resolve() == outputs.boxes.resolve():
         raise CcdError(f"{table} is where --cam {outputs.cam_folder} writes its boxes; choose another --out")
-    if not outputs.resume:
-        if not outputs.force:
-            pieces.refuse_unfinished(table)
-        refuse_existing([table], force=outputs.force)
+    if not outputs.resume and not outputs.force:
+        pieces.refuse_unfinished(table)
+        refuse_existing([table], force=False)
+    pieces.refuse_other_folder(table)
 
 
 def _check_boxes(boxes: Path, outputs: Outputs) -> None:
