@@ -120,6 +120,11 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
     )
 
 
+def image_ids(data_dir: Path) -> list[str]:
+    """The ids of all images. Raises CcdError if ``images.parquet`` is missing or damaged."""
+    return list(image_index.read(data_dir / "images.parquet").ids)
+
+
 def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
     """By id, by path under dataset.root, or by a file name that only one image has."""
     for names in (index.ids, index.paths):

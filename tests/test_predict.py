@@ -202,10 +202,10 @@ def test_an_interrupted_run_continues_without_doing_anything_twice(
         return original(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cams, "see", stop_at_the_fourth)
-    done = invoke(model, *how, "--out", "out.csv")
+    done = invoke(model, *how, "--out", "out.csv", "--force")  # --cam's folder is that of the first run
     assert done.exit_code == 130 and "interrupted" in done.stderr and not Path("out.csv").exists()
     done = invoke(model, *how, "--out", "out.csv")
-    assert done.exit_code == 2 and "continue it with --resume, or remove it" in done.stderr
+    assert done.exit_code == 2 and "continue it with --resume, or start over with --force" in done.stderr
     done = invoke(model, *how, "--out", "out.csv", "--resume", "--threshold", 0.5)
     assert done.exit_code == 2 and "begun with another threshold" in done.stderr
     done = invoke(model, *how, "--out", "out.csv", "--resume", "--json")
@@ -221,7 +221,7 @@ def test_an_interrupted_run_continues_without_doing_anything_twice(
 
 def test_workers_and_batch_size_change_no_label(model: Path, photos: list[Path]) -> None:
     tables = []
-    for words in (("--workers", 0), ("--workers", 2, "--batch-size", 2)):
+    for words in (("--workers", 0), ("--workers", 2, "--batch-size", 2, "--force")):
         assert invoke(model, "photos", "--out", "out.parquet", *words).exit_code == 0
         tables.append(pd.read_parquet("out.parquet"))
     assert tables[0]["path"].tolist() == tables[1]["path"].tolist()

@@ -14,6 +14,9 @@ import os
 import platform
 import re
 import secrets
+import shutil
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,15 +29,22 @@ from ccd.errors import CcdError
 ABANDONED_S = 24 * 3600.0
 """A temporary file of another machine or container counts as left behind once nobody has written to it for so long."""
 _WRITER = re.compile(r"(?P<system>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}")
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it becomes ``path`` if the block succeeds and vanishes if not.
 
+    Into a stream (see `is_stream`), which must not be replaced, the content is written instead.
+
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
+    if is_stream(path):
+        with _written_into(path) as temporary:
+            yield temporary
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{writer_token()}.tmp")
     try:
@@ -67,6 +77,27 @@ def _system() -> str:
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     return hashlib.blake2b("\0".join(facts).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` takes bytes without keeping them: a device, a pipe, a socket, or a descriptor such as
+    ``/dev/stdout``. There is nothing in it to lose, and renaming a file to its name would destroy it."""
+    if _DESCRIPTOR.fullmatch(os.path.abspath(path)):  # noqa: PTH100 - resolving would follow it to a file
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextmanager
+def _written_into(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "content"
+        yield temporary
+        with temporary.open("rb") as source, path.open("ab") as target:  # to append leaves a redirected stdout whole
+            shutil.copyfileobj(source, target)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
