@@ -159,8 +159,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(photos: Path, words: tuple[str
         "twice": "red\nred\n",
         "empty": "# no\n",
         "blank": "red: ,\n",
-        "long": f"red: {'very ' * 80}\n",
-        "other": "a",
+        "long": f"red: {'very ' * 80}\ngreen\n",
+        "other": "a\nb\n",
     }
     for name, text in texts.items():
         Path(f"{name}.txt").write_text(text)

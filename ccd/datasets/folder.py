@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ccd.datasets.files import read_lines
+from ccd.datasets.class_list import CLASSES_FILE, read_classes
 from ccd.datasets.label_table import LabelRow, read_label_table
-from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, check, check_classes
+from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, check
 from ccd.errors import CcdError, listed
 
 EXTENSIONS = frozenset(f".{name}" for name in ("jpg", "jpeg", "png", "bmp", "webp", "gif", "tif", "tiff", "ppm"))
-CLASSES_FILE, LABELS_FILE = "classes.txt", "labels.csv"
+LABELS_FILE = "labels.csv"
 
 
 def load_folder(
@@ -111,30 +111,3 @@ def _is_image(name: str) -> bool:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def read_classes(path: Path) -> tuple[ClassInfo, ...]:
-    """Class names, one per line: ``name``, or ``name: phrase, phrase`` where CLIP shall read other words (averaged).
-
-    Without phrases CLIP reads the name, underscores as blanks. Lines that start with ``#`` are comments.
-
-    Raises:
-        CcdError: missing, no names, a name with ``;`` (it separates classes in a table of labels), or names or phrases
-            that are empty, repeated or not UTF-8.
-    """
-    hint = "write the class names there, one per line, or set index.classes_file to the list"
-    lines = [line for line in read_lines(path, hint) if not line.startswith("#")]
-    if not lines:
-        raise CcdError(f"{path} holds no class names; {hint}")
-    classes = tuple(_read_class(line) for line in lines)
-    wrong = [info.name for info in classes if ";" in info.name]
-    if wrong:
-        raise CcdError(f"{path}: class names must not contain ';': {listed(wrong)}; rename them")
-    check_classes(classes, path)
-    return classes
-
-
-def _read_class(line: str) -> ClassInfo:
-    name, colon, phrases = (part.strip() for part in line.partition(":"))
-    texts = tuple(phrase.strip() for phrase in phrases.split(",")) if colon else (name.replace("_", " "),)
-    return ClassInfo(name, texts)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ccd.artifacts.image_index import ImageIndex
 from ccd.datasets import load_dataset
-from ccd.datasets.folder import read_classes
+from ccd.datasets.class_list import read_classes
 from ccd.datasets.record import ClassInfo
 from ccd.errors import CcdError, listed
 from ccd.indexing import FileFacts, remarks, scan
