@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import class_table, classes as class_list, image_index, labels as labels_file
+from ccd.artifacts import class_table, classes as class_list, corrections, image_index, labels as labels_file
 from ccd.console import StageLog, stage
 from ccd.datasets import load_dataset
 from ccd.indexing import known_labels, remarks, scan
@@ -27,6 +27,7 @@ def main(images: Path, classes: Path, labels: Path) -> None:
                  progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
     names = tuple(entry.name for entry in found.classes)
     known, label, difficult = known_labels(found, index)
+    corrections.check(corrections.path_of(load(DatasetParams).name), index.train().ids, names)
     image_index.write(images, index)
     class_list.write(classes, class_list.ClassList(names, tuple(entry.texts for entry in found.classes)))
     truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})

@@ -167,8 +167,8 @@ def test_labels_csv_elsewhere_without_splits(tmp_path: Path) -> None:
         ("image_id,classes\na,cow\n", r"line 2: unknown class cow \(classes: cat, dog\)"),
         ("image_id,classes\na,cat\na.jpg,dog\n", "line 3: 'a.jpg' has an earlier row"),
         ("image_id,classes,split\na,cat,trian\n", r"splits trian are neither index.train_split \(train\)"),
-        ("image_id,labels\na,cat\n", "columns are image_id, labels; needed: image_id or path, classes"),
-        ("image_id,classes\na,cat,dog\n", r"too many or too few columns .*: 2"),
+        ("image_id,kinds\na,cat\n", "columns are image_id, kinds; needed: image_id or path, classes"),
+        ("image_id,classes\na,cat,dog\n", r"line 2: 3 cells under 2 columns: 'a,cat,dog'"),
         ("", "columns are none; needed"),
         ('image_id,classes\na,"cat\n', "not valid CSV"),
     ],
@@ -194,7 +194,7 @@ def test_missing_folder_or_files_say_what_to_do(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(CcdError, match=r"holds no images \(\.bmp, .*; set dataset\.root"):
         load(make_tree(tmp_path))
-    with pytest.raises(CcdError, match=r"gone\.csv: No such file .*; set index\.labels_file"):
+    with pytest.raises(CcdError, match=r"gone\.csv: No such file.*; set index\.labels_file"):
         load(make_tree(tmp_path, "a.jpg"), labels_file=tmp_path / "gone.csv")
     (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(CcdError, match="not UTF-8 text"):

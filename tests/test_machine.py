@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import ccd.indexing
-from ccd.artifacts import bias, boxes, checkpoint, classes, csv_table, features, text
+from ccd.artifacts import bias, boxes, checkpoint, classes, csv_files, features, text
 from ccd.artifacts.atomic import ABANDONED_S, remove_leftovers, replacing, writer_token
 from ccd.console import DEBUG_VARIABLE, stage, user_errors
 from ccd.datasets.record import ImageEntry
@@ -104,7 +104,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     ),
     "classes.json": lambda path: classes.write(path, classes.ClassList(("a" * 3000,), (("a",),))),
     "warmup.pt": lambda path: checkpoint.write(path, checkpoint.Checkpoint({}, {"a": {"w": torch.ones(999)}}, "a", {})),
-    "curves.csv": lambda path: csv_table.write(path, [{"epoch": row} for row in range(999)]),
+    "curves.csv": lambda path: csv_files.write(path, [{"epoch": row} for row in range(999)]),
 }  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def test_a_locked_hdf5_file_is_read(tmp_path: Path) -> None:
 
 def test_a_missing_artifact_is_made_and_not_rebuilt(tmp_path: Path) -> None:
     for read, name, made_by in ((text.read, "text.h5", "text"), (boxes.read, "boxes.parquet", "cam_boxes")):
-        with pytest.raises(CcdError, match=rf"{name}: no such file; run: dvc repro {made_by}$"):
+        with pytest.raises(CcdError, match=rf"{name}: No such file; run: dvc repro {made_by}$"):
             read(tmp_path / name)
 
 

@@ -153,7 +153,7 @@ def unreadable(path: Path, reason: str | Exception, stage: str | None) -> CcdErr
     """
     if isinstance(reason, FileNotFoundError):
         advice = "" if stage is None else f"; run: dvc repro {stage}"
-        return CcdError(f"{path}: no such file{advice}")
+        return CcdError(f"{path}: No such file{advice}")
     text = reason if isinstance(reason, str) else _text(reason)
     return CcdError(f"{path}: {text}" + ("" if stage is None else f"; rebuild it with: dvc repro -f -s {stage}"))
 
