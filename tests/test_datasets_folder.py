@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ccd.datasets import ClassInfo, Dataset, ImageEntry, load_dataset
-from ccd.datasets.folder import find_images, read_classes
+from ccd.datasets.folder import read_classes
+from ccd.datasets.image_search import find_images
 from ccd.datasets.record import check
 from ccd.errors import CcdError
 

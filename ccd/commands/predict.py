@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -70,7 +70,7 @@ def predict(
             return
         job = _prepare(model, inputs, threshold, cam, device, batch_size, workers)
         outcome = _run(job, out, kind, resume)
-        _report(outcome, out, as_json)
+        _report(outcome, job.left_out, out, as_json)
     if outcome.problems:
         raise SystemExit(SKIPPED)
 
@@ -86,12 +86,13 @@ def _prepare(
     from ccd.deploy.run import Job
     from ccd.runtime import find_device, worker_count
 
-    paths = expand(inputs, map(os.fsdecode, sys.stdin.buffer))
+    found = expand(inputs, map(os.fsdecode, sys.stdin.buffer))
     classifier = open_model(model, find_device(device))
     own = classifier.description.cuts
     cuts = own if threshold is None else np.full(len(own), threshold)
-    enough = min(worker_count(workers), -(-len(paths) // batch_size) - 1)  # one batch is decoded here
-    return Job(classifier, paths, cuts, batch_size, enough if workers is None else workers, cam)
+    enough = min(worker_count(workers), -(-len(found.paths) // batch_size) - 1)  # one batch is decoded here
+    workers = enough if workers is None else workers
+    return Job(classifier, found.paths, cuts, batch_size, workers, cam, left_out=found.left_out)
 
 
 def _run(job: Job, out: Path | None, kind: Format | None, resume: bool) -> Outcome:
@@ -122,12 +123,17 @@ def _teller(bar: tqdm[NoReturn]) -> Callable[[int, list[Problem]], None]:
     return tell
 
 
-def _report(outcome: Outcome, out: Path | None, as_json: bool) -> None:
+def _report(outcome: Outcome, left_out: Mapping[str, int], out: Path | None, as_json: bool) -> None:
+    from ccd.datasets.image_search import left_out_line
+
     skipped = len(outcome.problems)
     if as_json:
         files = [{"path": problem.path.as_posix(), "reason": problem.reason} for problem in outcome.problems]
-        summary = {"out": str(out), "images": outcome.images, "resumed": outcome.resumed, "skipped": files}
+        counts = {"images": outcome.images, "resumed": outcome.resumed}
+        summary = {"out": str(out), **counts, "skipped": files, "left_out": dict(left_out)}
         click.echo(json.dumps(summary))  # ASCII, for the sake of names that are not UTF-8
     before = f" ({outcome.resumed:,} of them from before)" if outcome.resumed else ""
     where = f"wrote {out}: " if out else ""
     click.echo(f"{where}{outcome.images:,} images{before}, skipped {skipped:,}", err=True)
+    if left_out:
+        click.echo(left_out_line(left_out), err=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import checkpoint
-from ccd.datasets.folder import find_images
+from ccd.datasets.image_search import find_images
 from ccd.datasets.label_table import read_label_table
 from ccd.deploy.classifier import Classifier
 from ccd.deploy.folder import read_folder, write_folder
