@@ -275,7 +275,9 @@ def _explained(name: str, data: bytes) -> Iterator[None]:
         text = data[:512].lstrip().lower()
         if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
             reason = "not an image but a web page or XML, probably a failed download"
-        elif isinstance(error, UnidentifiedImageError) and not optional_format(data):
+        elif isinstance(error, UnidentifiedImageError) and (kind := optional_format(data)):
+            reason = f"damaged or truncated (it begins like {kind})"
+        elif isinstance(error, UnidentifiedImageError):
             reason = f"not an image of a known format ({', '.join(FORMATS)}, AVIF, HEIF)"
         else:
             said = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))  # an address is another each time
