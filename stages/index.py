@@ -7,6 +7,7 @@ from pathlib import Path
 from ccd.artifacts import class_table, classes as class_list, corrections, image_index, labels as labels_file
 from ccd.console import StageLog, stage
 from ccd.datasets import load_dataset
+from ccd.datasets.image_search import left_out_line
 from ccd.indexing import known_labels, remarks, scan
 from ccd.params.base import load
 from ccd.params.dataset import DatasetParams
@@ -33,7 +34,7 @@ def main(images: Path, classes: Path, labels: Path) -> None:
     truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})
     class_table.write(labels, labels_file.SPEC, truth)
     log.wrote((images, len(index), "images"), (classes, len(names), "classes"), (labels, label.size, "labels"))
-    for remark in remarks(index):
+    for remark in filter(None, (left_out_line(found.left_out), *remarks(index))):
         log.found(remark)
     log.found(
         f"{index.is_train.sum():,} training and {(~index.is_train).sum():,} test images;"

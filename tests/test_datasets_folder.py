@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from ccd.datasets import ClassInfo, Dataset, ImageEntry, load_dataset
 from ccd.datasets.class_list import read_classes
-from ccd.datasets.folder import find_images
+from ccd.datasets.image_search import find_images
 from ccd.datasets.record import check
 from ccd.errors import CcdError
 
@@ -192,8 +192,10 @@ def test_missing_folder_or_files_say_what_to_do(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(CcdError, match=r"classes\.txt: No such file or directory; write the class names there"):
         load(tmp_path)
-    with pytest.raises(CcdError, match=r"holds no images \(\.bmp, .*; set dataset\.root"):
+    with pytest.raises(CcdError, match=r"holds no images \(it holds no other files.*; set dataset\.root"):
         load(make_tree(tmp_path))
+    with pytest.raises(CcdError, match=r"holds no images \(left out: 2 \.mp4, 1 \.psd\); set dataset\.root"):
+        load(make_tree(tmp_path / "films", "a.mp4", "b/c.MP4", "d.psd"))
     with pytest.raises(CcdError, match=r"gone\.csv: No such file.*; set index\.labels_file"):
         load(make_tree(tmp_path, "a.jpg"), labels_file=tmp_path / "gone.csv")
     (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")

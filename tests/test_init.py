@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from ruamel.yaml import YAML
 
 from ccd.cli import main
@@ -102,6 +104,27 @@ def test_bad_files_are_named_and_left_out(photos: Path) -> None:
     assert done.exit_code == 0 and "2 of 11 images cannot be used" in done.output
     assert "page.jpg: not an image" in done.output and "empty.png: " in done.output
     assert params("project")["index"]["on_bad_image"] == "skip"
+
+
+@pytest.mark.usefixtures("bare")
+def test_files_that_are_no_images_are_counted(photos: Path) -> None:
+    for name in ("a.mp4", "b.MP4", "notes.md"):
+        (photos / name).touch()
+    Image.open(photos / "0.png").convert("RGB").save(photos / "IMG_1.HEIC", "JPEG")
+    done = quick("project", "--images", photos)
+    assert done.exit_code == 0 and "left out: 2 .mp4, 1 .md\n" in done.output and "10 images" in done.output
+    assert params("project")["index"]["on_bad_image"] == "error", "what is no image does not stop the index"
+    found = json.loads(quick("other", "--images", photos, "--json").stdout)
+    assert found["left_out"] == {".mp4": 2, ".md": 1} and found["images"]["formats"] == {"png": 9, "heic": 1}
+
+
+@pytest.mark.usefixtures("bare")
+def test_dark_images_are_named(photos: Path) -> None:
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(photos / "xray.png")
+    done = quick("project", "--images", photos)
+    assert done.exit_code == 0 and "xray.png: 0..4095" in done.output and "python -c" in done.output
+    (said,) = json.loads(quick("other", "--images", photos, "--json").stdout)["remarks"]
+    assert "xray.png" in said
 
 
 @pytest.mark.usefixtures("bare")

@@ -160,6 +160,7 @@ def _content(
     folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download], expected: Estimate | None
 ) -> dict[str, Any]:
     from ccd.project.estimate import estimate_data
+    from ccd.project.survey import survey_remarks
     from ccd.use import parameters
 
     params = parameters(text)
@@ -167,6 +168,8 @@ def _content(
         "directory": str(folder),
         "images": {"train": found.train_count, "test": found.test_count, "labelled": found.labelled,
                    "formats": found.formats, "median_size_px": list(found.median_size_px)},
+        "left_out": dict(found.left_out),
+        "remarks": survey_remarks(found),
         "bad_files": [{"path": each.path, "reason": each.reason} for each in found.index.skipped],
         "classes": [info.name for info in found.classes],
         "hardware": suggestion.reason,

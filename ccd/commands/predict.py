@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +16,7 @@ from ccd.commands.options import device_option, force_option, mendable
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from ccd.deploy.inputs import Inputs
     from ccd.deploy.outputs import Outputs
     from ccd.deploy.rows import Format
     from ccd.deploy.run import Job, Outcome
@@ -78,10 +79,10 @@ def predict(
                 click.echo(json.dumps({"out": str(out), "complete": True}))
             return
         chosen = _format(out, kind)
-        paths = _images(outputs, model, inputs)
-        job = _prepare(model, paths, threshold, cam, device, batch_size, workers)
+        found = _images(outputs, model, inputs)
+        job = _prepare(model, found, threshold, cam, device, batch_size, workers)
         outcome = _run(job, outputs, chosen)
-        _report(outcome, out, as_json)
+        _report(outcome, job.left_out, out, as_json)
     if outcome.problems:
         raise SystemExit(SKIPPED)
 
@@ -97,18 +98,18 @@ def _format(out: Path | None, kind: Format | None) -> Format:
     return kind or "csv"
 
 
-def _images(outputs: Outputs, model: Path, inputs: tuple[str, ...]) -> list[Path]:
+def _images(outputs: Outputs, model: Path, inputs: tuple[str, ...]) -> Inputs:
     from ccd.deploy.inputs import expand
     from ccd.deploy.outputs import check_against_inputs
 
-    paths = expand(inputs, map(os.fsdecode, sys.stdin.buffer))
-    for note in check_against_inputs(outputs, model, inputs, paths):
+    found = expand(inputs, map(os.fsdecode, sys.stdin.buffer))
+    for note in check_against_inputs(outputs, model, inputs, found.paths):
         click.echo(f"note: {note}", err=True)
-    return paths
+    return found
 
 
 def _prepare(
-    model: Path, paths: list[Path], threshold: float | None, cam: Path | None, device: str, batch_size: int,
+    model: Path, found: Inputs, threshold: float | None, cam: Path | None, device: str, batch_size: int,
     workers: int | None,
 ) -> Job:  # fmt: skip
     import numpy as np
@@ -120,8 +121,9 @@ def _prepare(
     classifier = open_model(model, find_device(device))
     own = classifier.description.cuts
     cuts = own if threshold is None else np.full(len(own), threshold)
-    enough = min(worker_count(workers), -(-len(paths) // batch_size) - 1)  # one batch is decoded here
-    return Job(classifier, paths, cuts, batch_size, enough if workers is None else workers, cam)
+    enough = min(worker_count(workers), -(-len(found.paths) // batch_size) - 1)  # one batch is decoded here
+    workers = enough if workers is None else workers
+    return Job(classifier, found.paths, cuts, batch_size, workers, cam, left_out=found.left_out)
 
 
 def _run(job: Job, outputs: Outputs, kind: Format) -> Outcome:
@@ -158,12 +160,17 @@ def _teller(bar: tqdm[NoReturn]) -> Callable[[int, list[Problem]], None]:
     return tell
 
 
-def _report(outcome: Outcome, out: Path | None, as_json: bool) -> None:
+def _report(outcome: Outcome, left_out: Mapping[str, int], out: Path | None, as_json: bool) -> None:
+    from ccd.datasets.image_search import left_out_line
+
     skipped = len(outcome.problems)
     if as_json:
         files = [{"path": problem.path.as_posix(), "reason": problem.reason} for problem in outcome.problems]
-        summary = {"out": str(out), "images": outcome.images, "resumed": outcome.resumed, "skipped": files}
+        counts = {"images": outcome.images, "resumed": outcome.resumed}
+        summary = {"out": str(out), **counts, "skipped": files, "left_out": dict(left_out)}
         click.echo(json.dumps(summary))  # ASCII, for the sake of names that are not UTF-8
     before = f" ({outcome.resumed:,} of them from before)" if outcome.resumed else ""
     where = f"wrote {out}: " if out else ""
     click.echo(f"{where}{outcome.images:,} images{before}, skipped {skipped:,}", err=True)
+    if left_out:
+        click.echo(left_out_line(left_out), err=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +41,8 @@ class Dataset:
     """C classes, N images, and the ground truth of the L labelled ones.
 
     ``labelled`` (L) are image ids. ``labels`` (L, C) int8: 1 present, 0 absent. ``difficult`` (L, C) bool: all
-    objects of the class in that image are marked difficult (their label is 1).
+    objects of the class in that image are marked difficult (their label is 1). ``left_out``: files that lie among the
+    images and are none that can be read, by ending.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -49,6 +50,7 @@ class Dataset:
     labelled: tuple[str, ...]
     labels: NDArray[np.int8]
     difficult: NDArray[np.bool_]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ccd.artifacts.atomic import is_stream
 from ccd.artifacts.existing import keep_old, refuse_existing, refuse_folders, refuse_inputs
-from ccd.datasets.folder import EXTENSIONS, LABELS_FILE
+from ccd.datasets.folder import LABELS_FILE
+from ccd.datasets.image_search import is_image
 from ccd.deploy import cams, pieces
 from ccd.errors import CcdError
 
@@ -60,7 +61,7 @@ def _check_table(table: Path, outputs: Outputs) -> None:
         if outputs.resume:
             raise CcdError(f"{table} keeps nothing that --resume could continue; give --out FILE")
         return
-    if table.suffix.lower() in EXTENSIONS:
+    if is_image(table.name, lambda: b""):
         raise CcdError(f"{table}: a table called like an image; let its name end in .csv, .jsonl or .parquet")
     refuse_folders([table])
     if outputs.boxes is not None and table.resolve() == outputs.boxes.resolve():

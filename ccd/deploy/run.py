@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Job:
     """``paths`` to label; ``cuts`` (C,) thresholds; ``cam_folder``: where boxes and overlays go, None for neither;
-    ``on_batch`` is called with the number of files done and the problems among them."""
+    ``on_batch`` is called with the number of files done and the problems among them; ``left_out``: what lies beside the
+    images, by ending."""
 
     classifier: Classifier
     paths: Sequence[Path]
@@ -46,6 +47,7 @@ class Job:
     workers: int
     cam_folder: Path | None = None
     on_batch: Callable[[int, list[Problem]], None] = lambda files, problems: None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:

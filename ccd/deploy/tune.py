@@ -11,7 +11,7 @@ import numpy as np
 from ccd.artifacts import checkpoint
 from ccd.artifacts.atomic import is_stream
 from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
-from ccd.datasets.folder import find_images
+from ccd.datasets.image_search import find_images
 from ccd.datasets.label_table import read_label_table
 from ccd.deploy.classifier import Classifier
 from ccd.deploy.folder import DESCRIPTION, WEIGHTS, keep_foreign, read_folder, write_folder
