@@ -25,6 +25,7 @@ StateDict = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "student", "net", "network", "module", "weights",
              "params", "backbone")  # fmt: skip
 _LEVELS = 3
+_DAMAGED = "is damaged, incomplete or no PyTorch file; download it again"
 _SAVE = "save its state dict where it was made: torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -131,14 +132,11 @@ def _pytorch(path: Path, key: str) -> Any:
             warnings.simplefilter("ignore")  # about details of pickling, which nobody here can change
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        said = (
-            _pickled(str(error)) if is_pickle(path) else "is damaged, incomplete or no PyTorch file; download it again"
-        )
-        raise CcdError(f"{key}: {path} {said}") from None
+        raise CcdError(f"{key}: {path} {_pickled(str(error)) if is_pickle(path) else _DAMAGED}") from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
         if explained(error) is not None:  # this machine's memory says nothing about the file
             raise
-        raise CcdError(f"{key}: {path} is damaged, incomplete or no PyTorch file; download it again") from None
+        raise CcdError(f"{key}: {path} {_DAMAGED}") from None
 
 
 def _pickled(said: str) -> str:
