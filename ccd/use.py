@@ -12,8 +12,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from ccd.artifacts.atomic import replacing
+from ccd.artifacts.existing import keep_old
 from ccd.errors import CcdError
-from ccd.params.base import PARAMS_FILE, validate
+from ccd.params.base import PARAMS_FILE, is_own_project, validate
 from ccd.params.runtime import RuntimeParams
 from ccd.params.sections import SECTIONS
 
@@ -81,6 +83,31 @@ def override(text: str, settings: Mapping[str, str], *, values: Mapping[str, Any
     for section, model in MODELS.items():
         validate(model, YAML(typ="safe").load(text)[section])
     return text
+
+
+def check_replaceable(*, force: bool) -> None:
+    """Refuse to put a preset into a project of ``ccd init``, unless ``force``: presets hold a clone's paths.
+
+    Raises:
+        CcdError: the working directory is such a project.
+    """
+    if is_own_project(Path()) and not force:
+        raise CcdError(
+            f"this project was made by ccd init, and a preset would replace its {PARAMS_FILE}; change single values in "
+            f"{PARAMS_FILE}, or try one: dvc exp run -S aggregate.alpha=0.6; to start over: ccd init . --images FOLDER "
+            "--force; to use the preset all the same: --force"
+        )
+
+
+def replace_params(old: str | None, new: str) -> Path | None:
+    """Write ``new`` as ``params.yaml``, in the place of the text ``old``; returns the copy of the old one, which is made
+    where `apply_preset` could not make it again."""
+    if new == old:
+        return None
+    kept = keep_old(PARAMS_FILE) if old is not None and not is_plain_preset(old) else None
+    with replacing(PARAMS_FILE) as temporary:
+        temporary.write_text(new, encoding="utf-8")
+    return kept
 
 
 def settings_of(words: Iterable[str]) -> dict[str, str]:
