@@ -51,33 +51,32 @@ main.add_command(init)
 @click.argument("preset", required=False)
 @click.option("--root", metavar="DIR", help="Folder of the data set.")
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
+@click.option("--force", is_flag=True, help="Also in a project of ccd init, whose params.yaml is then replaced.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: the presets, or what changed.")
-def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json: bool) -> None:
+def use(preset: str | None, root: str | None, settings: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Write params.yaml for a data set: the PRESET's values, comments kept. Without PRESET, list them.
 
-    Everything goes back to the preset's values except section 'runtime'; what changes is printed. Artifacts of other
-    data sets stay, and DVC brings their results back when you return.
+    Everything goes back to the preset's values except section 'runtime'; what changes is printed, and a params.yaml
+    with values of yours is kept as params.yaml.bak. Artifacts of other data sets stay, and DVC brings their results
+    back when you return. For a clone of the repository; projects for your own images are made by `ccd init`.
     """
-    from ccd.artifacts.atomic import replacing
     from ccd.artifacts.corrections import ensure, path_of
     from ccd.console import user_errors
-    from ccd.errors import CcdError
     from ccd.params.base import PARAMS_FILE, load
     from ccd.params.dataset import DatasetParams
-    from ccd.use import apply_preset, changes, presets
+    from ccd.use import apply_preset, changes, check_replaceable, presets, replace_params, settings_of
 
     with user_errors():
         if preset is None:
             listed = "\n".join(f"{name:12} {what}" for name, what in presets().items())
             click.echo(json.dumps({"presets": presets()}, indent=2) if as_json else listed)
             return
-        wrong = [setting for setting in settings if "=" not in setting]
-        if wrong:
-            raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
+        check_replaceable(force=force)
         old = PARAMS_FILE.read_text(encoding="utf-8", errors="replace") if PARAMS_FILE.exists() else None
-        new = apply_preset(preset, root, dict(setting.split("=", 1) for setting in settings), old)
-        with replacing(PARAMS_FILE) as temporary:
-            temporary.write_text(new, encoding="utf-8")
+        new = apply_preset(preset, root, settings_of(settings), old)
+        kept = replace_params(old, new)
+        if kept is not None:
+            click.echo(f"kept the old {PARAMS_FILE} as {kept}", err=as_json)
         dataset = load(DatasetParams)
         corrections = path_of(dataset.name)
         if ensure(corrections):
@@ -86,7 +85,8 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json
             )
         lines = changes(old, new) if old is not None else []
         if as_json:
-            click.echo(json.dumps({"wrote": str(PARAMS_FILE), "changes": lines}, indent=2, ensure_ascii=False))
+            content = {"wrote": str(PARAMS_FILE), "kept": None if kept is None else str(kept), "changes": lines}
+            click.echo(json.dumps(content, indent=2, ensure_ascii=False))
             return
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
         _say_next(Path(dataset.root), preset)
@@ -220,7 +220,13 @@ def _entries(entries: list[Entry]) -> list[dict[str, object]]:
 def _say_next(root: Path, preset: str) -> None:
     if preset != "demo" and not root.is_dir():
         click.echo(f"note: {root} is not there yet; give --root DIR, or `dvc repro` will say what belongs there")
-    click.echo("now run: dvc repro")
+    if Path("dvc.yaml").is_file():
+        click.echo("now run: dvc repro")
+    else:
+        click.echo(
+            "note: there is no dvc.yaml here, so `dvc repro` has no stages to run; for your own images make a project "
+            "instead: ccd init DIR --images FOLDER"
+        )
 
 
 if __name__ == "__main__":

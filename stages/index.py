@@ -20,7 +20,8 @@ from ccd.runtime import worker_count
 def main(images: Path, classes: Path, labels: Path) -> None:
     """Index the data set that params.yaml names."""
     params = load(IndexParams)
-    root, log = Path(load(DatasetParams).root), StageLog("index")
+    # The demo renders its scenes into its root: an experiment's copy gets its own, and never changes the project's.
+    root, log = Path(load(DatasetParams, as_written=params.adapter == "demo").root), StageLog("index")
     log.reads(f"{params.adapter} data set in {root}")
     checks = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
     found = load_dataset(**params.model_dump(exclude=set(checks)), root=root, progress=log.counter("scene"))

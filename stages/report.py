@@ -27,7 +27,9 @@ def main(images: Path, labels: Path, text: Path, bias: Path, boxes: Path, clip_l
     log.reads(f"{len(run.train):,} training and {len(run.test):,} test images", f"{len(run.classes):,} classes")
     # Where the images lie and which hardware looked at them is no property of the run.
     parameters = {
-        model.section: load(model).model_dump() for model in SECTIONS if model not in (DatasetParams, RuntimeParams)
+        model.section: load(model, as_written=True).model_dump()
+        for model in SECTIONS
+        if model not in (DatasetParams, RuntimeParams)
     }
     page = render(run, dataset.name, Path(dataset.root), parameters, library_versions())
     with replacing(out) as temporary:

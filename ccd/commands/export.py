@@ -69,7 +69,7 @@ def onnx(file: Path, student: Path | None, licence: str, force: bool, as_json: b
 
     It is compared with PyTorch before it is kept: the largest difference may be 1e-4. Classes, preprocessing and
     thresholds are in its metadata (key ccd.model). docs/onnx_predict.py runs it with onnxruntime, Pillow and NumPy
-    alone. Needs: pip install 'ccd[onnx]'.
+    alone. If packages are missing, the error says how to install them.
 
     \b
     Example:

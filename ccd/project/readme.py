@@ -14,7 +14,7 @@ CLIP Distillation, CVPR 2025).
 Then open `data/{name}/report.html` in a browser.
 
     ccd predict data/{name}/student.pt PHOTOS --out labels.csv      # label any images; PHOTOS: files or folders
-    ccd export onnx student.onnx  # the same classifier without ccd (needs: pip install 'ccd[onnx]')
+    ccd export onnx student.onnx  # the same classifier without ccd; it says which packages it needs
     ccd inspect --doubtful        # which images to look at
 
 ## Changing it
