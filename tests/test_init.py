@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 from ccd.cli import main
 from ccd.errors import CcdError
 from ccd.params.sections import SECTIONS
-from ccd.project import create, inputs, pipeline, rates
+from ccd.project import create, inputs, pipeline
+from ccd.project.settings import dataset_name
 from ccd.use import PRESET_FOLDER, apply_preset, upgraded_params
 from tests.test_end_to_end import COLOURS, write_pictures
 from tests.tiny_clip import save_fp16, tiny_clip
@@ -128,8 +129,7 @@ def test_dark_images_are_named(photos: Path) -> None:
 
 
 @pytest.mark.usefixtures("bare")
-def test_json_says_it_all_for_programs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "_BUDGET_S", 0.05)
+def test_json_says_it_all_for_programs(photos: Path) -> None:
     (photos / "empty.png").touch()
     small = [f"{section}.image_size_px=32" for section in ("clip_global", "clip_local", "warmup", "cam_boxes", "train")]
     words = [word for setting in (*small, "warmup.backbone=resnet18") for word in ("--set", setting)]
@@ -141,8 +141,7 @@ def test_json_says_it_all_for_programs(photos: Path, monkeypatch: pytest.MonkeyP
     assert found["images"]["train"] == 6 and found["images"]["formats"] == {"png": 9}
     assert [each["path"] for each in found["bad_files"]] == ["empty.png"]
     assert found["classes"] == list(COLOURS) and found["next"] == ["cd project", "dvc repro"]
-    assert set(found["estimate"]["seconds"]) == set(STAGES) and found["downloads"] == []
-    assert found["estimate"]["total_seconds"] > sum(found["estimate"]["seconds"].values()) - 1
+    assert set(found["disk_bytes"]) == {"artifacts", "cache", "store", "weights"} and found["downloads"] == []
     assert {Path(path).relative_to("project").parts[0] for path in found["wrote"]} == FILES
 
 
@@ -269,3 +268,31 @@ def test_inputs_see_images_and_lists_that_change(photos: Path, monkeypatch: pyte
     Path("dvc.yaml").write_text(text)
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("adapter: folder", "adapter: voc"))
     assert look() == {"images": None, "lists": None, "code": first["code"]}
+
+
+@pytest.mark.parametrize(
+    "name", ["2024", "007", "1e3", "true", "null", "2024-05-01", "~", "[a]", "a: b", "#x", "my pets", "it's"]
+)
+def test_command_line_text_is_never_yaml_and_what_is_printed_works(name: str, photos: Path) -> None:
+    done = quick(name, "--images", photos)
+    assert done.exit_code == 0, done.output
+    assert params(name)["dataset"]["name"] == dataset_name(Path(name))
+    line = done.output.strip().splitlines()[-1].removeprefix("now run: ").partition(" && ")[0]
+    assert subprocess.run(["bash", "-c", f"{line} && test -f params.yaml"], check=False).returncode == 0
+
+
+def test_force_and_upgrade_keep_what_a_person_wrote(photos: Path) -> None:
+    assert quick("pets", "--images", photos).exit_code == 0
+    for number, words in enumerate((("--images", str(photos), "--force"), ("--upgrade",))):
+        for file in ("params.yaml", "dvc.yaml"):
+            path = Path("pets", file)
+            path.write_text(path.read_text() + f"# mine {number}\n")
+        done = quick("pets", *words) if "--force" in words else invoke("pets", *words)
+        assert done.exit_code == 0, done.output
+        for file in ("params.yaml", "dvc.yaml"):
+            assert any(f"# mine {number}" in copy.read_text() for copy in Path("pets").glob(f"{file}*")), file
+
+
+def test_a_file_of_weights_is_no_student(photos: Path) -> None:
+    done = invoke("pets", "--images", photos, "--teacher", "vit.pt", "--student", "vit.pt")
+    assert done.exit_code == 2 and "--set warmup.weights=vit.pt" in done.stderr

@@ -112,7 +112,8 @@ def metrics(splits: Mapping[str, Measure], decisions: Decisions) -> dict[str, An
     """The content of ``metrics.json``: per split mAP in % to 0.01 and what it was taken over; of the test images also
     mean F1 in % at the label-free thresholds and at 0.5, and mean ECE in %."""
     content = {name: _split_metrics(measured) for name, measured in splits.items()}
-    content["test"] |= {"F1": _rounded(decisions.mean_f1), "ECE": _rounded(decisions.mean_ece)}
+    if splits["test"].images:
+        content["test"] |= {"F1": _rounded(decisions.mean_f1), "ECE": _rounded(decisions.mean_ece)}
     return content
 
 
@@ -121,6 +122,10 @@ def _rounded(means: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _split_metrics(measured: Measure) -> dict[str, Any]:
+    if (
+        not measured.images
+    ):  # a row of nothing, as wide as there are classes, would be all that `dvc metrics show` shows
+        return {"mAP": {}, "labelled_images": 0, "classes_counted": 0, "classes_left_out": "all"}
     return {
         "mAP": _rounded(measured.mean_ap),
         "labelled_images": measured.images,

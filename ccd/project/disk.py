@@ -70,8 +70,8 @@ def shortages(needed: Mapping[str, int], folder: Path, wanted: Iterable[Download
         free = shutil.disk_usage(place).free
         if count > free:
             lines.append(
-                f"warning: about {size_text(count)} of disk are needed at {place}, and {size_text(free)} are free; make "
-                "room, or choose another folder"
+                f"warning: about {size_text(count)} of disk are needed at {place}, and {size_text(free)} are free; "
+                "make room, or choose another folder"
             )
     return lines
 
