@@ -33,7 +33,7 @@ class InOrder(Interruptible, click.Group):
 @click.group(
     cls=InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 `predict` skipped files, 130 interrupted. "
+    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 something was left out and named, 130 interrupted. "
     "Between init or use and the rest: dvc repro. Documentation: docs/cli.md.",
 )
 @click.version_option(__version__, prog_name="ccd")

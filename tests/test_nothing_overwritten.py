@@ -67,6 +67,7 @@ def unusable_corrections() -> None:
     write_project()
     path_of("toy").parent.mkdir()
     path_of("toy").write_text(HEADER + "train/a,cup,1\ngone,cup,0\n")
+    Path("data/toy/classes.txt").write_text("cup\ntall lamp\n")
 
 
 INIT = ("init", "project", "--images", "photos", "--classes", "names.txt", "--teacher", "vit.pt")

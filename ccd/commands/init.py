@@ -57,7 +57,7 @@ def init(
       ccd init cats --upgrade        # after another version of ccd was installed
     """
     from ccd.errors import CcdError
-    from ccd.project.create import check_place, prepare_version_control, write_files
+    from ccd.project.create import check_place, prepare_version_control, write_files, write_plot_template
     from ccd.project.settings import Asked
     from ccd.project.suggest import suggest
     from ccd.runtime import find_device
@@ -78,6 +78,7 @@ def init(
         wanted, disk = _needs(folder, found, texts["params.yaml"], as_json)
         written, kept = write_files(folder, texts, asked.root)
         commands = [f"cd {shlex.quote(str(folder))}", *prepare_version_control(folder), "dvc repro"]
+        write_plot_template(folder)
         if as_json:
             content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted, disk)
             click.echo(json.dumps({**content, "wrote": [str(path) for path in written], "next": commands}, indent=2))
@@ -173,6 +174,7 @@ def _upgrade(folder: Path) -> None:
     from ccd.artifacts.atomic import replacing
     from ccd.artifacts.existing import keep_old
     from ccd.errors import CcdError
+    from ccd.project.create import write_plot_template
     from ccd.project.pipeline import upgraded_text
     from ccd.use import upgraded_params
 
@@ -190,4 +192,5 @@ def _upgrade(folder: Path) -> None:
                 temporary.write_text(new, encoding="utf-8")
         done = f"brought to this version; the old one is kept as {kept}" if kept else "nothing to change"
         click.echo(f"{path}: {done}")
+    write_plot_template(folder)
     click.echo(f"now run: cd {shlex.quote(str(folder))} && dvc repro")

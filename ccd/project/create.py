@@ -17,6 +17,7 @@ from ccd.project.settings import CLASSES_NAME
 
 PIPELINE_FILE = Path("dvc.yaml")
 _IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png", "*.bak", "*.tuned.pt", "/review/")
+_TEMPLATE = Path(__file__).with_name("sorted_bars.json")
 _MERGED = (".gitignore", ".dvcignore")  # lines are added
 _HAND_WORK = ("README.md", "corrections/")  # what is there stays
 _NOT_WALKED = ("/.ccd/", ".venv/", "__pycache__/")
@@ -109,6 +110,16 @@ def prepare_version_control(folder: Path) -> list[str]:
     if _output([sys.executable, "-m", *command], folder) is None:
         failed.append(" ".join(word for word in command if word != "--quiet"))
     return failed
+
+
+def write_plot_template(folder: Path) -> Path:
+    """Write the template that dvc.yaml's plots name to where DVC looks for it: bars from 0 on, which DVC's own sorted
+    bars are not. One that is there stays. Returns its path."""
+    path = folder / ".dvc/plots" / _TEMPLATE.name
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_bytes(_TEMPLATE.read_bytes())
+    return path
 
 
 def _output(command: list[str], folder: Path) -> str | None:

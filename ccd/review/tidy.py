@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ccd.artifacts import corrections
 from ccd.artifacts.atomic import replacing
-from ccd.artifacts.csv_files import csv_line, records
+from ccd.artifacts.csv_files import csv_line
 from ccd.datasets import load_dataset
 from ccd.indexing import FileFacts, scan
 from ccd.params.dataset import DatasetParams
@@ -54,10 +54,11 @@ def tidy(name: str, ids: Sequence[str], classes: Sequence[str]) -> Tidied:
     corrections.ensure(path)
     found = corrections.sort_rows(corrections.rows_of(path), ids, classes)
     if found.bad:
-        earlier = [tuple(cells.values()) for _, cells in records(aside, COLUMNS)] if aside.exists() else []
-        fresh = [(bad.row.image, bad.row.name, bad.row.label, bad.reason) for bad in found.bad]
-        lines = [csv_line(COLUMNS), *(csv_line(row) for row in dict.fromkeys([*earlier, *fresh]))]
-        with replacing(aside) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8", newline="")
+        earlier = aside.read_text(encoding="utf-8") if aside.exists() else csv_line(COLUMNS)
+        earlier += "" if earlier.endswith("\n") else "\n"
+        rows = [(bad.row.image, bad.row.name, bad.row.label, bad.reason) for bad in found.bad]
+        lines = dict.fromkeys(line for line in map(csv_line, rows) if line not in earlier.splitlines(keepends=True))
+        with replacing(aside) as temporary:  # what is there is a person's too, and stays as it is
+            temporary.write_text(earlier + "".join(lines), encoding="utf-8", newline="")
         corrections.write(path, found.decisions)
     return Tidied(aside, len(found.decisions), [bad.reason for bad in found.bad])
