@@ -143,6 +143,10 @@ def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> No
     teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
     student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
     click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")
+    if params["global_labels"]["none_rule"] == "off":
+        click.echo(
+            "images that show none of the classes are not looked for, and get labels too (global_labels.none_rule)"
+        )
 
 
 def _content(
