@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ccd.artifacts.predictions import SPEC as PREDICTIONS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.labels.scores import clip_probs
 from ccd.memory import hand_back_memory
+from ccd.report.none_shown import none_count
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def read_run(files: RunFiles) -> Run:
         *truths,
         measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),
         [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
-        files.clip_local, _count_of(made.metadata),
+        files.clip_local, none_count(made.metadata),
     )  # fmt: skip
 
 
@@ -135,10 +136,6 @@ def read_labels(pseudo_labels: Path) -> class_table.ClassTable:
     if (made.columns["correction"] >= 0).any():
         made.columns.update(class_table.read(pseudo_labels, PSEUDO_LABELS, [before]).columns)
     return made
-
-
-def _count_of(metadata: Mapping[str, str]) -> int | None:
-    return int(metadata["none_images"]) if "none_images" in metadata else None
 
 
 def truth_of(known: class_table.ClassTable, ids: Sequence[str]) -> np.ndarray:
