@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, text as text_file
+from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, none_images, text as text_file
 from ccd.artifacts.feature_rows import read_views
 from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.predictions import SPEC as PREDICTIONS
@@ -15,7 +15,6 @@ from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.errors import CcdError, listed
 from ccd.labels.scores import clip_probs
 from ccd.report.choose import Choice, doubtful_test, doubtful_train, worst_of_class
-from ccd.report.none_shown import none_count
 from ccd.report.overlap import coinciding_pairs
 from ccd.report.run import truth_of
 from ccd.report.view_labels import strongest_classes, view_labels
@@ -129,7 +128,7 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
         columns,
         _views(data_dir, name, columns, bias.bias) if train else (),
         truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
-        none_count(table.metadata) is not None,
+        none_images.count_in(table.metadata) is not None,
     )
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, measured, text as text_file
+from ccd.artifacts import (
+    bias as bias_file,
+    boxes as box_file,
+    class_table,
+    image_index,
+    measured,
+    none_images as none_file,
+    text as text_file,
+)
 from ccd.artifacts.align import rows_of, same_classes, same_ids
 from ccd.artifacts.feature_rows import read_views
 from ccd.artifacts.labels import SPEC as LABELS
@@ -16,7 +24,6 @@ from ccd.artifacts.predictions import SPEC as PREDICTIONS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.labels.scores import clip_probs
 from ccd.memory import hand_back_memory
-from ccd.report.none_shown import none_count
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ def read_run(files: RunFiles) -> Run:
         *truths,
         measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),
         [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
-        files.clip_local, none_count(made.metadata),
+        files.clip_local, none_file.count_in(made.metadata),
     )  # fmt: skip
 
 
