@@ -109,8 +109,7 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
         frames(run, row, boxes),
         views,
         _bars(run, steps, run.train_truth[row], shown, asked),
-        f"CLIP zero-shot probability of {name}: {first:.2f} in the whole image, {seen}."
-        + _nothing(run.train_truth[row]),
+        f"CLIP zero-shot probability of {name}: {first:.2f} in the whole image, {seen}.{shows_none}",
         _unseen(run, row, shown),
     )
 

@@ -82,7 +82,7 @@ def _counts(axis: Axes, run: Run, counts: list[Counts]) -> None:
     base = count_of(len(run.train), "training image")
     if known:
         axis.scatter(known, rows, marker="|", s=130, color=TRUTH, linewidths=2, label="really shows it", zorder=3)
-        base += f"\n(really shows it: of {known_images(run, 'train')})"
+        base += f"\n(really shows it: of {run.metrics['train'].images:,} with ground truth)"
     axis.set_xlim(left=0)
     _finish(axis, base)
 
