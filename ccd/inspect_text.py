@@ -24,7 +24,7 @@ CLIP p   CLIP zero-shot probability of the whole image
 b        CLIP's bias of the class
 global   max(CLIP p, floor) / b, at most 1: the label of the whole image
 view p   CLIP zero-shot probability in the view that won the class (see won by)
-local    max(view p, floor) / b, may exceed 1: the number of a view everywhere, here as in the overlay
+local    max(view p, floor) / b, may exceed 1: a view's number here and in the overlay
 label    aggregated label, as trained on: global and local mixed, at most 1"""
 TEST_LEGEND = """\
 CLIP p     CLIP zero-shot probability of the whole image
@@ -44,7 +44,7 @@ def story_text(story: ImageStory, limit: int | None = 10) -> str:
     parts = [_head(story), _train_table(story, order) if train else _test_table(story, order)]
     if story.views:
         parts.insert(1, _view_table(story))
-        parts += [f"local label that each view gives to each class\n\n{table}" for table in _said_tables(story, order)]
+        parts += ["local label that each view gives to each class", *_said_tables(story, order)]
     hidden = len(story.classes) - len(order)
     parts += [f"and {hidden} more classes, with smaller values"] if hidden else []
     parts.append(TRAIN_LEGEND if train else TEST_LEGEND)
