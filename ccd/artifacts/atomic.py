@@ -152,7 +152,7 @@ def unreadable(path: Path, reason: str | Exception, stage: str | None) -> CcdErr
         stage: None for a file that a person named, which no stage need have made: then no stage is named.
     """
     if isinstance(reason, FileNotFoundError):
-        advice = "" if stage is None else f"; run: dvc repro {stage}"
+        advice = "" if stage is None else "; run: dvc repro"
         return CcdError(f"{path}: No such file{advice}")
     text = reason if isinstance(reason, str) else _text(reason)
     return CcdError(f"{path}: {text}" + ("" if stage is None else f"; rebuild it with: dvc repro -f -s {stage}"))
