@@ -139,7 +139,7 @@ def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> No
     params = parameters(text)
     click.echo("\n".join(survey_lines(found)))
     if found.index.skipped:
-        click.echo("they will be left out (index.on_bad_image: skip)")
+        click.echo("files that cannot be used will be left out (index.on_bad_image: skip)")
     teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
     student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
     click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")

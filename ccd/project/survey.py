@@ -100,7 +100,7 @@ def check_texts(path: Path, classes: Iterable[ClassInfo]) -> None:
 
 def survey_lines(found: Survey) -> list[str]:
     """What was found, for a person: counts, formats, classes, and every remark that stage index would make."""
-    formats = ", ".join(f"{count:,} {name}" for name, count in found.formats.items())
+    formats = ", ".join(f"{count:,} {name or 'without an ending'}" for name, count in found.formats.items())
     width_px, height_px = found.median_size_px
     synonyms = sum(len(info.texts) > 1 for info in found.classes)
     lines = [
