@@ -128,7 +128,7 @@ CASES = [
     _index("label of an unknown class", text("labels.csv", "path,classes\na.png,cow\n"), "labels.csv", "line 2", "cow"),
     _index("label of an unknown image", text("labels.csv", "path,classes\nz.png,cat\n"), "line 2: 'z.png' names no"),
     _index("label with ../ in its path", text("labels.csv", "path,classes\n../../etc/passwd,cat\n"), "names no images"),
-    _index("labels without columns", text("labels.csv", "a.png,cat\n"), "labels.csv, line 1: its columns are a.png, cat; needed:"),
+    _index("labels without columns", text("labels.csv", "a.png,cat\n"), "its columns are a.png, cat; needed:"),
     _index("malformed CSV", text("labels.csv", 'path,classes\na.png,"cat\n'), "labels.csv, line 2: not valid CSV"),
     _index("misspelt split", text("labels.csv", "path,classes,split\na.png,cat,trian\n"), "splits trian are neither"),
     _index("COCO: malformed JSON", in_coco(len, '{"images": ['), "instances_train2014.json: not valid JSON"),
