@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ccd.commands.options import device_option, mendable
+from ccd.commands.options import device_option, in_shell, mendable
 
 if TYPE_CHECKING:
     from ccd.project.suggest import Download, Suggestion
@@ -57,7 +56,13 @@ def init(
       ccd init cats --upgrade        # after another version of ccd was installed
     """
     from ccd.errors import CcdError
-    from ccd.project.create import check_place, prepare_version_control, write_files, write_plot_template
+    from ccd.project.create import (
+        check_place,
+        commit_command,
+        prepare_version_control,
+        write_files,
+        write_plot_template,
+    )
     from ccd.project.settings import Asked
     from ccd.project.suggest import suggest
     from ccd.runtime import find_device
@@ -77,7 +82,7 @@ def init(
         _tell(found, asked.suggestion, texts["params.yaml"], as_json)
         wanted, disk = _needs(folder, found, texts["params.yaml"], as_json)
         written, kept = write_files(folder, texts, asked.root)
-        commands = [f"cd {shlex.quote(str(folder))}", *prepare_version_control(folder), "dvc repro"]
+        commands = [f"cd {in_shell(folder)}", *prepare_version_control(folder), "dvc repro"]
         write_plot_template(folder)
         if as_json:
             content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted, disk)
@@ -86,6 +91,8 @@ def init(
             click.echo(f"wrote {', '.join(str(path) for path in written)}")
             for copy in kept:
                 click.echo(f"kept the old one as {copy}")
+            if (commit := commit_command(folder)) is not None:
+                click.echo(f"to keep its history, and before `dvc exp run`, there: {commit}")
             click.echo(f"now run: {' && '.join(commands)}")
 
 
@@ -197,4 +204,4 @@ def _upgrade(folder: Path) -> None:
         done = f"brought to this version; the old one is kept as {kept}" if kept else "nothing to change"
         click.echo(f"{path}: {done}")
     write_plot_template(folder)
-    click.echo(f"now run: cd {shlex.quote(str(folder))} && dvc repro")
+    click.echo(f"now run: cd {in_shell(folder)} && dvc repro")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -34,3 +36,9 @@ def mendable() -> Iterator[None]:
 
     with user_errors():
         yield
+
+
+def in_shell(path: Path) -> str:
+    """A path as it must stand in a printed command: quoted, and never an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -122,6 +122,13 @@ def write_plot_template(folder: Path) -> Path:
     return path
 
 
+def commit_command(folder: Path) -> str | None:
+    """What to type in ``folder`` so that DVC's experiments have a commit to start from; None without git."""
+    if shutil.which("git") is None or _output(["git", "rev-parse", "--show-toplevel"], folder) is None:
+        return None
+    return "git add . && git commit -m 'a project of ccd init'"
+
+
 def _output(command: list[str], folder: Path) -> str | None:
     """What a command prints; None if it fails."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}

@@ -17,8 +17,10 @@ from ccd.project.readme import readme
 from ccd.project.suggest import TOWERS, Suggestion, local_file, path_from
 from ccd.student.backbones import backbone_names
 from ccd.use import apply_preset, parameters, parsed_value
+from ccd.weights import refuse_other
 
 CLASSES_NAME = "classes.txt"
+_OF_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 # Values that may be files, and the parameter that pins their content.
 _FILES = {
     "teacher.model": "teacher.sha256",
@@ -86,19 +88,60 @@ class Asked:
 
 
 def check_models(params: Params, folder: Path) -> None:
-    """Raises CcdError for models that ``dvc repro`` would not find; names of open_clip are not checked."""
-    model, backbone, weights = params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"]
-    if params["teacher"]["backend"] == "clip" and model not in TOWERS and not (folder / model).is_file():
-        raise CcdError(f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}")
-    if backbone not in backbone_names():
-        if (folder / backbone).is_file() or Path(backbone).expanduser().is_file():
-            weights_of = f"--student NAME --set warmup.weights={shlex.quote(backbone)}"
-            raise CcdError(
-                f"student {backbone!r} is a file; name the network, and the file as its weights: {weights_of}"
-            )
-        raise CcdError(f"student {backbone!r} is none of torchvision's {', '.join(backbone_names())}")
-    if weights not in ("imagenet", "none") and not (folder / weights).is_file():
-        raise CcdError(f"warmup.weights {weights!r} is neither imagenet, nor none, nor a file")
+    """Raises CcdError for models that ``dvc repro`` would not find or read; names of open_clip are not checked."""
+    teacher, student = params["teacher"], params["warmup"]
+    if teacher["backend"] == "clip":
+        _check_openai(teacher["model"], folder)
+    elif (folder / teacher["model"]).is_dir():
+        _check_open_clip_folder(folder / teacher["model"])
+    if teacher["pretrained"] and (folder / teacher["pretrained"]).is_file():
+        refuse_other(folder / teacher["pretrained"], "teacher.pretrained")
+    if student["backbone"] not in backbone_names():
+        raise CcdError(_no_backbone(student["backbone"], folder))
+    weights = folder / student["weights"]
+    if student["weights"] in ("imagenet", "none"):
+        return
+    if not weights.is_file():
+        raise CcdError(f"warmup.weights {student['weights']!r} is neither imagenet, nor none, nor a file")
+    refuse_other(weights, "warmup.weights")
+
+
+def _check_openai(model: str, folder: Path) -> None:
+    if model in TOWERS:
+        return
+    path = folder / model
+    if not path.is_file():
+        raise CcdError(
+            f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}; a model of open_clip: --teacher NAME "
+            "--set teacher.backend=open_clip --set teacher.pretrained=TAG"
+        )
+    if path.suffix == ".json":
+        raise CcdError(
+            f"teacher {model!r} is a configuration without weights; for open_clip: --set teacher.backend=open_clip "
+            "--set teacher.pretrained=FILE"
+        )
+    refuse_other(path, "teacher.model")
+
+
+def _check_open_clip_folder(path: Path) -> None:
+    needed = ("open_clip_config.json", "open_clip_model.safetensors")
+    missing = [name for name in needed if not (path / name).is_file()]
+    if missing:
+        raise CcdError(
+            f"teacher: the folder {path} holds no {' and no '.join(missing)}, so it is no model of open_clip; give the "
+            "file of an OpenAI checkpoint: --teacher FILE"
+        )
+    refuse_other(path / needed[1], "teacher.model")
+
+
+def _no_backbone(name: str, folder: Path) -> str:
+    """A person who has weights gives their file as the student; the network's name is needed as well."""
+    if (folder / name).exists() or Path(name).expanduser().exists() or "/" in name or Path(name).suffix in _OF_WEIGHTS:
+        return (
+            f"student {name!r} is a path; --student takes the name of a torchvision network, and its weights go into "
+            f"warmup.weights: --student mobilenet_v2 --set {shlex.quote(f'warmup.weights={name}')} (or resnet50, ...)"
+        )
+    return f"student {name!r} is none of torchvision's {', '.join(backbone_names())}"
 
 
 def dataset_name(folder: Path) -> str:
