@@ -7,7 +7,6 @@ place of the stage that would make it, so that labels or boxes from elsewhere go
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from ccd.artifacts import timings
 from ccd.artifacts.corrections import ensure, path_of
 from ccd.errors import CcdError
 from ccd.params.base import read_yaml
@@ -28,7 +28,6 @@ COPIED = ("ccd", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config
 PATHS = ("dataset.root", "index.classes_file", "index.labels_file", "teacher.model", "teacher.pretrained",
          "warmup.weights")  # fmt: skip
 """Parameters that may name a file or folder of the project."""
-SECONDS = re.compile(r"^\[(\w+)\] wrote .*, ([\d.]+) s$", re.M)
 
 
 @dataclass
@@ -69,8 +68,13 @@ class Run:
 
     def repro(self, *stages: str) -> None:
         """Bring the stages and what they need up to date. Raises CcdError with the end of what was said."""
-        said = _dvc(["repro", *stages], self.folder, self.environment)
-        self.seconds |= {name: float(value) for name, value in SECONDS.findall(said)}
+        _dvc(["repro", *stages], self.folder, self.environment)
+        self.seconds |= stage_seconds(self.folder)
+
+
+def stage_seconds(folder: Path) -> dict[str, float]:
+    """Stage -> seconds of its last run in ``folder``; a stage that came from DVC's cache is not among them."""
+    return {timing.stage: timing.seconds for timing in timings.recorded(folder / timings.LOG).values()}
 
 
 def shared_cache(project: Path) -> Path:

@@ -15,7 +15,7 @@ from dvc.repo import Repo
 from PIL import Image
 from ruamel.yaml import YAML
 
-from ccd.artifacts import class_table, image_index
+from ccd.artifacts import class_table, image_index, timings
 from ccd.artifacts.corrections import path_of
 from ccd.artifacts.labels import SPEC as LABELS
 from ccd.errors import CcdError
@@ -26,7 +26,7 @@ from studies import figure, table
 from studies.corrected import decided, doubtful_order
 from studies.given import check
 from studies.measure import Finding
-from studies.run import project_copy
+from studies.run import project_copy, stage_seconds
 from studies.spec import (
     PAPER_FILE,
     STUDIES_FILE,
@@ -204,6 +204,18 @@ def test_seconds_are_appended_to_a_log(tmp_path: Path) -> None:
     lines = (tmp_path / "seconds.csv").read_text().splitlines()
     assert lines[0] == "study,variant,seed,stage,seconds" and len(lines) == 5
     assert lines[-1] == "alpha,0.4,1,evaluate,2.0"
+
+
+def test_seconds_of_a_run_are_those_that_the_stages_recorded(tmp_path: Path) -> None:
+    assert stage_seconds(tmp_path) == {}, "everything came from the cache"
+    log, weights, curves = (tmp_path / name for name in (timings.LOG, "w.pt", "c.csv"))
+    log.parent.mkdir(parents=True)
+    for seconds, content in ((9.0, "before"), (2.5, "after")):
+        weights.write_text(content)
+        curves.write_text("same in both")
+        timings.record("train", seconds, [weights, curves], log)
+    timings.record("evaluate", 1.04, [curves], log)
+    assert stage_seconds(tmp_path) == {"train": 2.5, "evaluate": 1.0}
 
 
 @pytest.fixture
