@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from pathlib import Path
 from random import Random
 
 import pytest
+import torch
 
 from tests.faults.interrupt import Found, deal, measure, page, table
-from tests.faults.kinds import KINDS
-from tests.faults.laboratory import CHAIN, READERS, outputs
+from tests.faults.kinds import KINDS, RESUMABLE, KilledWithWorkKept
+from tests.faults.laboratory import CHAIN, DATA, LIMIT_S, READERS, Laboratory, build, leftovers, outputs
 from tests.faults.under_dvc import NAME
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    """Several batches and epochs, after each of which something is kept."""
+    torch.set_num_threads(1)
+    changed = {"runtime__inference_batch_size": "4", "warmup__epochs": "4", "train__epochs": "4"}
+    return build(tmp_path_factory.mktemp("lab"), **changed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", RESUMABLE)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_stage_goes_on_from_what_it_kept_to_the_same_bytes(
+    stage: str, seed: int, lab: Laboratory, tmp_path: Path
+) -> None:
+    lab.fill(tmp_path, stage)
+    fault = KilledWithWorkKept(lab, stage, Random(f"{stage} {seed}"), 0)
+    assert lab.start(tmp_path, stage, fault.inside).wait(LIMIT_S).code == -signal.SIGKILL
+    kept = [path for path in (tmp_path / ".ccd").rglob("*.*") if path.is_file() and not path.name.endswith(".tmp")]
+    assert {path.suffix for path in kept} == {".npz" if stage.startswith("clip") else ".pt"}
+    assert [name for name in outputs(stage) if (tmp_path / DATA / name).exists()] == []
+    again = lab.again(tmp_path, stage)
+    assert again.code == 0 and "Traceback" not in again.said
+    assert lab.differing(tmp_path, outputs(stage)) == [] and leftovers(tmp_path) == []
+    if stage.startswith("clip"):
+        encoded, stored = map(int, re.search(r"([\d,]+) encoded, ([\d,]+) from the store", again.said).groups())  # type: ignore[union-attr]
+        assert stored > 0 and encoded > 0
 
 
 @pytest.mark.slow

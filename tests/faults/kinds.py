@@ -16,10 +16,12 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+from ccd import store
 from tests.faults.child import Child, children_of
 from tests.faults.laboratory import DATA, Laboratory
 
 LOADING = ("clip_global", "warmup", "cam_boxes", "clip_local", "train", "evaluate")
+RESUMABLE = ("clip_global", "warmup", "clip_local", "train")
 PAGE_BYTES = 4096  # what a file system in memory deals out
 
 
@@ -101,6 +103,31 @@ class KilledWhileWriting(Fault):
                     os.kill(os.getpid(), signal.SIGKILL)
                 if left == 0:
                     threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                left -= 1
+
+        sys.addaudithook(look)
+
+
+class KilledWithWorkKept(Fault):
+    """kill -9 in a later write to the store, so that the next run has something to go on from. Not one of `KINDS`."""
+
+    name = "killed with work kept"
+    codes = (-signal.SIGKILL,)
+
+    @classmethod
+    def impossible(cls, stage: str) -> str:
+        return "" if stage in RESUMABLE else "keeps nothing"
+
+    def inside(self) -> None:
+        store._SECONDS_PER_CHUNK = 0.0  # a chunk a batch instead of one in 20 s
+        left, delay_s = self.random.randrange(1, 3), self.random.uniform(0, 0.003)
+
+        def look(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal left
+            if event == "os.rename" and ".ccd" in Path(str(arguments[0])).parts:
+                if left == 0:
+                    time.sleep(delay_s)
+                    os.kill(os.getpid(), signal.SIGKILL)
                 left -= 1
 
         sys.addaudithook(look)

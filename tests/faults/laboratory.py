@@ -140,13 +140,14 @@ def leftovers(work: Path) -> list[str]:
     return sorted(path.name for place in (work / DATA, work / ".ccd") for path in place.rglob(".*.tmp"))
 
 
-def build(folder: Path, images: int = 24) -> Laboratory:
-    """Make the reference run: two thirds of ``images`` to train on."""
+def build(folder: Path, images: int = 24, **changed: str) -> Laboratory:
+    """Make the reference run: two thirds of ``images`` to train on. ``changed``: ``section__key`` -> value in YAML."""
     reference = folder / "reference"
     (reference / "pictures").mkdir(parents=True)
     write_pictures(reference / "pictures", tuple(COLOURS), images * 2 // 3, images - images * 2 // 3)
-    changed = {"warmup.backbone": "mobilenet_v3_small", "train.epochs": "2"}
-    (reference / "params.yaml").write_text(apply_preset("folder", "pictures", settings("vit") | changed))
+    values = settings("vit") | {"warmup.backbone": "mobilenet_v3_small", "train.epochs": "2"}
+    values |= {key.replace("__", "."): value for key, value in changed.items()}
+    (reference / "params.yaml").write_text(apply_preset("folder", "pictures", values))
     ensure(reference / path_of("toy"))
     log = folder / "log"
     ended = run(lambda: save_fp16(tiny_clip("vit"), reference / "vit.pt"), reference, log, LIMIT_S)
