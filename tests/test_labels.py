@@ -9,7 +9,15 @@ from hypothesis.extra.numpy import arrays
 
 from ccd.errors import CcdError
 from ccd.labels.bias import class_bias, sureness
-from ccd.labels.debias import aggregate, best_view, floored, global_label, local_label, whole_image_labels
+from ccd.labels.debias import (
+    aggregate,
+    best_view,
+    floored,
+    global_label,
+    label_changes,
+    local_label,
+    whole_image_labels,
+)
 from ccd.labels.scores import clip_probs, entropy_nats, softmax
 
 CLASSES = ("a", "b", "c")
@@ -132,3 +140,11 @@ def test_best_view_equals_the_loop(p: np.ndarray, rows: list[int]) -> None:
                 assert winner[image, column] == max(own, key=lambda view: (p[view, column], -view))
             else:
                 assert np.isnan(largest[image, column]) and winner[image, column] == -1
+
+
+def test_label_changes_are_counted_at_one_half() -> None:
+    columns = {
+        "global_label": np.array([[0.5, 0.6, 0.4], [0.49, 0.1, 0.7]]),
+        "label": np.array([[0.5, 0.2, 0.5], [0.9, 0.3, 0.4]]),
+    }
+    assert label_changes(columns).tolist() == [3, 3, 2, 2], "before, after, raised, lowered"
