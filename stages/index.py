@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import class_table, classes as class_list, image_index, labels as labels_file
+from ccd.artifacts import class_table, classes as class_list, corrections, image_index, labels as labels_file
 from ccd.console import StageLog, stage
 from ccd.datasets import load_dataset
 from ccd.indexing import known_labels, remarks, scan
@@ -18,14 +18,15 @@ from ccd.runtime import worker_count
 @stage
 def main(images: Path, classes: Path, labels: Path) -> None:
     """Index the data set that params.yaml names."""
-    params = load(IndexParams)
-    root, log = Path(load(DatasetParams).root), StageLog("index")
+    params, dataset = load(IndexParams), load(DatasetParams)
+    root, log = Path(dataset.root), StageLog("index")
     log.reads(f"{params.adapter} data set in {root}")
     checks = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
     found = load_dataset(**params.model_dump(exclude=set(checks)), root=root, progress=log.counter("scene"))
     index = scan(root, found.images, worker_count(load(RuntimeParams).workers), **checks,
                  progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
     names = tuple(entry.name for entry in found.classes)
+    corrections.check(corrections.path_of(dataset.name), index.train().ids, names, root)
     known, label, difficult = known_labels(found, index)
     image_index.write(images, index)
     class_list.write(classes, class_list.ClassList(names, tuple(entry.texts for entry in found.classes)))

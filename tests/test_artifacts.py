@@ -20,7 +20,7 @@ from ccd.artifacts import (
     checkpoint,
     class_table,
     classes,
-    csv_table,
+    csv_files,
     features,
     global_labels,
     image_index,
@@ -93,7 +93,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "text.h5": lambda path: text.write(path, embeddings()),
     "bias.json": lambda path: bias.write(path, bias_content()),
     "warmup.pt": lambda path: checkpoint.write(path, weights()),
-    "curves.csv": lambda path: csv_table.write(path, [{"epoch": 1, "loss": 0.1 + 0.2}]),
+    "curves.csv": lambda path: csv_files.write(path, [{"epoch": 1, "loss": 0.1 + 0.2}]),
 }
 READERS: dict[str, Callable[[Path], object]] = {
     "images.parquet": image_index.read,

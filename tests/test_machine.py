@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import ccd.indexing
-from ccd.artifacts import bias, boxes, checkpoint, classes, csv_table, features, text
+from ccd.artifacts import bias, boxes, checkpoint, classes, csv_files, features, text
 from ccd.artifacts.atomic import remove_leftovers, replacing
 from ccd.console import DEBUG_VARIABLE, stage, user_errors
 from ccd.datasets.record import ImageEntry
@@ -101,7 +101,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     ),
     "classes.json": lambda path: classes.write(path, classes.ClassList(("a" * 3000,), (("a",),))),
     "warmup.pt": lambda path: checkpoint.write(path, checkpoint.Checkpoint({}, {"a": {"w": torch.ones(999)}}, "a", {})),
-    "curves.csv": lambda path: csv_table.write(path, [{"epoch": row} for row in range(999)]),
+    "curves.csv": lambda path: csv_files.write(path, [{"epoch": row} for row in range(999)]),
 }  # fmt: skip
 
 

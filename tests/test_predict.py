@@ -18,12 +18,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ccd.artifacts import checkpoint
+from ccd.artifacts.csv_files import csv_line
 from ccd.cli import main
 from ccd.deploy import cams, inputs, rows, run
 from ccd.errors import CcdError
 from ccd.images import read_image, squash
 from ccd.predict import load_student
-from ccd.spreadsheet import csv_line
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
 from tests.deployed import CLASSES, write_photos, write_student

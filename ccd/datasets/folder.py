@@ -46,7 +46,7 @@ def from_tables(
     if not paths:
         raise CcdError(f"{root} holds no images ({', '.join(sorted(EXTENSIONS))}); set dataset.root to their folder")
     names = [info.name for info in classes]
-    rows = read_label_table(table, paths, names) if table else {}
+    rows = read_label_table(table, paths, names, root) if table else {}
     splits: dict[str, Split | None] = {train_split: "train", test_split or "test": "test" if test_split else None}
     unknown = {row.split for row in rows.values() if row.split} - set(splits)
     if unknown:

@@ -2,90 +2,118 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ccd.artifacts.class_table import ClassTable
-from ccd.artifacts.corrections import COLUMNS, Decisions, Row, decisions
-from ccd.errors import CcdError
+from ccd.artifacts.corrections import Answer, Decisions, LeftOut, judge
+from ccd.artifacts.csv_files import IMAGE, Sheet, classes_in, read_sheet
+from ccd.artifacts.image_keys import ImageKeys
+from ccd.errors import CcdError, listed
 from ccd.labels.thresholds import LABELLED
-from ccd.spreadsheet import records
+from ccd.review.label_studio import read_tasks
 
-HINT = "in Label Studio choose Export, JSON (not JSON-MIN)"
+LONG = (IMAGE, ("class",), ("label",))
+WIDE = (IMAGE, ("classes",))
+NOTHING = frozenset({"", "nan", "<na>", "n/a", "na", "null", "none"})
+"""What stands in a cell that nobody filled in, in lower case."""
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """The ``decisions`` in a file, and what was ``left_out`` of it."""
+
+    decisions: Decisions
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A decision that an answer replaces."""
+
+    image_id: str
+    name: str
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)
 class Merged:
     """``decisions`` after the merge. Of the answers, which are about ``images``, ``new`` are about what nobody had
-    decided, ``changed`` replace a decision, ``unchanged`` repeat one, and ``against`` contradict the label at 0.5."""
+    decided, ``changes`` replace a decision, ``unchanged`` repeat one, and ``against`` contradict the label at 0.5."""
 
     decisions: Decisions
     images: int
     new: int
-    changed: int
+    changes: tuple[Change, ...]
     unchanged: int
     against: int
 
 
-def read_reviewed(path: Path, ids: Sequence[str], classes: Sequence[str]) -> Decisions:
-    """The decisions in a reviewed file, by its ending ``.csv`` or ``.json``.
+def read_reviewed(path: Path, training: ImageKeys, classes: Sequence[str], every: ImageKeys | None = None) -> Reviewed:
+    """The decisions in a reviewed file, by its ending: ``.json`` is Label Studio's, see `ccd.review.label_studio`; the
+    others are CSV.
 
-    A CSV needs the columns image_id, class and label; rows without a label are undecided, other columns are passed
-    over. Label Studio: a task with an annotation decides every class, those chosen are present and all others absent; a
-    task without one, or a skipped one, decides nothing.
+    A CSV has a row per image and class with its label (a filled sheet; rows without a label are undecided), or a row
+    per image with its classes, as `ccd predict` and `ccd export labels` write: these decide every class. Other columns
+    are passed over.
+
+    Args:
+        training: the images that decisions are about.
+        every: these and all others of the data set, so that a path is never taken for that of another image; None:
+            there are no others.
 
     Raises:
-        CcdError: the file is missing or malformed, or names what is no training image or class; see
-            `ccd.artifacts.corrections.decisions`.
+        CcdError: the file cannot be read, see `read_sheet` and `read_tasks`, or none of its answers can be used; all
+            are counted, the first are named with their reasons.
     """
-    if path.suffix.lower() == ".csv":
-        return decisions(path, _csv_rows(path), ids, classes)
-    if path.suffix.lower() == ".json":
-        return decisions(path, _task_rows(path, classes), ids, classes)
-    raise CcdError(f"{path}: the name must end in .csv (a filled sheet) or .json (Label Studio's export)")
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".tsv", ".txt", ".json"):
+        raise CcdError(
+            f"{path}: the name must end in .csv, .tsv or .txt (a filled sheet) or .json (Label Studio's export)"
+        )
+    answers = read_tasks(path, classes) if ending == ".json" else _sheet_answers(path, every or training, classes)
+    decisions, left_out = judge(answers, training, classes)
+    reasons = {str(each): each for each in left_out}  # annotators who differ are one matter
+    if left_out and not decisions:
+        count = f"{len(reasons):,} row{'' if len(reasons) == 1 else 's'} cannot be used, and there are no others"
+        raise CcdError(f"{path}: {count}: {listed(reasons)}; correct them")
+    return Reviewed(decisions, tuple(reasons.values()))
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
-    for line, cells in records(path, COLUMNS, None):
-        label = cells["label"].strip()
-        if label:
-            yield f"line {line}", cells["image_id"], cells["class"], label
+def _sheet_answers(path: Path, images: ImageKeys, classes: Sequence[str]) -> Iterator[Answer]:
+    sheet = read_sheet(path, [LONG, WIDE])
+    names = _image_names(sheet, images)
+    for row in sheet.rows:
+        where, cells = f"line {row.line}", row.cells
+        name = next((cell for column in IMAGE if (cell := cells.get(column, "")).strip()), "")
+        problem = row.problem
+        if not problem and len(names.get(name, [name])) > 1:
+            problem = f"'{name}' names {len(names[name])} images"
+        image = next(iter(names.get(name, [])), name)
+        if problem:
+            yield Answer(where, text=row.text, problem=problem)
+        elif sheet.layout == LONG:
+            if cells["label"].strip().casefold() not in NOTHING:
+                yield Answer(where, image, cells["class"], cells["label"], row.text)
+        else:
+            yield from _every_class(where, image, cells["classes"], classes)
 
 
-def _task_rows(path: Path, classes: Sequence[str]) -> Iterator[Row]:
-    for number, task in enumerate(_tasks(path), start=1):
-        where = f"task {number}"
-        try:
-            image = str(task["data"]["image_id"])
-            for annotation in task["annotations"]:
-                if annotation.get("was_cancelled"):
-                    continue
-                chosen = _chosen(annotation)
-                yield from ((where, image, name, "1") for name in sorted(chosen - set(classes)))  # to be refused
-                yield from ((where, image, name, str(int(name in chosen))) for name in classes)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CcdError(f"{path}, {where}: not as Label Studio writes it ({error!r}); {HINT}") from None
+def _image_names(sheet: Sheet, images: ImageKeys) -> dict[str, list[str]]:
+    """What rows call their images -> ids. An ``image_id`` is taken at its word; a path is looked for."""
+    if IMAGE[0] in sheet.columns:
+        return {}
+    return images.find_all(row.cells.get(IMAGE[1], "") for row in sheet.rows if not row.problem)
 
 
-def _tasks(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise CcdError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8 is one of them
-        raise CcdError(f"{path}: not JSON ({' '.join(str(error).split())}); {HINT}") from None
-    if not isinstance(content, list):
-        raise CcdError(f"{path}: holds no list of tasks; {HINT}")
-    return content
-
-
-def _chosen(annotation: Mapping[str, Any]) -> set[str]:
-    """The classes ticked in the choice; boxes say nothing of them."""
-    parts = [part["value"]["choices"] for part in annotation["result"] if part["type"] == "choices"]
-    return {str(name) for names in parts for name in names}
+def _every_class(where: str, image: str, cell: str, classes: Sequence[str]) -> Iterator[Answer]:
+    present, unknown = classes_in(cell, frozenset(classes))
+    if unknown:
+        yield Answer(where, problem=f"'{listed(unknown)}' is no class (classes: {listed(classes)})")
+    else:
+        yield from (Answer(where, image, name, str(int(name in present))) for name in classes)
 
 
 def merge(old: Decisions, answers: Decisions, current: ClassTable) -> Merged:
@@ -95,11 +123,11 @@ def merge(old: Decisions, answers: Decisions, current: ClassTable) -> Merged:
         current: the table of ``pseudo_labels.parquet``, at least its ``label``.
     """
     image_of, class_of = ({name: row for row, name in enumerate(names)} for names in (current.ids, current.classes))
-    changed = sum(key in old and old[key] != label for key, label in answers.items())
+    changes = [Change(*key, old[key], label) for key, label in sorted(answers.items()) if old.get(key, label) != label]
     unchanged = sum(old.get(key) == label for key, label in answers.items())
     against = sum(
         (current.columns["label"][image_of[image], class_of[name]] >= LABELLED) != bool(label)
         for (image, name), label in answers.items()
     )
-    images = len({image for image, _ in answers})
-    return Merged({**old, **answers}, images, len(answers) - changed - unchanged, changed, unchanged, int(against))
+    images, new = len({image for image, _ in answers}), len(answers) - len(changes) - unchanged
+    return Merged({**old, **answers}, images, new, tuple(changes), unchanged, int(against))

@@ -35,7 +35,7 @@ MORE = {
     "features": ("test_machine.py",),
     "seal": ("test_faults_hostile.py",),
     "checkpoint": ("test_concurrency.py",),
-    "csv_table": ("test_faults_hostile.py",),
+    "csv_files": ("test_faults_hostile.py",),
     "feature_rows": ("test_inspect.py",),
     "listing": ("test_cli.py", "test_inspect.py"),
     "timings": ("test_cli.py", "test_inspect.py"),

@@ -1,0 +1,275 @@
+"""CSV as people and spreadsheets write it, read in one way; and CSV for them, in which no cell is calculated.
+
+Read are commas, semicolons or tabs, with or without a line ``sep=;``; UTF-8 with or without a byte order mark, UTF-16
+("Unicode text"); any line end; names of columns in any case, with blanks around them, and `SYNONYMS`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccd.artifacts.atomic import replacing
+from ccd.errors import CcdError, listed, printable
+
+DELIMITERS = (",", ";", "\t")
+SYNONYMS = {"classes": ("labels",), "path": ("file", "filename", "file_name", "image")}
+"""Column -> other names that people give it. They count where the column itself, or one that does its work, is not
+there, and only one of them is."""
+IMAGE = ("image_id", "path")
+"""Columns that name an image; one is enough."""
+
+Layout = tuple[tuple[str, ...], ...]
+"""The columns that there must be; of each tuple one is enough."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_SHOWN = 80
+_MARKS = (  # the longer ones first: UTF-32's begins like UTF-16's
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_AS_UTF8 = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8'), or convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The ``line`` that a row begins on, its ``cells`` by column, its ``text`` as written, and the ``problem`` that
+    makes it unusable (empty: none; then there is a cell in each column that is needed)."""
+
+    line: int
+    cells: Mapping[str, str]
+    text: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """``columns`` of a list by their usual names, in order; its ``rows``, without the blank ones; and the ``layout``
+    that its columns fit."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    layout: Layout
+
+
+def read_sheet(path: Path, layouts: Sequence[Layout], hint: str = "") -> Sheet:
+    """Read a list that people write. Rows that are malformed come with their `Row.problem`; the caller decides.
+
+    Args:
+        layouts: what its columns may be; the first that fits is taken. Further columns are kept.
+        hint: what to do if there is no such file.
+
+    Raises:
+        CcdError: missing, not text, or no header with the columns of a layout.
+    """
+    lines = list(io.StringIO(_text(path, hint), newline=""))
+    start, delimiters = _preamble(lines)
+    for layout in layouts:
+        for delimiter in delimiters:
+            header, end = _header(lines, start, delimiter)
+            columns = _usual(header)
+            if all(set(names) & set(columns) for names in layout):
+                _refuse_repeated(path, start, columns, layout)
+                return Sheet(columns, tuple(_rows(lines, end, delimiter, columns, layout)), layout)
+    raise CcdError(_no_header(path, lines, start, delimiters, layouts))
+
+
+def shown(text: str) -> str:
+    """A row's text for a message: short, on one line, control characters escaped."""
+    line = printable(text.rstrip("\r\n"))
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def meant(text: str, known: Collection[str]) -> str | None:
+    """Which of the ``known`` names a cell stands for, also with blanks around it, or without the apostrophe that
+    `neutral` puts in front; None: none of them."""
+    return next((name for name in spellings(text) if name in known), None)
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """What a cell may stand for, the likeliest first."""
+    stripped = text.strip()
+    bare = tuple(each[1:] for each in (text, stripped) if each.startswith("'") and each[1:].startswith(_FORMULA))
+    return tuple(dict.fromkeys((text, stripped, *bare)))
+
+
+def classes_in(cell: str, known: Collection[str]) -> tuple[list[str], list[str]]:
+    """The classes that a cell names with ``;`` between them: those that are ``known``, and the others.
+
+    A class whose own name holds ``;`` is recognised.
+    """
+    options = [_split_names(each, known) for each in spellings(cell)]
+    return min(options, key=lambda option: len(option[1]))
+
+
+def _split_names(cell: str, known: Collection[str]) -> tuple[list[str], list[str]]:
+    parts, good, bad = cell.split(";"), [], []
+    while parts:
+        ends = (end for end in range(len(parts), 0, -1) if ";".join(parts[:end]).strip() in known)
+        end = next(ends, 0)
+        name = ";".join(parts[: end or 1]).strip()
+        if end:
+            good.append(name)
+        elif name:
+            bad.append(name)
+        parts = parts[end or 1 :]
+    return list(dict.fromkeys(good)), bad
+
+
+def csv_line(cells: Sequence[Any]) -> str:
+    """One line of CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")  # whose characters are those that get quoted
+    writer.writerow([neutral(cell) if isinstance(cell, str) else cell for cell in cells])
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
+def neutral(text: str) -> str:
+    """``text`` as a spreadsheet shows it instead of calculating it."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> None:
+    """Write an artifact (training curves, a table of classes) for ``dvc plots`` and spreadsheets: the first row's keys
+    as header, numbers in full, text as it is."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as temporary:
+        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+
+
+def _text(path: Path, hint: str) -> str:
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CcdError(f"{path}: {reason}{hint and f'; {hint}'}") from None
+    if content.startswith(_WORKBOOKS):
+        raise CcdError(f"{path}: a spreadsheet's workbook, not CSV; save it as 'CSV UTF-8' and give that file")
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        raise CcdError(_not_text(path, content[len(mark) :], encoding, error)) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise CcdError(f"{path}, line {line}: holds NUL characters, so it is no text in UTF-8; {_AS_UTF8}")
+    return text
+
+
+def _not_text(path: Path, content: bytes, encoding: str, error: UnicodeDecodeError) -> str:
+    """Which line is wrong, with its text as far as it can be shown."""
+    line = len(io.StringIO(content[: error.start].decode(encoding, "replace") + "x", newline="").readlines())
+    row = ""
+    if encoding == "utf-8":
+        start = max(content.rfind(end, 0, error.start) for end in (b"\n", b"\r")) + 1
+        row = shown(re.split(rb"[\r\n]", content[start:], maxsplit=1)[0].decode("cp1252", "replace"))
+    reason = f"{error.reason} in '{row}'" if row else error.reason
+    return f"{path}, line {line}: not {encoding.upper()} text ({reason}); {_AS_UTF8}"
+
+
+def _preamble(lines: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    """The line of the header, and what may part its cells: what ``sep=`` says, or any of `DELIMITERS`."""
+    start = _next_row(lines, 0)
+    stated = re.fullmatch(r'"?sep=([^"\r\n])"?', lines[start].rstrip("\r\n"), re.I) if start < len(lines) else None
+    return (_next_row(lines, start + 1), (stated[1], *DELIMITERS)) if stated else (start, DELIMITERS)
+
+
+def _next_row(lines: Sequence[str], start: int) -> int:
+    """The first line that is not blank, nor blank but for delimiters."""
+    return next((at for at in range(start, len(lines)) if lines[at].strip(' \t\r\n",;')), len(lines))
+
+
+def _header(lines: Sequence[str], start: int, delimiter: str) -> tuple[list[str], int]:
+    """The cells of the header and the line after it; no cells where it is no CSV with this delimiter."""
+    reader = _reader(lines, start, delimiter)
+    try:
+        return next(reader, []), start + reader.line_num
+    except csv.Error:
+        return [], start
+
+
+def _reader(lines: Sequence[str], start: int, delimiter: str) -> Any:
+    return csv.reader((lines[at] for at in range(start, len(lines))), delimiter=delimiter, strict=True)
+
+
+def _usual(header: Sequence[str]) -> tuple[str, ...]:
+    """The names of columns in lower case, with underscores; synonyms as what they stand for."""
+    names = [re.sub(r"[\s_-]+", "_", name.strip("\ufeff \t\xa0").casefold()) for name in header]
+    for usual, others in SYNONYMS.items():
+        there = [name for name in names if name in others]
+        if len(there) == 1 and not {usual, *(IMAGE if usual in IMAGE else ())} & set(names):
+            names[names.index(there[0])] = usual
+    return tuple(names)
+
+
+def _refuse_repeated(path: Path, start: int, columns: Sequence[str], layout: Layout) -> None:
+    needed = {name for names in layout for name in names}
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name in needed]
+    if twice:
+        raise CcdError(f"{path}, line {start + 1}: {listed(twice)} stands there more than once; delete one")
+
+
+def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
+    """The rows from line ``at`` (counted from 0) on. After a malformed one, reading goes on with the next line."""
+    while at < len(lines):
+        reader, base = _reader(lines, at, delimiter), at
+        try:
+            for cells in reader:
+                end = base + reader.line_num
+                fits = _fits(cells, columns, layout)
+                if not fits and end > at + 1:  # a quote that was never closed may have taken whole rows in
+                    break
+                if any(cell.strip() for cell in cells):
+                    text = "".join(lines[at:end])
+                    problem = "" if fits else f"{len(cells)} cells under {len(columns)} columns: {shown(text)}"
+                    yield Row(at + 1, dict(zip(columns, cells, strict=False)), text, problem)
+                at = end
+            else:
+                return
+            reason = "a quote is never closed"
+        except csv.Error as error:
+            reason = str(error)
+        yield Row(at + 1, {}, lines[at], f"not valid CSV ({reason}): {shown(lines[at])}")
+        at += 1
+
+
+def _fits(cells: Sequence[str], columns: Sequence[str], layout: Layout) -> bool:
+    """Whether a row has a cell in each column that is needed; beyond the last column there may be empty ones."""
+    there = set(columns[: len(cells)])
+    return all(there & set(names) for names in layout) and not any(cell.strip() for cell in cells[len(columns) :])
+
+
+def _no_header(
+    path: Path, lines: Sequence[str], start: int, delimiters: Sequence[str], layouts: Sequence[Layout]
+) -> str:
+    header = max((_header(lines, start, delimiter)[0] for delimiter in delimiters), key=len)
+    columns = shown(listed(name.strip("\ufeff ") for name in header)) or "none"
+    needed = "; or: ".join(", ".join(" or ".join(names) for names in layout) for layout in layouts)
+    rivals = _rivals(_usual(header))
+    advice = (
+        f"{' and '.join(rivals)} may mean the same: rename one to '{_usual_of(rivals[0])}'"
+        if rivals
+        else ("correct the header; commas, semicolons or tabs part the cells")
+    )
+    return f"{path}, line {start + 1}: its columns are {columns}; needed: {needed}; {advice}"
+
+
+def _rivals(columns: Sequence[str]) -> list[str]:
+    """Columns that are synonyms of each other, so that none of them counts."""
+    groups = ([name for name in columns if name in others] for others in SYNONYMS.values())
+    return next((names for names in groups if len(names) > 1), [])
+
+
+def _usual_of(synonym: str) -> str:
+    return next(usual for usual, others in SYNONYMS.items() if synonym in others)
