@@ -217,7 +217,7 @@ def _refuse_repeated(path: Path, start: int, columns: Sequence[str], layout: Lay
     needed = {name for names in layout for name in names}
     twice = [name for name, count in Counter(columns).items() if count > 1 and name in needed]
     if twice:
-        raise CcdError(f"{path}, line {start + 1}: {listed(twice)} stands there more than once; delete one")
+        raise CcdError(f"{path}, line {start + 1}: the column {listed(twice)} is there more than once; delete one")
 
 
 def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str], layout: Layout) -> Iterator[Row]:

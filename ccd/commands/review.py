@@ -113,6 +113,7 @@ def import_command(file: Path, as_json: bool) -> None:
     from ccd.artifacts import class_table, corrections
     from ccd.artifacts.existing import keep_old
     from ccd.artifacts.pseudo_labels import SPEC
+    from ccd.errors import printable
     from ccd.params.base import load
     from ccd.params.dataset import DatasetParams
     from ccd.review.reviewed import merge
@@ -130,9 +131,9 @@ def import_command(file: Path, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(_imported_content(found, merged, target, kept)))
         else:
-            click.echo("\n".join(_imported_lines(found, merged, target, kept)))
+            click.echo("\n".join(map(printable, _imported_lines(found, merged, target, kept))))
         for each in found.left_out:
-            click.echo(f"left out: {file}, {each}", err=True)
+            click.echo(printable(f"left out: {file}, {each}"), err=True)
     if found.left_out:
         raise SystemExit(LEFT_OUT)
 

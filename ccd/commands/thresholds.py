@@ -31,6 +31,8 @@ def thresholds(model: Path, labels: Path, images: Path, out: Path | None, device
     of a class the better. MODEL (a checkpoint or a folder from `ccd export model`) stays as it is; the tuned copy is
     written beside it. Classes that none of the images shows keep their threshold.
 
+    The CSV that `ccd predict` writes can be corrected in its column 'labels' and given as --labels.
+
     \b
     Examples:
       ccd thresholds data/demo/student.pt --labels checked.csv --images photos/

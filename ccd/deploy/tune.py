@@ -47,7 +47,7 @@ def tune(classifier: Classifier, labels: Path, root: Path, batch_size: int, work
         raise CcdError(f"{labels}: no such file; give a CSV with the columns path and classes (several with ';')")
     if not root.is_dir():
         raise CcdError(f"{root}: no such folder; give the folder that the paths in {labels} are relative to")
-    known = read_label_table(labels, find_images(root), classes)
+    known = read_label_table(labels, find_images(root), classes, root)
     if not known:
         raise CcdError(f"{labels} has no rows; label at least a few images of every class")
     positives = np.zeros((len(known), len(classes)), bool)

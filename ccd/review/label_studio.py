@@ -56,11 +56,13 @@ def _chosen(annotation: Mapping[str, Any]) -> set[str]:
 
 
 def _is_ours(part: Mapping[str, Any]) -> bool:
-    return part["type"] == "choices" and part["from_name"] == CONTROL and part.get("to_name", IMAGE) == IMAGE
+    if part["type"] != "choices":  # a relation has no from_name
+        return False
+    return bool(part["from_name"] == CONTROL and part.get("to_name", IMAGE) == IMAGE)
 
 
 def _refuse_other_controls(path: Path, tasks: Sequence[Any]) -> None:
-    """With another labelling interface than ours, an image without our control would be taken for one without classes."""
+    """With another labelling interface than ours every image would be taken for one that shows no class."""
     parts = list(_parts(tasks))
     if any(_is_ours(part) for part in parts):
         return
