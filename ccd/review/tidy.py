@@ -70,9 +70,9 @@ def tidy(path: Path, images: ImageKeys, classes: list[str]) -> Tidied:
 
 def _line(left_out: LeftOut) -> str:
     answer = left_out.answer
-    malformed = f"; the row: {printable(answer.text.strip())}" if answer.problem else ""
-    reason = left_out.reason.split(" (classes: ")[0]
-    return csv_line([answer.image, answer.name, answer.label, reason + malformed])
+    if answer.problem:  # which cell is which is not certain, so that no import may take it
+        return csv_line(["", "", "", f"{answer.problem.partition(': ')[0]}: {printable(answer.text.strip())}"])
+    return csv_line([answer.image, answer.name, answer.label, left_out.reason.partition(" (classes: ")[0]])
 
 
 def _append(path: Path, lines: list[str]) -> None:
