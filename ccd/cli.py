@@ -33,8 +33,8 @@ class InOrder(Interruptible, click.Group):
 @click.group(
     cls=InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 `predict` skipped files, 130 interrupted. "
-    "Between init or use and the rest: dvc repro. Documentation: docs/cli.md.",
+    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 `predict` or `review import` left some out, "
+    "130 interrupted. Between init or use and the rest: dvc repro. Documentation: docs/cli.md.",
 )
 @click.version_option(__version__, prog_name="ccd")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; so does CCD_DEBUG=1, for stages too.")
