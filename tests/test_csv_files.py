@@ -116,6 +116,8 @@ def test_classes_are_told_apart_whatever_they_are_called() -> None:
     assert classes_in(" cat ;hot;dog; cow;hot", known) == (["cat", "hot;dog", "hot"], ["cow"])
     assert classes_in("'-5;cat", known) == (["-5", "cat"], [])
     assert classes_in(" ; ", known) == ([], [])
+    assert classes_in("cat, hot", known) == (["cat", "hot"], [])
+    assert classes_in("cat, cow", known) == ([], ["cat, cow"])
 
 
 @given(st.lists(st.sampled_from(["cat", "-5", "@x", "a;b", "a", "=1+1"]), unique=True))

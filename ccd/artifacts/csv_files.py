@@ -104,18 +104,19 @@ def spellings(text: str) -> tuple[str, ...]:
 def classes_in(cell: str, known: Collection[str]) -> tuple[list[str], list[str]]:
     """The classes that a cell names with ``;`` between them: those that are ``known``, and the others.
 
-    A class whose own name holds ``;`` is recognised.
+    A class whose own name holds ``;`` is recognised; so are commas between classes, if nothing else makes sense.
     """
-    options = [_split_names(each, known) for each in spellings(cell)]
-    return min(options, key=lambda option: len(option[1]))
+    options = [_split_names(each, known, ";") for each in spellings(cell)]
+    commas = [_split_names(each, known, ",") for each in spellings(cell)]
+    return min((*options, *(option for option in commas if not option[1])), key=lambda option: len(option[1]))
 
 
-def _split_names(cell: str, known: Collection[str]) -> tuple[list[str], list[str]]:
-    parts, good, bad = cell.split(";"), [], []
+def _split_names(cell: str, known: Collection[str], between: str) -> tuple[list[str], list[str]]:
+    parts, good, bad = cell.split(between), [], []
     while parts:
-        ends = (end for end in range(len(parts), 0, -1) if ";".join(parts[:end]).strip() in known)
+        ends = (end for end in range(len(parts), 0, -1) if between.join(parts[:end]).strip() in known)
         end = next(ends, 0)
-        name = ";".join(parts[: end or 1]).strip()
+        name = between.join(parts[: end or 1]).strip()
         if end:
             good.append(name)
         elif name:

@@ -49,7 +49,8 @@ def read_label_table(
         keys = image_cells(row)
         found = next((named[key] for key in keys if named[key]), [])
         classes, unknown = classes_in(row.cells.get("classes", ""), column)
-        problem = row.problem and f"{row.problem} (several classes go into one cell, with ';')"
+        hint = " (several classes go into one cell, with ';')" if row.cells else ""
+        problem = row.problem and row.problem + hint
         if not problem and len(found) != 1:
             problem = f"'{(keys or ('',))[0]}' names {len(found) or 'no'} images"
         if not problem and unknown:
