@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ccd.errors import CcdError
+from ccd.sniff import not_weights
 
 
 def sha256_of(path: Path) -> str:
@@ -31,4 +32,6 @@ def check_sha256(path: str | Path, expected: str | None, key: str) -> None:
         raise CcdError(f"{key} is set, but {path} is no local file; correct the path, or leave {key} empty")
     found = sha256_of(Path(path))
     if found != expected:
-        raise CcdError(f"{path} has SHA-256 {found}, but {key} says {expected}: not the same weights")
+        other = not_weights(Path(path))
+        because = "not the same weights" if other is None else f"the file is {other}"
+        raise CcdError(f"{path} has SHA-256 {found}, but {key} says {expected}: {because}")

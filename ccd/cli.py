@@ -33,8 +33,8 @@ class InOrder(Interruptible, click.Group):
 @click.group(
     cls=InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 `predict` or `review import` left some out, "
-    "130 interrupted. Between init or use and the rest: dvc repro. Documentation: docs/cli.md.",
+    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 something was left out and named, 130 interrupted. "
+    "Between init or use and the rest: dvc repro. Documentation: docs/cli.md.",
 )
 @click.version_option(__version__, prog_name="ccd")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; so does CCD_DEBUG=1, for stages too.")
@@ -51,33 +51,32 @@ main.add_command(init)
 @click.argument("preset", required=False)
 @click.option("--root", metavar="DIR", help="Folder of the data set.")
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
+@click.option("--force", is_flag=True, help="Also in a project of ccd init, whose params.yaml is then replaced.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: the presets, or what changed.")
-def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json: bool) -> None:
+def use(preset: str | None, root: str | None, settings: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Write params.yaml for a data set: the PRESET's values, comments kept. Without PRESET, list them.
 
-    Everything goes back to the preset's values except section 'runtime'; what changes is printed. Artifacts of other
-    data sets stay, and DVC brings their results back when you return.
+    Everything goes back to the preset's values except section 'runtime'; what changes is printed, and a params.yaml
+    with values of yours is kept as params.yaml.bak. Artifacts of other data sets stay, and DVC brings their results
+    back when you return. For a clone of the repository; projects for your own images are made by `ccd init`.
     """
-    from ccd.artifacts.atomic import replacing
     from ccd.artifacts.corrections import ensure, path_of
     from ccd.console import user_errors
-    from ccd.errors import CcdError
     from ccd.params.base import PARAMS_FILE, load
     from ccd.params.dataset import DatasetParams
-    from ccd.use import apply_preset, changes, presets
+    from ccd.use import apply_preset, changes, check_replaceable, presets, replace_params, settings_of
 
     with user_errors():
         if preset is None:
             listed = "\n".join(f"{name:12} {what}" for name, what in presets().items())
             click.echo(json.dumps({"presets": presets()}, indent=2) if as_json else listed)
             return
-        wrong = [setting for setting in settings if "=" not in setting]
-        if wrong:
-            raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
+        check_replaceable(force=force)
         old = PARAMS_FILE.read_text(encoding="utf-8", errors="replace") if PARAMS_FILE.exists() else None
-        new = apply_preset(preset, root, dict(setting.split("=", 1) for setting in settings), old)
-        with replacing(PARAMS_FILE) as temporary:
-            temporary.write_text(new, encoding="utf-8")
+        new = apply_preset(preset, root, settings_of(settings), old)
+        kept = replace_params(old, new)
+        if kept is not None:
+            click.echo(f"kept the old {PARAMS_FILE} as {kept}", err=as_json)
         dataset = load(DatasetParams)
         corrections = path_of(dataset.name)
         if ensure(corrections):
@@ -86,7 +85,8 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json
             )
         lines = changes(old, new) if old is not None else []
         if as_json:
-            click.echo(json.dumps({"wrote": str(PARAMS_FILE), "changes": lines}, indent=2, ensure_ascii=False))
+            content = {"wrote": str(PARAMS_FILE), "kept": None if kept is None else str(kept), "changes": lines}
+            click.echo(json.dumps(content, indent=2, ensure_ascii=False))
             return
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
         _say_next(Path(dataset.root), preset)
@@ -95,6 +95,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json
 @main.command(short_help="Tell how an image got its labels; list images to look at.")
 @click.argument("image", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the overlay; default: NAME.overlay.png.")
+@click.option("--force", is_flag=True, help="Replace an overlay that is there already.")
 @click.option("--class", "class_name", metavar="NAME", help="Images on which this class went most wrong.")
 @click.option("--doubtful", is_flag=True, help="Images on which CLIP, its local views and the student disagree most.")
 @click.option("--box-overlap", is_flag=True, help="Pairs of classes whose views coincide.")
@@ -105,6 +106,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], as_json
 def inspect(
     image: str | None,
     out: Path | None,
+    force: bool,
     class_name: str | None,
     doubtful: bool,
     box_overlap: bool,
@@ -113,7 +115,8 @@ def inspect(
 ) -> None:
     """Print one IMAGE's story (its id, path or file name) and write an overlay of its boxes; or list images to look at.
 
-    Works on the data set that params.yaml names, after `dvc repro`.
+    Works on the data set that params.yaml names, after `dvc repro`. A file that is there already is not replaced
+    without --force.
 
     \b
     Examples:
@@ -122,6 +125,7 @@ def inspect(
       ccd inspect --doubtful --json
     """
     from ccd import inspect as library, inspect_text as texts
+    from ccd.commands import overlay as overlays
     from ccd.console import user_errors
     from ccd.errors import CcdError
     from ccd.params.base import load
@@ -134,12 +138,17 @@ def inspect(
         dataset = load(DatasetParams)
         folder = Path("data") / dataset.name
         if image is not None:
+            root = Path(dataset.root)
+            if out is not None:
+                overlays.check_overlay(out, root, force=force)
             story = library.image_story(folder, image)
             click.echo(texts.as_json(texts.story_data(story)) if as_json else texts.story_text(story))
-            if out is not None or not as_json:
-                target = out or Path(f"{Path(story.image_id).stem}.overlay.png")
-                texts.write_overlay(story, Path(dataset.root), target)
-                click.echo(f"wrote {target}", err=as_json)
+            if out is not None:
+                texts.write_overlay(story, root, out)
+                click.echo(f"wrote {out}", err=as_json)
+            elif not as_json:
+                said, there = overlays.save_default_overlay(story, library.image_ids(folder), root, force=force)
+                click.echo(said, err=not there)
         elif class_name is not None:
             examples = library.worst(folder, class_name, count)
             click.echo(texts.as_json(examples) if as_json else texts.examples_text(examples))
@@ -211,7 +220,13 @@ def _entries(entries: list[Entry]) -> list[dict[str, object]]:
 def _say_next(root: Path, preset: str) -> None:
     if preset != "demo" and not root.is_dir():
         click.echo(f"note: {root} is not there yet; give --root DIR, or `dvc repro` will say what belongs there")
-    click.echo("now run: dvc repro")
+    if Path("dvc.yaml").is_file():
+        click.echo("now run: dvc repro")
+    else:
+        click.echo(
+            "note: there is no dvc.yaml here, so `dvc repro` has no stages to run; for your own images make a project "
+            "instead: ccd init DIR --images FOLDER"
+        )
 
 
 if __name__ == "__main__":

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from ccd.artifacts.atomic import replacing
+from ccd.artifacts.existing import keep_old
 from ccd.errors import CcdError
-from ccd.params.base import PARAMS_FILE, validate
+from ccd.params.base import PARAMS_FILE, is_own_project, validate
 from ccd.params.runtime import RuntimeParams
 from ccd.params.sections import SECTIONS
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 TEMPLATE = "paper"
 MODELS = {model.section: model for model in SECTIONS}
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def presets() -> dict[str, str]:
@@ -28,14 +32,22 @@ def presets() -> dict[str, str]:
     return lines | {TEMPLATE: "the template of all others: every value as in the paper, on PASCAL VOC 2012"}
 
 
-def apply_preset(preset: str, root: str | None, settings: Mapping[str, str], current: str | None = None) -> str:
+def apply_preset(
+    preset: str,
+    root: str | None,
+    settings: Mapping[str, str],
+    current: str | None = None,
+    *,
+    values: Mapping[str, Any] = NOTHING,
+) -> str:
     """The text of ``params.yaml``: the commented template with what differs from it.
 
     Args:
         preset: one of `presets`.
         root: replaces ``dataset.root``.
-        settings: ``section.key`` -> value, written as in YAML.
+        settings: ``section.key`` -> text of a value, see `parsed_value`; they win.
         current: text of the ``params.yaml`` to be replaced, whose ``runtime`` section is kept.
+        values: ``section.key`` -> value as it is: a text that looks like a number stays a text.
 
     Raises:
         CcdError: unknown preset, section or key (the valid ones are listed), a value that does not fit, or ``current``
@@ -52,25 +64,116 @@ def apply_preset(preset: str, root: str | None, settings: Mapping[str, str], cur
         _override(document, {RuntimeParams.section: kept})
     if root is not None:
         document["dataset"]["root"] = root
-    return override(_dump(document), settings)
+    return override(_dump(document), settings, values=values)
 
 
-def override(text: str, settings: Mapping[str, str]) -> str:
-    """The text of a ``params.yaml`` with ``section.key`` -> value (as in YAML) changed, every section checked.
+def override(text: str, settings: Mapping[str, str], *, values: Mapping[str, Any] = NOTHING) -> str:
+    """The text of a ``params.yaml`` with ``settings`` and ``values`` as in `apply_preset`, every section checked.
 
     Raises:
         CcdError: see `apply_preset`.
     """
     document = _parse(text, str(PARAMS_FILE))
-    for name, value in settings.items():
+    for name, value in {**values, **{key: parsed_value(key, written) for key, written in settings.items()}}.items():
         section, dot, key = name.partition(".")
         if not dot:
             raise CcdError(f"'{name}' is not of the form section.key; sections: {', '.join(MODELS)}")
-        _override(document, {section: {key: _parse_value(name, value)}})
+        _override(document, {section: {key: value}})
     text = _dump(document)
     for section, model in MODELS.items():
         validate(model, YAML(typ="safe").load(text)[section])
     return text
+
+
+def check_replaceable(*, force: bool) -> None:
+    """Refuse to put a preset into a project of ``ccd init``, unless ``force``: presets hold a clone's paths.
+
+    Raises:
+        CcdError: the working directory is such a project.
+    """
+    if is_own_project(Path()) and not force:
+        raise CcdError(
+            f"this project was made by ccd init, and a preset would replace its {PARAMS_FILE}; change single values in "
+            f"{PARAMS_FILE}, or try one: dvc exp run -S aggregate.alpha=0.6; to start over: ccd init . --images FOLDER "
+            "--force; to use the preset all the same: --force"
+        )
+
+
+def replace_params(old: str | None, new: str) -> Path | None:
+    """Write ``new`` as ``params.yaml``, in the place of the text ``old``; returns the copy of the old one, made where
+    `apply_preset` could not make it again."""
+    if new == old:
+        return None
+    kept = keep_old(PARAMS_FILE) if old is not None and not is_plain_preset(old) else None
+    with replacing(PARAMS_FILE) as temporary:
+        temporary.write_text(new, encoding="utf-8")
+    return kept
+
+
+def settings_of(words: Iterable[str]) -> dict[str, str]:
+    """``section.key`` -> text of the value, from the words of ``--set``.
+
+    Raises:
+        CcdError: a word is not of the form ``SECTION.KEY=VALUE``.
+    """
+    pairs = [(word, *word.partition("=")) for word in words]
+    wrong = [word for word, name, equals, _ in pairs if not equals or "." not in name]
+    if wrong:
+        raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
+    return {name.strip(): value for _, name, _, value in pairs}
+
+
+def parsed_value(name: str, text: str) -> Any:
+    """The value that ``section.key=text`` means. A key that holds text takes it as written (``2024``, ``a: b``), but
+    for quotes around it and for ``null``, where it may be empty; any other key takes YAML.
+
+    Raises:
+        CcdError: the text is not YAML.
+    """
+    section, _, key = name.partition(".")
+    field = MODELS[section].model_fields.get(key) if section in MODELS else None
+    kinds = set() if field is None else _kinds(field.annotation)
+    bare = text.strip()
+    if str not in kinds or not kinds <= {str, type(None)}:
+        return _parse_value(name, text)
+    if type(None) in kinds and bare.lower() in ("", "~", "null"):
+        return None
+    return _unquoted(bare)
+
+
+def _unquoted(text: str) -> str:
+    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"":
+        return text
+    try:
+        value = _yaml().load(text)
+    except (YAMLError, ValueError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types of the plain values that a field takes; a list or mapping counts as itself."""
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {get_origin(annotation) or annotation}
+
+
+def is_plain_preset(text: str) -> bool:
+    """Whether the ``text`` of a ``params.yaml`` is a preset's with some root and ``runtime``, so that `apply_preset`
+    makes it again and nothing of a person is in it."""
+    try:
+        document = _parse(text, str(PARAMS_FILE))
+        name, root = document["dataset"]["name"], document["dataset"]["root"]
+        return any(apply_preset(each, root, {}, text) == text for each in presets() if _name_of(each) == name)
+    except (CcdError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _name_of(preset: str) -> str:
+    text = (PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8")
+    return str(_parse(text, preset)["dataset"]["name"])
 
 
 def upgraded_params(current: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ccd.artifacts import class_table, classes as class_list, corrections, image_index, labels as labels_file
 from ccd.console import StageLog, stage
 from ccd.datasets import load_dataset
+from ccd.datasets.image_search import left_out_line
 from ccd.indexing import known_labels, remarks, scan
 from ccd.params.base import load
 from ccd.params.dataset import DatasetParams
@@ -18,22 +19,23 @@ from ccd.runtime import worker_count
 @stage
 def main(images: Path, classes: Path, labels: Path) -> None:
     """Index the data set that params.yaml names."""
-    params, dataset = load(IndexParams), load(DatasetParams)
-    root, log = Path(dataset.root), StageLog("index")
+    params = load(IndexParams)
+    # The demo renders its scenes into its root: an experiment's copy gets its own, and never changes the project's.
+    root, log = Path(load(DatasetParams, as_written=params.adapter == "demo").root), StageLog("index")
     log.reads(f"{params.adapter} data set in {root}")
     checks = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
     found = load_dataset(**params.model_dump(exclude=set(checks)), root=root, progress=log.counter("scene"))
     index = scan(root, found.images, worker_count(load(RuntimeParams).workers), **checks,
                  progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
     names = tuple(entry.name for entry in found.classes)
-    corrections.check(corrections.path_of(dataset.name), index.train().ids, names, root)
     known, label, difficult = known_labels(found, index)
+    corrections.check(corrections.path_of(load(DatasetParams).name), index.train().ids, names, root)
     image_index.write(images, index)
     class_list.write(classes, class_list.ClassList(names, tuple(entry.texts for entry in found.classes)))
     truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})
     class_table.write(labels, labels_file.SPEC, truth)
     log.wrote((images, len(index), "images"), (classes, len(names), "classes"), (labels, label.size, "labels"))
-    for remark in remarks(index):
+    for remark in filter(None, (left_out_line(found.left_out), *remarks(index))):
         log.found(remark)
     log.found(
         f"{index.is_train.sum():,} training and {(~index.is_train).sum():,} test images;"

@@ -38,7 +38,7 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     csv_files.write(curves, curve_rows(result.records))
     slot.clear()
     log.wrote((out, len(weights), "sets of weights"), (curves, params.epochs, "epochs"))
-    log.found(f"early stop after epoch {info['early_stop_epoch']}; the student is '{params.checkpoint}'")
+    log.found(f"early stop after epoch {info['early_stop_epoch']}; train.checkpoint keeps '{params.checkpoint}'")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ def invoke(*words: str) -> tuple[int, str]:
 def test_use_writes_params_and_says_what_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, said = invoke("use", "voc12", "--root", "VOC", "--set", "aggregate.alpha=0.2")
-    assert code == 0 and "wrote params.yaml" in said and "now run: dvc repro" in said and "VOC is not there yet" in said
+    assert code == 0 and "wrote params.yaml" in said and "VOC is not there yet" in said
+    assert "there is no dvc.yaml here" in said and "ccd init DIR --images FOLDER" in said
     text = Path("params.yaml").read_text()
     assert "# weight of the global label" in text and "alpha: 0.2" in text
     code, said = invoke("use", "voc12", "--root", "VOC")

@@ -71,7 +71,10 @@ def test_what_is_written_is_read_and_the_order_does_not_matter(tmp_path_factory:
         (b"", "line 1: its columns are none; needed: image_id, class, label"),
         (b"image_id,class\na.jpg,cup\n", "line 1: its columns are image_id, class; needed"),
         (b"image_id,class,label,by\na.jpg,cup,1,me\n", "line 1: its columns are image_id, class, label, by"),
-        (b"image_id,class,label,Label\na.jpg,cup,1,0\n", "line 1: the column label is there more than once"),
+        (
+            b"image_id,class,label,Label\na.jpg,cup,1,0\n",
+            "line 1: its columns are image_id, class, label, label: label",
+        ),
         (HEADER.encode() + b"a.jpg,cup,1\nz.jpg,cup,1\n", "1 row cannot be used: line 3: 'z.jpg' is no training image"),
         (HEADER.encode() + b"a.jpg,dog,1\n", r"line 2: 'dog' is no class \(classes: cup, tall lamp, @mug\)"),
         (HEADER.encode() + b"a.jpg,cup,2\n", "line 2: label '2' is neither 0 nor 1"),
@@ -124,3 +127,14 @@ def test_the_stage_takes_peoples_word_and_leaves_all_else(tmp_path: Path) -> Non
     assert run("aggregate", tmp_path).code == 0
     mixed = 0.75 * before.loc[row, "label"] + 0.25 * decided
     assert pd.read_parquet(made).loc[row, "label"] == pytest.approx(mixed, rel=1e-6)
+
+
+def test_an_image_that_is_gone_is_said_by_the_first_stage_before_it_writes(tmp_path: Path) -> None:
+    finish(fresh(tmp_path))
+    (tmp_path / path_of("toy")).write_text(f"{HEADER}b.png,cat,1\n")
+    picture = next(tmp_path.rglob("b.png"))
+    picture.unlink()
+    (tmp_path / "pictures/labels.csv").unlink()
+    ended = run("index", tmp_path)
+    assert ended.code == 2 and "'b.png' is no training image" in ended.message and "ccd review tidy" in ended.message
+    assert ended.written.isdisjoint({"images.parquet", "classes.json", "labels.parquet"})

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ccd.artifacts.csv_files import IMAGE, classes_in, csv_line, meant, read_sheet
+from ccd.datasets.label_table import read_label_table
 from ccd.errors import CcdError
 
 LAYOUT = (IMAGE, ("classes",))
+IMAGES = ["a.jpg", "sub/b.jpg", "sub/c.jpg"]
+HOUSES = ("house", "tree", "sea lion")
 ENCODINGS = {
     "utf-8": b"", "utf-8-sig": b"", "utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE,
     "utf-32-le": codecs.BOM_UTF32_LE,
@@ -78,15 +81,15 @@ def test_a_malformed_row_costs_no_other_row_and_is_shown(tmp_path: Path) -> None
     assert good == {"a": (3, "cat"), "f": (8, "two\nlines"), "g": (10, "cat"), "h": (11, "cat"), "j": (14, "dog")}
     bad = {row.line: row.problem for row in rows if row.problem}
     assert list(bad) == [4, 5, 6, 7, 13]
-    assert bad[4] == '4 cells under 3 columns: b,cat,dog,"\\x1b[2Jmouse"'
-    assert "1 cells under 3 columns: c" in bad[5] and "not valid CSV" in bad[6] and '"d,cat,' in bad[6]
-    assert 'e,"cat"s,x' in bad[7] and len(bad[13]) < 130 and bad[13].endswith("...")
+    assert bad[4] == "4 cells under 3 columns: 'b,cat,dog,\"\\x1b[2Jmouse\"'"
+    assert "1 cells under 3 columns: 'c'" in bad[5] and "not valid CSV" in bad[6] and '"d,cat,' in bad[6]
+    assert 'e,"cat"s,x' in bad[7] and len(bad[13]) < 130 and bad[13].endswith("...'")
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ("line 1", "columns are none", "needed: image_id or path, classes")),
+        (b"", ("line 1", "columns are none", "needed: image_id or path, classes or labels")),
         (b"path|classes\na|cat\n", ("line 1", "path|classes")),
         (b"name,tags\n", ("line 1", "name, tags", "needed: image_id or path, classes")),
         (b"file,image,classes\na,b,c\n", ("file and image", "rename one to 'path'")),
@@ -130,3 +133,50 @@ def test_a_name_is_known_with_blanks_around_it_and_with_the_apostrophe() -> None
     known = {"=1+1", "a", "'b"}
     found = {text: meant(text, known) for text in ("'=1+1", " a ", "'b", "'a", "")}
     assert found == {"'=1+1": "=1+1", " a ": "a", "'b": "'b", "'a": None, "": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,classes\na.jpg,house\nb,house;tree\n",
+        'path;classes\na.jpg;house\nb;"house;tree"\n',
+        "sep=;\r\npath;classes\r\na.jpg;house\r\nsub/b.jpg;'house, tree\r\n".replace("'house, tree", '"house, tree"'),
+        "image_id\tlabels\tnote\n./a.jpg\thouse\t?\nsub\\b.jpg\thouse;tree\t!\n",
+        'File,Classes,,\n"a.jpg",house,,\n"photos/sub/b.jpg","house; tree",,\n',
+        "path,labels,house,tree,sea lion\n{root}/a.jpg,house,0.9,0.1,0.2\n{root}/sub/b.jpg,house;tree,0.9,0.8,0\n",
+    ],
+)
+def test_tables_of_labels_as_spreadsheets_save_them(text: str, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    (tmp_path / "labels.csv").write_text(text.replace("{root}", str(root)))
+    found = read_label_table(tmp_path / "labels.csv", IMAGES, HOUSES, root)
+    assert {path: row.columns for path, row in found.items()} == {"a.jpg": (0,), "sub/b.jpg": (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"path,classes\na.jpg,house\nb.jpg,house,tree\n", ("line 3", "3 cells under 2 columns", "'b.jpg,house,tree'")),
+        (b'path,classes\na.jpg,"house"x\n', ("line 2", "not valid CSV", "house")),
+        (b"path,classes\na.jpg,h\xe4user\n", ("line 2", "not UTF-8", "UTF-8")),
+        (b"path;label\na.jpg;house\n", ("line 1", "path, label", "needed: image_id or path", "classes or labels")),
+        (b"path,classes,classes\na.jpg,house,tree\n", ("line 1", "its columns are path, classes, classes")),
+        (b"", ("line 1", "its columns are none")),
+        (
+            b"path,classes\nz.jpg,house\na.jpg,horse\na,tree\na.jpg,tree\n",
+            ("3 rows", "line 2: 'z.jpg'", "horse", "earlier"),
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_shown(content: bytes, parts: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+    with pytest.raises(CcdError) as caught:
+        read_label_table(path, IMAGES, HOUSES)
+    assert str(path) in str(caught.value) and all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_a_file_outside_is_not_taken_for_one_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("path,classes\n/elsewhere/a.jpg,house\n")
+    with pytest.raises(CcdError, match="names no images"):
+        read_label_table(tmp_path / "l.csv", IMAGES, HOUSES, tmp_path / "photos")

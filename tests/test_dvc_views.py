@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from ccd.project.create import write_plot_template
 from ccd.report.overview import write_overview
 from ccd.report.run import RunFiles, read_run
 from tests.finished_run import CLASSES, write_run
@@ -27,8 +27,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     project = tmp_path_factory.mktemp("project")
     data = write_run(project / "data/toy")
     write_overview(read_run(RunFiles.in_folder(data)), "toy", data / "overview.png")
-    with Repo.init(str(project), no_scm=True):
-        shutil.copytree(ROOT / ".dvc/plots", project / ".dvc/plots", dirs_exist_ok=True)
+    Repo.init(str(project), no_scm=True).close()
+    write_plot_template(project)  # as ccd init does
     declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]
     with (project / "dvc.yaml").open("w") as file:
         YAML().dump({"plots": declared}, file)
@@ -62,3 +62,7 @@ def test_sorted_bars_of_average_precision(shown: dict[str, list[dict[str, Any]]]
     assert (across["field"], across["title"], across["scale"]) == ("test_student", "AP, %", {"domainMin": 0})
     assert (down["field"], down["sort"]) == ("class", "-x")
     assert "<DVC_" not in json.dumps(content)
+
+
+def test_the_clone_and_new_projects_have_one_template(tmp_path: Path) -> None:
+    assert write_plot_template(tmp_path).read_bytes() == (ROOT / ".dvc/plots/sorted_bars.json").read_bytes()

@@ -92,7 +92,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CcdError, match="ccd use demo"):
+    with pytest.raises(CcdError, match="ccd init DIR --images FOLDER"):
         read_yaml(tmp_path / "params.yaml")
 
 

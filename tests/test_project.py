@@ -1,4 +1,4 @@
-"""What `ccd init` is made of: stages with fingerprints for code, suggestions, and the arithmetic of the estimate."""
+"""What `ccd init` is made of: stages with fingerprints for code, suggestions, and the arithmetic of the disk need."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 from ruamel.yaml import YAML
 
 from ccd.project import pipeline
-from ccd.project.estimate import Counts, duration, estimate
-from ccd.project.rates import Rates
+from ccd.project.disk import Counts, disk_bytes, shortages
 from ccd.project.settings import dataset_name
-from ccd.project.suggest import downloads, suggest
+from ccd.project.suggest import downloads, student_bytes, suggest
 from ccd.use import apply_preset
 
 STAGES: dict[str, Any] = YAML(typ="safe").load(pipeline.repository_pipeline().read_text())["stages"]
@@ -66,7 +65,7 @@ def test_a_fingerprint_changes_with_the_code_of_its_stage_alone(
 def test_hardware_decides_what_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = suggest(torch.device("cpu"))
     assert (cpu.settings["teacher.model"], cpu.settings["warmup.backbone"]) == ("ViT-B/32", "mobilenet_v2")
-    assert {value for key, value in cpu.settings.items() if key.endswith("image_size_px")} == {"224"}
+    assert {value for key, value in cpu.settings.items() if key.endswith("image_size_px")} == {224}
     for gigabytes, teacher, student in ((80, "RN50x64", "resnet101"), (8, "ViT-B/16", "resnet50")):
         card = SimpleNamespace(total_memory=gigabytes << 30, name="a card")
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
@@ -74,7 +73,7 @@ def test_hardware_decides_what_is_suggested(monkeypatch: pytest.MonkeyPatch) -> 
         assert (found.settings["teacher.model"], found.settings["warmup.backbone"]) == (teacher, student)
         assert f"a card, {gigabytes} GB" in found.reason
     for device in ("cpu", "cuda"):
-        values = params_of(apply_preset("folder", "x", suggest(torch.device(device)).settings))
+        values = params_of(apply_preset("folder", "x", {}, values=suggest(torch.device(device)).settings))
         assert values["runtime"]["device"] == "auto"
 
 
@@ -90,35 +89,20 @@ def test_weights_that_are_missing_are_named_with_their_source(tmp_path: Path, mo
     assert downloads("clip.pt", "resnet101", "none") == []
 
 
-def test_the_estimate_is_rates_times_counts() -> None:
-    text = apply_preset("folder", "x", {"warmup.epochs": "2", "train.epochs": "8", "cam_boxes.views_per_image": "5.0"})
-    speed = Rates(read=0.4, teacher_global=1.0, teacher_local=0.5, warmup_step=0.2, propose=0.1, train_step=0.3,
-                  score=0.05, embed_dim=8, student_bytes=1000)  # fmt: skip
-    counts = Counts(train=100, test=10, classes=3)
-    found = estimate(params_of(text), speed, counts, 7.0, workers=4, overlaps=False, fetched=9)
-    # reading: 0.4 s / 4 workers = 0.1 s on top of every computation; 5 s to start each stage
-    expected = {
-        "index": 12.0, "text": 5.0, "bias": 5.0, "global_labels": 5.0, "aggregate": 5.0, "report": 5.0,
-        "clip_global": 5 + 110 * 1.1,
-        "warmup": 5 + 2 * 100 * 0.3,
-        "cam_boxes": 5 + 100 * 0.2,
-        "clip_local": 5 + 500 * 0.6,
-        "train": 5 + 8 * 100 * 0.4 + 100 * 0.15,
-        "evaluate": 5 + 10 * (0.1 + 4 * 0.05),
-    }  # fmt: skip
-    assert found.seconds == pytest.approx(expected) and list(found.seconds) == list(STAGES)
-    features = (110 + 500) * 8 * 4
-    artifacts = features + 110 * 3 * 40 + 500 * 40 + 4 * 1000 + 5_000_000
-    assert list(found.disk_bytes.values()) == [artifacts, artifacts, features, 9]
-    overlapping = estimate(params_of(text), speed, counts, 7.0, workers=1, overlaps=True, fetched=0)
-    assert overlapping.seconds["warmup"] == pytest.approx(5 + 2 * 100 * 0.4), "then reading is what takes longest"
+def test_the_disk_need_is_counts_times_sizes() -> None:
+    text = apply_preset("folder", "x", {"cam_boxes.views_per_image": "5.0", "teacher.model": "RN50x64"})
+    params = params_of(text)
+    needed = disk_bytes(params, Counts(train=100, test=10, classes=3), [])
+    features = (110 + 500) * 1024 * 4
+    weights = 4 * student_bytes(params["warmup"]["backbone"])
+    artifacts = features + 110 * 3 * 40 + 500 * 40 + weights + 5_000_000
+    assert needed == {"artifacts": artifacts, "cache": artifacts, "store": features, "weights": 0}
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5400, "1.5 h"), (260_000, "3.0 days")]
-)
-def test_durations_are_short(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shortages({"artifacts": 10}, tmp_path / "new", []) == []
+    (line,) = shortages({"artifacts": 10**18}, tmp_path / "new", [])
+    assert line.startswith("warning: about 1000000000.0 GB") and str(tmp_path) in line
 
 
 @pytest.mark.parametrize(("name", "said"), [("cats", "cats"), ("my cats/2", "2"), ("_-x y", "x_y"), ("größe", "gr_e")])

@@ -178,10 +178,11 @@ def task(image: str = "train/a", annotations: object = (CUP,)) -> str:
         (
             "r.csv",
             f"{HEADER}train/z,cup,1\n",
-            "1 row cannot be used, and there are no others: line 2: 'train/z' is no training image",
+            "no answer in it can be used: line 2: 'train/z' is no training image",
         ),
         ("r.csv", f"{HEADER}train/a,cup,maybe\n", "line 2: label 'maybe' is neither 0 nor 1"),
         ("r.csv", f"{HEADER}train/a,cup,1\ntrain/a,cup,0\n", "line 3: contradicts another row"),
+        ("r.csv", HEADER, "no answer in it can be used; fill in some"),
         ("r.json", None, "r.json: No such file"),
         ("r.json", "{", "r.json: not JSON"),
         ("r.json", "{}", "holds no list of tasks; in Label Studio choose Export, JSON"),

@@ -78,7 +78,8 @@ def test_labels_are_read_as_people_and_programs_write_them(project: Path) -> Non
             assert decided() == {"a cup": label}, word
     for word in ("", " ", "nan", "NaN", "<NA>"):
         TARGET.write_text(HEADER)
-        assert imported("r.csv", f"{HEADER}train/a,cup,{word}\n").exit_code == 0 and decided() == {}, word
+        assert imported("r.csv", f"{HEADER}train/a,cup,{word}\ntrain/a,car,0\n").exit_code == 0
+        assert decided() == {"a car": 0}, word
     for word in ("10", "-1", "2", "0.5", "01", "?", "ja"):
         assert imported("r.csv", f"{HEADER}train/a,cup,{word}\n").exit_code == 2, word
 

@@ -91,14 +91,11 @@ def test_foreign_keys_and_shapes_are_named(tmp_path: Path) -> None:
 
 
 def test_unreadable_weights_are_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(CcdError, match="do not exist"):
+    with pytest.raises(CcdError, match="does not exist"):
         build_backbone("resnet18", tmp_path / "missing.pt")
     (tmp_path / "page.pt").write_text("<html>not found</html>")
-    with pytest.raises(CcdError, match="cannot be read"):
+    with pytest.raises(CcdError, match=r"warmup\.weights: .*page\.pt .*web page"):
         build_backbone("resnet18", tmp_path / "page.pt")
-    (tmp_path / "empty.pt").write_bytes(b"")
-    with pytest.raises(CcdError, match="cannot be read"):
-        build_backbone("resnet18", tmp_path / "empty.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(CcdError, match="no state dict"):
         build_backbone("resnet18", tmp_path / "list.pt")

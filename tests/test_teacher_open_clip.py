@@ -92,8 +92,21 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(CcdError, match=r"teacher\.sha256"):
         load(str(config), str(weights), "0" * 64)
     torch.save({"a": torch.zeros(1)}, weights)
-    with pytest.raises(CcdError, match=r"cannot load tiny_vit weights\.pt"):
+    with pytest.raises(CcdError, match=r"weights\.pt do not fit the network; missing: .*unexpected: a"):
         load(str(config), str(weights))
+    weights.write_text("<!doctype html><html>404</html>")
+    with pytest.raises(CcdError, match=r"teacher\.pretrained: .*weights\.pt .*web page"):
+        load(str(config), str(weights))
+
+
+def test_a_checkpoint_that_is_nested_deeper_is_the_same_teacher(tmp_path: Path) -> None:
+    config, weights, model = written("vit", tmp_path)
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"model": {"state_dict": state}, "epoch": 1}, tmp_path / "nested.pt")
+    plain, nested = (
+        load_teacher("open_clip", str(config), str(path), device=CPU) for path in (weights, tmp_path / "nested.pt")
+    )
+    assert plain.fingerprint == nested.fingerprint
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +118,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(CcdError, match=r"pip install '\.\[openclip\]'"):
+    with pytest.raises(CcdError, match=r"pip install 'open_clip_torch>="):
         load_teacher("open_clip", "ViT-B-32", "openai", device=CPU)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clip.model import build_model
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ccd.errors import CcdError
@@ -137,9 +138,34 @@ def test_local_files_are_checked(tmp_path: Path) -> None:
         load(tmp_path / "absent.pt")
     (tmp_path / "text.pt").write_text("no weights")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    for name in ("text.pt", "other.pt"):
-        with pytest.raises(CcdError, match=f"{name} is not a checkpoint"):
-            load(tmp_path / name)
+    with pytest.raises(CcdError, match=r"text\.pt .*text \(no weights\)"):
+        load(tmp_path / "text.pt")
+    with pytest.raises(CcdError, match=r"other\.pt is not a checkpoint .*missing: visual\.conv1\.weight"):
+        load(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("levels", [("state_dict",), ("model", "state_dict")])
+@pytest.mark.parametrize("prefix", ["module.", "model.", "clip.module."])
+def test_a_wrapped_checkpoint_is_the_same_teacher(levels: tuple[str, ...], prefix: str, tmp_path: Path) -> None:
+    content: Any = {prefix + name: value for name, value in tiny_clip("vit").state_dict().items()}
+    for name in levels:
+        content = {name: content, "epoch": 3}
+    torch.save(content, tmp_path / "wrapped.pt")
+    torch.save(tiny_clip("vit").state_dict(), tmp_path / "plain.pt")
+    assert load(tmp_path / "wrapped.pt").fingerprint == load(tmp_path / "plain.pt").fingerprint
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    state = tiny_clip("vit").state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "clip.safetensors")
+    torch.save(state, tmp_path / "plain.pt")
+    assert load(tmp_path / "clip.safetensors").fingerprint == load(tmp_path / "plain.pt").fingerprint
+
+
+def test_a_pinned_file_that_is_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / "clip.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(CcdError, match=r"teacher\.sha256 .*Git LFS"):
+        load(tmp_path / "clip.pt", sha256="0" * 64)
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:

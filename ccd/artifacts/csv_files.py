@@ -218,7 +218,8 @@ def _refuse_repeated(path: Path, start: int, columns: Sequence[str], layout: Lay
     needed = {name for names in layout for name in names}
     twice = [name for name, count in Counter(columns).items() if count > 1 and name in needed]
     if twice:
-        raise CcdError(f"{path}, line {start + 1}: the column {listed(twice)} is there more than once; delete one")
+        there = shown(listed(columns))
+        raise CcdError(f"{path}, line {start + 1}: its columns are {there}: {listed(twice)} more than once; delete one")
 
 
 def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
@@ -233,7 +234,7 @@ def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str],
                     break
                 if any(cell.strip() for cell in cells):
                     text = "".join(lines[at:end])
-                    problem = "" if fits else f"{len(cells)} cells under {len(columns)} columns: {shown(text)}"
+                    problem = "" if fits else f"{len(cells)} cells under {len(columns)} columns: '{shown(text)}'"
                     yield Row(at + 1, dict(zip(columns, cells, strict=False)), text, problem)
                 at = end
             else:
@@ -241,7 +242,7 @@ def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str],
             reason = "a quote is never closed"
         except csv.Error as error:
             reason = str(error)
-        yield Row(at + 1, {}, lines[at], f"not valid CSV ({reason}): {shown(lines[at])}")
+        yield Row(at + 1, {}, lines[at], f"not valid CSV ({reason}): '{shown(lines[at])}'")
         at += 1
 
 
@@ -256,7 +257,7 @@ def _no_header(
 ) -> str:
     header = max((_header(lines, start, delimiter)[0] for delimiter in delimiters), key=len)
     columns = shown(listed(name.strip("\ufeff ") for name in header)) or "none"
-    needed = "; or: ".join(", ".join(" or ".join(names) for names in layout) for layout in layouts)
+    needed = "; or: ".join(", ".join(" or ".join(map(_also, names)) for names in layout) for layout in layouts)
     rivals = _rivals(_usual(header))
     advice = (
         f"{' and '.join(rivals)} may mean the same: rename one to '{_usual_of(rivals[0])}'"
@@ -264,6 +265,11 @@ def _no_header(
         else ("correct the header; commas, semicolons or tabs part the cells")
     )
     return f"{path}, line {start + 1}: its columns are {columns}; needed: {needed}; {advice}"
+
+
+def _also(name: str) -> str:
+    """A column with the other name that `ccd predict` gives it."""
+    return "classes or labels" if name == "classes" else name
 
 
 def _rivals(columns: Sequence[str]) -> list[str]:

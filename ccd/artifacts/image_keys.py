@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -17,8 +17,8 @@ class ImageKeys:
     """The images of a data set by all that they may be called.
 
     `find` takes an id, a path under the root, or a path that leads there: with ``./``, with backslashes, absolute, seen
-    from the working directory, or on another machine in a folder called like the root. `find_all` also takes what is
-    unique: the end of a path, or a path whose beginning is another.
+    from the working directory, or on another machine in a folder called like the root. `find_all` also takes the end of
+    a path.
     """
 
     def __init__(self, ids: Sequence[str], root: Path | None = None, paths: Sequence[str] | None = None) -> None:
@@ -39,20 +39,9 @@ class ImageKeys:
         return next((found for name in names if (found := self._under_root(_slashed(name))) is not None), None)
 
     def find_all(self, texts: Iterable[str]) -> dict[str, list[str]]:
-        """For each of the ``texts`` of one list, the ids of the images that it may name: none, one, or several.
-
-        If no text is a path as it stands, all may begin with the same folders that are not there, as in a list that was
-        made where the images lay before: these are passed over.
-        """
-        texts = list(dict.fromkeys(texts))
+        """For each of the ``texts``, the ids of the images that it may name: none, one, or several."""
         direct = {text: self.find(text) for text in texts}
-        found = {text: [each] if each is not None else self._ending(text) for text, each in direct.items()}
-        left = [text for text in texts if not found[text]]
-        if left and all(each is None for each in direct.values()):
-            prefix = self._common_prefix(left)
-            cut = {text: self._by_path.get(_slashed(text).removeprefix(prefix)) for text in left} if prefix else {}
-            found |= {text: [each] for text, each in cut.items() if each is not None}
-        return found
+        return {text: [each] if each is not None else self._ending(text) for text, each in direct.items()}
 
     def _under_root(self, path: str) -> str | None:
         if self._root is None:
@@ -95,15 +84,6 @@ class ImageKeys:
             for name in tails | {PurePosixPath(tail).with_suffix("").as_posix() for tail in tails}:
                 endings[name].append(image_id)
         return endings
-
-    def _common_prefix(self, texts: Sequence[str]) -> str:
-        """The folders before a path under the root that most of the texts have; empty: none have any."""
-        found: Counter[str] = Counter()
-        for text in texts:
-            parts = _slashed(text).split("/")
-            cuts = (at for at in range(1, len(parts)) if "/".join(parts[at:]) in self._by_path)
-            found.update("/".join([*parts[:at], ""]) for at in cuts)
-        return max(found, key=lambda prefix: (found[prefix], -len(prefix)), default="")
 
 
 def _slashed(text: str) -> str:

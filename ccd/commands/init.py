@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,6 @@ import click
 from ccd.commands.options import device_option, mendable
 
 if TYPE_CHECKING:
-    import torch
-
-    from ccd.project.estimate import Estimate
     from ccd.project.suggest import Download, Suggestion
     from ccd.project.survey import Survey
 
@@ -36,7 +34,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--student", metavar="NAME", help="torchvision backbone of the classifier; default: by the hardware.")
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
 @device_option
-@click.option("--no-estimate", is_flag=True, help="Do not time this machine first (about 10 seconds).")
+@click.option("--no-estimate", is_flag=True, hidden=True, help="Without effect: nothing is timed any more.")
 @click.option("--force", is_flag=True, help="Replace the pipeline that DIR holds.")
 @click.option("--upgrade", is_flag=True, help="Bring DIR's dvc.yaml and params.yaml to this version; keep your values.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found and written as one JSON document.")
@@ -48,8 +46,8 @@ def init(
     """Make a project for your own images in DIR: params.yaml, dvc.yaml, and all that `dvc repro` needs.
 
     Images and classes are checked first: files that cannot be used are named, and will be left out. Teacher and
-    student are chosen to suit the hardware, and their time on your images is estimated. After a mistake nothing is
-    written. The images stay where they are.
+    student are chosen to suit the hardware; what they download and how much disk all of it takes is said. After a
+    mistake nothing is written. The images stay where they are.
 
     \b
     Examples:
@@ -59,7 +57,7 @@ def init(
       ccd init cats --upgrade        # after another version of ccd was installed
     """
     from ccd.errors import CcdError
-    from ccd.project.create import check_place, prepare_version_control, write_files
+    from ccd.project.create import check_place, prepare_version_control, write_files, write_plot_template
     from ccd.project.settings import Asked
     from ccd.project.suggest import suggest
     from ccd.runtime import find_device
@@ -77,14 +75,17 @@ def init(
         found = _look(images, list_of_classes, labels)
         texts = asked.texts(list_of_classes, len(found.classes), skip_bad=bool(found.index.skipped))
         _tell(found, asked.suggestion, texts["params.yaml"], as_json)
-        wanted, expected = _expect(folder, found, texts["params.yaml"], place, no_estimate, as_json)
-        written = write_files(folder, texts, asked.root)
-        commands = [f"cd {folder}", *prepare_version_control(folder), "dvc repro"]
+        wanted, disk = _needs(folder, found, texts["params.yaml"], as_json)
+        written, kept = write_files(folder, texts, asked.root)
+        commands = [f"cd {shlex.quote(str(folder))}", *prepare_version_control(folder), "dvc repro"]
+        write_plot_template(folder)
         if as_json:
-            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted, expected)
+            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted, disk)
             click.echo(json.dumps({**content, "wrote": [str(path) for path in written], "next": commands}, indent=2))
         else:
             click.echo(f"wrote {', '.join(str(path) for path in written)}")
+            for copy in kept:
+                click.echo(f"kept the old one as {copy}")
             click.echo(f"now run: {' && '.join(commands)}")
 
 
@@ -94,13 +95,10 @@ def _list_of_classes(folder: Path, images: Path) -> Path:
 
 
 def _chosen(settings: tuple[str, ...], device: str) -> dict[str, str]:
-    from ccd.errors import CcdError
+    from ccd.use import settings_of
 
-    wrong = [setting for setting in settings if "=" not in setting]
-    if wrong:
-        raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
     own = {} if device == "auto" else {"runtime.device": device}
-    return own | dict(setting.split("=", 1) for setting in settings)
+    return own | settings_of(settings)
 
 
 def _look(images: Path, classes: Path, labels: Path | None) -> Survey:
@@ -112,33 +110,24 @@ def _look(images: Path, classes: Path, labels: Path | None) -> Survey:
     return survey(images, classes, labels, worker_count(None), lambda each, n: log.progress(each, n, "img"))
 
 
-def _expect(
-    folder: Path, found: Survey, text: str, device: torch.device, no_estimate: bool, as_json: bool
-) -> tuple[list[Download], Estimate | None]:
-    from ccd.console import StageLog
-    from ccd.project.estimate import Counts, download_bytes, estimate, estimate_lines
-    from ccd.project.rates import can_measure, measure
+def _needs(folder: Path, found: Survey, text: str, as_json: bool) -> tuple[list[Download], dict[str, int]]:
+    """What the first run downloads, and the bytes of disk that all of it takes."""
+    from ccd.project.disk import Counts, disk_bytes, disk_line, shortages, size_text
     from ccd.project.suggest import downloads
-    from ccd.runtime import worker_count
     from ccd.use import parameters
 
-    params, expected = parameters(text), None
+    params = parameters(text)
     wanted = downloads(params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"])
-    if not no_estimate and can_measure(params, folder):
-        rates = measure(params, found.index, folder, device, StageLog("init"))
-        counts = Counts(found.train_count, found.test_count, len(found.classes))
-        workers, fetched = worker_count(params["runtime"]["workers"]), download_bytes(wanted, rates.student_bytes)
-        expected = estimate(params, rates, counts, found.seconds, workers, device.type == "cuda", fetched)
+    counts = Counts(found.train_count, found.test_count, len(found.classes))
+    disk = disk_bytes(params, counts, wanted)
+    for line in shortages(disk, folder, wanted):
+        click.echo(line, err=True)
     if not as_json:
-        if expected is not None:
-            click.echo("a rough estimate, from a few seconds on this machine as busy as it is now:")
-            click.echo("\n".join(estimate_lines(expected)))
-        elif not no_estimate:
-            click.echo("no estimate: this teacher is not on this machine")
+        click.echo(disk_line(disk))
         for each in wanted:
-            click.echo(f"`dvc repro` will download {each.role} {each.name}; without a network, put\n"
-                       f"  {each.url}\n  there yourself: {each.target}")  # fmt: skip
-    return wanted, expected
+            click.echo(f"`dvc repro` will download {each.role} {each.name} ({size_text(each.size_bytes)}); without a "
+                       f"network, put\n  {each.url}\n  there yourself: {each.target}")  # fmt: skip
+    return wanted, disk
 
 
 def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> None:
@@ -150,16 +139,20 @@ def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> No
     params = parameters(text)
     click.echo("\n".join(survey_lines(found)))
     if found.index.skipped:
-        click.echo("they will be left out (index.on_bad_image: skip)")
+        click.echo("files that cannot be used will be left out (index.on_bad_image: skip)")
     teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
     student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
     click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")
+    if params["global_labels"]["none_rule"] == "off":
+        click.echo(
+            "images that show none of the classes are not looked for, and get labels too (global_labels.none_rule)"
+        )
 
 
 def _content(
-    folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download], expected: Estimate | None
+    folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download], disk: dict[str, int]
 ) -> dict[str, Any]:
-    from ccd.project.estimate import estimate_data
+    from ccd.project.survey import survey_remarks
     from ccd.use import parameters
 
     params = parameters(text)
@@ -167,20 +160,25 @@ def _content(
         "directory": str(folder),
         "images": {"train": found.train_count, "test": found.test_count, "labelled": found.labelled,
                    "formats": found.formats, "median_size_px": list(found.median_size_px)},
+        "left_out": dict(found.left_out),
+        "remarks": survey_remarks(found),
         "bad_files": [{"path": each.path, "reason": each.reason} for each in found.index.skipped],
         "classes": [info.name for info in found.classes],
         "hardware": suggestion.reason,
         "teacher": params["teacher"]["model"],
         "student": params["warmup"]["backbone"],
-        "downloads": [{"role": each.role, "name": each.name, "url": each.url, "target": str(each.target)}
+        "downloads": [{"role": each.role, "name": each.name, "url": each.url, "target": str(each.target),
+                       "bytes": each.size_bytes}
                       for each in wanted],
-        "estimate": None if expected is None else estimate_data(expected),
+        "disk_bytes": disk,
     }  # fmt: skip
 
 
 def _upgrade(folder: Path) -> None:
     from ccd.artifacts.atomic import replacing
+    from ccd.artifacts.existing import keep_old
     from ccd.errors import CcdError
+    from ccd.project.create import write_plot_template
     from ccd.project.pipeline import upgraded_text
     from ccd.use import upgraded_params
 
@@ -192,8 +190,11 @@ def _upgrade(folder: Path) -> None:
         old = path.read_text(encoding="utf-8", errors="replace")
         texts[path] = (old, upgraded(old))
     for path, (old, new) in texts.items():
+        kept = keep_old(path) if new != old else None
         if new != old:
             with replacing(path) as temporary:
                 temporary.write_text(new, encoding="utf-8")
-        click.echo(f"{path}: {'brought to this version' if new != old else 'nothing to change'}")
-    click.echo(f"now run: cd {folder} && dvc repro")
+        done = f"brought to this version; the old one is kept as {kept}" if kept else "nothing to change"
+        click.echo(f"{path}: {done}")
+    write_plot_template(folder)
+    click.echo(f"now run: cd {shlex.quote(str(folder))} && dvc repro")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ccd.commands.options import mendable
+from ccd.commands.options import force_option, mendable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ def review() -> None:
 @click.option("--random", "at_random", is_flag=True, help="Images drawn evenly instead of the most doubtful.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --random.")
 @click.option("--no-student", is_flag=True, help="Do not ask the student, which takes a look at every image.")
-@click.option("--force", is_flag=True, help="Replace files that are there, filled in or not.")
+@force_option
 @click.option("--image-url", metavar="PREFIX", help="label-studio: before each path; default: /data/local-files/?d=")
 def export_command(
     count: int, out: Path | None, kind: Format, at_random: bool, seed: int, no_student: bool, force: bool,
@@ -141,12 +141,17 @@ def import_command(file: Path, as_json: bool) -> None:
 def _reviewed(file: Path, data: Path, root: Path, ids: Sequence[str], classes: Sequence[str]) -> Reviewed:
     from ccd.artifacts import image_index
     from ccd.artifacts.image_keys import ImageKeys
+    from ccd.errors import CcdError, listed
     from ccd.review.reviewed import read_reviewed
 
     index = image_index.read(data / "images.parquet")
     path_of = dict(zip(index.ids, index.paths, strict=True))
     training = ImageKeys(ids, root, [path_of.get(each, each) for each in ids])
-    return read_reviewed(file, training, classes, ImageKeys(index.ids, root, index.paths))
+    found = read_reviewed(file, training, classes, ImageKeys(index.ids, root, index.paths))
+    if not found.decisions:
+        reasons = f": {listed(found.left_out)}; correct them" if found.left_out else "; fill in some and save the file"
+        raise CcdError(f"{file}: no answer in it can be used{reasons}")
+    return found
 
 
 def _imported_lines(found: Reviewed, merged: Merged, target: Path, kept: Path | None) -> list[str]:
@@ -204,10 +209,11 @@ def tidy_command(as_json: bool) -> None:
     from ccd.runtime import worker_count
 
     with mendable():
-        dataset, workers = load(DatasetParams), worker_count(load(RuntimeParams).workers)
+        params, workers = load(IndexParams), worker_count(load(RuntimeParams).workers)
+        dataset = load(DatasetParams, as_written=params.adapter == "demo")  # as stage index does
         target, root = corrections.path_of(dataset.name), Path(dataset.root)
         corrections.ensure(target)
-        ids, classes = train_images_and_classes(load(IndexParams), root, workers, StageLog("review"))
+        ids, classes = train_images_and_classes(params, root, workers, StageLog("review"))
         done = tidy(target, ImageKeys(ids, root), classes)
         aside = set_aside_of(target)
         click.echo(

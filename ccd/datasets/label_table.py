@@ -54,7 +54,7 @@ def read_label_table(
         if not problem and len(found) != 1:
             problem = f"'{(keys or ('',))[0]}' names {len(found) or 'no'} images"
         if not problem and unknown:
-            problem = f"unknown class {listed(unknown)} (classes, with ';' between several: {listed(names)})"
+            problem = f"unknown class {listed(unknown)} (classes: {listed(names)})"
         if not problem and found[0] in rows:
             problem = f"'{keys[0]}' has an earlier row"
         if problem:

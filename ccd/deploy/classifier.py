@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ccd.deploy.description import ModelDescription
 from ccd.errors import CcdError
+from ccd.extras import install_advice
 from ccd.student.model import restore_student
 from ccd.student.predict import predict
 from ccd.student.transforms import to_unit
@@ -68,7 +69,7 @@ def onnx_session(path: Path, device: torch.device) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise CcdError(f"{path}: ONNX files need onnxruntime: pip install 'ccd[onnx]'") from None
+        raise CcdError(f"{path}: ONNX files need onnxruntime: {install_advice('onnx')}") from None
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device.type]
     if provider not in onnxruntime.get_available_providers():
         raise CcdError(f"this onnxruntime has no {provider}; install onnxruntime-gpu, or use --device cpu")

@@ -14,9 +14,11 @@ from ccd.deploy.rows import short
 from ccd.errors import CcdError, listed
 from ccd.export.labelled import Box, LabelledImage, LabelledSet
 
-IMAGE, CONTROL, BOXES = "image", "labels", "boxes"
-"""Names in the labelling interface: what is looked at, the choice of classes, and the boxes."""
 _NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # XML may hold \r, but gives back \n
+
+
+CONTROL, IMAGE, BOXES = "labels", "image", "boxes"
+"""The control of Label Studio whose choices are our classes; others may stand beside it."""
 
 
 def to_label_studio(labels: LabelledSet, url: str) -> dict[str, str]:
@@ -37,7 +39,7 @@ def _task(labels: LabelledSet, image: LabelledImage, url: str) -> dict[str, obje
     result: list[dict[str, object]] = []
     if image.present:
         choices = {"choices": labels.names(image)}
-        result.append({"id": "labels", "from_name": CONTROL, "type": "choices", "value": choices, **common})
+        result.append({"id": CONTROL, "from_name": CONTROL, "type": "choices", "value": choices, **common})
     for number, box in enumerate(image.boxes):
         value = _percent(box, image) | {"rotation": 0, "rectanglelabels": [labels.classes[box.place]]}
         about = {"id": f"box{number}", "from_name": BOXES, "type": "rectanglelabels", "score": short(box.score)}

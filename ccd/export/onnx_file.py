@@ -15,6 +15,7 @@ from ccd.deploy.description import to_json
 from ccd.deploy.load import ONNX_KEY
 from ccd.errors import CcdError
 from ccd.export.provenance import background
+from ccd.extras import install_advice
 from ccd.student.model import Student, restore_student
 
 TOLERANCE = 1e-4
@@ -53,7 +54,7 @@ def _converted(network: Student, size_px: int) -> Any:
     try:
         import onnxscript  # noqa: F401 - what torch.onnx needs, asked for here so that the error says what to do
     except ImportError:
-        raise CcdError("ONNX export needs more packages: pip install 'ccd[onnx]'") from None
+        raise CcdError(f"ONNX export needs more packages: {install_advice('onnx')}") from None
     example = torch.rand(2, 3, size_px, size_px + 32, generator=torch.Generator().manual_seed(0))
     sizes = {axis: torch.export.Dim(name) for axis, name in ((0, "images"), (2, "height"), (3, "width"))}
     program = torch.onnx.export(

@@ -13,5 +13,6 @@ class DatasetParams(Section):
     """``root`` is tracked by the index stage alone: a moved folder with the same content reruns nothing else."""
 
     section: ClassVar[str] = "dataset"
+    paths: ClassVar[tuple[str, ...]] = ("root",)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     root: str = Field(min_length=1)

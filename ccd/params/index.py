@@ -13,6 +13,7 @@ class IndexParams(Section):
     """Keys that an adapter does not use stay null. See `ccd.indexing.scan` for the last three."""
 
     section: ClassVar[str] = "index"
+    paths: ClassVar[tuple[str, ...]] = ("classes_file", "labels_file")
     adapter: Literal["demo", "voc", "coco", "nuswide", "folder"]
     train_split: str = Field(min_length=1)
     test_split: str | None

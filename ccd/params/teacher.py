@@ -13,6 +13,7 @@ class TeacherParams(Section):
     """Shared by text, clip_global and clip_local; ``text`` depends on backend, model, pretrained and sha256 only."""
 
     section: ClassVar[str] = "teacher"
+    paths: ClassVar[tuple[str, ...]] = ("model", "pretrained")
     backend: Literal["clip", "open_clip"]
     model: str = Field(min_length=1)
     pretrained: str | None

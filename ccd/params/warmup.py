@@ -13,6 +13,7 @@ class WarmupParams(OptimizationParams):
     """The student's architecture is decided here; later stages find it in the checkpoint."""
 
     section: ClassVar[str] = "warmup"
+    paths: ClassVar[tuple[str, ...]] = ("weights",)
     backbone: str = Field(min_length=1)
     weights: str = Field(min_length=1)
     weights_sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ccd.artifacts.atomic import replacing
+from ccd.artifacts.existing import keep_old
 from ccd.errors import CcdError, listed
 from ccd.params.base import PARAMS_FILE
 from ccd.project.settings import CLASSES_NAME
 
 PIPELINE_FILE = Path("dvc.yaml")
-_IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png")
+_IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png", "*.bak", "*.tuned.pt", "/review/")
+_TEMPLATE = Path(__file__).with_name("sorted_bars.json")
+_MERGED = (".gitignore", ".dvcignore")  # lines are added
 _HAND_WORK = ("README.md", "corrections/")  # what is there stays
 _NOT_WALKED = ("/.ccd/", ".venv/", "__pycache__/")
 
@@ -48,8 +51,11 @@ def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> No
         raise CcdError(f"{copy} is there already and differs from {classes}; remove one, or use --force")
 
 
-def write_files(folder: Path, texts: Mapping[str, str], images: str) -> list[Path]:
+def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[list[Path], list[Path]]:
     """Write the project's files; if one fails, those that are new are removed again. `_HAND_WORK` stays.
+
+    Returns:
+        The project's files, and copies of those that were there and are others now.
 
     Args:
         texts: file name -> text.
@@ -61,13 +67,16 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> list[Pat
         ".gitignore": _with_lines(folder / ".gitignore", [*_IGNORED, *inside]),
         ".dvcignore": _with_lines(folder / ".dvcignore", [*_NOT_WALKED, *inside]),
     }
-    new_folder, written = not folder.exists(), []
+    new_folder, written, kept = not folder.exists(), [], []
     try:
         for name, text in texts.items():
             path = folder / name
             if name.startswith(_HAND_WORK) and path.exists():
                 continue
             is_new = not path.exists()
+            if not is_new and name not in _MERGED and path.read_bytes() != text.encode("utf-8"):
+                copy = keep_old(path)
+                kept += [] if copy is None else [copy]
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             if is_new:
@@ -80,7 +89,7 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> list[Pat
         if new_folder:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    return [folder / name for name in texts]
+    return [folder / name for name in texts], kept
 
 
 def prepare_version_control(folder: Path) -> list[str]:
@@ -103,10 +112,21 @@ def prepare_version_control(folder: Path) -> list[str]:
     return failed
 
 
+def write_plot_template(folder: Path) -> Path:
+    """Write the template that dvc.yaml's plots name to where DVC looks for it: bars from 0 on, which DVC's own sorted
+    bars are not. One that is there stays. Returns its path."""
+    path = folder / ".dvc/plots" / _TEMPLATE.name
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_bytes(_TEMPLATE.read_bytes())
+    return path
+
+
 def _output(command: list[str], folder: Path) -> str | None:
     """What a command prints; None if it fails."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True,
+                          encoding="utf-8", errors="surrogateescape")  # fmt: skip
     return done.stdout.strip() if done.returncode == 0 else None
 
 

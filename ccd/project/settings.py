@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ccd.artifacts.corrections import COLUMNS, path_of
 from ccd.errors import CcdError
+from ccd.project.disk import Params
 from ccd.project.pipeline import project_text
-from ccd.project.rates import TOWERS, Params
 from ccd.project.readme import readme
-from ccd.project.suggest import Suggestion, local_file, path_from
+from ccd.project.suggest import TOWERS, Suggestion, local_file, path_from
 from ccd.student.backbones import backbone_names
-from ccd.use import apply_preset, parameters
+from ccd.use import apply_preset, parameters, parsed_value
 
 CLASSES_NAME = "classes.txt"
 # Values that may be files, and the parameter that pins their content.
@@ -57,7 +59,7 @@ class Asked:
         Raises:
             CcdError: an unknown section, key or model, or a value that does not fit.
         """
-        settings = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
+        settings: dict[str, Any] = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
         if self.labels is not None:
             settings["index.labels_file"] = path_from(self.labels, self.folder)
         if skip_bad:
@@ -65,7 +67,8 @@ class Asked:
         settings |= self.suggestion.settings
         settings |= {} if self.teacher is None else _teacher(self.teacher)
         settings |= {} if self.student is None else {"warmup.backbone": self.student}
-        text = apply_preset("folder", self.root, _pinned({**settings, **self.chosen}, self.folder))
+        chosen = {key: parsed_value(key, text) for key, text in self.chosen.items()}
+        text = apply_preset("folder", self.root, {}, values=_pinned({**settings, **chosen}, self.folder))
         check_models(parameters(text), self.folder)
         return text
 
@@ -88,6 +91,11 @@ def check_models(params: Params, folder: Path) -> None:
     if params["teacher"]["backend"] == "clip" and model not in TOWERS and not (folder / model).is_file():
         raise CcdError(f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}")
     if backbone not in backbone_names():
+        if (folder / backbone).is_file() or Path(backbone).expanduser().is_file():
+            weights_of = f"--student NAME --set warmup.weights={shlex.quote(backbone)}"
+            raise CcdError(
+                f"student {backbone!r} is a file; name the network, and the file as its weights: {weights_of}"
+            )
         raise CcdError(f"student {backbone!r} is none of torchvision's {', '.join(backbone_names())}")
     if weights not in ("imagenet", "none") and not (folder / weights).is_file():
         raise CcdError(f"warmup.weights {weights!r} is neither imagenet, nor none, nor a file")
@@ -99,21 +107,23 @@ def dataset_name(folder: Path) -> str:
     return name or "my_images"
 
 
-def _teacher(name: str) -> dict[str, str]:
+def _teacher(name: str) -> dict[str, Any]:
     """A ViT looks at images of the size it was trained on; 640 px need not be a multiple of its patch."""
-    settings = {"teacher.model": name}
+    settings: dict[str, Any] = {"teacher.model": name}
     if Path(name).expanduser().is_dir():
         settings["teacher.backend"] = "open_clip"
     if name.startswith("ViT") and name in TOWERS:
         keys = ("clip_global.image_size_px", "clip_local.image_size_px", "clip_local.resized_px")
-        settings |= dict.fromkeys(keys, str(TOWERS[name][1]))
+        settings |= dict.fromkeys(keys, TOWERS[name].side_px)
     return settings
 
 
-def _pinned(settings: Mapping[str, str], folder: Path) -> dict[str, str]:
+def _pinned(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     pinned = dict(settings)
     for key, hash_key in _FILES.items():
         value = settings.get(key)
+        if not isinstance(value, str):
+            continue
         found = local_file(value, folder) if value else None
         if value and found is not None:
             pinned[key] = found[0]

@@ -5,45 +5,67 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from ccd.checksum import sha256_of
 
 LARGE_GPU_GB = 20.0
+
+
+class Tower(NamedTuple):
+    """One of OpenAI's CLIPs: embedding width, native image size, size of the file."""
+
+    embed_dim: int
+    side_px: int
+    megabytes: int
+
+
+TOWERS = {
+    "RN50": Tower(1024, 224, 256),
+    "RN101": Tower(512, 224, 292),
+    "RN50x4": Tower(640, 288, 422),
+    "RN50x16": Tower(768, 384, 661),
+    "RN50x64": Tower(1024, 448, 1353),
+    "ViT-B/32": Tower(512, 224, 354),
+    "ViT-B/16": Tower(512, 224, 351),
+    "ViT-L/14": Tower(768, 224, 933),
+    "ViT-L/14@336px": Tower(768, 336, 934),
+}
 # What the folder preset changes of the paper's numbers for smaller networks.
 _LIGHT = {
-    "clip_global.image_size_px": "224",
-    "warmup.lr": "1.0e-4",
-    "train.lr": "1.0e-4",
-    "cam_boxes.offset": "0.25",
-    "clip_local.image_size_px": "224",
-    "clip_local.resized_px": "224",
+    "clip_global.image_size_px": 224,
+    "warmup.lr": 1.0e-4,
+    "train.lr": 1.0e-4,
+    "cam_boxes.offset": 0.25,
+    "clip_local.image_size_px": 224,
+    "clip_local.resized_px": 224,
     "train.checkpoint": "average",
 }
 _CPU = _LIGHT | {
     "teacher.model": "ViT-B/32",
     "warmup.backbone": "mobilenet_v2",
-    "warmup.image_size_px": "224",
-    "cam_boxes.image_size_px": "224",
-    "train.image_size_px": "224",
+    "warmup.image_size_px": 224,
+    "cam_boxes.image_size_px": 224,
+    "train.image_size_px": 224,
 }
 _SMALL_GPU = _LIGHT | {
     "teacher.model": "ViT-B/16",
     "warmup.backbone": "resnet50",
-    "warmup.image_size_px": "320",
-    "cam_boxes.image_size_px": "320",
-    "train.image_size_px": "320",
-    "runtime.inference_batch_size": "32",
+    "warmup.image_size_px": 320,
+    "cam_boxes.image_size_px": 320,
+    "train.image_size_px": 320,
+    "runtime.inference_batch_size": 32,
 }
-_LARGE_GPU = {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runtime.inference_batch_size": "16"}
+_LARGE_GPU = {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runtime.inference_batch_size": 16}
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Values for ``params.yaml`` (``section.key`` -> YAML) and why."""
+    """Values for ``params.yaml`` (``section.key`` -> value) and why."""
 
-    settings: dict[str, str]
+    settings: dict[str, Any]
     reason: str
 
 
@@ -75,12 +97,14 @@ def path_from(path: Path, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Download:
-    """Weights that the first run fetches: for the ``teacher`` or ``student``, which, from where, to where."""
+    """Weights that the first run fetches: for the ``teacher`` or ``student``, which, from where, to where, and how many
+    bytes, about."""
 
     role: str
     name: str
     url: str
     target: Path
+    size_bytes: int
 
 
 def downloads(teacher: str, backbone: str, weights: str) -> list[Download]:
@@ -91,9 +115,17 @@ def downloads(teacher: str, backbone: str, weights: str) -> list[Download]:
     wanted = []
     if teacher in _MODELS:
         url = _MODELS[teacher]
-        wanted.append(Download("teacher", teacher, url, Path("~/.cache/clip").expanduser() / Path(url).name))
+        target = Path("~/.cache/clip").expanduser() / Path(url).name
+        wanted.append(Download("teacher", teacher, url, target, TOWERS[teacher].megabytes * 1_000_000))
     entry = getattr(models.get_model_weights(backbone), "IMAGENET1K_V1", None) if weights == "imagenet" else None
     if entry is not None:
         target = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
-        wanted.append(Download("student", backbone, entry.url, target))
+        wanted.append(Download("student", backbone, entry.url, target, student_bytes(backbone)))
     return [each for each in wanted if not each.target.is_file()]
+
+
+def student_bytes(backbone: str) -> int:
+    """One set of a torchvision network's weights, its classifier of ImageNet's classes included."""
+    from torchvision import models
+
+    return int(next(iter(models.get_model_weights(backbone))).meta["num_params"]) * 4

@@ -65,8 +65,7 @@ def read_reviewed(path: Path, training: ImageKeys, classes: Sequence[str], every
             there are no others.
 
     Raises:
-        CcdError: the file cannot be read, see `read_sheet` and `read_tasks`, or none of its answers can be used; all
-            are counted, the first are named with their reasons.
+        CcdError: the file cannot be read, see `read_sheet` and `read_tasks`.
     """
     ending = path.suffix.lower()
     if ending not in (".csv", ".tsv", ".txt", ".json"):
@@ -75,11 +74,7 @@ def read_reviewed(path: Path, training: ImageKeys, classes: Sequence[str], every
         )
     answers = read_tasks(path, classes) if ending == ".json" else _sheet_answers(path, every or training, classes)
     decisions, left_out = judge(answers, training, classes)
-    reasons = {str(each): each for each in left_out}  # annotators who differ are one matter
-    if left_out and not decisions:
-        count = f"{len(reasons):,} row{'' if len(reasons) == 1 else 's'} cannot be used, and there are no others"
-        raise CcdError(f"{path}: {count}: {listed(reasons)}; correct them")
-    return Reviewed(decisions, tuple(reasons.values()))
+    return Reviewed(decisions, tuple({str(each): each for each in left_out}.values()))  # who differ are one matter
 
 
 def _sheet_answers(path: Path, images: ImageKeys, classes: Sequence[str]) -> Iterator[Answer]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
 from ccd import ranks
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError
+from ccd.weights import load_fitting, read_state_dict
 
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
@@ -41,8 +40,9 @@ def build_backbone(name: str, weights: str | Path) -> tuple[nn.Module, int]:
     Args:
         name: torchvision's name, e.g. ``resnet101``; see `backbone_names`.
         weights: ``imagenet`` for torchvision's IMAGENET1K_V1 (the paper's; torchvision's own default is V2 for some),
-            ``none`` for random weights (drawn from torch's global generator), or the path of a state dict: that of the
-            whole torchvision model, or without its classifier, which is ignored.
+            ``none`` for random weights (drawn from torch's global generator), or the path of a state dict (see
+            `ccd.weights.read_state_dict`): that of the whole torchvision model, or without its classifier, which is
+            ignored.
 
     Returns:
         The network, (b, 3, H, W) float -> (b, K, h, w) float, and K.
@@ -59,8 +59,9 @@ def build_backbone(name: str, weights: str | Path) -> tuple[nn.Module, int]:
     features, head = _FAMILIES[families[0]]
     model: nn.Module = models.get_model(name, weights=None)
     if str(weights) != "none":
-        state = _imagenet(name) if str(weights) == "imagenet" else _local(Path(weights))
-        _load(model, state, head + ".", f"{name} from {weights}")
+        path = Path(weights).expanduser()
+        state = _imagenet(name) if str(weights) == "imagenet" else read_state_dict(path, "warmup.weights")
+        load_fitting(model, state, f"{name} from {weights}", head + ".")
     channels = next(layer.in_features for layer in model.get_submodule(head).modules() if isinstance(layer, nn.Linear))
     parts = OrderedDict((part.replace(".", "_"), model.get_submodule(part)) for part in features)
     return nn.Sequential(parts), channels
@@ -80,31 +81,3 @@ def _imagenet(name: str) -> dict[str, Tensor]:
             "(the environment variable TORCH_HOME moves that folder), or give the path of a local state dict as weights"
         ) from None
     return state
-
-
-def _local(path: Path) -> dict[str, Tensor]:
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CcdError(f"backbone weights {path} do not exist; expected 'imagenet', 'none' or a state dict") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CcdError(f"backbone weights {path} cannot be read as a PyTorch state dict: {reason}") from None
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CcdError(f"backbone weights {path} hold no state dict (a mapping of names to tensors)")
-    return state
-
-
-def _load(model: nn.Module, state: dict[str, Tensor], head: str, what: str) -> None:
-    own = model.state_dict()
-    used = {key: value for key, value in state.items() if not key.startswith(head)}
-    reshaped = [key for key in used if key in own and used[key].shape != own[key].shape]
-    if reshaped:
-        raise CcdError(f"weights of {what} have other shapes than the network: {listed(reshaped)}")
-    found = model.load_state_dict(used, strict=False)
-    missing = [key for key in found.missing_keys if not key.startswith(head)]
-    if missing or found.unexpected_keys:
-        raise CcdError(
-            f"weights of {what} do not fit the network; missing: {listed(missing) or 'none'}; "
-            f"unexpected: {listed(found.unexpected_keys) or 'none'}"
-        )

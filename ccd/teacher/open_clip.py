@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from ccd.checksum import check_sha256
 from ccd.errors import CcdError
+from ccd.extras import install_advice
 from ccd.teacher.base import Normalization, Precision
 from ccd.teacher.clip_teacher import ClipTeacher
 from ccd.teacher.pixels import mean_std
 from ccd.teacher.position import ImageTower
+from ccd.weights import load_fitting, read_state_dict
 
 DEFAULT_STRIDE_PX = 32
 DIRECTORY_CONFIG = "open_clip_config.json"
@@ -100,7 +102,7 @@ def _package() -> ModuleType:
     try:
         import open_clip
     except ImportError as error:
-        raise CcdError(f"teacher.backend open_clip is not installed ({error}): pip install '.[openclip]'") from None
+        raise CcdError(f"teacher.backend open_clip is not installed ({error}): {install_advice('openclip')}") from None
     package: ModuleType = open_clip
     return package
 
@@ -152,7 +154,26 @@ def _check_config(path: Path) -> None:
 def _create(package: ModuleType, source: _Source) -> tuple[Any, Any]:
     try:
         network = package.create_model(source.name, source.pretrained, require_pretrained=True, weights_only=True)
-        return network, package.get_tokenizer(source.name)
+    except MemoryError:
+        raise
     except Exception as error:
-        where = "" if source.weights else "; a network is needed, or the path of a local file as teacher.pretrained"
-        raise CcdError(f"open_clip cannot load {source.label}: {error}{where}") from error
+        if source.weights is None:
+            raise CcdError(
+                f"open_clip cannot load {source.label}: {error}; a network is needed, or the path of a local file as "
+                "teacher.pretrained"
+            ) from error
+        network = _created_by_hand(package, source, source.weights)
+    return network, package.get_tokenizer(source.name)
+
+
+def _created_by_hand(package: ModuleType, source: _Source, weights: Path) -> Any:
+    """What open_clip could not load itself: a checkpoint that wraps the state dict deeper, or a file of other things,
+    which is named."""
+    what = f"teacher.{'model' if source.pretrained is None else 'pretrained'}"
+    state = read_state_dict(weights, what)
+    try:
+        network = package.create_model(source.name, require_pretrained=False, load_weights=False)
+    except Exception as error:
+        raise CcdError(f"open_clip cannot load {source.label}: {' '.join(str(error).split())[:300]}") from error
+    load_fitting(network, state, f"{source.name} from {weights}")
+    return network

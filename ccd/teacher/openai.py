@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from http.client import HTTPException
 from pathlib import Path
 
@@ -13,19 +12,23 @@ from clip.model import CLIP, ModifiedResNet, build_model
 from torch import Tensor
 
 from ccd.checksum import check_sha256
-from ccd.errors import CcdError
+from ccd.errors import CcdError, listed
+from ccd.sniff import is_torchscript
 from ccd.teacher.base import Normalization, Precision
 from ccd.teacher.clip_teacher import ClipTeacher
 from ccd.teacher.pixels import CLIP_MEAN_STD, mean_std
 from ccd.teacher.position import ImageTower
+from ccd.weights import StateDict, read_state_dict, without_prefix
 
 RESNET_STRIDE_PX = 32
+_ANCHORS = ("visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale")  # every kind has them
 
 
 def load(
     model: str, *, sha256: str | None, normalization: Normalization, precision: Precision, device: torch.device
 ) -> ClipTeacher:
-    """Load ``model``: a name of ``clip.available_models()``, or the path of a checkpoint (TorchScript or state dict).
+    """Load ``model``: a name of ``clip.available_models()``, or the path of a checkpoint: TorchScript, or a
+    state dict (see `ccd.weights.read_state_dict`).
 
     Raises:
         CcdError: neither a name nor a file, a failed download, a wrong hash, or a file that holds no CLIP.
@@ -80,23 +83,36 @@ def _from_file(model: str, sha256: str | None) -> CLIP:
     if not path.is_file():
         raise CcdError(f"teacher.model {model!r} is neither a file nor one of {', '.join(DOWNLOAD_URLS)}")
     check_sha256(path, sha256, "teacher.sha256")
+    if not is_torchscript(path):
+        return _built(read_state_dict(path, "teacher.model"), path)
     try:
-        if _is_torchscript(path):
-            network, _ = clip.load(str(path), device="cpu", jit=False)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-            network = build_model(dict(weights)).float()
-            # build_model rounds to fp16: read once more for checkpoints that hold more than that
-            network.load_state_dict({name: weights[name] for name in network.state_dict()})
+        network, _ = clip.load(str(path), device="cpu", jit=False)
     except MemoryError:
         raise
     except Exception as error:
-        raise CcdError(f"{path} is not a checkpoint of OpenAI's CLIP architecture: {error!r}") from error
+        raise CcdError(f"{path} is not a checkpoint of OpenAI's CLIP architecture: {_first_line(error)}") from error
     return network
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _built(state: StateDict, path: Path) -> CLIP:
+    """The network whose architecture the shapes of the weights tell."""
+    weights = without_prefix(state, _ANCHORS, f"teacher.model: {path}")
+    missing = [name for name in _ANCHORS if name not in weights]
+    if missing:
+        raise CcdError(
+            f"teacher.model: {path} is not a checkpoint of OpenAI's CLIP architecture; missing: {listed(missing)}; it "
+            f"holds {listed(weights, 5)}; models in another layout: teacher.backend open_clip"
+        )
+    try:
+        network = build_model(dict(weights)).float()
+        # build_model rounds to fp16: read once more for checkpoints that hold more than that
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CcdError(f"{path} is not a checkpoint of OpenAI's CLIP architecture: {_first_line(error)}") from error
+    return network
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

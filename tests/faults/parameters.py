@@ -23,7 +23,7 @@ FILE = "params.yaml"
 # The first stage that reads a section; where none is named after it, another's.
 READER = {"dataset": "index", "teacher": "text", "runtime": "index"}
 WHOLE_FILE: list[tuple[str, str | bytes, str]] = [
-    ("empty", "", "params.yaml holds no sections; write one with: ccd use demo"),
+    ("empty", "", "params.yaml holds no sections; run this in a project's folder, or make a project"),
     ("a list", "- index\n", "params.yaml holds no sections"),
     ("malformed YAML", "index: [", "params.yaml is not valid YAML"),
     ("key twice", "index: {verify: header, verify: decode}\n", "params.yaml is not valid YAML"),
@@ -127,7 +127,13 @@ def folder_instead(folder: Path) -> None:
 
 
 CASES = [
-    Case(GROUP, "no params.yaml", "index", lambda f: (f / FILE).unlink(), ("does not exist here", "ccd use demo")),
+    Case(
+        GROUP,
+        "no params.yaml",
+        "index",
+        lambda f: (f / FILE).unlink(),
+        ("does not exist here", "ccd init DIR"),
+    ),
     Case(GROUP, "params.yaml is a folder", "index", folder_instead, ("params.yaml: cannot be read (Is a directory)",)),
     *[Case(GROUP, f"params.yaml: {name}", "index", write(data), (says,)) for name, data, says in WHOLE_FILE],
     Case(GROUP, "params.yaml: aliases of aliases", "index", aliases, ("index.train_split = [[[",)),
