@@ -15,6 +15,7 @@ from ccd.labels.debias import label_changes, pseudo_labels
 from ccd.labels.scores import clip_probs
 from ccd.params.aggregate import AggregateParams
 from ccd.params.base import load
+from ccd.params.dataset import DatasetParams
 from ccd.params.global_labels import GlobalLabelsParams
 from ccd.views.contest import contested_probs
 
@@ -24,7 +25,8 @@ def main(global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Pa
          out: Path) -> None:  # fmt: skip
     """Score the local views, take the best of each image, mix with the global label, and let people's word count."""
     params, floor, log = load(AggregateParams), load(GlobalLabelsParams).floor, StageLog("aggregate")
-    made = AggregateInputs(global_labels, none, clip_local, text, bias, boxes, corrections)
+    root = Path(load(DatasetParams).root)
+    made = AggregateInputs(global_labels, none, clip_local, text, bias, boxes, corrections, root)
     people, words, counts = len(made.people.labels), made.words, np.zeros(4, np.int64)
     log.reads(f"{len(made.ids):,} images", f"{len(made.views.image_ids):,} local views", f"{people:,} corrections")
     with class_table.writing(out, SPEC, words.classes, {"alpha": repr(params.alpha), **made.empty.summary()}) as table:

@@ -29,7 +29,7 @@ def main(images: Path, classes: Path, labels: Path) -> None:
                  progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
     names = tuple(entry.name for entry in found.classes)
     known, label, difficult = known_labels(found, index)
-    corrections.check(corrections.path_of(load(DatasetParams).name), index.train().ids, names)
+    corrections.check(corrections.path_of(load(DatasetParams).name), index.train().ids, names, root)
     image_index.write(images, index)
     class_list.write(classes, class_list.ClassList(names, tuple(entry.texts for entry in found.classes)))
     truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})

@@ -162,7 +162,7 @@ def test_labels_csv_elsewhere_without_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("image_id,classes\nzebra.jpg,cat\n", r"1 rows cannot be used: line 2: 'zebra.jpg' names no images"),
+        ("image_id,classes\nzebra.jpg,cat\n", r"1 row cannot be used: line 2: 'zebra.jpg' names no images"),
         ("image_id,classes\nc,cat\n", "line 2: 'c' names 2 images"),
         ("image_id,classes\na,cow\n", r"line 2: unknown class cow \(classes: cat, dog\)"),
         ("image_id,classes\na,cat\na.jpg,dog\n", "line 3: 'a.jpg' has an earlier row"),
@@ -179,6 +179,42 @@ def test_bad_label_tables(tmp_path: Path, table: str, message: str) -> None:
     with pytest.raises(CcdError, match=message) as caught:
         load(tmp_path)
     assert "labels.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b'\xef\xbb\xbfPath;Classes;Remark\r\na.jpg;cat;\r\nsub/b.jpg;"cat;dog";x, y\r\n;;\r\n',
+        b'sep=;\r\nPATH;CLASSES\r\n.\\a.jpg;cat\r\nsub\\b.jpg;"cat;dog"\r\n',
+        "path\tlabels\r\n./a.jpg\tcat\r\n./sub/b.jpg\tcat;dog\r\n".encode("utf-16"),
+        b"file,classes,split\rROOT/a.jpg,cat,\rROOT/sub/b.jpg,cat;dog,train\r",
+        b"path,labels,cat,dog\nROOT/a.jpg,cat,0.9,0.1\nROOT/./sub/b.jpg,cat;dog,0.9,0.8\n",
+        b"image_id,path,split,classes,label of cat\nx1,a.jpg,train,cat,1\nx2,sub/b.jpg,train,cat;dog,1\n",
+    ],
+)
+def test_a_table_is_read_as_people_and_programs_save_it(table: bytes, tmp_path: Path) -> None:
+    make_tree(tmp_path, "a.jpg", "sub/b.jpg")
+    (tmp_path / "labels.csv").write_bytes(table.replace(b"ROOT", str(tmp_path).encode()))
+    assert labels(load(tmp_path)) == {"a.jpg": [1, 0], "sub/b.jpg": [1, 1]}
+
+
+def test_all_rows_that_cannot_be_used_are_counted_and_each_has_its_reason(tmp_path: Path) -> None:
+    make_tree(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    rows = ["a.jpg;cat", "z.jpg;cat", "b.jpg;cat;dog", "b.jpg;cow", 'c.jpg;"cat', "a.jpg;dog"]
+    (tmp_path / "labels.csv").write_text("\n".join(["path;classes", *rows]) + "\n")
+    with pytest.raises(CcdError) as caught:
+        load(tmp_path)
+    reasons = ("line 3: 'z.jpg'", "line 4: 3 cells under 2 columns: 'b.jpg;cat;dog'", "line 5: unknown class cow",
+               "line 6: not valid CSV", "line 7: 'a.jpg' has an earlier row")  # fmt: skip
+    assert "5 rows cannot be used" in str(caught.value)
+    assert [reason for reason in reasons if reason not in str(caught.value)] == []
+
+
+def test_a_label_of_a_deleted_image_is_not_given_to_another_of_its_name(tmp_path: Path) -> None:
+    make_tree(tmp_path, "train/1.jpg", "test/2.jpg", "1.jpg")
+    (tmp_path / "labels.csv").write_text("path,classes\ntest/1.jpg,cat\ntest/2.jpg,dog\n")
+    with pytest.raises(CcdError, match=r"line 2: 'test/1.jpg' names no images"):
+        load(tmp_path)
 
 
 def test_ambiguous_tail_gives_way_to_a_full_path(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -231,6 +232,27 @@ def test_tuned_thresholds_go_into_a_copy(student: Path, folder: Path, tmp_path: 
         decided = [("cat" in labels) for labels in tuned.predict([photos[row] for row in order])["labels"]]
         assert decided == [True, True, False, False, False]
     assert student.read_bytes() == before
+
+
+@pytest.mark.parametrize("given", ["photos", "ABSOLUTE", "photos/../photos"])
+def test_what_predict_wrote_can_be_corrected_and_tuned_on(
+    given: str, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photos(Path("photos"))
+    folder = given.replace("ABSOLUTE", str(tmp_path / "photos"))
+    how = ("--threshold", 0.3, "--workers", 0)
+    assert invoke("predict", student, folder, "--out", "said.csv", *how).exit_code == 0
+    said = pd.read_csv("said.csv", keep_default_na=False)
+    said.loc[:1, "labels"] = ["-dog;cat", "'-dog"]  # the second as a spreadsheet shows it
+    said.to_csv("said.csv", index=False, sep=";")
+    done = invoke("thresholds", student, "--labels", "said.csv", "--images", "photos", "--out", "new.pt", "--json")
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    named = [cell.removeprefix("'").split(";") for cell in said["labels"]]
+    counts = {each["class"]: each["images"] for each in content["classes"]}
+    assert content["images"] == 5 and counts["-dog"] >= 2
+    assert counts == {name: sum(name in cell for cell in named) for name in counts}
 
 
 @pytest.mark.parametrize(

@@ -47,15 +47,18 @@ class AggregateInputs:
     decisions, ``empty``: the images that show no class."""
 
     def __init__(
-        self, global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, corrections: Path
-    ) -> None:
-        """Raises CcdError: a file is missing, damaged, or not of the same images, classes, boxes and teacher."""
+        self, global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path,
+        corrections: Path, root: Path | None = None,
+    ) -> None:  # fmt: skip
+        """``root``: folder of the images, for corrections that name them by a path that leads there.
+
+        Raises CcdError: a file is missing, damaged, or not of the same images, classes, boxes and teacher."""
         debias = bias_file.read(bias)
         self.words, self.bias, self.views = text_file.read(text), debias.bias, box_file.read(boxes)
         same_classes(bias, "bias", debias.classes, self.words.classes)
         self.ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=self.words.classes).ids
         self.empty = none_images.read(none, self.ids)
-        self.people = corrections_file.read(corrections, self.ids, self.words.classes)
+        self.people = corrections_file.read(corrections, self.ids, self.words.classes, root)
         self._global_labels = global_labels
         self._looked = features.open_local(clip_local, len(self.views.image_ids), self.words.attributes)
         self._views_of = RowsOfImages(rows_of(boxes, "cam_boxes", self.views.image_ids, self.ids))

@@ -5,50 +5,51 @@ Columns ``image_id,class,label``; a row per image and class that somebody decide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ccd.artifacts.atomic import replacing
-from ccd.artifacts.csv_files import csv_line, meant, records, slashed
+from ccd.artifacts.csv_files import Row, csv_line, meant, read_sheet
+from ccd.artifacts.image_keys import ImageKeys
 from ccd.errors import CcdError, listed
 
 FOLDER = Path("corrections")
 COLUMNS = ("image_id", "class", "label")
+LAYOUT = tuple((name,) for name in COLUMNS)
 UNDECIDED = -1
+TIDY = "ccd review tidy"
 
 Decisions = dict[tuple[str, str], int]
 """(image id, class) -> 1 present, 0 absent."""
-_LABELS = {
-    **dict.fromkeys(("1", "1.", "1.0", "1.00", "true", "yes", "y"), 1),
-    **dict.fromkeys(("0", "0.", "0.0", "0.00", "false", "no", "n"), 0),
-}
 
 
-class Row(NamedTuple):
-    """``where`` it stands (``line 3``), image, class and label as written."""
+@dataclass(frozen=True)
+class Answer:
+    """What a person wrote: ``where`` (``line 3``), image, class and label as written; ``text``: the whole row.
+    ``problem``: why it cannot be used, if that is known already."""
 
     where: str
-    image: str
-    name: str
-    label: str
+    image: str = ""
+    name: str = ""
+    label: str = ""
+    text: str = ""
+    problem: str = ""
 
 
-class BadRow(NamedTuple):
-    """A row that cannot be used, and why."""
+@dataclass(frozen=True)
+class LeftOut:
+    """An answer that cannot be used, and why."""
 
-    row: Row
+    answer: Answer
     reason: str
 
-
-class Sorted(NamedTuple):
-    """Rows that decide something, and those that cannot be used."""
-
-    decisions: Decisions
-    bad: list[BadRow]
+    def __str__(self) -> str:
+        return f"{self.answer.where}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -82,85 +83,102 @@ def ensure(path: Path) -> bool:
     return True
 
 
-def read(path: Path, ids: Sequence[str], classes: Sequence[str]) -> Corrections:
+def read(path: Path, ids: Sequence[str], classes: Sequence[str], root: Path | None = None) -> Corrections:
     """The corrections of the training images ``ids`` (N) and ``classes`` (C). Raises CcdError: see `read_decisions`."""
-    decisions = read_decisions(path, ids, classes)
+    decisions = read_decisions(path, ids, classes, root)
     image_of, class_of = ({name: row for row, name in enumerate(names)} for names in (ids, classes))
     rows = sorted((image_of[image], class_of[name], label) for (image, name), label in decisions.items())
     images, columns, labels = np.asarray(rows, np.int64).reshape(-1, 3).T
     return Corrections(images, columns, labels.astype(np.int8), len(classes))
 
 
-def read_decisions(path: Path, ids: Sequence[str], classes: Sequence[str]) -> Decisions:
+def read_decisions(path: Path, ids: Sequence[str], classes: Sequence[str], root: Path | None = None) -> Decisions:
     """The rows of the file.
 
+    Args:
+        root: folder of the images, for rows that name them by a path that leads there.
+
     Raises:
-        CcdError: the file is missing, not text, not CSV or has other columns; or rows cannot be used (`sort_rows`): all
-            are counted, and the first are named by where they stand.
+        CcdError: see `read_answers`; or rows cannot be used, see `judge`: all are counted, the first are named, and so
+            is the command that sets them aside.
     """
-    found = sort_rows(rows_of(path), ids, classes)
-    if found.bad:
-        count = f"{len(found.bad)} row{'' if len(found.bad) == 1 else 's'} cannot be used"
-        raise CcdError(
-            f"{path}: {count}: {listed(bad.reason for bad in found.bad)}; correct them, or set them aside with: "
-            "ccd review tidy"
-        )
-    return found.decisions
+    decisions, left_out = judge(read_answers(path), ImageKeys(ids, root), classes)
+    if left_out:
+        count = f"{len(left_out):,} row{'' if len(left_out) == 1 else 's'} cannot be used"
+        raise CcdError(f"{path}: {count}: {listed(left_out)}; correct them, or set them aside with: {TIDY}")
+    return decisions
 
 
-def rows_of(path: Path, on_bad_row: Callable[[int, str, str], None] | None = None) -> list[Row]:
-    """The rows as they are written; ``on_bad_row`` as in `ccd.artifacts.csv_files.records`.
+def read_answers(path: Path) -> list[Answer]:
+    """The rows of the file as they are.
 
     Raises:
-        CcdError: the file is missing, not text, not CSV or has other columns.
+        CcdError: the file is missing, no text, or has other columns, which would be lost when it is written.
     """
     if not path.exists():
         raise CcdError(f"{path} does not exist; write its header into it: {','.join(COLUMNS)}")
-    found = records(path, COLUMNS, others=False, on_bad_row=on_bad_row)
-    return [Row(f"line {line}", cells["image_id"], cells["class"], cells["label"]) for line, cells in found]
+    sheet = read_sheet(path, [LAYOUT])
+    if more := [name for name in sheet.columns if name and name not in COLUMNS]:
+        raise CcdError(
+            f"{path}, line 1: its columns are {listed(sheet.columns)}; needed: {', '.join(COLUMNS)} alone, since "
+            f"`ccd review import` writes no others; keep {listed(more)} in another file"
+        )
+    return [_answer(row) for row in sheet.rows]
 
 
-def check(path: Path, ids: Sequence[str], classes: Sequence[str]) -> None:
-    """Say at once what a later stage could not use: rows about images or classes that are gone. No file is fine.
+def _answer(row: Row) -> Answer:
+    image, name, label = (row.cells.get(column, "") for column in COLUMNS)
+    return Answer(f"line {row.line}", image, name, label, row.text, row.problem)
 
-    Raises:
-        CcdError: see `read_decisions`.
-    """
+
+def check(path: Path, ids: Sequence[str], classes: Sequence[str], root: Path | None = None) -> None:
+    """Make sure that the file, if there is one, fits the training images ``ids`` and ``classes``, before hours of work
+    are done for what it would stop. Raises CcdError: see `read_decisions`."""
     if path.exists():
-        read_decisions(path, ids, classes)
+        read_decisions(path, ids, classes, root)
 
 
-def sort_rows(rows: Iterable[Row], ids: Sequence[str], classes: Sequence[str]) -> Sorted:
-    """Tell rows that decide something about the training images ``ids`` and ``classes`` from those that cannot be used.
-
-    A row cannot be used if it names no training image or no class of the data set, has a label that is no yes or no, or
-    contradicts another row; then neither counts. The same decision twice counts once.
-    """
-    images, names = frozenset(ids), frozenset(classes)
-    found: dict[tuple[str, str], tuple[int, Row]] = {}
-    contradicted: set[tuple[str, str]] = set()
-    bad: list[BadRow] = []
-    for row in rows:
-        image_id = meant(row.image, images) or meant(slashed(row.image), images)
-        class_name, label = meant(row.name, names), read_label(row.label)
-        if image_id is None:
-            bad.append(BadRow(row, f"{row.where}: '{row.image}' is no training image of this data set"))
-        elif class_name is None:
-            bad.append(BadRow(row, f"{row.where}: '{row.name}' is no class (classes: {listed(classes)})"))
-        elif label is None:
-            bad.append(BadRow(row, f"{row.where}: label '{row.label}' is neither 0 nor 1"))
-        elif found.setdefault((image_id, class_name), (label, row))[0] != label:
-            key = (image_id, class_name)
-            if key not in contradicted:
-                contradicted.add(key)
-                bad.append(BadRow(found[key][1], f"{found[key][1].where}: contradicted by {row.where}"))
-            bad.append(BadRow(row, f"{row.where}: contradicts an earlier row about '{image_id}' and '{class_name}'"))
-    return Sorted({key: label for key, (label, _) in found.items() if key not in contradicted}, bad)
+def judge(answers: Iterable[Answer], images: ImageKeys, classes: Sequence[str]) -> tuple[Decisions, list[LeftOut]]:
+    """Answers as decisions about the training ``images`` and ``classes``, and those that cannot be used: they name no
+    training image or no class, have no label that `label_of` knows, or contradict each other, when neither counts. The
+    same decision twice counts once."""
+    names = frozenset(classes)
+    read = [(answer, *_understood(answer, images, names, classes)) for answer in answers]
+    labels: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    for _, key, label, reason in read:
+        if not reason:
+            labels[key].add(label)
+    left_out: list[LeftOut] = []
+    for answer, key, _, reason in read:
+        if reason or len(labels[key]) > 1:
+            contradiction = f"contradicts another row about '{key[0]}' and '{key[1]}'"
+            left_out.append(LeftOut(answer, reason or contradiction))
+    return {key: min(found) for key, found in labels.items() if len(found) == 1}, left_out
 
 
-def read_label(text: str) -> int | None:
-    """1 or 0 as people and spreadsheets write them (``1.0``, ``TRUE``, ``no``); None: neither."""
-    return _LABELS.get(text.strip().strip("'").replace(",", ".").casefold())
+def _understood(
+    answer: Answer, images: ImageKeys, names: frozenset[str], classes: Sequence[str]
+) -> tuple[tuple[str, str], int, str]:
+    """The image and class that an answer is about, its label, and why it cannot be used (empty: it can)."""
+    if answer.problem:
+        return ("", ""), UNDECIDED, answer.problem
+    image_id, name, label = images.find(answer.image), meant(answer.name, names), label_of(answer.label)
+    if image_id is None:
+        reason = f"'{answer.image}' is no training image of this data set"
+    elif name is None:
+        reason = f"'{answer.name}' is no class (classes: {listed(classes)})"
+    else:
+        reason = "" if label is not None else f"label '{answer.label}' is neither 0 nor 1"
+    return (image_id or "", name or ""), UNDECIDED if label is None else label, reason
+
+
+def label_of(text: str) -> int | None:
+    """1 (there) or 0 (not there) as people and programs write it: 1, 1.0, true, yes, y, and their opposites, in any
+    case; None: anything else."""
+    word = text.strip().casefold()
+    if re.fullmatch(r"[01]([.,]0*)?", word):
+        return int(word[0])
+    return {"true": 1, "yes": 1, "y": 1, "false": 0, "no": 0, "n": 0}.get(word)
 
 
 def write(path: Path, found: Mapping[tuple[str, str], int]) -> None:

@@ -1,38 +1,128 @@
-"""CSV files that people open: no cell runs as a formula, and whatever a spreadsheet saves is read back.
+"""CSV as people and spreadsheets write it, read in one way; and CSV for them, in which no cell is calculated.
 
-One reader for every list that people write (labels, review sheets, corrections): cells parted by commas, semicolons or
-tabs, also as a first line ``sep=;`` says; UTF-8, or UTF-16 with its byte order mark; any line ends; column names in any
-case, with blanks around them.
+Read are commas, semicolons or tabs, with or without a line ``sep=;``; UTF-8 with or without a byte order mark, UTF-16
+("Unicode text"); any line end; names of columns in any case, with blanks around them, and `SYNONYMS`.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ccd.artifacts.atomic import replacing
 from ccd.errors import CcdError, listed, printable
 
+DELIMITERS = (",", ";", "\t")
+SYNONYMS = {"classes": ("labels",), "path": ("file", "filename", "file_name", "image")}
+"""Column -> other names that people give it. They count where the column itself, or one that does its work, is not
+there, and only one of them is."""
+IMAGE = ("image_id", "path")
+"""Columns that name an image; one is enough."""
+
+Layout = tuple[tuple[str, ...], ...]
+"""The columns that there must be; of each tuple one is enough."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_DELIMITERS = (",", ";", "\t")
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SHOWN = 80
+_MARKS = (  # the longer ones first: UTF-32's begins like UTF-16's
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_AS_UTF8 = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8'), or convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
 
-Record = dict[str, str]
-"""Column name, as it was asked for, -> cell."""
+
+@dataclass(frozen=True)
+class Row:
+    """The ``line`` that a row begins on, its ``cells`` by column, its ``text`` as written, and the ``problem`` that
+    makes it unusable (empty: none; then there is a cell in each column that is needed)."""
+
+    line: int
+    cells: Mapping[str, str]
+    text: str
+    problem: str = ""
 
 
-def write(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> None:
-    """Write a CSV artifact with the first row's keys as header; numbers in full."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+@dataclass(frozen=True)
+class Sheet:
+    """``columns`` of a list by their usual names, in order; its ``rows``, without the blank ones; and the ``layout``
+    that its columns fit."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    layout: Layout
+
+
+def read_sheet(path: Path, layouts: Sequence[Layout], hint: str = "") -> Sheet:
+    """Read a list that people write. Rows that are malformed come with their `Row.problem`; the caller decides.
+
+    Args:
+        layouts: what its columns may be; the first that fits is taken. Further columns are kept.
+        hint: what to do if there is no such file.
+
+    Raises:
+        CcdError: missing, not text, or no header with the columns of a layout.
+    """
+    lines = list(io.StringIO(_text(path, hint), newline=""))
+    start, delimiters = _preamble(lines)
+    for layout in layouts:
+        for delimiter in delimiters:
+            header, end = _header(lines, start, delimiter)
+            columns = _usual(header)
+            if all(set(names) & set(columns) for names in layout):
+                _refuse_repeated(path, start, columns, layout)
+                return Sheet(columns, tuple(_rows(lines, end, delimiter, columns, layout)), layout)
+    raise CcdError(_no_header(path, lines, start, delimiters, layouts))
+
+
+def shown(text: str) -> str:
+    """A row's text for a message: short, on one line, control characters escaped."""
+    line = printable(text.rstrip("\r\n"))
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def meant(text: str, known: Collection[str]) -> str | None:
+    """Which of the ``known`` names a cell stands for, also with blanks around it, or without the apostrophe that
+    `neutral` puts in front; None: none of them."""
+    return next((name for name in spellings(text) if name in known), None)
+
+
+def spellings(text: str) -> tuple[str, ...]:
+    """What a cell may stand for, the likeliest first."""
+    stripped = text.strip()
+    bare = tuple(each[1:] for each in (text, stripped) if each.startswith("'") and each[1:].startswith(_FORMULA))
+    return tuple(dict.fromkeys((text, stripped, *bare)))
+
+
+def classes_in(cell: str, known: Collection[str]) -> tuple[list[str], list[str]]:
+    """The classes that a cell names with ``;`` between them: those that are ``known``, and the others.
+
+    A class whose own name holds ``;`` is recognised; so are commas between classes, if nothing else makes sense.
+    """
+    options = [_split_names(each, known, ";") for each in spellings(cell)]
+    commas = [_split_names(each, known, ",") for each in spellings(cell)]
+    return min((*options, *(option for option in commas if not option[1])), key=lambda option: len(option[1]))
+
+
+def _split_names(cell: str, known: Collection[str], between: str) -> tuple[list[str], list[str]]:
+    parts, good, bad = cell.split(between), [], []
+    while parts:
+        ends = (end for end in range(len(parts), 0, -1) if between.join(parts[:end]).strip() in known)
+        end = next(ends, 0)
+        name = between.join(parts[: end or 1]).strip()
+        if end:
+            good.append(name)
+        elif name:
+            bad.append(name)
+        parts = parts[end or 1 :]
+    return list(dict.fromkeys(good)), bad
 
 
 def csv_line(cells: Sequence[Any]) -> str:
@@ -48,156 +138,145 @@ def neutral(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def meant(text: str, known: Collection[str]) -> str | None:
-    """Tell which of the ``known`` names a cell stands for, also without the apostrophe that `neutral` puts in front, or
-    the blanks around it; None: none of them."""
-    for name in (text, text.strip()):
-        if name in known:
-            return name
-        if name.startswith("'") and name[1:].startswith(_FORMULA) and name[1:] in known:
-            return name[1:]
-    return None
+def write(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> None:
+    """Write an artifact (training curves, a table of classes) for ``dvc plots`` and spreadsheets: the first row's keys
+    as header, numbers in full, text as it is."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as temporary:
+        temporary.write_text(buffer.getvalue(), encoding="utf-8")
 
 
-def slashed(path: str) -> str:
-    """A path as data sets write it: forward slashes, no ``./`` in front."""
-    plain = path.strip().replace("\\", "/")
-    while plain.startswith("./"):
-        plain = plain[2:]
-    return plain
-
-
-def records(
-    path: Path,
-    wanted: Sequence[str | tuple[str, ...]],
-    optional: Sequence[str | tuple[str, ...]] = (),
-    *,
-    others: bool = True,
-    on_bad_row: Callable[[int, str, str], None] | None = None,
-) -> Iterator[tuple[int, Record]]:
-    """Yield the rows of a CSV file with their line numbers; blank lines are passed over.
-
-    Args:
-        wanted: columns that there must be. Of several names for one column (a tuple) the first that is there is taken,
-            and the cell is found under the first name.
-        optional: columns that there may be.
-        others: whether there may be more columns, which are passed over.
-        on_bad_row: told the line, the reason and the text of a row that cannot be read; without it that is an error.
-
-    Raises:
-        CcdError: missing, no text, not CSV, without a wanted column or with one too many, or a bad row, which is shown.
-    """
-    text = _text(path)
-    lines = io.StringIO(text, newline=None).read().split("\n")
-    stated = _stated_delimiter(lines[0])
-    skipped = 1 if stated else 0
-    body = "\n".join(lines[skipped:])
-    delimiter = stated or _likely_delimiter(body, wanted)
-    reader = csv.reader(io.StringIO(body, newline=None), delimiter=delimiter, strict=True)
-    columns: list[str] = []
-    started = False
-    while True:
-        first = reader.line_num
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            line = max(first + 1, reader.line_num) + skipped
-            _bad(path, line, f"not valid CSV ({error}): {_shown(lines, line)}", "", None)
-            return
-        if cells is None:
-            break
-        line = reader.line_num + skipped
-        if not started:
-            columns = _columns(path, line, cells, wanted, optional, others)
-            started = True
-        elif any(cell.strip() for cell in cells):
-            while len(cells) > len(columns) and not cells[-1].strip():
-                cells.pop()
-            if len(cells) != len(columns):
-                said = f"{len(cells)} cells under {len(columns)} columns: {_shown(lines, line)}"
-                _bad(path, line, said, lines[line - 1], on_bad_row)
-                continue
-            yield line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}
-    if not started:
-        _columns(path, 1 + skipped, [], wanted, optional, others)
-
-
-def _bad(path: Path, line: int, reason: str, row: str, on_bad_row: Callable[[int, str, str], None] | None) -> None:
-    if on_bad_row is None:
-        raise CcdError(f"{path}, line {line}: {reason}; correct or delete it")
-    on_bad_row(line, reason, row)
-
-
-def _shown(lines: Sequence[str], line: int) -> str:
-    text = printable(lines[line - 1]) if line <= len(lines) else ""
-    return f"'{text[:_SHOWN]}{'...' if len(text) > _SHOWN else ''}'"
-
-
-def _stated_delimiter(first: str) -> str | None:
-    """That of a line ``sep=;``, by which spreadsheets say it."""
-    text = first.strip(" \r\n").strip('"')
-    return text[4] if text[:4].casefold() == "sep=" and len(text) == 5 else None
-
-
-def _names(column: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (column,) if isinstance(column, str) else column
-
-
-def _plain(name: str) -> str:
-    return "_".join(name.strip().strip("'").casefold().split())
-
-
-def _likely_delimiter(text: str, wanted: Sequence[str | tuple[str, ...]]) -> str:
-    """The one that parts the header into most of the wanted columns, then into most cells."""
-
-    def worth(delimiter: str) -> tuple[int, int]:
-        try:
-            cells = next(csv.reader(io.StringIO(text, newline=None), delimiter=delimiter), [])
-        except csv.Error:
-            return (0, 0)
-        plain = {_plain(cell) for cell in cells}
-        return (sum(any(name in plain for name in _names(column)) for column in wanted), len(cells))
-
-    return max(_DELIMITERS, key=worth)
-
-
-def _columns(
-    path: Path, line: int, header: list[str], wanted: Sequence[str | tuple[str, ...]],
-    optional: Sequence[str | tuple[str, ...]], others: bool,
-) -> list[str]:  # fmt: skip
-    """The name of every column as it was asked for; "" for one that was not."""
-    while header and not header[-1].strip():
-        header.pop()
-    plain = [_plain(cell) for cell in header]
-    columns = [""] * len(header)
-    missing = []
-    for column in (*wanted, *optional):
-        names = [name for name in _names(column) if name in plain]
-        places = [place for place, name in enumerate(plain) if names and name == names[0]]
-        if len(places) > 1 or (not places and column in wanted):
-            missing.append(_names(column)[0])
-        elif places:
-            columns[places[0]] = _names(column)[0]
-    if missing or (not others and "" in columns):
-        needed = ", ".join(" or ".join(_names(column)[:2]) for column in wanted)
-        more = f"; optional: {', '.join(_names(column)[0] for column in optional)}" if optional else ""
-        raise CcdError(
-            f"{path}, line {line}: its columns are {listed(map(printable, header)) or 'none'}; needed: {needed}{more}; "
-            "correct the first line"
-        )
-    return columns
-
-
-def _text(path: Path) -> str:
+def _text(path: Path, hint: str) -> str:
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise CcdError(f"{path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CcdError(f"{path}: {reason}{hint and f'; {hint}'}") from None
+    if content.startswith(_WORKBOOKS):
+        raise CcdError(f"{path}: a spreadsheet's workbook, not CSV; save it as 'CSV UTF-8' and give that file")
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
     try:
-        return content.decode("utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig")
+        text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        row = content.split(b"\n")[line - 1][:_SHOWN].decode("latin-1")
-        raise CcdError(
-            f"{path}, line {line}: not UTF-8 text ({error.reason}): {printable(row)!r}; save it as 'CSV UTF-8'"
-        ) from None
+        raise CcdError(_not_text(path, content[len(mark) :], encoding, error)) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise CcdError(f"{path}, line {line}: holds NUL characters, so it is no text in UTF-8; {_AS_UTF8}")
+    return text
+
+
+def _not_text(path: Path, content: bytes, encoding: str, error: UnicodeDecodeError) -> str:
+    """Which line is wrong, with its text as far as it can be shown."""
+    line = len(io.StringIO(content[: error.start].decode(encoding, "replace") + "x", newline="").readlines())
+    row = ""
+    if encoding == "utf-8":
+        start = max(content.rfind(end, 0, error.start) for end in (b"\n", b"\r")) + 1
+        row = shown(re.split(rb"[\r\n]", content[start:], maxsplit=1)[0].decode("cp1252", "replace"))
+    reason = f"{error.reason} in '{row}'" if row else error.reason
+    return f"{path}, line {line}: not {encoding.upper()} text ({reason}); {_AS_UTF8}"
+
+
+def _preamble(lines: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    """The line of the header, and what may part its cells: what ``sep=`` says, or any of `DELIMITERS`."""
+    start = _next_row(lines, 0)
+    stated = re.fullmatch(r'"?sep=([^"\r\n])"?', lines[start].rstrip("\r\n"), re.I) if start < len(lines) else None
+    return (_next_row(lines, start + 1), (stated[1], *DELIMITERS)) if stated else (start, DELIMITERS)
+
+
+def _next_row(lines: Sequence[str], start: int) -> int:
+    """The first line that is not blank, nor blank but for delimiters."""
+    return next((at for at in range(start, len(lines)) if lines[at].strip(' \t\r\n",;')), len(lines))
+
+
+def _header(lines: Sequence[str], start: int, delimiter: str) -> tuple[list[str], int]:
+    """The cells of the header and the line after it; no cells where it is no CSV with this delimiter."""
+    reader = _reader(lines, start, delimiter)
+    try:
+        return next(reader, []), start + reader.line_num
+    except csv.Error:
+        return [], start
+
+
+def _reader(lines: Sequence[str], start: int, delimiter: str) -> Any:
+    return csv.reader((lines[at] for at in range(start, len(lines))), delimiter=delimiter, strict=True)
+
+
+def _usual(header: Sequence[str]) -> tuple[str, ...]:
+    """The names of columns in lower case, with underscores; synonyms as what they stand for."""
+    names = [re.sub(r"[\s_-]+", "_", name.strip("\ufeff \t\xa0").casefold()) for name in header]
+    for usual, others in SYNONYMS.items():
+        there = [name for name in names if name in others]
+        if len(there) == 1 and not {usual, *(IMAGE if usual in IMAGE else ())} & set(names):
+            names[names.index(there[0])] = usual
+    return tuple(names)
+
+
+def _refuse_repeated(path: Path, start: int, columns: Sequence[str], layout: Layout) -> None:
+    needed = {name for names in layout for name in names}
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name in needed]
+    if twice:
+        there = shown(listed(columns))
+        raise CcdError(f"{path}, line {start + 1}: its columns are {there}: {listed(twice)} more than once; delete one")
+
+
+def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
+    """The rows from line ``at`` (counted from 0) on. After a malformed one, reading goes on with the next line."""
+    while at < len(lines):
+        reader, base = _reader(lines, at, delimiter), at
+        try:
+            for cells in reader:
+                end = base + reader.line_num
+                fits = _fits(cells, columns, layout)
+                if not fits and end > at + 1:  # a quote that was never closed may have taken whole rows in
+                    break
+                if any(cell.strip() for cell in cells):
+                    text = "".join(lines[at:end])
+                    problem = "" if fits else f"{len(cells)} cells under {len(columns)} columns: '{shown(text)}'"
+                    yield Row(at + 1, dict(zip(columns, cells, strict=False)), text, problem)
+                at = end
+            else:
+                return
+            reason = "a quote is never closed"
+        except csv.Error as error:
+            reason = str(error)
+        yield Row(at + 1, {}, lines[at], f"not valid CSV ({reason}): '{shown(lines[at])}'")
+        at += 1
+
+
+def _fits(cells: Sequence[str], columns: Sequence[str], layout: Layout) -> bool:
+    """Whether a row has a cell in each column that is needed; beyond the last column there may be empty ones."""
+    there = set(columns[: len(cells)])
+    return all(there & set(names) for names in layout) and not any(cell.strip() for cell in cells[len(columns) :])
+
+
+def _no_header(
+    path: Path, lines: Sequence[str], start: int, delimiters: Sequence[str], layouts: Sequence[Layout]
+) -> str:
+    header = max((_header(lines, start, delimiter)[0] for delimiter in delimiters), key=len)
+    columns = shown(listed(name.strip("\ufeff ") for name in header)) or "none"
+    needed = "; or: ".join(", ".join(" or ".join(map(_also, names)) for names in layout) for layout in layouts)
+    rivals = _rivals(_usual(header))
+    advice = (
+        f"{' and '.join(rivals)} may mean the same: rename one to '{_usual_of(rivals[0])}'"
+        if rivals
+        else ("correct the header; commas, semicolons or tabs part the cells")
+    )
+    return f"{path}, line {start + 1}: its columns are {columns}; needed: {needed}; {advice}"
+
+
+def _also(name: str) -> str:
+    """A column with the other name that `ccd predict` gives it."""
+    return "classes or labels" if name == "classes" else name
+
+
+def _rivals(columns: Sequence[str]) -> list[str]:
+    """Columns that are synonyms of each other, so that none of them counts."""
+    groups = ([name for name in columns if name in others] for others in SYNONYMS.values())
+    return next((names for names in groups if len(names) > 1), [])
+
+
+def _usual_of(synonym: str) -> str:
+    return next(usual for usual, others in SYNONYMS.items() if synonym in others)

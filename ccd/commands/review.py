@@ -1,10 +1,10 @@
-"""``ccd review export | import``."""
+"""``ccd review export | import | tidy``."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,14 +15,15 @@ from ccd.commands.options import force_option, mendable
 if TYPE_CHECKING:
     import numpy as np
 
-    from ccd.artifacts.corrections import BadRow
     from ccd.params.dataset import DatasetParams
     from ccd.review.questions import Evidence, Question
-    from ccd.review.reviewed import Merged
+    from ccd.review.reviewed import Merged, Reviewed
+    from ccd.review.tidy import Tidied
 
-LEFT_OUT = 3  # exit status
 PATH = click.Path(path_type=Path)
 Format = Literal["csv", "label-studio"]
+SHOWN = 10
+LEFT_OUT = 3  # exit status
 
 
 @click.group(short_help="Let people decide doubtful labels.")
@@ -33,6 +34,8 @@ def review() -> None:
       ccd review export --top 200
       ccd review import reviewed.csv
       dvc repro
+
+    If images went or classes have other names: ccd review tidy.
     """
 
 
@@ -46,17 +49,18 @@ def review() -> None:
 @click.option("--random", "at_random", is_flag=True, help="Images drawn evenly instead of the most doubtful.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --random.")
 @click.option("--no-student", is_flag=True, help="Do not ask the student, which takes a look at every image.")
-@click.option("--image-url", metavar="PREFIX", help="label-studio: before each path; default: /data/local-files/?d=")
 @force_option
+@click.option("--image-url", metavar="PREFIX", help="label-studio: before each path; default: /data/local-files/?d=")
 def export_command(
-    count: int, out: Path | None, kind: Format, at_random: bool, seed: int, no_student: bool, image_url: str | None,
-    force: bool,
+    count: int, out: Path | None, kind: Format, at_random: bool, seed: int, no_student: bool, force: bool,
+    image_url: str | None,
 ) -> None:  # fmt: skip
     """Write the training images whose labels are most in doubt, for people to decide.
 
     In doubt are those where whole image, local views and student disagree most about a class; what a person has decided
     is not asked again. csv writes review.csv, whose column 'label' waits for 1 (there), 0 (not there) or nothing, and
     review.html, on which the same is clicked and saved. label-studio writes tasks.json and labelling_config.xml.
+    Files that are there already may hold somebody's answers: they are replaced with --force alone.
     """
     from ccd.artifacts.corrections import ensure, path_of
     from ccd.artifacts.existing import refuse_existing
@@ -67,112 +71,173 @@ def export_command(
     with mendable():
         dataset = load(DatasetParams)
         data = Path("data") / dataset.name
-        targets = _targets(dataset, kind, out)
+        targets = _targets(dataset.name, kind, out)
         refuse_existing(targets, force=force)
         ensure(path_of(dataset.name))
         student = None if no_student or not (data / "student.pt").exists() else _student(data, dataset.root)
-        evidence = read_evidence(data, path_of(dataset.name), student)
+        evidence = read_evidence(data, path_of(dataset.name), student, Path(dataset.root))
         chosen = random_images(evidence, count, seed) if at_random else most_doubtful_images(evidence, count)
-        _write(dataset, evidence, chosen, targets, image_url)
+        _write(dataset, evidence, chosen, kind, targets, image_url)
         for path in targets:
             click.echo(f"wrote {path}: {path.stat().st_size / 1e6:.2f} MB")
         asked = sum(len(question.classes) for question in chosen)
-        answers = shlex.quote(str(targets[0])) if kind == "csv" else "EXPORT.json"
-        click.echo(f"{len(chosen):,} images, {asked:,} questions; when answered, run: ccd review import {answers}")
+        click.echo(f"{len(chosen):,} images, {asked:,} questions")
+        click.echo(f"when answered: ccd review import {_answered(targets[0], kind)}")
+
+
+def _answered(first: Path, kind: Format) -> str:
+    """What to give to `ccd review import` after filling in what was written."""
+    if kind == "csv":
+        return f"{shlex.quote(str(first))}  (or the reviewed.csv that the page saves)"
+    return "FILE.json  (Label Studio: Export, JSON)"
 
 
 @review.command("import", short_help="Take what was decided into corrections/.")
 @click.argument("file", type=PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts, changes and rows left out as JSON.")
 def import_command(file: Path, as_json: bool) -> None:
-    """Merge a reviewed FILE (filled CSV, or Label Studio's JSON export) into corrections/<dataset.name>.csv.
+    """Merge a reviewed FILE into corrections/<dataset.name>.csv.
 
-    An answer replaces an older one about the same image and class; the older file is kept beside it then. In Label
-    Studio a submitted image decides every class: those chosen are there, all others are not. A CSV of `ccd predict`,
-    corrected, will do too. Rows that cannot be used are listed and left out.
+    FILE is a filled sheet (.csv, .tsv, .txt: a row per image and class, or a row per image with all its classes, as
+    `ccd predict` writes it) or Label Studio's JSON export, in which a submitted image decides every class: those chosen
+    are there, all others are not. An answer replaces an older one about the same image and class; what changes is
+    named, and the file as it was is kept as corrections/<dataset.name>.csv.bak. Rows that cannot be used are listed and
+    left out.
 
     \b
     Exit status:
-      0  all answers taken
-      2  no answer could be used; nothing written
-      3  done, but some rows were left out; each is named on stderr
+      0    all answers taken
+      2    a mistake, or no answer that can be used; nothing written
+      3    done, but some rows were left out; each is named
     """
-    from ccd.artifacts import class_table, corrections, image_index
+    from ccd.artifacts import class_table, corrections
     from ccd.artifacts.existing import keep_old
     from ccd.artifacts.pseudo_labels import SPEC
-    from ccd.errors import CcdError, listed
+    from ccd.errors import printable
     from ccd.params.base import load
     from ccd.params.dataset import DatasetParams
-    from ccd.review.reviewed import TrainingImages, merge, read_reviewed
+    from ccd.review.reviewed import merge
 
     with mendable():
         dataset = load(DatasetParams)
         target, data = corrections.path_of(dataset.name), Path("data") / dataset.name
         current = class_table.read(data / "pseudo_labels.parquet", SPEC, ["label"])
-        index = image_index.read(data / "images.parquet").train()
-        images = TrainingImages(index.ids, index.paths, Path(dataset.root))
-        answers, bad = read_reviewed(file, images, current.classes)
-        if not answers:
-            reasons = f": {listed(row.reason for row in bad)}" if bad else "; fill in some and save the file"
-            raise CcdError(f"{file}: no answer in it can be used{reasons}")
+        found = _reviewed(file, data, Path(dataset.root), current.ids, current.classes)
         corrections.ensure(target)
-        found = merge(corrections.read_decisions(target, current.ids, current.classes), answers, current)
-        kept = keep_old(target) if found.changed else None
-        corrections.write(target, found.decisions)
-        _say_imported(found, len(answers), bad, target, kept, as_json)
-    if bad:
+        before = corrections.read_decisions(target, current.ids, current.classes, Path(dataset.root))
+        merged = merge(before, found.decisions, current)
+        kept = keep_old(target) if merged.changes else None
+        corrections.write(target, merged.decisions)
+        if as_json:
+            click.echo(json.dumps(_imported_content(found, merged, target, kept)))
+        else:
+            click.echo("\n".join(map(printable, _imported_lines(found, merged, target, kept))))
+        for each in found.left_out:
+            click.echo(printable(f"left out: {file}, {each}"), err=True)
+    if found.left_out:
         raise SystemExit(LEFT_OUT)
 
 
-def _say_imported(
-    found: Merged, answers: int, bad: list[BadRow], target: Path, kept: Path | None, as_json: bool
-) -> None:
-    from ccd.errors import listed
+def _reviewed(file: Path, data: Path, root: Path, ids: Sequence[str], classes: Sequence[str]) -> Reviewed:
+    from ccd.artifacts import image_index
+    from ccd.artifacts.image_keys import ImageKeys
+    from ccd.errors import CcdError, listed
+    from ccd.review.reviewed import read_reviewed
 
-    for row in bad:
-        click.echo(f"left out: {row.reason}", err=True)
-    if as_json:
-        counts = {**asdict(found), "changed": len(found.changed), "decisions": len(found.decisions)}
-        reasons = [row.reason for row in bad]
-        click.echo(json.dumps({"wrote": str(target), **counts, "changes": found.changed, "left_out": reasons}))
-        return
-    said = f"{found.new:,} new, {len(found.changed):,} changed, {found.unchanged:,} as before"
-    click.echo(f"{answers:,} answers about {found.images:,} images: {said}")
-    if found.changed:
-        click.echo(f"changed: {listed(found.changed)}" + (f"; the old file is kept as {kept}" if kept else ""))
-    click.echo(f"{found.against:,} contradict the current label")
-    click.echo(f"wrote {target}: {len(found.decisions):,} decisions; put it into git")
-    click.echo("now run: dvc repro")
+    index = image_index.read(data / "images.parquet")
+    path_of = dict(zip(index.ids, index.paths, strict=True))
+    training = ImageKeys(ids, root, [path_of.get(each, each) for each in ids])
+    found = read_reviewed(file, training, classes, ImageKeys(index.ids, root, index.paths))
+    if not found.decisions:
+        reasons = f": {listed(found.left_out)}; correct them" if found.left_out else "; fill in some and save the file"
+        raise CcdError(f"{file}: no answer in it can be used{reasons}")
+    return found
 
 
-@review.command("tidy", short_help="Set corrections aside whose image or class is gone.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was set aside as JSON.")
+def _imported_lines(found: Reviewed, merged: Merged, target: Path, kept: Path | None) -> list[str]:
+    counts = f"{merged.new:,} new, {len(merged.changes):,} changed, {merged.unchanged:,} as before"
+    lines = [f"{len(found.decisions):,} answers about {merged.images:,} images: {counts}"]
+    lines += [
+        f"  changed: {each.image_id}, {each.name}: {each.before} -> {each.after}" for each in merged.changes[:SHOWN]
+    ]
+    if len(merged.changes) > SHOWN:
+        lines.append(f"  and {len(merged.changes) - SHOWN:,} more")
+    lines.append(f"{merged.against:,} contradict the current label")
+    if found.left_out:
+        lines.append(f"{len(found.left_out):,} rows cannot be used and were left out")
+    if kept:
+        lines.append(f"kept the file as it was: {kept}")
+    return [*lines, f"wrote {target}: {len(merged.decisions):,} decisions; put it into git, then: dvc repro"]
+
+
+def _imported_content(found: Reviewed, merged: Merged, target: Path, kept: Path | None) -> dict[str, object]:
+    return {
+        "wrote": str(target),
+        "images": merged.images,
+        "new": merged.new,
+        "changed": len(merged.changes),
+        "unchanged": merged.unchanged,
+        "against": merged.against,
+        "decisions": len(merged.decisions),
+        "changes": [
+            {"image_id": each.image_id, "class": each.name, "before": each.before, "after": each.after}
+            for each in merged.changes
+        ],
+        "kept": None if kept is None else str(kept),
+        "left_out": [{"where": each.answer.where, "reason": each.reason} for each in found.left_out],
+    }
+
+
+@review.command("tidy", short_help="Set corrections aside that no longer fit.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was moved as JSON.")
 def tidy_command(as_json: bool) -> None:
-    """Move rows of corrections/<dataset.name>.csv that cannot be used to corrections/<dataset.name>.set_aside.csv.
+    """Move rows out of corrections/<dataset.name>.csv that cannot be used (any more) into <dataset.name>.set_aside.csv
+    beside it: their image went or cannot be read, their class has another name, they are malformed, or contradict each
+    other.
 
-    Those are rows about images or classes that the data set has no more, and rows that are wrong. The data set is read
-    as `dvc repro index` reads it. Nothing is lost: move a row back by hand once its image or class is there again.
+    Images and classes are read as stage index reads them, every image once. Nothing is lost: the corrections as they
+    were stay as .csv.bak, and `ccd review import corrections/<dataset.name>.set_aside.csv` takes back what fits again.
     """
+    from ccd.artifacts import corrections
+    from ccd.artifacts.image_keys import ImageKeys
     from ccd.console import StageLog
     from ccd.params.base import load
     from ccd.params.dataset import DatasetParams
     from ccd.params.index import IndexParams
     from ccd.params.runtime import RuntimeParams
-    from ccd.review.tidy import current_names, tidy
+    from ccd.review.tidy import set_aside_of, tidy, train_images_and_classes
     from ccd.runtime import worker_count
 
     with mendable():
-        dataset, log = load(DatasetParams), StageLog("review")
-        names = current_names(dataset, load(IndexParams), worker_count(load(RuntimeParams).workers), log.progress)
-        done = tidy(dataset.name, *names)
-        if as_json:
-            click.echo(json.dumps({"wrote": str(done.aside), "left": done.left, "set_aside": done.reasons}))
-            return
-        for reason in done.reasons:
-            click.echo(f"set aside: {reason}")
-        where = f"; {len(done.reasons):,} rows set aside in {done.aside}" if done.reasons else "; nothing to set aside"
-        click.echo(f"{done.left:,} decisions can be used{where}")
-        click.echo("now run: dvc repro")
+        params, workers = load(IndexParams), worker_count(load(RuntimeParams).workers)
+        dataset = load(DatasetParams, as_written=params.adapter == "demo")  # as stage index does
+        target, root = corrections.path_of(dataset.name), Path(dataset.root)
+        corrections.ensure(target)
+        ids, classes = train_images_and_classes(params, root, workers, StageLog("review"))
+        done = tidy(target, ImageKeys(ids, root), classes)
+        aside = set_aside_of(target)
+        click.echo(
+            json.dumps(_tidied_content(done, aside)) if as_json else "\n".join(_tidied_lines(done, target, aside))
+        )
+
+
+def _tidied_lines(done: Tidied, target: Path, aside: Path) -> list[str]:
+    if not done.moved:
+        return [f"{target}: all {done.kept:,} decisions fit; nothing to do, go on with: dvc repro"]
+    lines = [f"moved {len(done.moved):,} rows into {aside}:", *(f"  {each}" for each in done.moved[:SHOWN])]
+    if len(done.moved) > SHOWN:
+        lines.append(f"  and {len(done.moved) - SHOWN:,} more")
+    return [
+        *lines, f"kept the file as it was: {done.old}",
+        f"when they fit again: ccd review import {shlex.quote(str(aside))}",
+        f"wrote {target}: {done.kept:,} decisions; go on with: dvc repro",
+    ]  # fmt: skip
+
+
+def _tidied_content(done: Tidied, aside: Path) -> dict[str, object]:
+    moved = [{"where": each.answer.where, "reason": each.reason} for each in done.moved]
+    return {"decisions": done.kept, "moved": moved, "set_aside": str(aside) if moved else None,
+            "kept": None if done.old is None else str(done.old)}  # fmt: skip
 
 
 def _student(data: Path, root: str) -> np.ndarray:
@@ -184,28 +249,25 @@ def _student(data: Path, root: str) -> np.ndarray:
     return student_probs(data / "student.pt", root, index, StageLog("review"))
 
 
-def _targets(dataset: DatasetParams, kind: Format, out: Path | None) -> list[Path]:
-    """The two files that an export writes."""
-    target = out or Path("review") / dataset.name
-    is_file = target.suffix == (".csv" if kind == "csv" else ".json")
-    if kind == "csv":
-        sheet = target if is_file else target / "review.csv"
-        return [sheet, sheet.with_suffix(".html")]
-    tasks = target if is_file else target / "tasks.json"
-    return [tasks, tasks.with_name("labelling_config.xml")]
+def _targets(name: str, kind: Format, out: Path | None) -> list[Path]:
+    """The two files that an export writes, the one to fill in first."""
+    target, ending = out or Path("review") / name, ".csv" if kind == "csv" else ".json"
+    folder = target.parent if target.suffix == ending else target
+    first = target if target.suffix == ending else folder / ("review.csv" if kind == "csv" else "tasks.json")
+    return [first, first.with_suffix(".html") if kind == "csv" else folder / "labelling_config.xml"]
 
 
 def _write(
-    dataset: DatasetParams, evidence: Evidence, chosen: list[Question], targets: list[Path], url: str | None
-) -> None:
+    dataset: DatasetParams, evidence: Evidence, chosen: list[Question], kind: Format, targets: list[Path],
+    url: str | None,
+) -> None:  # fmt: skip
     from ccd.artifacts.atomic import replacing
     from ccd.export.labelled import read_labelled
     from ccd.export.labels import LOCAL_FILES
     from ccd.review.sheet import to_csv, to_page, to_tasks
 
-    if targets[0].suffix == ".csv":
-        page = to_page(evidence, chosen, dataset.name, Path(dataset.root))
-        texts = [to_csv(evidence, chosen), page]
+    if kind == "csv":
+        texts = [to_csv(evidence, chosen), to_page(evidence, chosen, dataset.name, Path(dataset.root))]
     else:
         labels = read_labelled(Path("data") / dataset.name, "train", None)
         tasks = to_tasks(labels, evidence, chosen, LOCAL_FILES if url is None else url)

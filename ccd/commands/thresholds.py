@@ -36,6 +36,8 @@ def thresholds(
     written into the working directory, since data/ is the pipeline's. Classes that none of the images shows keep their
     threshold.
 
+    The CSV that `ccd predict` writes can be corrected in its column 'labels' and given as --labels.
+
     \b
     Examples:
       ccd thresholds data/demo/student.pt --labels checked.csv --images photos/

@@ -17,7 +17,7 @@ from ccd.export.labelled import Box, LabelledImage, LabelledSet
 _NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # XML may hold \r, but gives back \n
 
 
-CONTROL = "labels"
+CONTROL, IMAGE, BOXES = "labels", "image", "boxes"
 """The control of Label Studio whose choices are our classes; others may stand beside it."""
 
 
@@ -35,14 +35,14 @@ def to_label_studio(labels: LabelledSet, url: str) -> dict[str, str]:
 
 def _task(labels: LabelledSet, image: LabelledImage, url: str) -> dict[str, object]:
     size = {"original_width": image.width_px, "original_height": image.height_px, "image_rotation": 0}
-    common = {"to_name": "image", **size}
+    common = {"to_name": IMAGE, **size}
     result: list[dict[str, object]] = []
     if image.present:
         choices = {"choices": labels.names(image)}
         result.append({"id": CONTROL, "from_name": CONTROL, "type": "choices", "value": choices, **common})
     for number, box in enumerate(image.boxes):
         value = _percent(box, image) | {"rotation": 0, "rectanglelabels": [labels.classes[box.place]]}
-        about = {"id": f"box{number}", "from_name": "boxes", "type": "rectanglelabels", "score": short(box.score)}
+        about = {"id": f"box{number}", "from_name": BOXES, "type": "rectanglelabels", "score": short(box.score)}
         result.append({**about, "value": value, **common})
     score = short(max((image.values[place] for place in image.present), default=0.0))
     data = {"image": url + quote(image.path), "image_id": image.image_id}
@@ -63,11 +63,11 @@ def labelling_config(classes: tuple[str, ...]) -> str:
     boxes = [f"    <Label value={value}/>" for value in values]
     lines = [
         "<View>",
-        '  <Image name="image" value="$image"/>',
-        f'  <Choices name="{CONTROL}" toName="image" choice="multiple" showInLine="true">',
+        f'  <Image name="{IMAGE}" value="$image"/>',
+        f'  <Choices name="{CONTROL}" toName="{IMAGE}" choice="multiple" showInLine="true">',
         *choices,
         "  </Choices>",
-        '  <RectangleLabels name="boxes" toName="image">',
+        f'  <RectangleLabels name="{BOXES}" toName="{IMAGE}">',
         *boxes,
         "  </RectangleLabels>",
         "</View>",

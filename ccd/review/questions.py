@@ -41,11 +41,12 @@ class Question:
     classes: tuple[int, ...]
 
 
-def read_evidence(data: Path, decided_file: Path, student: np.ndarray | None) -> Evidence:
+def read_evidence(data: Path, decided_file: Path, student: np.ndarray | None, root: Path | None = None) -> Evidence:
     """From the artifacts in ``data`` and the corrections that there are, which may be newer than the artifacts.
 
     Args:
         student: (N, C) the student's probabilities of the training images; None: it is not asked.
+        root: folder of the images, for corrections that name them by a path that leads there.
 
     Raises:
         CcdError: an artifact is missing, damaged or not of these images, or the corrections cannot be used.
@@ -53,7 +54,7 @@ def read_evidence(data: Path, decided_file: Path, student: np.ndarray | None) ->
     index = image_index.read(data / "images.parquet").train()
     made = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS)
     same_ids(data / "pseudo_labels.parquet", "aggregate", made.ids, index.ids)
-    decided = corrections.read(decided_file, made.ids, made.classes).of_images(0, len(made.ids))
+    decided = corrections.read(decided_file, made.ids, made.classes, root).of_images(0, len(made.ids))
     steps = {"global": made.columns["global_label"], "local": np.clip(made.columns["local_label"], 0, 1)}
     steps |= ({} if student is None else {"student": student}) | {"final": made.columns["label"]}
     gap = disagreement(made.columns | {"correction": decided}, student)

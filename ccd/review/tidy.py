@@ -1,70 +1,98 @@
-"""Corrections whose image or class the data set has no more: set aside, not lost."""
+"""Corrections that no longer fit the data set are set aside, not deleted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import csv
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ccd.artifacts import corrections
 from ccd.artifacts.atomic import replacing
+from ccd.artifacts.corrections import COLUMNS, LeftOut
 from ccd.artifacts.csv_files import csv_line
+from ccd.artifacts.existing import keep_old
+from ccd.artifacts.image_keys import ImageKeys
+from ccd.console import StageLog
 from ccd.datasets import load_dataset
-from ccd.indexing import FileFacts, scan
-from ccd.params.dataset import DatasetParams
+from ccd.errors import CcdError, printable
+from ccd.indexing import scan
 from ccd.params.index import IndexParams
 
-COLUMNS = (*corrections.COLUMNS, "reason")
+HEADER = (*COLUMNS, "reason")
 
 
-class Tidied(NamedTuple):
-    """Where rows went, how many decisions are left, and why each other row went."""
+@dataclass(frozen=True)
+class Tidied:
+    """What `tidy` did: ``kept`` decisions, rows ``moved`` out of the file, and the copy of the ``old`` file, None if
+    nothing was written."""
 
-    aside: Path
-    left: int
-    reasons: list[str]
-
-
-def current_names(
-    dataset: DatasetParams,
-    index: IndexParams,
-    workers: int,
-    progress: Callable[[Iterable[FileFacts], int, str], Iterable[FileFacts]],
-) -> tuple[list[str], tuple[str, ...]]:
-    """Ids of the training images and the classes, as stage index would write them now.
-
-    Raises:
-        CcdError: what stage index would say of the data set.
-    """
-    root = Path(dataset.root)
-    checks = index.model_dump(include={"on_bad_image", "verify", "follow_links"})
-    found = load_dataset(**index.model_dump(exclude=set(checks)), root=root)
-    images = scan(root, found.images, workers, **checks, progress=lambda each: progress(each, len(found.images), "img"))
-    return list(images.train().ids), tuple(info.name for info in found.classes)
+    kept: int
+    moved: tuple[LeftOut, ...]
+    old: Path | None
 
 
-def tidy(name: str, ids: Sequence[str], classes: Sequence[str]) -> Tidied:
-    """Move the rows of the data set ``name`` that cannot be used into a file beside the corrections.
+def set_aside_of(path: Path) -> Path:
+    """Where rows of the corrections ``path`` go that cannot be used: ``NAME.set_aside.csv`` beside it."""
+    return path.with_name(f"{path.stem}.set_aside.csv")
+
+
+def train_images_and_classes(
+    params: IndexParams, root: Path, workers: int, log: StageLog
+) -> tuple[list[str], list[str]]:
+    """The ids of the training images and the classes, as stage ``index`` finds them: every image is read.
 
     Raises:
-        CcdError: one of the files cannot be read.
+        CcdError: whatever stops that stage too.
     """
-    path = corrections.path_of(name)
-    aside = path.with_name(f"{name}.set_aside.csv")
-    corrections.ensure(path)
-    malformed: list[corrections.BadRow] = []
+    checks = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
+    found = load_dataset(**params.model_dump(exclude=set(checks)), root=root, progress=log.counter("scene"))
+    index = scan(root, found.images, workers, **checks,
+                 progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
+    return list(index.train().ids), [entry.name for entry in found.classes]
 
-    def keep(line: int, reason: str, text: str) -> None:
-        malformed.append(corrections.BadRow(corrections.Row(f"line {line}", text, "", ""), f"line {line}: {reason}"))
 
-    found = corrections.sort_rows(corrections.rows_of(path, keep), ids, classes)
-    bad_rows = [*malformed, *found.bad]
-    if bad_rows:
-        earlier = aside.read_text(encoding="utf-8") if aside.exists() else csv_line(COLUMNS)
-        earlier += "" if earlier.endswith("\n") else "\n"
-        rows = [(bad.row.image, bad.row.name, bad.row.label, bad.reason) for bad in bad_rows]
-        lines = dict.fromkeys(line for line in map(csv_line, rows) if line not in earlier.splitlines(keepends=True))
-        with replacing(aside) as temporary:  # what is there is a person's too, and stays as it is
-            temporary.write_text(earlier + "".join(lines), encoding="utf-8", newline="")
-        corrections.write(path, found.decisions)
-    return Tidied(aside, len(found.decisions), [bad.reason for bad in bad_rows])
+def tidy(path: Path, images: ImageKeys, classes: list[str]) -> Tidied:
+    """Move the rows of the corrections ``path`` that cannot be used to `set_aside_of`; nothing is written without any.
+
+    A row that lies there already is not written again. `ccd review import` takes them back when they fit again.
+
+    Raises:
+        CcdError: a file cannot be read or written, or the file of rows set aside is not one that this writes.
+    """
+    decisions, left_out = corrections.judge(corrections.read_answers(path), images, classes)
+    if not left_out:
+        return Tidied(len(decisions), (), None)
+    _append(set_aside_of(path), [_line(each) for each in left_out])
+    old = keep_old(path)
+    corrections.write(path, decisions)
+    return Tidied(len(decisions), tuple(left_out), old)
+
+
+def _line(left_out: LeftOut) -> str:
+    answer = left_out.answer
+    if answer.problem:  # which cell is which is not certain, so that no import may take it
+        return csv_line(["", "", "", f"{answer.problem.partition(': ')[0]}: {printable(answer.text.strip())}"])
+    return csv_line([answer.image, answer.name, answer.label, left_out.reason.partition(" (classes: ")[0]])
+
+
+def _append(path: Path, lines: list[str]) -> None:
+    """Write further lines behind those that are there."""
+    header = csv_line(HEADER)
+    old = header
+    if path.exists():
+        old = path.read_bytes().decode("utf-8", "replace")
+        if not old.startswith(header) or "\ufffd" in old:
+            raise CcdError(f"{path}: not as `{corrections.TIDY}` writes it; rename it, and try again")
+    there = {_decision(line) for line in old.splitlines()}
+    new = "".join({_decision(line): line for line in lines if _decision(line) not in there}.values())
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(old + ("" if old.endswith("\n") else "\n") + new, encoding="utf-8", newline="")
+    except OSError as error:
+        raise CcdError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _decision(line: str) -> tuple[str, ...]:
+    """What makes a row the same as another: image, class and label, or the whole row where these are empty."""
+    cells = next(csv.reader([line]), [])
+    return tuple(cells[: len(COLUMNS)] if any(cells[: len(COLUMNS)]) else cells)

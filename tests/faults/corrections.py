@@ -20,7 +20,7 @@ BAD: list[tuple[str, bytes | None, str]] = [
     ("test image", HEADER + b"test/c.png,cat,1\n", "line 2: 'test/c.png' is no training image of this data set"),
     ("unknown class", HEADER + b"a.png,cow,1\n", "line 2: 'cow' is no class (classes: cat, dog)"),
     ("label neither 0 nor 1", HEADER + b"a.png,cat,0.5\n", "line 2: label '0.5' is neither 0 nor 1"),
-    ("contradicting rows", HEADER + b"a.png,cat,1\na.png,cat,0\n", "line 3: contradicts an earlier row about 'a.png'"),
+    ("contradicting rows", HEADER + b"a.png,cat,1\na.png,cat,0\n", "line 3: contradicts another row about 'a.png'"),
     ("row of another length", HEADER + b"a.png,cat\n", "line 2: 2 cells under 3 columns"),
     ("not UTF-8", HEADER + b"caf\xe9,cat,1\n", "line 2: not UTF-8 text"),
     ("not CSV", HEADER + b'a.png,"cat"s,1\n', "line 2: not valid CSV"),

@@ -129,7 +129,7 @@ CASES = [
     _index("label of an unknown image", text("labels.csv", "path,classes\nz.png,cat\n"), "line 2: 'z.png' names no"),
     _index("label with ../ in its path", text("labels.csv", "path,classes\n../../etc/passwd,cat\n"), "names no images"),
     _index("labels without columns", text("labels.csv", "a.png,cat\n"), "its columns are a.png, cat; needed:"),
-    _index("malformed CSV", text("labels.csv", 'path,classes\na.png,"cat\n'), "labels.csv, line 2: not valid CSV"),
+    _index("malformed CSV", text("labels.csv", 'path,classes\na.png,"cat\n'), "cannot be used: line 2: not valid CSV"),
     _index("misspelt split", text("labels.csv", "path,classes,split\na.png,cat,trian\n"), "splits trian are neither"),
     _index("COCO: malformed JSON", in_coco(len, '{"images": ['), "instances_train2014.json: not valid JSON"),
     _index("COCO: JSON nested too deep", in_coco(len, "[" * 200_000), "instances_train2014.json: not valid JSON"),
