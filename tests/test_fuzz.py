@@ -38,6 +38,7 @@ from ccd.artifacts import (
     seal,
     text,
 )
+from ccd.artifacts.image_keys import ImageKeys
 from ccd.datasets import load_dataset
 from ccd.datasets.names import NUS_WIDE
 from ccd.datasets.voc import CLASSES as VOC
@@ -45,7 +46,7 @@ from ccd.errors import CcdError
 from ccd.indexing import FileReader
 from ccd.params.base import read_yaml, validate
 from ccd.params.sections import SECTIONS
-from ccd.review.reviewed import TrainingImages, read_reviewed
+from ccd.review.reviewed import read_reviewed
 from tests.finished_run import CLASSES, TRAIN, write_run
 
 HANG_S = 10
@@ -114,7 +115,7 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "pseudo_labels.parquet": partial(class_table.read, spec=pseudo_labels.SPEC),
     "student.pt": partial(checkpoint.read, stage="train"),
 }
-REVIEWED = partial(read_reviewed, images=TrainingImages(TRAIN, [f"{each}.jpg" for each in TRAIN]), classes=CLASSES)
+REVIEWED = partial(read_reviewed, training=ImageKeys(TRAIN), classes=CLASSES)
 IMAGES = ("a.jpg", "progressive.jpg", "a.png", "a.webp", "a.gif", "a.tiff", "a.bmp")
 SUBJECTS = [
     Subject("params.yaml", _sections),
