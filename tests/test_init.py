@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ccd.cli import main
 from ccd.errors import CcdError
 from ccd.params.sections import SECTIONS
-from ccd.project import create, inputs, pipeline, rates
+from ccd.project import create, inputs, pipeline
 from ccd.use import PRESET_FOLDER, apply_preset, upgraded_params
 from tests.test_end_to_end import COLOURS, write_pictures
 from tests.tiny_clip import save_fp16, tiny_clip
@@ -105,8 +105,7 @@ def test_bad_files_are_named_and_left_out(photos: Path) -> None:
 
 
 @pytest.mark.usefixtures("bare")
-def test_json_says_it_all_for_programs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "_BUDGET_S", 0.05)
+def test_json_says_it_all_for_programs(photos: Path) -> None:
     (photos / "empty.png").touch()
     small = [f"{section}.image_size_px=32" for section in ("clip_global", "clip_local", "warmup", "cam_boxes", "train")]
     words = [word for setting in (*small, "warmup.backbone=resnet18") for word in ("--set", setting)]
@@ -118,8 +117,8 @@ def test_json_says_it_all_for_programs(photos: Path, monkeypatch: pytest.MonkeyP
     assert found["images"]["train"] == 6 and found["images"]["formats"] == {"png": 9}
     assert [each["path"] for each in found["bad_files"]] == ["empty.png"]
     assert found["classes"] == list(COLOURS) and found["next"] == ["cd project", "dvc repro"]
-    assert set(found["estimate"]["seconds"]) == set(STAGES) and found["downloads"] == []
-    assert found["estimate"]["total_seconds"] > sum(found["estimate"]["seconds"].values()) - 1
+    assert set(found["disk_bytes"]) == {"artifacts", "cache", "store", "weights"} and found["downloads"] == []
+    assert found["disk_bytes"]["cache"] > 4 * 40_000_000 and found["disk_bytes"]["weights"] == 0
     assert {Path(path).relative_to("project").parts[0] for path in found["wrote"]} == FILES
 
 

@@ -1,4 +1,4 @@
-"""What `ccd init` is made of: stages with fingerprints for code, suggestions, and the arithmetic of the estimate."""
+"""What `ccd init` is made of: stages with fingerprints for code, suggestions, and the arithmetic of the disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from ccd.project import pipeline
-from ccd.project.estimate import Counts, duration, estimate
-from ccd.project.rates import Rates
+from ccd.project import disk, pipeline
+from ccd.project.disk import Counts, disk_bytes, shortages, size_text
 from ccd.project.settings import dataset_name
-from ccd.project.suggest import downloads, suggest
+from ccd.project.suggest import Download, downloads, suggest
 from ccd.use import apply_preset
 
 STAGES: dict[str, Any] = YAML(typ="safe").load(pipeline.repository_pipeline().read_text())["stages"]
@@ -84,41 +83,39 @@ def test_weights_that_are_missing_are_named_with_their_source(tmp_path: Path, mo
     teacher, student = downloads("RN50x64", "resnet101", "imagenet")
     assert teacher.url.endswith("/RN50x64.pt") and teacher.target == tmp_path / ".cache/clip/RN50x64.pt"
     assert student.url.startswith("https://download.pytorch.org/models/resnet101-")
+    assert 1.2e9 < teacher.size_bytes < 1.5e9 and 1.7e8 < student.size_bytes < 1.9e8
     teacher.target.parent.mkdir(parents=True)
     teacher.target.touch()
     assert [each.role for each in downloads("RN50x64", "resnet101", "imagenet")] == ["student"]
     assert downloads("clip.pt", "resnet101", "none") == []
 
 
-def test_the_estimate_is_rates_times_counts() -> None:
-    text = apply_preset("folder", "x", {"warmup.epochs": "2", "train.epochs": "8", "cam_boxes.views_per_image": "5.0"})
-    speed = Rates(read=0.4, teacher_global=1.0, teacher_local=0.5, warmup_step=0.2, propose=0.1, train_step=0.3,
-                  score=0.05, embed_dim=8, student_bytes=1000)  # fmt: skip
-    counts = Counts(train=100, test=10, classes=3)
-    found = estimate(params_of(text), speed, counts, 7.0, workers=4, overlaps=False, fetched=9)
-    # reading: 0.4 s / 4 workers = 0.1 s on top of every computation; 5 s to start each stage
-    expected = {
-        "index": 12.0, "text": 5.0, "bias": 5.0, "global_labels": 5.0, "aggregate": 5.0, "report": 5.0,
-        "clip_global": 5 + 110 * 1.1,
-        "warmup": 5 + 2 * 100 * 0.3,
-        "cam_boxes": 5 + 100 * 0.2,
-        "clip_local": 5 + 500 * 0.6,
-        "train": 5 + 8 * 100 * 0.4 + 100 * 0.15,
-        "evaluate": 5 + 10 * (0.1 + 4 * 0.05),
-    }  # fmt: skip
-    assert found.seconds == pytest.approx(expected) and list(found.seconds) == list(STAGES)
-    features = (110 + 500) * 8 * 4
-    artifacts = features + 110 * 3 * 40 + 500 * 40 + 4 * 1000 + 5_000_000
-    assert list(found.disk_bytes.values()) == [artifacts, artifacts, features, 9]
-    overlapping = estimate(params_of(text), speed, counts, 7.0, workers=1, overlaps=True, fetched=0)
-    assert overlapping.seconds["warmup"] == pytest.approx(5 + 2 * 100 * 0.4), "then reading is what takes longest"
+def test_the_disk_is_counts_times_sizes() -> None:
+    changed = {"cam_boxes.views_per_image": "5.0", "warmup.backbone": "mobilenet_v2", "teacher.model": "ViT-B/32"}
+    params = params_of(apply_preset("folder", "x", changed))
+    wanted = [Download("teacher", "ViT-B/32", "", Path("clip.pt"), 9)]
+    found = disk_bytes(params, Counts(train=100, test=10, classes=3), wanted)
+    features = (110 + 500) * 512 * 4
+    artifacts = features + 110 * 3 * 40 + 500 * 40 + 4 * 3_504_872 * 4 + 5_000_000
+    assert found == {"artifacts": artifacts, "cache": artifacts, "store": features, "weights": 9}
+    tiled = disk_bytes(params | {"cam_boxes": {"views_per_image": 5.0, "tiles": 3}}, Counts(100, 10, 3), [])
+    assert tiled["store"] == (110 + 1400) * 512 * 4 and tiled["weights"] == 0
+    small = disk_bytes(params | {"runtime": {"store_gb": 0.001}}, Counts(100, 10, 3), [])
+    assert small["store"] == 1_000_000
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5400, "1.5 h"), (260_000, "3.0 days")]
-)
-def test_durations_are_short(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_disk_that_is_not_free_is_one_line_for_each_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000_000))
+    needed = {"artifacts": 600_000_000, "cache": 600_000_000, "store": 0, "weights": 300_000_000}
+    wanted = [Download("teacher", "x", "", tmp_path / "cache/clip.pt", 300_000_000)]
+    (line,) = shortages(needed, tmp_path / "not/yet/there", wanted)
+    assert "1.5 GB" in line and "1.0 GB are free" in line and str(tmp_path) in line
+    assert shortages(needed | {"artifacts": 0}, tmp_path, wanted) == []
+
+
+@pytest.mark.parametrize(("count", "said"), [(3, "1 MB"), (40_400_000, "40 MB"), (1_260_000_000, "1.3 GB")])
+def test_sizes_are_short(count: int, said: str) -> None:
+    assert size_text(count) == said
 
 
 @pytest.mark.parametrize(("name", "said"), [("cats", "cats"), ("my cats/2", "2"), ("_-x y", "x_y"), ("größe", "gr_e")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,6 @@ import click
 from ccd.commands.options import device_option, mendable
 
 if TYPE_CHECKING:
-    import torch
-
-    from ccd.project.estimate import Estimate
     from ccd.project.suggest import Download, Suggestion
     from ccd.project.survey import Survey
 
@@ -36,8 +34,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--student", metavar="NAME", help="torchvision backbone of the classifier; default: by the hardware.")
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
 @device_option
-@click.option("--no-estimate", is_flag=True, help="Do not time this machine first (about 10 seconds).")
-@click.option("--force", is_flag=True, help="Replace the pipeline that DIR holds.")
+@click.option("--no-estimate", is_flag=True, hidden=True, help="Without effect: nothing is timed any more.")
+@click.option("--force", is_flag=True, help="Replace the pipeline that DIR holds; what you changed is kept as *.bak.")
 @click.option("--upgrade", is_flag=True, help="Bring DIR's dvc.yaml and params.yaml to this version; keep your values.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found and written as one JSON document.")
 def init(
@@ -48,8 +46,8 @@ def init(
     """Make a project for your own images in DIR: params.yaml, dvc.yaml, and all that `dvc repro` needs.
 
     Images and classes are checked first: files that cannot be used are named, and will be left out. Teacher and
-    student are chosen to suit the hardware, and their time on your images is estimated. After a mistake nothing is
-    written. The images stay where they are.
+    student are chosen to suit the hardware; what will be downloaded and how much disk is needed is told. After a
+    mistake nothing is written. The images stay where they are.
 
     \b
     Examples:
@@ -59,7 +57,7 @@ def init(
       ccd init cats --upgrade        # after another version of ccd was installed
     """
     from ccd.errors import CcdError
-    from ccd.project.create import check_place, prepare_version_control, write_files
+    from ccd.project.create import check_place, commit_command, prepare_version_control, write_files
     from ccd.project.settings import Asked
     from ccd.project.suggest import suggest
     from ccd.runtime import find_device
@@ -70,21 +68,26 @@ def init(
             return
         if images is None:
             raise CcdError("--images FOLDER is missing: the folder of your images")
-        list_of_classes, place = classes or _list_of_classes(folder, images), find_device(device)
+        list_of_classes = classes or _list_of_classes(folder, images)
         check_place(folder, images, list_of_classes, force=force)
-        asked = Asked(folder, images, labels, suggest(place), teacher, student, _chosen(settings, device))
+        asked = Asked(folder, images, labels, suggest(find_device(device)), teacher, student, _chosen(settings, device))
         asked.params(skip_bad=False)  # a mistake in it is found before all images are read
         found = _look(images, list_of_classes, labels)
         texts = asked.texts(list_of_classes, len(found.classes), skip_bad=bool(found.index.skipped))
         _tell(found, asked.suggestion, texts["params.yaml"], as_json)
-        wanted, expected = _expect(folder, found, texts["params.yaml"], place, no_estimate, as_json)
-        written = write_files(folder, texts, asked.root)
-        commands = [f"cd {folder}", *prepare_version_control(folder), "dvc repro"]
+        wanted, needed = _needs(folder, found, texts["params.yaml"], as_json)
+        written, kept = write_files(folder, texts, asked.root)
+        commands = [f"cd {shlex.quote(str(folder))}", *prepare_version_control(folder), "dvc repro"]
+        commit = commit_command(folder)
         if as_json:
-            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted, expected)
-            click.echo(json.dumps({**content, "wrote": [str(path) for path in written], "next": commands}, indent=2))
+            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted) | {"disk_bytes": needed}
+            files = {"wrote": [str(path) for path in written], "kept": [str(path) for path in kept]}
+            click.echo(json.dumps({**content, **files, "next": commands, "commit": commit}, indent=2))
         else:
             click.echo(f"wrote {', '.join(str(path) for path in written)}")
+            _tell_kept(kept)
+            if commit is not None:
+                click.echo(f"to keep its history, and before `dvc exp run`, there: {commit}")
             click.echo(f"now run: {' && '.join(commands)}")
 
 
@@ -94,13 +97,10 @@ def _list_of_classes(folder: Path, images: Path) -> Path:
 
 
 def _chosen(settings: tuple[str, ...], device: str) -> dict[str, str]:
-    from ccd.errors import CcdError
+    from ccd.use import settings_of
 
-    wrong = [setting for setting in settings if "=" not in setting]
-    if wrong:
-        raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
     own = {} if device == "auto" else {"runtime.device": device}
-    return own | dict(setting.split("=", 1) for setting in settings)
+    return own | settings_of(settings)
 
 
 def _look(images: Path, classes: Path, labels: Path | None) -> Survey:
@@ -112,33 +112,23 @@ def _look(images: Path, classes: Path, labels: Path | None) -> Survey:
     return survey(images, classes, labels, worker_count(None), lambda each, n: log.progress(each, n, "img"))
 
 
-def _expect(
-    folder: Path, found: Survey, text: str, device: torch.device, no_estimate: bool, as_json: bool
-) -> tuple[list[Download], Estimate | None]:
-    from ccd.console import StageLog
-    from ccd.project.estimate import Counts, download_bytes, estimate, estimate_lines
-    from ccd.project.rates import can_measure, measure
+def _needs(folder: Path, found: Survey, text: str, as_json: bool) -> tuple[list[Download], dict[str, int]]:
+    """What will be downloaded, and the disk that is needed; a person is told, also where it does not fit."""
+    from ccd.project.disk import Counts, disk_bytes, disk_line, shortages, size_text
     from ccd.project.suggest import downloads
-    from ccd.runtime import worker_count
     from ccd.use import parameters
 
-    params, expected = parameters(text), None
+    params = parameters(text)
     wanted = downloads(params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"])
-    if not no_estimate and can_measure(params, folder):
-        rates = measure(params, found.index, folder, device, StageLog("init"))
-        counts = Counts(found.train_count, found.test_count, len(found.classes))
-        workers, fetched = worker_count(params["runtime"]["workers"]), download_bytes(wanted, rates.student_bytes)
-        expected = estimate(params, rates, counts, found.seconds, workers, device.type == "cuda", fetched)
+    needed = disk_bytes(params, Counts(found.train_count, found.test_count, len(found.classes)), wanted)
     if not as_json:
-        if expected is not None:
-            click.echo("a rough estimate, from a few seconds on this machine as busy as it is now:")
-            click.echo("\n".join(estimate_lines(expected)))
-        elif not no_estimate:
-            click.echo("no estimate: this teacher is not on this machine")
         for each in wanted:
-            click.echo(f"`dvc repro` will download {each.role} {each.name}; without a network, put\n"
-                       f"  {each.url}\n  there yourself: {each.target}")  # fmt: skip
-    return wanted, expected
+            click.echo(f"`dvc repro` will download {each.role} {each.name}, {size_text(each.size_bytes)}; without a "
+                       f"network, put\n  {each.url}\n  there yourself: {each.target}")  # fmt: skip
+        click.echo(disk_line(needed))
+    for line in shortages(needed, folder, wanted):
+        click.echo(line, err=True)
+    return wanted, needed
 
 
 def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> None:
@@ -156,10 +146,7 @@ def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> No
     click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")
 
 
-def _content(
-    folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download], expected: Estimate | None
-) -> dict[str, Any]:
-    from ccd.project.estimate import estimate_data
+def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download]) -> dict[str, Any]:
     from ccd.use import parameters
 
     params = parameters(text)
@@ -172,14 +159,14 @@ def _content(
         "hardware": suggestion.reason,
         "teacher": params["teacher"]["model"],
         "student": params["warmup"]["backbone"],
-        "downloads": [{"role": each.role, "name": each.name, "url": each.url, "target": str(each.target)}
-                      for each in wanted],
-        "estimate": None if expected is None else estimate_data(expected),
+        "downloads": [{"role": each.role, "name": each.name, "url": each.url, "target": str(each.target),
+                       "bytes": each.size_bytes} for each in wanted],
     }  # fmt: skip
 
 
 def _upgrade(folder: Path) -> None:
     from ccd.artifacts.atomic import replacing
+    from ccd.artifacts.existing import keep_old
     from ccd.errors import CcdError
     from ccd.project.pipeline import upgraded_text
     from ccd.use import upgraded_params
@@ -192,8 +179,17 @@ def _upgrade(folder: Path) -> None:
         old = path.read_text(encoding="utf-8", errors="replace")
         texts[path] = (old, upgraded(old))
     for path, (old, new) in texts.items():
-        if new != old:
-            with replacing(path) as temporary:
-                temporary.write_text(new, encoding="utf-8")
-        click.echo(f"{path}: {'brought to this version' if new != old else 'nothing to change'}")
-    click.echo(f"now run: cd {folder} && dvc repro")
+        if new == old:
+            click.echo(f"{path}: nothing to change")
+            continue
+        kept = keep_old(path)
+        with replacing(path) as temporary:
+            temporary.write_text(new, encoding="utf-8")
+        click.echo(f"{path}: brought to this version")
+        _tell_kept([] if kept is None else [kept])
+    click.echo(f"now run: cd {shlex.quote(str(folder))} && dvc repro")
+
+
+def _tell_kept(kept: list[Path]) -> None:
+    if kept:
+        click.echo(f"kept what was there as {', '.join(str(path) for path in kept)}")

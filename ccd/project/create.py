@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ccd.artifacts.atomic import replacing
+from ccd.artifacts.existing import keep_old
 from ccd.errors import CcdError, listed
 from ccd.params.base import PARAMS_FILE
 from ccd.project.settings import CLASSES_NAME
 
 PIPELINE_FILE = Path("dvc.yaml")
-_IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png")
+_IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png", "*.bak")
 _HAND_WORK = ("README.md", "corrections/")  # what is there stays
+_REPLACED = ("params.yaml", "dvc.yaml", CLASSES_NAME)  # what is there was written by a person, or may have been
 _NOT_WALKED = ("/.ccd/", ".venv/", "__pycache__/")
 
 
@@ -48,12 +50,15 @@ def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> No
         raise CcdError(f"{copy} is there already and differs from {classes}; remove one, or use --force")
 
 
-def write_files(folder: Path, texts: Mapping[str, str], images: str) -> list[Path]:
-    """Write the project's files; if one fails, those that are new are removed again. `_HAND_WORK` stays.
+def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[list[Path], list[Path]]:
+    """Write the project's files; if one fails, all is as it was before. `_HAND_WORK` stays.
 
     Args:
         texts: file name -> text.
         images: the images' folder as ``dataset.root`` names it; inside the project, git and DVC do not look there.
+
+    Returns:
+        The project's files, and copies of those that were there with other content (`ccd.artifacts.existing.keep_old`).
     """
     inside = [] if os.path.isabs(images) else [f"/{images.strip('/')}/"]  # noqa: PTH117
     texts = {
@@ -61,26 +66,40 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> list[Pat
         ".gitignore": _with_lines(folder / ".gitignore", [*_IGNORED, *inside]),
         ".dvcignore": _with_lines(folder / ".dvcignore", [*_NOT_WALKED, *inside]),
     }
-    new_folder, written = not folder.exists(), []
+    new_folder, kept = not folder.exists(), []
+    before: dict[Path, bytes | None] = {}
     try:
         for name, text in texts.items():
             path = folder / name
-            if name.startswith(_HAND_WORK) and path.exists():
+            if path.exists() and (name.startswith(_HAND_WORK) or _holds(path, text)):
                 continue
-            is_new = not path.exists()
+            copy = keep_old(path) if name in _REPLACED else None
+            kept += [] if copy is None else [copy]
+            old = path.read_bytes() if path.is_file() else None
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-            if is_new:
-                written.append(path)
+            before[path] = old
     except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-            if path.parent != folder and not any(path.parent.iterdir()):
-                path.parent.rmdir()
+        _take_back(folder, before)
         if new_folder:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    return [folder / name for name in texts]
+    return [folder / name for name in texts], kept
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode("utf-8")
+
+
+def _take_back(folder: Path, before: Mapping[Path, bytes | None]) -> None:
+    """Give files the content that they had before, and delete those that are new."""
+    for path, content in before.items():
+        if content is not None:
+            path.write_bytes(content)
+            continue
+        path.unlink(missing_ok=True)
+        if path.parent != folder and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def prepare_version_control(folder: Path) -> list[str]:
@@ -101,6 +120,13 @@ def prepare_version_control(folder: Path) -> list[str]:
     if _output([sys.executable, "-m", *command], folder) is None:
         failed.append(" ".join(word for word in command if word != "--quiet"))
     return failed
+
+
+def commit_command(folder: Path) -> str | None:
+    """What to type in ``folder`` so that DVC's experiments have a commit to start from; None without git."""
+    if shutil.which("git") is None or _output(["git", "rev-parse", "--show-toplevel"], folder) is None:
+        return None
+    return "git add . && git commit -m 'a project of ccd init'"
 
 
 def _output(command: list[str], folder: Path) -> str | None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ccd.artifacts.corrections import COLUMNS, path_of
 from ccd.errors import CcdError
+from ccd.project.disk import Params
 from ccd.project.pipeline import project_text
-from ccd.project.rates import TOWERS, Params
 from ccd.project.readme import readme
-from ccd.project.suggest import Suggestion, local_file, path_from
+from ccd.project.suggest import TOWERS, Suggestion, local_file, path_from
 from ccd.student.backbones import backbone_names
-from ccd.use import apply_preset, parameters
+from ccd.use import apply_preset, parameters, parsed_value
+from ccd.weights import refuse_other
 
 CLASSES_NAME = "classes.txt"
+_OF_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 # Values that may be files, and the parameter that pins their content.
 _FILES = {
     "teacher.model": "teacher.sha256",
@@ -30,8 +34,8 @@ class Asked:
     """What a user asks of a new project in ``folder``.
 
     ``labels``: None for ``labels.csv`` beside the images, where index looks by itself. ``teacher``: an OpenAI name, a
-    checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> value as in
-    YAML; they win.
+    checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> text of a
+    value, see `ccd.use.parsed_value`; they win. All else is taken as written: a folder may be called 2024.
     Files are named relative to the project where they lie in it, else by absolute paths, and weights pinned by SHA-256.
     """
 
@@ -57,15 +61,17 @@ class Asked:
         Raises:
             CcdError: an unknown section, key or model, or a value that does not fit.
         """
-        settings = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
+        values: dict[str, Any] = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
         if self.labels is not None:
-            settings["index.labels_file"] = path_from(self.labels, self.folder)
+            values["index.labels_file"] = path_from(self.labels, self.folder)
         if skip_bad:
-            settings["index.on_bad_image"] = "skip"
-        settings |= self.suggestion.settings
-        settings |= {} if self.teacher is None else _teacher(self.teacher)
-        settings |= {} if self.student is None else {"warmup.backbone": self.student}
-        text = apply_preset("folder", self.root, _pinned({**settings, **self.chosen}, self.folder))
+            values["index.on_bad_image"] = "skip"
+        values |= {} if self.teacher is None else _teacher(self.teacher)
+        values |= {} if self.student is None else {"warmup.backbone": self.student}
+        values |= {name: parsed_value(name, text) for name, text in self.chosen.items()}
+        values = _pinned(values, self.folder)
+        suggested = {name: text for name, text in self.suggestion.settings.items() if name not in values}
+        text = apply_preset("folder", self.root, suggested, values=values)
         check_models(parameters(text), self.folder)
         return text
 
@@ -83,14 +89,60 @@ class Asked:
 
 
 def check_models(params: Params, folder: Path) -> None:
-    """Raises CcdError for models that ``dvc repro`` would not find; names of open_clip are not checked."""
-    model, backbone, weights = params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"]
-    if params["teacher"]["backend"] == "clip" and model not in TOWERS and not (folder / model).is_file():
-        raise CcdError(f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}")
-    if backbone not in backbone_names():
-        raise CcdError(f"student {backbone!r} is none of torchvision's {', '.join(backbone_names())}")
-    if weights not in ("imagenet", "none") and not (folder / weights).is_file():
-        raise CcdError(f"warmup.weights {weights!r} is neither imagenet, nor none, nor a file")
+    """Raises CcdError for models that ``dvc repro`` would not find or read; names of open_clip are not checked."""
+    teacher, student = params["teacher"], params["warmup"]
+    if teacher["backend"] == "clip":
+        _check_openai(teacher["model"], folder)
+    elif (folder / teacher["model"]).is_dir():
+        _check_open_clip_folder(folder / teacher["model"])
+    if teacher["pretrained"] and (folder / teacher["pretrained"]).is_file():
+        refuse_other(folder / teacher["pretrained"], "teacher.pretrained")
+    if student["backbone"] not in backbone_names():
+        raise CcdError(_no_backbone(student["backbone"], folder))
+    weights = folder / student["weights"]
+    if student["weights"] in ("imagenet", "none"):
+        return
+    if not weights.is_file():
+        raise CcdError(f"warmup.weights {student['weights']!r} is neither imagenet, nor none, nor a file")
+    refuse_other(weights, "warmup.weights")
+
+
+def _check_openai(model: str, folder: Path) -> None:
+    if model in TOWERS:
+        return
+    path = folder / model
+    if not path.is_file():
+        raise CcdError(
+            f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}; a model of open_clip: --teacher NAME "
+            "--set teacher.backend=open_clip --set teacher.pretrained=TAG"
+        )
+    if path.suffix == ".json":
+        raise CcdError(
+            f"teacher {model!r} is a configuration without weights; for open_clip: --set teacher.backend=open_clip "
+            "--set teacher.pretrained=FILE"
+        )
+    refuse_other(path, "teacher.model")
+
+
+def _check_open_clip_folder(path: Path) -> None:
+    needed = ("open_clip_config.json", "open_clip_model.safetensors")
+    missing = [name for name in needed if not (path / name).is_file()]
+    if missing:
+        raise CcdError(
+            f"teacher: the folder {path} holds no {' and no '.join(missing)}, so it is no model of open_clip; give the "
+            "file of an OpenAI checkpoint: --teacher FILE"
+        )
+    refuse_other(path / needed[1], "teacher.model")
+
+
+def _no_backbone(name: str, folder: Path) -> str:
+    """A person who has weights gives their file as the student; the network's name is needed as well."""
+    if (folder / name).exists() or Path(name).expanduser().exists() or "/" in name or Path(name).suffix in _OF_WEIGHTS:
+        return (
+            f"student {name!r} is a path; --student takes the name of a torchvision network, and its weights go into "
+            f"warmup.weights: --student mobilenet_v2 --set {shlex.quote(f'warmup.weights={name}')} (or resnet50, ...)"
+        )
+    return f"student {name!r} is none of torchvision's {', '.join(backbone_names())}"
 
 
 def dataset_name(folder: Path) -> str:
@@ -99,18 +151,18 @@ def dataset_name(folder: Path) -> str:
     return name or "my_images"
 
 
-def _teacher(name: str) -> dict[str, str]:
+def _teacher(name: str) -> dict[str, Any]:
     """A ViT looks at images of the size it was trained on; 640 px need not be a multiple of its patch."""
-    settings = {"teacher.model": name}
+    settings: dict[str, Any] = {"teacher.model": name}
     if Path(name).expanduser().is_dir():
         settings["teacher.backend"] = "open_clip"
     if name.startswith("ViT") and name in TOWERS:
         keys = ("clip_global.image_size_px", "clip_local.image_size_px", "clip_local.resized_px")
-        settings |= dict.fromkeys(keys, str(TOWERS[name][1]))
+        settings |= dict.fromkeys(keys, TOWERS[name].side_px)
     return settings
 
 
-def _pinned(settings: Mapping[str, str], folder: Path) -> dict[str, str]:
+def _pinned(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     pinned = dict(settings)
     for key, hash_key in _FILES.items():
         value = settings.get(key)
