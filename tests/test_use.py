@@ -132,8 +132,9 @@ def test_changes_are_listed_in_the_files_order() -> None:
     assert changes("a:\n  b: 1\n", "c:\n  d: 2\n") == ["c.d: (absent) -> 2", "a.b: 1 -> (absent)"]
 
 
-ODD = ["2024", "007", "1e3", "true", "null", "2024-05-01", "~", "[a]", "a: b", "#x", "off", "0x1f", "1_000", "- a", "*a",
-       "&a", "!tag", "%a", "{", "it's", "a #b", "'", '"', "1:30", ".inf", "NaN", "<<", "=", "größe", " padded"]  # fmt: skip
+ODD = ["2024", "007", "1e3", "true", "null", "2024-05-01", "~", "[a]", "a: b", "#x", "off", "0x1f", "1_000", "- a",
+       "*a", "&a", "!tag", "%a", "{", "it's", "a #b", "'", '"', "1:30", ".inf", "NaN", "<<", "=",
+       "größe", " padded"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -152,7 +153,12 @@ def test_a_setting_of_a_text_is_taken_as_written(text: str) -> None:
 
 
 def test_a_setting_may_be_quoted_or_null_where_that_means_something() -> None:
-    written = {"dataset.root": "'a b'", "index.labels_file": "null", "index.classes_file": '"null"', "teacher.model": "null"}
+    written = {
+        "dataset.root": "'a b'",
+        "index.labels_file": "null",
+        "index.classes_file": '"null"',
+        "teacher.model": "null",
+    }
     values = parsed(apply_preset("folder", None, written))
     assert values["dataset"]["root"] == "a b" and values["index"]["labels_file"] is None
     assert values["index"]["classes_file"] == "null" and values["teacher"]["model"] == "null"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ccd.commands.options import device_option, mendable
+from ccd.commands.options import device_option, in_shell, mendable
 
 if TYPE_CHECKING:
     from ccd.project.suggest import Download, Suggestion
@@ -77,7 +76,7 @@ def init(
         _tell(found, asked.suggestion, texts["params.yaml"], as_json)
         wanted, needed = _needs(folder, found, texts["params.yaml"], as_json)
         written, kept = write_files(folder, texts, asked.root)
-        commands = [f"cd {shlex.quote(str(folder))}", *prepare_version_control(folder), "dvc repro"]
+        commands = [f"cd {in_shell(folder)}", *prepare_version_control(folder), "dvc repro"]
         commit = commit_command(folder)
         if as_json:
             content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted) | {"disk_bytes": needed}
@@ -187,7 +186,7 @@ def _upgrade(folder: Path) -> None:
             temporary.write_text(new, encoding="utf-8")
         click.echo(f"{path}: brought to this version")
         _tell_kept([] if kept is None else [kept])
-    click.echo(f"now run: cd {shlex.quote(str(folder))} && dvc repro")
+    click.echo(f"now run: cd {in_shell(folder)} && dvc repro")
 
 
 def _tell_kept(kept: list[Path]) -> None:

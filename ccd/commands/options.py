@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -24,6 +26,12 @@ device_option = click.option(
     callback=check_device,
     help="auto, cpu, cuda or cuda:1.",
 )
+
+
+def in_shell(path: Path) -> str:
+    """A path as it must stand in a printed command: quoted, and never an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 @contextmanager

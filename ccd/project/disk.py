@@ -69,8 +69,8 @@ def shortages(needed: Mapping[str, int], folder: Path, wanted: Iterable[Download
         wanted_there[disk] += count
     free = {disk: shutil.disk_usage(place).free for disk, place in places.items()}
     return [
-        f"warning: about {size_text(wanted_there[disk])} of disk are needed at {place}, and {size_text(free[disk])} are "
-        "free; make room, or choose another folder"
+        f"warning: about {size_text(wanted_there[disk])} of disk are needed at {place}, and {size_text(free[disk])} "
+        "are free; make room, or choose another folder"
         for disk, place in places.items()
         if wanted_there[disk] > free[disk]
     ]

@@ -127,7 +127,13 @@ def folder_instead(folder: Path) -> None:
 
 
 CASES = [
-    Case(GROUP, "no params.yaml", "index", lambda f: (f / FILE).unlink(), ("does not exist here", "ccd init DIR --images FOLDER")),
+    Case(
+        GROUP,
+        "no params.yaml",
+        "index",
+        lambda f: (f / FILE).unlink(),
+        ("does not exist here", "ccd init DIR --images FOLDER"),
+    ),
     Case(GROUP, "params.yaml is a folder", "index", folder_instead, ("params.yaml: cannot be read (Is a directory)",)),
     *[Case(GROUP, f"params.yaml: {name}", "index", write(data), (says,)) for name, data, says in WHOLE_FILE],
     Case(GROUP, "params.yaml: aliases of aliases", "index", aliases, ("index.train_split = [[[",)),
