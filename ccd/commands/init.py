@@ -56,7 +56,13 @@ def init(
       ccd init cats --upgrade        # after another version of ccd was installed
     """
     from ccd.errors import CcdError
-    from ccd.project.create import check_place, commit_command, prepare_version_control, write_files
+    from ccd.project.create import (
+        check_place,
+        commit_command,
+        prepare_version_control,
+        write_files,
+        write_plot_template,
+    )
     from ccd.project.settings import Asked
     from ccd.project.suggest import suggest
     from ccd.runtime import find_device
@@ -77,7 +83,8 @@ def init(
         wanted, needed = _needs(folder, found, texts["params.yaml"], as_json)
         written, kept = write_files(folder, texts, asked.root)
         commands = [f"cd {in_shell(folder)}", *prepare_version_control(folder), "dvc repro"]
-        commit = commit_command(folder)
+        template, commit = write_plot_template(folder), commit_command(folder)
+        written += [] if template is None else [template]
         if as_json:
             content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted) | {"disk_bytes": needed}
             files = {"wrote": [str(path) for path in written], "kept": [str(path) for path in kept]}
@@ -167,6 +174,7 @@ def _upgrade(folder: Path) -> None:
     from ccd.artifacts.atomic import replacing
     from ccd.artifacts.existing import keep_old
     from ccd.errors import CcdError
+    from ccd.project.create import write_plot_template
     from ccd.project.pipeline import upgraded_text
     from ccd.use import upgraded_params
 
@@ -186,6 +194,9 @@ def _upgrade(folder: Path) -> None:
             temporary.write_text(new, encoding="utf-8")
         click.echo(f"{path}: brought to this version")
         _tell_kept([] if kept is None else [kept])
+    template = write_plot_template(folder)
+    if template is not None:
+        click.echo(f"wrote {template}, for dvc plots show")
     click.echo(f"now run: cd {in_shell(folder)} && dvc repro")
 
 

@@ -16,6 +16,7 @@ from ccd.params.base import PARAMS_FILE
 from ccd.project.settings import CLASSES_NAME
 
 PIPELINE_FILE = Path("dvc.yaml")
+_TEMPLATE = Path(__file__).with_name("sorted_bars.json")  # the same as the repository's .dvc/plots/sorted_bars.json
 _IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png", "*.bak")
 _HAND_WORK = ("README.md", "corrections/")  # what is there stays
 _REPLACED = ("params.yaml", "dvc.yaml", CLASSES_NAME)  # what is there was written by a person, or may have been
@@ -120,6 +121,21 @@ def prepare_version_control(folder: Path) -> list[str]:
     if _output([sys.executable, "-m", *command], folder) is None:
         failed.append(" ".join(word for word in command if word != "--quiet"))
     return failed
+
+
+def write_plot_template(folder: Path) -> Path | None:
+    """Give a DVC project the template that its ``dvc.yaml`` draws bars with; one that is there stays.
+
+    Returns:
+        The file, if it was written.
+    """
+    path = folder / ".dvc/plots/sorted_bars.json"
+    if not (folder / ".dvc").is_dir() or path.exists():
+        return None
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(_TEMPLATE.read_bytes())
+    return path
 
 
 def commit_command(folder: Path) -> str | None:
