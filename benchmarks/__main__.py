@@ -11,7 +11,6 @@ import click
 
 from benchmarks.growth import IMAGE_STAGES, measure_growth, measure_label_growth
 from benchmarks.increment import measure_increment
-from benchmarks.kills import measure_kills
 from benchmarks.settings import Settings
 from benchmarks.startup import measure_startup
 from benchmarks.student import measure_student
@@ -26,7 +25,6 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
     "growth": measure_growth,
     "labels": measure_label_growth,
     "increment": measure_increment,
-    "kills": measure_kills,
 }
 
 
@@ -42,7 +40,6 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
 @click.option("--until", type=click.Choice(IMAGE_STAGES), default=IMAGE_STAGES[-1], help="growth: the last stage.")
 @click.option("--large", is_flag=True, help="labels: also a million images.")
 @click.option("--views", type=click.FloatRange(0), default=2.0, help="labels: local views an image.")
-@click.option("--kills", type=click.IntRange(1), default=4, help="Kills per stage.")
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; default: one per core.")
 @click.option("--work", type=click.Path(path_type=Path), help="Where to write gigabytes; default: a temporary folder.")

@@ -20,7 +20,7 @@ def photos_of(images: Path | None, folder: Path, count: int) -> list[Path]:
     """The first ``count`` files of the folder ``images``, repeated if it has fewer; without it, drawn ones."""
     if images is None:
         return drawn(folder, count)
-    found = expand([str(images)], [])
+    found = expand([str(images)], []).paths
     return [found[number % len(found)] for number in range(count)]
 
 

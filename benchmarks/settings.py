@@ -15,7 +15,7 @@ class Settings:
     """``work``: an empty folder for what is written. ``images``: a folder of photos, None: drawn ones.
 
     ``count``: photos per run of the models; ``repeats``: rounds; ``sizes``: N of the growth, ``until``: its last
-    stage; ``large``: also a million images; ``kills`` per stage.
+    stage; ``large``: also a million images.
     """
 
     work: Path
@@ -27,7 +27,6 @@ class Settings:
     until: str
     large: bool
     views: float
-    kills: int
     hardware: Hardware
 
     @property

@@ -33,7 +33,7 @@ class InOrder(Interruptible, click.Group):
 @click.group(
     cls=InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 `predict` skipped files, 130 interrupted. "
+    epilog="Exit status: 0 done, 2 a mistake in what was asked, 3 something was left out and named, 130 interrupted. "
     "Between init or use and the rest: dvc repro. Documentation: docs/cli.md.",
 )
 @click.version_option(__version__, prog_name="ccd")
@@ -95,6 +95,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], force: 
 @main.command(short_help="Tell how an image got its labels; list images to look at.")
 @click.argument("image", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the overlay; default: NAME.overlay.png.")
+@click.option("--force", is_flag=True, help="Replace an overlay that is there already.")
 @click.option("--class", "class_name", metavar="NAME", help="Images on which this class went most wrong.")
 @click.option("--doubtful", is_flag=True, help="Images on which CLIP, its local views and the student disagree most.")
 @click.option("--box-overlap", is_flag=True, help="Pairs of classes whose views coincide.")
@@ -105,6 +106,7 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], force: 
 def inspect(
     image: str | None,
     out: Path | None,
+    force: bool,
     class_name: str | None,
     doubtful: bool,
     box_overlap: bool,
@@ -113,7 +115,8 @@ def inspect(
 ) -> None:
     """Print one IMAGE's story (its id, path or file name) and write an overlay of its boxes; or list images to look at.
 
-    Works on the data set that params.yaml names, after `dvc repro`.
+    Works on the data set that params.yaml names, after `dvc repro`. A file that is there already is not replaced
+    without --force.
 
     \b
     Examples:
@@ -122,6 +125,7 @@ def inspect(
       ccd inspect --doubtful --json
     """
     from ccd import inspect as library, inspect_text as texts
+    from ccd.commands import overlay as overlays
     from ccd.console import user_errors
     from ccd.errors import CcdError
     from ccd.params.base import load
@@ -134,12 +138,17 @@ def inspect(
         dataset = load(DatasetParams)
         folder = Path("data") / dataset.name
         if image is not None:
+            root = Path(dataset.root)
+            if out is not None:
+                overlays.check_overlay(out, root, force=force)
             story = library.image_story(folder, image)
             click.echo(texts.as_json(texts.story_data(story)) if as_json else texts.story_text(story))
-            if out is not None or not as_json:
-                target = out or Path(f"{Path(story.image_id).stem}.overlay.png")
-                texts.write_overlay(story, Path(dataset.root), target)
-                click.echo(f"wrote {target}", err=as_json)
+            if out is not None:
+                texts.write_overlay(story, root, out)
+                click.echo(f"wrote {out}", err=as_json)
+            elif not as_json:
+                said, there = overlays.save_default_overlay(story, library.image_ids(folder), root, force=force)
+                click.echo(said, err=not there)
         elif class_name is not None:
             examples = library.worst(folder, class_name, count)
             click.echo(texts.as_json(examples) if as_json else texts.examples_text(examples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import sys
 import time
@@ -98,6 +99,15 @@ class StageLog:
             print(f"[{self.name}] {what}", flush=True)
 
 
+def let_text_pass() -> None:
+    """Make printing text safe in any locale: what goes into a pipe or file is UTF-8, and what a terminal cannot show
+    is escaped. Text for people never ends a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # tests put other streams there
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
 @contextmanager
 def user_errors(stage: str = "") -> Iterator[None]:
     """Turn a `CcdError`, and what the machine refuses (`ccd.machine`), into one message on stderr and exit status 2,
@@ -106,6 +116,7 @@ def user_errors(stage: str = "") -> Iterator[None]:
     With the environment variable ``CCD_DEBUG`` set to anything but 0, the traceback comes before the message; control
     characters, which names of files may hold, are escaped.
     """
+    let_text_pass()
     try:
         with deferring():
             yield

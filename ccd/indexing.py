@@ -8,18 +8,20 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccd.artifacts.image_index import ImageIndex, SkippedImage
+from ccd.artifacts.image_index import DarkImage, ImageIndex, SkippedImage
+from ccd.dark_images import dark_remark
 from ccd.datasets.record import Dataset, ImageEntry
 from ccd.errors import CcdError, is_utf8, printable
-from ccd.images import decode, header, read_file
+from ccd.images import find_dark_range, header, read_file
 from ccd.machine import ran_out
+from ccd.pixel_range import DarkRange
 
 Verify = Literal["decode", "header"]
 OnBadImage = Literal["error", "skip"]
@@ -32,13 +34,14 @@ _ONE_LARGE_IMAGE = threading.Lock()  # in memory at a time: there may be dozens 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the index keeps of one file; ``problem`` says why it cannot be used."""
+    """What the index keeps of one file; ``problem`` says why it cannot be used, ``dark`` that it looks black."""
 
     width_px: int = 0
     height_px: int = 0
     size: int = 0
     digest: str = ""
     problem: str = ""
+    dark: DarkRange | None = None
 
 
 class FileReader:
@@ -74,11 +77,12 @@ class FileReader:
                 "if you trust the data set"
             )
         data = read_file(self._root / path, path)
-        width_px, height_px = header(data, path)
+        (width_px, height_px), dark = header(data, path), None
         if self._verify == "decode":
             with _ONE_LARGE_IMAGE if width_px * height_px > LARGE_PIXELS else nullcontext():
-                decode(data, path, min_size=1)
-        return FileFacts(width_px, height_px, len(data), hashlib.blake2b(data, digest_size=16).hexdigest())
+                dark = find_dark_range(data, path)
+        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        return FileFacts(width_px, height_px, len(data), digest, dark=dark)
 
     def _leads_out(self, path: str) -> bool:
         folder = str(PurePosixPath(path).parent)
@@ -131,6 +135,7 @@ def scan(
         np.asarray([fact.size for _, fact in good], np.int64),
         [fact.digest for _, fact in good],
         skipped,
+        tuple(DarkImage(entry.path, *astuple(fact.dark)) for entry, fact in good if fact.dark),
     )
 
 
@@ -142,10 +147,12 @@ def known_labels(found: Dataset, index: ImageIndex) -> tuple[list[str], NDArray[
 
 
 def remarks(index: ImageIndex) -> list[str]:
-    """What is worth saying of an index: files left out, and files with the same content."""
+    """What is worth saying of an index: files left out, dark images, and files with the same content."""
     said = []
     if index.skipped:
         said.append(_problems(index.skipped, len(index) + len(index.skipped)))
+    if index.dark:
+        said.append(dark_remark(index.dark))
     first: dict[str, bool] = {}
     repeats = across = 0
     for digest, is_train in zip(index.digests, index.is_train.tolist(), strict=True):

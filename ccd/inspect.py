@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, text as text_file
+from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, none_images, text as text_file
 from ccd.artifacts.feature_rows import read_views
 from ccd.artifacts.labels import SPEC as LABELS
 from ccd.artifacts.predictions import SPEC as PREDICTIONS
@@ -17,24 +17,33 @@ from ccd.labels.scores import clip_probs
 from ccd.report.choose import Choice, doubtful_test, doubtful_train, worst_of_class
 from ccd.report.overlap import coinciding_pairs
 from ccd.report.run import truth_of
+from ccd.report.view_labels import strongest_classes, view_labels
 
 
 @dataclass(frozen=True)
 class View:
     """A local view: ``box_id``, the class that ``asked`` with the student's ``score`` (a tile: empty, NaN), corners in
-    pixels of the original image, and CLIP's ``probs`` (C,) float32 of it."""
+    pixels of the original image, CLIP's ``probs`` (C,) float32 of it, and the local ``labels`` (C,) that it gives, see
+    `ccd.report.view_labels.view_labels`."""
 
     box_id: int
     asked: str
     score: float
     corners_px: tuple[float, float, float, float]
     probs: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def first(self) -> int:
+        """The class that it speaks for most."""
+        return strongest_classes(self.labels)[0]
 
 
 @dataclass(frozen=True)
 class ImageStory:
     """What the artifacts say of one image. ``columns``: name -> (C,), as in ``pseudo_labels.parquet`` for a training
-    image and ``predictions.parquet`` for a test image; ``truth`` (C,): 1 present, 0 absent, -1 unknown."""
+    image and ``predictions.parquet`` for a test image; ``truth`` (C,): 1 present, 0 absent, -1 unknown. ``none_rule``:
+    whether images that show none of the classes were looked for, among the training images."""
 
     image_id: str
     path: str
@@ -46,6 +55,7 @@ class ImageStory:
     columns: dict[str, np.ndarray]
     views: tuple[View, ...]
     truth: np.ndarray
+    none_rule: bool
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
         raise CcdError(f"{data_dir / file} does not know {name}; rebuild it with: dvc repro {spec.stage}")
     own = table.ids.index(name)
     height_px, width_px = (int(side) for side in index.sizes_px[row])
+    columns = {column: values[own] for column, values in table.columns.items()}
     return ImageStory(
         name,
         index.paths[row],
@@ -114,10 +125,16 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
         int(index.file_bytes[row]),
         table.classes,
         bias.bias,
-        {column: values[own] for column, values in table.columns.items()},
-        _views(data_dir, name) if train else (),
+        columns,
+        _views(data_dir, name, columns, bias.bias) if train else (),
         truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
+        none_images.count_in(table.metadata) is not None,
     )
+
+
+def image_ids(data_dir: Path) -> list[str]:
+    """The ids of all images. Raises CcdError if ``images.parquet`` is missing or damaged."""
+    return list(image_index.read(data_dir / "images.parquet").ids)
 
 
 def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
@@ -133,7 +150,7 @@ def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
     raise CcdError(f"{wanted} is no image of this data set; ids look like {listed(index.ids, 3)}")
 
 
-def _views(data_dir: Path, image_id: str) -> tuple[View, ...]:
+def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: np.ndarray) -> tuple[View, ...]:
     """The image's boxes with CLIP's probabilities, computed as aggregate does."""
     boxes, words = box_file.read(data_dir / "boxes.parquet"), text_file.read(data_dir / "text.h5")
     mine = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
@@ -142,7 +159,8 @@ def _views(data_dir: Path, image_id: str) -> tuple[View, ...]:
     views = []
     for box, row in zip(mine, probs, strict=True):
         x0, y0, x1, y1 = (float(side) for side in boxes.boxes_px[box])
-        views.append(View(box, boxes.classes[box], float(boxes.scores[box]), (x0, y0, x1, y1), row))
+        labels = view_labels(columns, bias, box, row)
+        views.append(View(box, boxes.classes[box], float(boxes.scores[box]), (x0, y0, x1, y1), row, labels))
     return tuple(views)
 
 

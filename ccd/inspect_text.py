@@ -1,4 +1,4 @@
-"""What ``ccd inspect`` prints and draws: tables in full digits, and the image with its boxes."""
+"""What ``ccd inspect`` and ``ccd artifacts`` print: tables of at most 100 columns, or everything as JSON."""
 
 from __future__ import annotations
 
@@ -6,78 +6,117 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from ccd.artifacts.atomic import replacing
 from ccd.artifacts.listing import Artifact
-from ccd.images import read_image
 from ccd.inspect import Doubts, Example, ImageStory, Overlap
+from ccd.labels.none_images import NOT_LOOKED_FOR
+from ccd.overlay import overlay as overlay, write_overlay as write_overlay
+from ccd.text_table import WIDEST, aligned as aligned, display_width, shortened, visible
+
+VIEWS_A_LINE = 7
 
 TRUTH = {1: "yes", 0: "no", -1: "?"}
-WON, OTHER = (240, 167, 47), (255, 255, 255)
+TRAIN_LEGEND = """\
+CLIP p   CLIP zero-shot probability of the whole image
+b        CLIP's bias of the class
+global   max(CLIP p, floor) / b, at most 1: the label of the whole image
+view p   CLIP zero-shot probability in the view that won the class (see won by)
+local    max(view p, floor) / b, may exceed 1: a view's number here and in the overlay
+label    aggregated label, as trained on: global and local mixed, at most 1"""
+TEST_LEGEND = """\
+CLIP p     CLIP zero-shot probability of the whole image
+debiased   CLIP p / b, at most 1; b: CLIP's bias of the class
+student    the student's probability"""
 
 
 def story_text(story: ImageStory, limit: int | None = 10) -> str:
-    """The story as two aligned tables: the views, and the ``limit`` classes with the largest result (None: all).
+    """The story as aligned tables of at most 100 columns: the views, and the ``limit`` classes with the largest result
+    (None: all), and what the columns are.
 
-    Numbers are those of the artifacts, in the fewest digits that identify them.
+    Numbers are those of the artifacts, to three digits after the point; `story_data` has them in full.
     """
-    height_px, width_px = story.size_px
-    head = f"{story.image_id} ({story.split}), {story.path}, {width_px} x {height_px} px"
-    result = story.columns["label"] if story.split == "train" else np.maximum(*_tested(story))
+    train = story.split == "train"
+    result = story.columns["label"] if train else np.maximum(*_tested(story))
     order = np.argsort(-result, kind="stable")[:limit]
-    parts = [head, _train_table(story, order) if story.split == "train" else _test_table(story, order)]
+    parts = [_head(story), _train_table(story, order) if train else _test_table(story, order)]
     if story.views:
         parts.insert(1, _view_table(story))
+        parts += ["local label that each view gives to each class", *_said_tables(story, order)]
     hidden = len(story.classes) - len(order)
-    return "\n\n".join([*parts, f"and {hidden} more classes, with smaller values"] if hidden else parts)
+    parts += [f"and {hidden} more classes, with smaller values"] if hidden else []
+    parts.append(TRAIN_LEGEND if train else TEST_LEGEND)
+    if train and not story.none_rule:
+        parts.append("\n".join(textwrap.wrap(NOT_LOOKED_FOR, WIDEST)))
+    return "\n\n".join(parts)
+
+
+def _head(story: ImageStory) -> str:
+    """Id, split, path and size, on one line where they fit, else on a line each."""
+    height_px, width_px = story.size_px
+    size = f"{width_px} x {height_px} px"
+    whole = visible(f"{story.image_id} ({story.split}), {story.path}, {size}")
+    if display_width(whole) <= WIDEST:
+        return whole
+    return "\n".join([*(shortened(visible(text), WIDEST) for text in (story.image_id, story.path)),
+                      f"{story.split}, {size}"])  # fmt: skip
+
+
+def _number(value: float) -> str:
+    """Three digits after the point; a dash for a missing value."""
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def _view_table(story: ImageStory) -> str:
-    rows = [["box", "asked by", "student", "CLIP says", "x0_px", "y0_px", "x1_px", "y1_px"]]
+    rows = [["box", "asked by", "student", "local label, largest", "x0_px", "y0_px", "x1_px", "y1_px"]]
     for view in story.views:
-        top = int(view.probs.argmax())
-        said = f"{story.classes[top]} {view.probs[top]!s}"
-        corners = [str(np.float32(side)) for side in view.corners_px]
-        asked = [view.asked, str(np.float32(view.score))] if view.asked else ["- (tile)", "-"]
-        rows.append([str(view.box_id), *asked, said, *corners])
+        said = f"{_number(view.labels[view.first])} {story.classes[view.first]}"
+        asked = [view.asked, _number(view.score)] if view.asked else ["- (tile)", "-"]
+        rows.append([str(view.box_id), *asked, said, *map(_number, view.corners_px)])
     return aligned(rows)
+
+
+def _said_tables(story: ImageStory, order: np.ndarray) -> list[str]:
+    """The views side by side, as many as fit on a line, then the next ones."""
+    tables = []
+    for start in range(0, len(story.views), VIEWS_A_LINE):
+        some = story.views[start : start + VIEWS_A_LINE]
+        rows = [["class", *(f"box {view.box_id}" for view in some)]]
+        rows += [[story.classes[place], *(_number(view.labels[place]) for view in some)] for place in order]
+        tables.append(aligned(rows))
+    return tables
 
 
 def _train_table(story: ImageStory, order: np.ndarray) -> str:
-    boxes = [f"box {view.box_id}" for view in story.views]
-    rows = [["class", "whole image", "bias", "global", *boxes, "best view", "won by", "local", "label", "truth"]]
+    rows = [["class", "CLIP p", "b", "global", "view p", "local", "won by", "label", "truth"]]
     made = story.columns
     people = bool((made["correction"] >= 0).any())
-    rows[0] += ["person"] if people else []
+    rows[0] += ["person", "label before"] if people else []
     for place in order:
-        views = [str(view.probs[place]) for view in story.views]
-        none = made["box_id"][place] < 0
-        best = ["-", "-"] if none else [str(made["local_prob"][place]), f"box {made['box_id'][place]}"]
-        first = [str(made["global_prob"][place]), repr(float(story.bias[place])), str(made["global_label"][place])]
-        last = [str(made["local_label"][place]), str(made["label"][place]), TRUTH[int(story.truth[place])]]
-        said = [_correction(made, place)] if people else []
-        rows.append([story.classes[place], *first, *views, *best, *last, *said])
+        box = int(made["box_id"][place])
+        first = [_number(made["global_prob"][place]), _number(story.bias[place]), _number(made["global_label"][place])]
+        best = ["-", "-", "-"]
+        if box >= 0:
+            best = [_number(made["local_prob"][place]), _number(made["local_label"][place]), f"box {box}"]
+        last = [_number(made["label"][place]), TRUTH[int(story.truth[place])]]
+        rows.append([story.classes[place], *first, *best, *last, *(_correction(made, place) if people else [])])
     return aligned(rows)
 
 
-def _correction(made: dict[str, np.ndarray], place: int) -> str:
+def _correction(made: dict[str, np.ndarray], place: int) -> list[str]:
     """What a person decided about a class, and the label before."""
     said = {1: "there", 0: "not there", -1: "-"}[int(made["correction"][place])]
-    return said if said == "-" else f"{said}, label was {made['uncorrected_label'][place]!s}"
+    return [said, "-" if said == "-" else _number(made["uncorrected_label"][place])]
 
 
 def _test_table(story: ImageStory, order: np.ndarray) -> str:
-    rows = [["class", "CLIP", "bias", "debiased", "student", "truth"]]
+    rows = [["class", "CLIP p", "b", "debiased", "student", "truth"]]
     debiased, student = _tested(story)
     for place in order:
-        prob, bias = str(story.columns["zero_shot_prob"][place]), repr(float(story.bias[place]))
-        values = [prob, bias, str(debiased[place]), str(student[place])]
-        rows.append([story.classes[place], *values, TRUTH[int(story.truth[place])]])
+        values = (story.columns["zero_shot_prob"][place], story.bias[place], debiased[place], student[place])
+        rows.append([story.classes[place], *map(_number, values), TRUTH[int(story.truth[place])]])
     return aligned(rows)
 
 
@@ -91,19 +130,22 @@ def examples_text(examples: Sequence[Example]) -> str:
     """Images to look at, one per line."""
     rows = [["image", "class", "global", "local", "label", "truth", "why"]]
     for found in examples:
-        values = [f"{value:.3f}" for value in (found.global_label, found.local_label, found.label)]
+        values = [_number(value) for value in (found.global_label, found.local_label, found.label)]
         rows.append([found.image_id, found.class_name, *values, TRUTH[found.truth], found.why or "views disagree"])
     return aligned(rows) if examples else "no image to show"
 
 
 def doubts_text(doubts: Doubts) -> str:
     """Training images, then test images, one per line."""
-    rows = [["image", "class", "CLIP, debiased", "student", "truth"]]
+    rows = [["image", "class", "CLIP, debiased (p / b)", "student", "truth"]]
     for found in doubts.test:
-        values = [f"{found.debiased:.3f}", f"{found.student:.3f}", TRUTH[found.truth]]
+        values = [_number(found.debiased), _number(found.student), TRUTH[found.truth]]
         rows.append([found.image_id, found.class_name, *values])
-    train = f"training images: whole image against local views\n\n{examples_text(doubts.train)}"
-    return f"{train}\n\ntest images: CLIP against the student\n\n{aligned(rows)}" if doubts.test else train
+    train = (
+        f"training images: global label (whole image) against local label (best view)\n\n{examples_text(doubts.train)}"
+    )
+    test = "test images: CLIP's debiased probability against the student's"
+    return f"{train}\n\n{test}\n\n{aligned(rows)}" if doubts.test else train
 
 
 def overlaps_text(overlaps: Sequence[Overlap]) -> str:
@@ -153,6 +195,7 @@ def story_data(story: ImageStory) -> dict[str, Any]:
             "student_score": view.score if view.asked else None,
             **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), view.corners_px, strict=True)),
             "clip_probs": dict(zip(story.classes, view.probs.tolist(), strict=True)),
+            "local_labels": dict(zip(story.classes, view.labels.tolist(), strict=True)),
         }
         for view in story.views
     ]
@@ -165,7 +208,8 @@ def story_data(story: ImageStory) -> dict[str, Any]:
         for place, name in enumerate(story.classes)
     }
     head = {"image_id": story.image_id, "path": story.path, "split": story.split}
-    return {**head, "width_px": width_px, "height_px": height_px, "views": views, "classes": classes}
+    looked = {"none_images_looked_for": story.none_rule} if story.split == "train" else {}
+    return {**head, "width_px": width_px, "height_px": height_px, **looked, "views": views, "classes": classes}
 
 
 def _known(value: np.generic) -> float | int | None:
@@ -181,38 +225,3 @@ def as_json(content: object) -> str:
         return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
     return json.dumps(content, default=plain, indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text columns, two blanks apart; the first row is the heading."""
-    clean = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*clean, strict=True)]
-    return "\n".join("  ".join(c.ljust(width) for c, width in zip(row, widths, strict=True)).rstrip() for row in clean)
-
-
-def overlay(story: ImageStory, root: Path) -> Image.Image:
-    """The image in its own size with its boxes, each with its number, the class that asked (of a tile: CLIP's first)
-    and CLIP's probability of that class; those that won a label of at least 0.5 stand out. Raises CcdError if the file
-    changed since index."""
-    image = read_image(root / story.path, expected_bytes=story.file_bytes)
-    draw, line_px = ImageDraw.Draw(image), max(2, round(max(image.size) / 300))
-    font = ImageFont.load_default(size=max(12, round(max(image.size) / 45)))
-    winners = set(story.columns["box_id"][story.columns["label"] >= 0.5].tolist()) if story.views else set()
-    for view in sorted(story.views, key=lambda view: view.box_id in winners):
-        colour = WON if view.box_id in winners else OTHER
-        x0, y0, x1, y1 = view.corners_px
-        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=line_px)
-        place = story.classes.index(view.asked) if view.asked else int(view.probs.argmax())
-        at = (x0 + line_px + 2, y0 + line_px + 1)
-        text = f"{view.box_id} {story.classes[place]} {view.probs[place]:.2f}"
-        left, top, right, bottom = draw.textbbox(at, text, font=font)
-        draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=(16, 20, 26))
-        draw.text(at, text, font=font, fill=colour)
-    return image
-
-
-def write_overlay(story: ImageStory, root: Path, out: Path) -> None:
-    """Write `overlay` as PNG, whatever the name's ending."""
-    image = overlay(story, root)
-    with replacing(out) as temporary:
-        image.save(temporary, "PNG")

@@ -29,27 +29,47 @@ _PR_SET_PDEATHSIG = 1
 
 
 def world_size() -> int:
-    """Processes that run this stage."""
-    return int(os.environ["WORLD_SIZE"]) if _is_launched() else 1
+    """Processes that run this stage. Raises CcdError if ``RANK`` is not below ``WORLD_SIZE``."""
+    return _launched()[1]
 
 
 def rank() -> int:
-    """This process among them; 0 prints and writes."""
-    return int(os.environ["RANK"]) if _is_launched() else 0
+    """This process among them; 0 prints and writes. Raises CcdError as `world_size` does."""
+    return _launched()[0]
 
 
 def local_rank() -> int:
     """This process among those on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if _is_launched() else 0
+    return (_number("LOCAL_RANK") or 0) if _is_launched() else 0
 
 
 def local_world_size() -> int:
     """Processes on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if _is_launched() else 1
+    return (_number("LOCAL_WORLD_SIZE") or 1) if _is_launched() else 1
 
 
 def _is_launched() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    """Whether a launcher set ``RANK`` and ``WORLD_SIZE``; empty or no whole numbers, as templates of job schedulers
+    leave them, they count as unset."""
+    return _number("RANK") is not None and bool(_number("WORLD_SIZE"))
+
+
+def _launched() -> tuple[int, int]:
+    """Rank and number of ranks."""
+    if not _is_launched():
+        return 0, 1
+    number, count = _number("RANK") or 0, _number("WORLD_SIZE") or 1
+    if number >= count:
+        raise CcdError(
+            f"RANK={number} must be below WORLD_SIZE={count}; start the processes with torchrun, or unset both"
+        )
+    return number, count
+
+
+def _number(variable: str) -> int | None:
+    """The whole number in an environment variable; None where it is unset, empty or anything else."""
+    text = os.environ.get(variable, "").strip()
+    return int(text) if text.isascii() and text.isdecimal() else None
 
 
 def run_on_first(function: Callable[..., None], paths: Mapping[str, Path]) -> None:
@@ -74,13 +94,20 @@ def run_on_all(function: Callable[..., None], paths: Mapping[str, Path]) -> None
     words = [word for name, path in paths.items() for word in (f"--{name.replace('_', '-')}", str(path))]
     command = ["-m", spec.name, *words] if spec else [sys.argv[0], *words]
     if os.environ.get(LAUNCHER, "").strip():
-        return _wait([lambda: subprocess.Popen([*shlex.split(os.environ[LAUNCHER]), *command])])
+        return _wait([lambda: subprocess.Popen([*_launcher_words(), *command])])
     from ccd.runtime import process_count
 
     count = process_count()
     if count == 1:
         return function(**paths)
     return _start([sys.executable, *command], count)
+
+
+def _launcher_words() -> list[str]:
+    try:
+        return shlex.split(os.environ[LAUNCHER])
+    except ValueError as error:
+        raise CcdError(f"{LAUNCHER}={os.environ[LAUNCHER]}: no shell command ({error}); correct its quotes") from None
 
 
 def _start(command: Sequence[str], count: int) -> None:
@@ -92,7 +119,7 @@ def _start(command: Sequence[str], count: int) -> None:
     shared = {
         "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "").strip() or str(threads),
     }  # fmt: skip
     if sys.platform == "linux":
         shared["GLOO_SOCKET_IFNAME"] = "lo"  # the host's own name need not resolve

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.queues
+import multiprocessing.util
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +28,7 @@ from ccd.images import read_image, squash
 from ccd.machine import explained
 
 Item = TypeVar("Item")
+_SOCKET_PATH_BYTES, _SOCKET_NAME_BYTES = 107, 24  # of a UNIX socket: the longest path; /listener- and random letters
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,12 @@ def load_in_order(
         CcdError: what ``load`` raised, as it was raised, a worker process died, or the machine refused it something.
     """
     tasks = _Tasks(load, count, workers)
+    if workers:
+        _keep_socket_paths_short()
     loader: DataLoader[Any] = DataLoader(
-        tasks, batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin_memory
-    )
+        tasks, batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin_memory,
+        worker_init_fn=_report_lost_results,
+    )  # fmt: skip
     try:
         for result in _started(loader):
             if isinstance(result, _Failure):
@@ -183,6 +191,39 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
         return iter(loader)
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+def _keep_socket_paths_short() -> None:
+    """See that processes can meet: tensors travel over UNIX sockets in a folder under ``TMPDIR``, whose path, with the
+    socket's name, may have `_SOCKET_PATH_BYTES`; batch systems make longer ones.
+
+    Workers take the folder over from this process.
+    """
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps it
+    if len(os.fsencode(multiprocessing.util.get_temp_dir())) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES:
+        return
+    for parent in ("/tmp", "/var/tmp", "/dev/shm", "."):
+        try:
+            folder = tempfile.mkdtemp(prefix="ccd-", dir=parent)
+        except OSError:
+            continue
+        multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-100)
+        config["tempdir"] = folder
+        return
+
+
+def _report_lost_results(worker: int) -> None:
+    """Have what fails behind the queue of this worker process reach the main process, as the result of its task.
+
+    A thread of the queue pickles results. By default it prints a traceback, drops the result, and the loader waits for
+    ever. `_on_queue_feeder_error` is multiprocessing's hook for it.
+    """
+
+    def report(queue: Any, error: Exception, item: tuple[int, Any]) -> None:
+        message = explained(error) or f"a process that decodes images cannot hand over what it read ({error!r})"
+        queue.put((item[0], _Failure(f"{message}; runtime.workers: 0 does without such processes")))
+
+    multiprocessing.queues.Queue._on_queue_feeder_error = report  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

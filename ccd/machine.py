@@ -20,6 +20,10 @@ _ADVICE = {
     errno.EAGAIN: "no more processes may start: lower runtime.workers, or raise the limit (`ulimit -u`)",
     errno.EIO: "the disk or the network fails: look at the system's log",
 }
+_NO_ANSWER = "the disk or the network that holds it does not answer: look at its mount"
+_ADVICE |= dict.fromkeys(
+    [errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK, errno.EBUSY, errno.ENOTCONN, errno.ENODEV], _NO_ANSWER
+)
 _RAN_OUT = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "allocate shared memory")
 
@@ -27,6 +31,12 @@ _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_
 def ran_out(error: OSError) -> bool:
     """Whether the machine ran out of something, so that the error says nothing about the file it was met at."""
     return error.errno in _RAN_OUT
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the machine refuses access to a file (rights, limits, locks, a disk or network that does not answer), so
+    that the error says nothing about what the file holds: it may be whole, and rebuilding it would not help."""
+    return isinstance(error, OSError) and error.errno in _ADVICE
 
 
 def explained(error: BaseException, stage: str = "") -> str | None:

@@ -22,7 +22,7 @@ from ccd.deploy.description import ModelDescription
 from ccd.deploy.load import open_model
 from ccd.deploy.stream import scored
 from ccd.errors import CcdError
-from ccd.images import squash
+from ccd.images import squash, upright_rgb
 from ccd.labels.thresholds import decide
 from ccd.runtime import find_device
 
@@ -53,7 +53,7 @@ class StudentModel:
         """Probabilities and decided labels.
 
         Args:
-            images: one or several paths, or one or several Pillow images.
+            images: one or several paths, or one or several Pillow images, of any mode, as they were opened.
             threshold: one for all classes; None: the model's own, per class.
             skip_bad: warn about files that cannot be read and leave them out, instead of raising.
 
@@ -62,7 +62,7 @@ class StudentModel:
             class names; then one float32 column per class, named as in `ccd.deploy.rows.class_columns`.
 
         Raises:
-            CcdError: a file cannot be read.
+            CcdError: a file or a Pillow image cannot be read.
         """
         items = [images] if isinstance(images, (str, Path, Image.Image)) else list(images)
         pictures = [item for item in items if isinstance(item, Image.Image)]
@@ -81,8 +81,9 @@ class StudentModel:
         side_px = self.description.spec.image_size_px
         for start in range(0, len(pictures), self._batch_size):
             batch = pictures[start : start + self._batch_size]
-            pixels = [torch.from_numpy(squash(picture.convert("RGB"), side_px, side_px)) for picture in batch]
             names = [f"image {number}" for number in range(start, start + len(batch))]
+            upright = map(upright_rgb, batch, names)
+            pixels = [torch.from_numpy(squash(picture, side_px, side_px)) for picture in upright]
             yield names, self._classifier(torch.stack(pixels))[0].numpy()
 
     def _files(self, paths: list[Path], skip_bad: bool) -> Iterator[tuple[list[str], np.ndarray]]:

@@ -21,29 +21,31 @@ from pathlib import Path
 import numpy as np
 
 from ccd import launch
-from ccd.artifacts.atomic import remove_leftovers, replacing
+from ccd.artifacts.atomic import remove_leftovers, replacing, writer_token
+from ccd.closure import files_of
 from ccd.params.base import load
 from ccd.params.runtime import RuntimeParams
+from ccd.versions import library_versions
 
 FOLDER = Path(".ccd/store")
 KEY_BYTES = 16
-_CODE = Path(__file__).resolve().parent
 _ROWS_PER_CHUNK = 1024
 _SECONDS_PER_CHUNK = 20.0
 
 
-def fingerprint(kind: str, code: Sequence[str], **facts: object) -> str:
-    """A name for what ``facts`` and the named code determine; facts are strings, numbers, lists or dicts of such.
+def fingerprint(kind: str, modules: Sequence[str], **facts: object) -> str:
+    """A name for what ``facts``, the named modules and the installed libraries determine.
 
     Args:
         kind: ``features`` or ``training``; starts the name.
-        code: modules and packages of ``ccd`` (``images.py``, ``teacher``) whose text is part of the identity.
+        modules: dotted names. Their text is part of the identity, and so is that of everything in ``ccd`` that they
+            import, directly or not (`ccd.closure`), as DVC follows it.
+        facts: strings, numbers, lists or dicts of such.
     """
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    for name in code:
-        path = _CODE / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.relative_to(_CODE).as_posix().encode() + b"\0" + file.read_bytes())
+    known = {"facts": facts, "versions": library_versions()}
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
+    for name, path in files_of(tuple(modules)).items():
+        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return f"{kind}-{digest.hexdigest()[:32]}"
 
 
@@ -166,8 +168,8 @@ class StoredFeatures:
             keys, first = np.unique(self._keys[rows], return_index=True)
             values = np.concatenate([values for _, values in self._waiting])[first]
             numbers = [int(path.name.split(".")[0]) for path in self._folder.glob("*.npz")]
-            # the process is in the name: another one may be adding to the same entry
-            path = self._folder / f"{max(numbers, default=-1) + 1:08}.{os.getpid()}.npz"
+            # the writer is in the name: another process, or machine, may be adding to the same entry
+            path = self._folder / f"{max(numbers, default=-1) + 1:08}.{writer_token()}.npz"
             with _unless_deleted(), replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, keys=keys, features=values)
         self._waiting.clear()

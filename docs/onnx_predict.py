@@ -1,6 +1,6 @@
 """Run an exported student with onnxruntime, Pillow and NumPy alone; nothing of ccd or PyTorch is needed.
 
-    pip install onnxruntime pillow numpy
+    pip install onnxruntime pillow numpy      # and pillow-heif, to read HEIC
     python onnx_predict.py student.onnx photo.jpg more.jpg
 
 Prints one line of JSON per image. Copy this file freely into your own program.
@@ -11,7 +11,25 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
+
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:
+    pass
+else:
+    register_heif_opener()
+
+Image.MAX_IMAGE_PIXELS = 256 * 1024 * 1024  # as ccd, whose images may be larger than Pillow likes
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def load(path):
@@ -23,13 +41,42 @@ def load(path):
 def read(path, size_px):
     """Upright RGB, squashed to a square with antialiased bicubic resampling, (3, S, S) float32 in [0, 1]."""
     with Image.open(path) as file:
-        file.draft(None, (size_px, size_px))  # a large JPEG may be decoded at 1/2, 1/4 or 1/8, as in training
-        image = ImageOps.exif_transpose(file)
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        image = image.convert("RGB").resize((size_px, size_px), Image.Resampling.BICUBIC)
+        if file.format in ("JPEG", "MPO"):
+            file.draft(None, (size_px, size_px))  # a large JPEG may be decoded at 1/2, 1/4 or 1/8, as in training
+        turned = orientation(file)
+        file.load()
+        image = to_rgb(file)
+    if turned in UPRIGHT:
+        image = image.transpose(UPRIGHT[turned])
+    image = image.resize((size_px, size_px), Image.Resampling.BICUBIC)
     return np.asarray(image, np.float32).transpose(2, 0, 1) / 255
+
+
+def orientation(file):
+    """EXIF orientation still to be applied; Pillow turns TIFF by itself, and the decoder of HEIC does."""
+    if file.format == "TIFF":
+        return 1
+    try:
+        return Image.Image.getexif(file).get(274, 1)
+    except Exception:  # broken EXIF around good pixels
+        return 1
+
+
+def to_rgb(image):
+    """8-bit RGB: transparency over white, 16-bit values scaled by their full range, wider ones by the image's own."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        wide = values.astype(np.float64)
+        low, high = wide.min(), wide.max()
+        if image.mode != "F" and low >= 0 and high <= 65535:
+            low, high = 0, 65535
+        if not np.isfinite([low, high]).all():
+            raise ValueError("pixels that are not finite")
+        image = Image.fromarray(np.rint((wide - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("RGB")
 
 
 def predict(session, model, path):

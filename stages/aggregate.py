@@ -36,8 +36,10 @@ def main(global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Pa
             counts += label_changes(columns)
             table.write(some.ids, columns | corrected(columns["label"], some.decided, params.correction_weight))
     log.wrote((out, len(made.ids) * len(words.classes), "rows (image x class)"))
-    said = "{:.2f} labels >= 0.5 an image before, {:.2f} after".format(*counts[:2] / len(made.ids))
-    log.found(f"{said}; local views raised {counts[2]:,} and lowered {counts[3]:,}")
+    before, after = counts[:2] / len(made.ids)
+    said = f"labels >= 0.5 per training image: {before:.2f} from the whole image, {after:.2f} with local views"
+    log.found(f"{said}, which raised {counts[2]:,} to 0.5 or more and took {counts[3]:,} below"
+              f"{'; corrections come on top' if people else ''}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     low, high = int(values.argmin()), int(values.argmax())
     log.found(
         f"bias from {values[low]:.3f} ({words.classes[low]}) to {values[high]:.3f} ({words.classes[high]});"
-        f" {found.reliable_share:.2%} of images are reliable; {len(empty)} classes are nobody's top-1"
+        f" {found.reliable_share:.2%} of training images are reliable; {len(empty)} classes come first on none of these"
     )
 
 

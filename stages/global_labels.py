@@ -11,7 +11,7 @@ from ccd.artifacts.align import same_classes
 from ccd.artifacts.global_labels import SPEC
 from ccd.console import StageLog, stage
 from ccd.labels.debias import whole_image_labels
-from ccd.labels.none_images import background_prob, find_none
+from ccd.labels.none_images import background_prob, find_none, none_said
 from ccd.labels.scores import clip_probs
 from ccd.params.base import load
 from ccd.params.global_labels import GlobalLabelsParams
@@ -37,8 +37,10 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
     scores, empty, weights = (np.concatenate(column) for column in zip(*found, strict=True))
     none_images.write(none, none_images.NoneImages(ids.take(train), scores, empty, weights, params.none_rule))
     log.wrote((out, len(train) * len(words.classes), "rows (image x class)"), (none, len(train), "images"))
-    shares = f"{without / len(train):.1%} of images have none, {empty.mean():.1%} show no class"
-    log.found(f"{positives / len(train):.2f} labels >= 0.5 an image; {shares} (rule: {params.none_rule})")
+    said = (
+        f"{positives / len(train):.2f} labels >= 0.5 per training image, {without / len(train):.1%} of images without"
+    )
+    log.found(f"{said}; {none_said(params.none_rule, empty.mean())}")
 
 
 if __name__ == "__main__":

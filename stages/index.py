@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import class_table, classes as class_list, image_index, labels as labels_file
+from ccd.artifacts import class_table, classes as class_list, corrections, image_index, labels as labels_file
 from ccd.console import StageLog, stage
 from ccd.datasets import load_dataset
+from ccd.datasets.image_search import left_out_line
 from ccd.indexing import known_labels, remarks, scan
 from ccd.params.base import load
 from ccd.params.dataset import DatasetParams
@@ -28,12 +29,13 @@ def main(images: Path, classes: Path, labels: Path) -> None:
                  progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
     names = tuple(entry.name for entry in found.classes)
     known, label, difficult = known_labels(found, index)
+    corrections.check(corrections.path_of(load(DatasetParams).name), index.train().ids, names)
     image_index.write(images, index)
     class_list.write(classes, class_list.ClassList(names, tuple(entry.texts for entry in found.classes)))
     truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})
     class_table.write(labels, labels_file.SPEC, truth)
     log.wrote((images, len(index), "images"), (classes, len(names), "classes"), (labels, label.size, "labels"))
-    for remark in remarks(index):
+    for remark in filter(None, (left_out_line(found.left_out), *remarks(index))):
         log.found(remark)
     log.found(
         f"{index.is_train.sum():,} training and {(~index.is_train).sum():,} test images;"

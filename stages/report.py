@@ -8,6 +8,7 @@ from ccd.artifacts.atomic import replacing
 from ccd.console import StageLog, stage
 from ccd.params.base import load
 from ccd.params.dataset import DatasetParams
+from ccd.params.evaluate import EvaluateParams
 from ccd.params.runtime import RuntimeParams
 from ccd.params.sections import SECTIONS
 from ccd.report.overview import write_overview
@@ -23,7 +24,7 @@ def main(images: Path, labels: Path, text: Path, bias: Path, boxes: Path, clip_l
     """Draw the report from all artifacts and a bounded number of images."""
     log, dataset = StageLog("report"), load(DatasetParams)
     run = read_run(RunFiles(images, labels, text, bias, boxes, clip_local, pseudo_labels, predictions, metrics,
-                            per_class, warmup_curves, train_curves))  # fmt: skip
+                            per_class, warmup_curves, train_curves), load(EvaluateParams).difficult)  # fmt: skip
     log.reads(f"{len(run.train):,} training and {len(run.test):,} test images", f"{len(run.classes):,} classes")
     # Where the images lie and which hardware looked at them is no property of the run.
     parameters = {

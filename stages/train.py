@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import checkpoint, class_table, csv_table, image_index
+from ccd.artifacts import checkpoint, class_table, csv_files, image_index
 from ccd.artifacts.align import same_ids
 from ccd.artifacts.pseudo_labels import SPEC
 from ccd.console import StageLog, shared_stage
@@ -35,10 +35,10 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     student.load_state_dict(weights[params.checkpoint])
     info["thresholds"] = label_free_thresholds(student, files, labels, params.image_size_px, place, log)
     checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))
-    csv_table.write(curves, curve_rows(result.records))
+    csv_files.write(curves, curve_rows(result.records))
     slot.clear()
     log.wrote((out, len(weights), "sets of weights"), (curves, params.epochs, "epochs"))
-    log.found(f"early stop after epoch {info['early_stop_epoch']}; the student is '{params.checkpoint}'")
+    log.found(f"early stop after epoch {info['early_stop_epoch']}; train.checkpoint keeps '{params.checkpoint}'")
 
 
 if __name__ == "__main__":

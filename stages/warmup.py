@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccd import ranks
-from ccd.artifacts import checkpoint, class_table, csv_table, image_index
+from ccd.artifacts import checkpoint, class_table, csv_files, image_index
 from ccd.artifacts.align import same_ids
 from ccd.artifacts.global_labels import SPEC
 from ccd.checksum import check_sha256
@@ -35,7 +35,7 @@ def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     weights, info = {"last": result.last}, {"epochs": params.epochs}
     ranks.others_leave()
     checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
-    csv_table.write(curves, curve_rows(result.records))
+    csv_files.write(curves, curve_rows(result.records))
     slot.clear()
     log.wrote((out, len(result.last), "tensors"), (curves, params.epochs, "epochs"))
     log.found(f"{result.records[-1].map_percent:.1f} % mAP against its own labels after {params.epochs} epochs")

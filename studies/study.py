@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from ccd.artifacts import csv_table, image_index
+from ccd.artifacts import csv_files, image_index
 from ccd.artifacts.atomic import replacing
 from ccd.console import StageLog, user_errors
 from ccd.errors import CcdError
@@ -101,9 +101,9 @@ def run_study(place: Place, study: spec.Study, jobs: int) -> list[Finding]:
 
 def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: dict[str, dict[str, float]]) -> None:
     """The `OUTPUTS`."""
-    csv_table.write(folder / "runs.csv", table.run_rows(findings))
-    csv_table.write(folder / "table.csv", table.table_rows(findings, paper))
-    csv_table.write(folder / "per_class.csv", table.class_rows(findings, paper))
+    csv_files.write(folder / "runs.csv", table.run_rows(findings))
+    csv_files.write(folder / "table.csv", table.table_rows(findings, paper))
+    csv_files.write(folder / "per_class.csv", table.class_rows(findings, paper))
     with replacing(folder / "table.md") as temporary:
         temporary.write_text(
             table.markdown(study.title, study.sweep.key if study.sweep else "", findings, paper), encoding="utf-8"

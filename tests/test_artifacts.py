@@ -20,7 +20,7 @@ from ccd.artifacts import (
     checkpoint,
     class_table,
     classes,
-    csv_table,
+    csv_files,
     features,
     global_labels,
     image_index,
@@ -93,7 +93,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "text.h5": lambda path: text.write(path, embeddings()),
     "bias.json": lambda path: bias.write(path, bias_content()),
     "warmup.pt": lambda path: checkpoint.write(path, weights()),
-    "curves.csv": lambda path: csv_table.write(path, [{"epoch": 1, "loss": 0.1 + 0.2}]),
+    "curves.csv": lambda path: csv_files.write(path, [{"epoch": 1, "loss": 0.1 + 0.2}]),
 }
 READERS: dict[str, Callable[[Path], object]] = {
     "images.parquet": image_index.read,
@@ -136,7 +136,8 @@ def test_a_missing_damaged_or_foreign_file_names_the_stage_to_rerun(name: str, h
         WRITERS[name](path)
         content = path.read_bytes()
         path.write_bytes(b"" if harm == "empty" else content[: len(content) * 2 // 3])
-    with pytest.raises(CcdError, match=r"rebuild it with: dvc repro -f -s \w+"):
+    advice = r"No such file; run: dvc repro$" if harm == "missing" else r"rebuild it with: dvc repro -f -s \w+"
+    with pytest.raises(CcdError, match=advice):
         READERS[name](path)
 
 

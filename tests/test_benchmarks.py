@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import growth, increment, kills, measure, student, teacher
+from benchmarks import growth, increment, measure, student, teacher
 from benchmarks.settings import Settings
 from benchmarks.tables import Table
 from ccd.runtime import Hardware
@@ -19,7 +19,7 @@ from ccd.runtime import Hardware
 def settings(tmp_path: Path) -> Settings:
     return Settings(
         work=tmp_path, images=None, count=5, batch_size=3, repeats=1, sizes=(12,), until="evaluate", large=False,
-        views=1.0, kills=1, hardware=Hardware(torch.device("cpu"), workers=0, batch_size=3),
+        views=1.0, hardware=Hardware(torch.device("cpu"), workers=0, batch_size=3),
     )  # fmt: skip
 
 
@@ -116,14 +116,3 @@ def test_increment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     table = increment.measure_increment(settings)
     assert column(table, "encoded") == ["20", "3", "23"]
     assert column(table, "same bytes as from nothing")[1] == "yes"
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_kills(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kills, "IMAGES", 48)
-    table = kills.measure_kills(settings)
-    assert column(table, "stage") == ["clip_global", "warmup", "clip_local", "train"]
-    assert column(table, "kills") == ["1"] * 4 and column(table, "same bytes") == ["yes"] * 4
-    images, trained, views, trained_again = column(table, "images of one run")
-    assert images == "48" and trained == trained_again == "144" and int(views) > 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +63,12 @@ def test_ctrl_c_is_status_130(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_bug_is_no_users_mistake() -> None:
     with pytest.raises(ZeroDivisionError), user_errors():
         1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}]
+)
+def test_text_that_the_locale_cannot_print_ends_nothing(locale: dict[str, str]) -> None:
+    code = "from ccd.console import StageLog, user_errors\nwith user_errors(): StageLog('bias').found(chr(0x732B))"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **locale}, capture_output=True, check=False)
+    assert done.returncode == 0 and done.stdout.decode("utf-8") == "[bias] \u732b\n", done.stderr

@@ -77,7 +77,7 @@ def test_what_is_written_is_read_and_the_order_does_not_matter(tmp_path_factory:
         (HEADER.encode() + b"a.jpg,cup,2\n", "line 2: label '2' is neither 0 nor 1"),
         (HEADER.encode() + b"a.jpg,cup,\n", "line 2: label '' is neither 0 nor 1"),
         (HEADER.encode() + b"a.jpg,cup,1\nb.jpg,cup,0\na.jpg,cup,0\n", "line 4: contradicts an earlier row about"),
-        (HEADER.encode() + b"a.jpg,cup\n", "line 2: 2 cells under 3 columns"),
+        (HEADER.encode() + b"a.jpg,cup\n", "line 2: 2 cells under 3 columns: 'a.jpg,cup'"),
         (HEADER.encode() + b'a.jpg,"cup"x,1\n', "line 2: not valid CSV"),
         (HEADER.encode() + b"a.jpg,cup,1\ncaf\xe9,cup,1\n", "line 3: not UTF-8 text"),
         (HEADER.encode() + b"x,cup,1\ny,cup,1\n", "2 rows cannot be used: line 2: 'x' .* line 3: 'y'"),
@@ -121,3 +121,14 @@ def test_the_stage_takes_peoples_word_and_leaves_all_else(tmp_path: Path) -> Non
     assert run("aggregate", tmp_path).code == 0
     mixed = 0.75 * before.loc[row, "label"] + 0.25 * decided
     assert pd.read_parquet(made).loc[row, "label"] == pytest.approx(mixed, rel=1e-6)
+
+
+def test_an_image_that_is_gone_is_said_by_the_first_stage_before_it_writes(tmp_path: Path) -> None:
+    finish(fresh(tmp_path))
+    (tmp_path / path_of("toy")).write_text(f"{HEADER}b.png,cat,1\n")
+    picture = next(tmp_path.rglob("b.png"))
+    picture.unlink()
+    (tmp_path / "pictures/labels.csv").unlink()
+    ended = run("index", tmp_path)
+    assert ended.code == 2 and "'b.png' is no training image" in ended.message and "ccd review tidy" in ended.message
+    assert ended.written.isdisjoint({"images.parquet", "classes.json", "labels.parquet"})

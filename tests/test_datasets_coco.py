@@ -111,6 +111,69 @@ def test_file_names_must_stay_inside(tmp_path: Path) -> None:
         load(tmp_path, None)
 
 
+def write_coco(root: Path, split: str, names: list[str], paths: list[str]) -> None:
+    """An annotation file that calls the images ``names``, which lie at ``paths``."""
+    written = content(split, {number: [1] for number in range(1, len(names) + 1)})
+    for item, name in zip(written["images"], names, strict=True):
+        item["file_name"] = name
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(written))
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"not read here")
+
+
+@pytest.mark.parametrize(
+    ("names", "paths"),
+    [
+        (["cam1/1.jpg", "cam2/1.jpg"], ["train2014/cam1/1.jpg", "train2014/cam2/1.jpg"]),
+        (["1.jpg", "1.jpeg"], ["train2014/1.jpg", "train2014/1.jpeg"]),
+        (["cam1\\1.jpg", "cam2\\1.jpg"], ["train2014/cam1/1.jpg", "train2014/cam2/1.jpg"]),
+        (["images\\1.jpg", "images\\2.jpg"], ["images/1.jpg", "images/2.jpg"]),
+        (["train2014/1.jpg", "./train2014/2.jpg"], ["train2014/1.jpg", "train2014/2.jpg"]),
+        (["1.jpg", "2.jpg"], ["images/1.jpg", "images/2.jpg"]),
+        (["1.jpg", "2.jpg"], ["images/train2014/1.jpg", "images/train2014/2.jpg"]),
+        (["C:\\photos\\1.jpg", "C:\\photos\\2.jpg"], ["train2014/1.jpg", "train2014/2.jpg"]),
+        (["/elsewhere/1.jpg", "/elsewhere/2.jpg"], ["train2014/1.jpg", "train2014/2.jpg"]),
+    ],
+)
+def test_images_are_found_whatever_their_names_count_from(names: list[str], paths: list[str], tmp_path: Path) -> None:
+    write_coco(tmp_path, "train2014", names, paths)
+    dataset = load(tmp_path, None)
+    assert [entry.path for entry in dataset.images] == paths
+    stems = [Path(path).stem for path in paths]
+    assert [entry.image_id for entry in dataset.images] == (stems if len(set(stems)) == 2 else paths)
+
+
+def test_absolute_names_below_the_root_are_found(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train2014", [f"{tmp_path}/train2014/1.jpg"], ["train2014/1.jpg"])
+    assert load(tmp_path, None).images[0].path == "train2014/1.jpg"
+
+
+def test_one_file_name_in_train_and_val_means_two_images(tmp_path: Path) -> None:
+    for split in ("train2014", "val2014"):
+        write_coco(tmp_path, split, ["1.jpg", f"{split}.jpg"], [f"{split}/1.jpg", f"{split}/{split}.jpg"])
+    dataset = load(tmp_path)
+    assert [entry.image_id for entry in dataset.images] == ["train2014/1.jpg", "train2014", "val2014/1.jpg", "val2014"]
+    assert dataset.labelled == tuple(entry.image_id for entry in dataset.images)
+
+
+def test_one_file_listed_twice_is_an_error(tmp_path: Path) -> None:
+    write_coco(tmp_path, "train2014", ["1.jpg", "1.jpg"], ["train2014/1.jpg"])
+    with pytest.raises(CcdError, match=r"not unique.*train2014/1\.jpg"):
+        load(tmp_path, None)
+
+
+def test_a_list_of_images_without_annotations_has_no_labels(tmp_path: Path) -> None:
+    make_tree(tmp_path, "train2014", {1: [1]})
+    make_tree(tmp_path, "val2014", {2: []})
+    path = tmp_path / "annotations" / "instances_val2014.json"
+    written = json.loads(path.read_text())
+    del written["annotations"]
+    path.write_text(json.dumps(written))
+    assert load(tmp_path).labelled == ("COCO_train2014_000000000001",)
+
+
 @pytest.mark.shared
 def test_real_photos(shared_dir: Path) -> None:
     dataset = load(shared_dir / "data" / "coco_photos")

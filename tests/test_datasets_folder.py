@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ccd.datasets import ClassInfo, Dataset, ImageEntry, load_dataset
-from ccd.datasets.folder import find_images, read_classes
+from ccd.datasets.class_list import read_classes
+from ccd.datasets.image_search import find_images
 from ccd.datasets.record import check
 from ccd.errors import CcdError
 
@@ -72,7 +73,13 @@ def test_class_file_with_comments_and_synonyms(tmp_path: Path) -> None:
     [
         ("# nothing\n", "holds no class names; write the class names there"),
         ("cat\ncat\n", "1 class names are not unique: cat"),
-        ("cat;dog\n", "must not contain ';': cat;dog"),
+        ("cat;dog\nbird\n", "must not contain ';': cat;dog"),
+        ("cat\n", "one class alone, 'cat'.*add at least one more"),
+        ("Cat\ncat\n", "'Cat' and 'cat'"),
+        ("traffic light\ntraffic_light\n", "'traffic light' and 'traffic_light'"),
+        ("caf\u00e9\ncafe\u0301\n", "same but for case"),
+        ("sofa: couch\nsettee: couch\n", "cannot tell them apart: 'sofa' and 'settee'"),
+        ("a\tb\nc\n", "control characters or tabs"),
         ("cat:\n", "classes have no text, or an empty one, for CLIP to read: cat"),
         (": a cat\n", "1 class names are empty: ''"),
     ],
@@ -80,6 +87,52 @@ def test_class_file_with_comments_and_synonyms(tmp_path: Path) -> None:
 def test_bad_class_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CcdError, match=message):
         load(make_tree(tmp_path, "a.jpg", classes=text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat, dog, sea lion\n",
+        "cat;dog;sea lion",
+        '["cat", "dog", "sea lion"]',
+        "['cat',\n 'dog',\n 'sea lion']\n",
+        "names: [cat, dog, sea lion]",
+        '{"0": "cat", "1": "dog", "2": "sea lion"}',
+        "0 cat\n1 dog\n2 sea lion\n",
+        "1. cat\n2. dog\n3. sea lion\n",
+        "0: cat\n1: dog\n2: sea lion\n",
+        "names:\n  0: cat\n  1: dog\n  2: sea lion\n",
+        "cat 0\ndog 1\nsea lion 2\n",
+        "- cat\n- dog\n- sea lion\n",
+        "names:\n  - cat\n  - 'dog'\n  - sea lion\n",
+        '"cat"\n"dog"\n"sea lion"\n',
+        "cat,\ndog,\nsea lion\n",
+        "class_name\ncat\ndog\nsea lion\n",
+    ],
+)
+def test_another_kind_of_list_is_refused_with_the_lines_to_write(tmp_path: Path, text: str) -> None:
+    with pytest.raises(CcdError, match=r"classes\.txt: this looks like .*; write one class a line") as refused:
+        load(make_tree(tmp_path, "a.jpg", classes=text))
+    assert str(refused.value).endswith("\n    cat\n    dog\n    sea lion")
+
+
+def test_synonyms_behind_commas_get_a_colon(tmp_path: Path) -> None:
+    with pytest.raises(CcdError) as refused:
+        load(make_tree(tmp_path, "a.jpg", classes="tench, Tinca tinca\ngoldfish\n"))
+    assert str(refused.value).endswith("\n    tench: tench, Tinca tinca\n    goldfish")
+
+
+@pytest.mark.parametrize("text", ["7 up\ncola\n", "3\n8\n", "1 euro\n5 euro\n", "names: name\ncat\n", "cat\n#1\ndog"])
+def test_names_with_numbers_and_such_are_names(tmp_path: Path, text: str) -> None:
+    assert len(load(make_tree(tmp_path, "a.jpg", classes=text)).classes) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_list_of_classes_may_be_utf_16_and_hold_what_nobody_sees(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "names.txt"
+    mark = b"\xff\xfe" if encoding == "utf-16-le" else b""
+    path.write_bytes(mark + "cat\u200b\r\n\u00a0dog\u00a0\r\n".encode(encoding))
+    assert [info.name for info in read_classes(path)] == ["cat", "dog"]
 
 
 def test_labels_csv_in_the_root_with_splits(tmp_path: Path) -> None:
@@ -114,8 +167,8 @@ def test_labels_csv_elsewhere_without_splits(tmp_path: Path) -> None:
         ("image_id,classes\na,cow\n", r"line 2: unknown class cow \(classes: cat, dog\)"),
         ("image_id,classes\na,cat\na.jpg,dog\n", "line 3: 'a.jpg' has an earlier row"),
         ("image_id,classes,split\na,cat,trian\n", r"splits trian are neither index.train_split \(train\)"),
-        ("image_id,labels\na,cat\n", "columns are image_id, labels; needed: image_id or path, classes"),
-        ("image_id,classes\na,cat,dog\n", r"too many or too few columns .*: 2"),
+        ("image_id,kinds\na,cat\n", "columns are image_id, kinds; needed: image_id or path, classes"),
+        ("image_id,classes\na,cat,dog\n", r"line 2: 3 cells under 2 columns: 'a,cat,dog'"),
         ("", "columns are none; needed"),
         ('image_id,classes\na,"cat\n', "not valid CSV"),
     ],
@@ -139,9 +192,11 @@ def test_missing_folder_or_files_say_what_to_do(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
     with pytest.raises(CcdError, match=r"classes\.txt: No such file or directory; write the class names there"):
         load(tmp_path)
-    with pytest.raises(CcdError, match=r"holds no images \(\.bmp, .*; set dataset\.root"):
+    with pytest.raises(CcdError, match=r"holds no images \(it holds no other files.*; set dataset\.root"):
         load(make_tree(tmp_path))
-    with pytest.raises(CcdError, match=r"gone\.csv: No such file .*; set index\.labels_file"):
+    with pytest.raises(CcdError, match=r"holds no images \(left out: 2 \.mp4, 1 \.psd\); set dataset\.root"):
+        load(make_tree(tmp_path / "films", "a.mp4", "b/c.MP4", "d.psd"))
+    with pytest.raises(CcdError, match=r"gone\.csv: No such file.*; set index\.labels_file"):
         load(make_tree(tmp_path, "a.jpg"), labels_file=tmp_path / "gone.csv")
     (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(CcdError, match="not UTF-8 text"):
@@ -154,9 +209,13 @@ def test_missing_folder_or_files_say_what_to_do(tmp_path: Path) -> None:
 
 def dataset_of(ids: list[str]) -> Dataset:
     entries = tuple(ImageEntry(name, f"{name}.jpg", "train") for name in ids)
-    shape = (len(ids), 1)
+    shape = (len(ids), 2)
     return Dataset(
-        (ClassInfo("cat", ("cat",)),), entries, tuple(ids), np.ones(shape, np.int8), np.zeros(shape, np.bool_)
+        (ClassInfo("cat", ("cat",)), ClassInfo("dog", ("dog",))),
+        entries,
+        tuple(ids),
+        np.ones(shape, np.int8),
+        np.zeros(shape, np.bool_),
     )
 
 
@@ -170,8 +229,8 @@ def dataset_of(ids: list[str]) -> Dataset:
         ({"images": (ImageEntry("a", "a.jpg", "test"),)}, "training split has no images"),
         ({"labelled": ("a", "z")}, "1 labelled images are not in the data set: z"),
         ({"labelled": ("a", "a")}, "1 images are labelled twice: a"),
-        ({"labels": np.ones((2, 2), np.int8)}, r"\(labelled images, classes\) = \(2, 1\), found \(2, 2\)"),
-        ({"labels": np.full((2, 1), -1, np.int8)}, "labels must be 0 or 1, found -1"),
+        ({"labels": np.ones((2, 1), np.int8)}, r"\(labelled images, classes\) = \(2, 2\), found \(2, 1\)"),
+        ({"labels": np.full((2, 2), -1, np.int8)}, "labels must be 0 or 1, found -1"),
         ({"images": (ImageEntry("a", "/etc/a.jpg", "train"),)}, "lead out of the data set's root: /etc/a.jpg"),
         ({"images": (ImageEntry("a", "", "train"),)}, "lead out of the data set's root"),
     ],

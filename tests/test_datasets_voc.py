@@ -193,3 +193,24 @@ def test_real_photos(
         column = dataset.labels[:, CLASSES.index(name)]
         assert (column[in_train].sum(), column[~in_train].sum()) == expected
     assert not dataset.difficult.any()
+
+
+@pytest.mark.parametrize("encoding", ["ISO-8859-1", "windows-1251", "GB2312", "UTF-16", "utf-8", "utf-8-sig"])
+def test_an_annotation_is_read_in_the_encoding_that_it_states(encoding: str, tmp_path: Path) -> None:
+    letters = {"ISO-8859-1": "\u00e9", "windows-1251": "\u0436", "GB2312": "\u732b"}.get(encoding, "\u732b\u0436")
+    home = make_kit(tmp_path, {"train": {"1": {"cat": 1}}}, lists=False)
+    text = annotation({"cat": 1}).replace("<folder>VOC", f"<folder>{letters}")
+    declared = encoding.removesuffix("-sig")
+    (home / "Annotations/1.xml").write_bytes(f'<?xml version="1.0" encoding="{declared}"?>{text}'.encode(encoding))
+    assert load(home, test=None).labels[0, CLASSES.index("cat")] == 1
+
+
+def test_an_unknown_encoding_and_a_hidden_document_type_are_refused(tmp_path: Path) -> None:
+    home = make_kit(tmp_path, {"train": {"1": {"cat": 1}}}, lists=False)
+    path = home / "Annotations/1.xml"
+    path.write_text('<?xml version="1.0" encoding="klingon"?><annotation/>')
+    with pytest.raises(CcdError, match=r"1\.xml.*klingon.*UTF-8"):
+        load(home, test=None)
+    path.write_bytes('<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE a><annotation/>'.encode("utf-16"))
+    with pytest.raises(CcdError, match=r"1\.xml.*document type"):
+        load(home, test=None)

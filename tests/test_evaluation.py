@@ -103,5 +103,5 @@ def test_without_labelled_test_images_there_is_no_f1() -> None:
     nothing = {name: np.empty((0, 1)) for name in ("zero_shot", "aggregated_raw", "warmup", "student")}
     truth = Truth([], ("cat",), np.empty((0, 1), np.int8), np.empty((0, 1), bool))
     found = evaluate(Scores([], nothing), Scores([], nothing), truth, [0.5], "ignore", 1)
-    assert found.metrics["test"]["F1"] == {"thresholds": None, "half": None}
+    assert found.metrics["test"] == {"mAP": {}, "labelled_images": 0, "classes_counted": 0, "classes_left_out": "all"}
     assert found.rows[0]["test_ece_student"] == ""

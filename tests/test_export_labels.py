@@ -63,7 +63,7 @@ def test_csv_in_pandas(project: Path) -> None:
 
 def test_min_label_decides(project: Path) -> None:
     assert exported("csv", "--min-label", "0.6")["labels"] == 2
-    assert exported("csv", "--min-label", "0")["labels"] == 4 * 3
+    assert exported("csv", "--min-label", "0", "--force")["labels"] == 4 * 3
 
 
 def test_test_images_are_decided_by_the_students_thresholds(project: Path) -> None:
@@ -77,7 +77,7 @@ def test_test_images_are_decided_by_the_students_thresholds(project: Path) -> No
     table = pd.read_csv("out/labels.csv", keep_default_na=False)
     assert table["split"].tolist() == ["train"] * 4 + ["test"] * 2
     assert table["image_id"].tolist() == [*TRAIN, *TEST] and table["classes"].tolist()[4:] == ["tall lamp"] * 2
-    assert exported("csv", "--split", "test", "--min-label", "0.5")["labels"] == 1
+    assert exported("csv", "--split", "test", "--min-label", "0.5", "--force")["labels"] == 1
 
 
 def test_hf_in_datasets(project: Path) -> None:

@@ -38,7 +38,7 @@ def test_skipped_files_are_recorded_and_their_labels_left_out(tmp_path: Path) ->
     index = image_index.read(tmp_path / "data/toy/images.parquet")
     assert index.ids == ["a.png", "test/c.png"]
     assert {each.path: each.reason.split(";")[0] for each in index.skipped} == {
-        "b.png": "not an image of a known format (JPEG, PNG, BMP, WEBP, GIF, TIFF, PPM)",
+        "b.png": "not an image of a known format (JPEG, PNG, BMP, DIB, WEBP, GIF, TIFF, PPM, AVIF, HEIF)",
         "bad/empty.jpg": "the file is empty",
         "bad/page.jpg": "not an image but a web page or XML, probably a failed download",
     }

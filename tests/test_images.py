@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from PIL import Image
+from PIL import AvifImagePlugin, Image, features
 
 from ccd import images
 from ccd.errors import CcdError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-FORMATS_WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF")
+AVIF = ["AVIF"] if features.check("avif") else []
+FORMATS_WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF", *AVIF)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -117,7 +118,7 @@ def test_floats_are_stretched_over_their_own_range() -> None:
 
 def test_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
-    for kind in ("GIF", "WEBP", "PNG"):
+    for kind in ("GIF", "WEBP", "PNG", "MPO", *AVIF):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
         assert near(images.decode(data, "x").getpixel((4, 4)), RED), kind
 
@@ -206,6 +207,44 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path, data: bytes, rea
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(("orientation", "corner"), [(1, RED), (3, WHITE), (5, RED), (6, BLUE), (8, GREEN)])
+def test_heic_is_turned_once(orientation: int, corner: tuple[int, int, int]) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    picture, exif = quarters(160, 96), Image.Exif()
+    exif[274] = orientation
+    picture.info["exif"] = exif.tobytes()
+    pillow_heif.register_heif_opener()  # to write it
+    data, threads = encoded(picture, "HEIF", quality=90), pillow_heif.options.DECODE_THREADS
+    image = images.decode(data, "x", min_size=8)
+    assert image.size == images.header(data, "x") == ((160, 96) if orientation < 5 else (96, 160))
+    assert near(image.getpixel((9, 9)), corner)
+    assert threads == pillow_heif.options.DECODE_THREADS
+
+
+@pytest.mark.skipif(not AVIF, reason="this Pillow has no AVIF")
+def test_avif_is_decoded_by_one_thread_and_pillow_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(quarters(), "AVIF")
+    asked, whole = [], AvifImagePlugin._get_default_max_threads
+    monkeypatch.setattr(AvifImagePlugin, "_get_default_max_threads", lambda: (asked.append(whole()), asked[-1])[1])
+    before = AvifImagePlugin.DEFAULT_MAX_THREADS
+    images.decode(data, "x")
+    assert asked == [1] and before == AvifImagePlugin.DEFAULT_MAX_THREADS
+
+
+@pytest.mark.skipif(not AVIF, reason="this Pillow has no AVIF")
+def test_a_truncated_avif_is_damaged_not_unknown() -> None:
+    data = encoded(quarters(400, 300), "AVIF")
+    for keep in (40, len(data) // 2, len(data) - 9):
+        with pytest.raises(CcdError, match="x: damaged or truncated"):
+            images.decode(data[:keep], "x")
+
+
+def test_the_content_decides_the_format_whatever_the_name(tmp_path: Path) -> None:
+    for name, kind in (("IMG_1.HEIC", "JPEG"), ("z.avif", "PNG"), ("a.jpg", "WEBP"), ("b.png", "DIB")):
+        (tmp_path / name).write_bytes(encoded(quarters(), kind))
+        assert images.read_image(tmp_path / name).size == (40, 24), name
+
+
 def test_header_names_files_that_are_no_image() -> None:
     for name, data, reason in (("a", b"", "is empty"), ("b", b"nothing", "not an image"), ("c", b"<html>", "web page")):
         with pytest.raises(CcdError, match=f"{name}: .*{reason}"):
@@ -238,7 +277,7 @@ def test_file_of_another_size_than_indexed(tmp_path: Path) -> None:
         images.read_image(path, expected_bytes=size + 1)
 
 
-SEEDS = [encoded(quarters(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")]
+SEEDS = [encoded(quarters(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", *AVIF)]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from ruamel.yaml import YAML
 
 from ccd.artifacts.atomic import replacing
@@ -19,6 +21,7 @@ from ccd.cli import main
 from ccd.errors import CcdError
 from ccd.params.sections import SECTIONS
 from ccd.project import create, disk, inputs, pipeline
+from ccd.project.settings import dataset_name
 from ccd.use import PRESET_FOLDER, apply_preset, upgraded_params
 from tests.test_end_to_end import COLOURS, write_pictures
 from tests.tiny_clip import save_fp16, tiny_clip
@@ -108,6 +111,27 @@ def test_bad_files_are_named_and_left_out(photos: Path) -> None:
 
 
 @pytest.mark.usefixtures("bare")
+def test_files_that_are_no_images_are_counted(photos: Path) -> None:
+    for name in ("a.mp4", "b.MP4", "notes.md"):
+        (photos / name).touch()
+    Image.open(photos / "0.png").convert("RGB").save(photos / "IMG_1.HEIC", "JPEG")
+    done = quick("project", "--images", photos)
+    assert done.exit_code == 0 and "left out: 2 .mp4, 1 .md\n" in done.output and "10 images" in done.output
+    assert params("project")["index"]["on_bad_image"] == "error", "what is no image does not stop the index"
+    found = json.loads(quick("other", "--images", photos, "--json").stdout)
+    assert found["left_out"] == {".mp4": 2, ".md": 1} and found["images"]["formats"] == {"png": 9, "heic": 1}
+
+
+@pytest.mark.usefixtures("bare")
+def test_dark_images_are_named(photos: Path) -> None:
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(photos / "xray.png")
+    done = quick("project", "--images", photos)
+    assert done.exit_code == 0 and "xray.png: 0..4095" in done.output and "python -c" in done.output
+    (said,) = json.loads(quick("other", "--images", photos, "--json").stdout)["remarks"]
+    assert "xray.png" in said
+
+
+@pytest.mark.usefixtures("bare")
 def test_json_says_it_all_for_programs(photos: Path) -> None:
     (photos / "empty.png").touch()
     small = [f"{section}.image_size_px=32" for section in ("clip_global", "clip_local", "warmup", "cam_boxes", "train")]
@@ -174,8 +198,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(photos: Path, words: tuple[str
         "twice": "red\nred\n",
         "empty": "# no\n",
         "blank": "red: ,\n",
-        "long": f"red: {'very ' * 80}\n",
-        "other": "a",
+        "long": f"red: {'very ' * 80}\ngreen\n",
+        "other": "a\nb\n",
     }
     for name, text in texts.items():
         Path(f"{name}.txt").write_text(text)
@@ -330,3 +354,31 @@ def test_inputs_see_images_and_lists_that_change(photos: Path, monkeypatch: pyte
     Path("dvc.yaml").write_text(text)
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("adapter: folder", "adapter: voc"))
     assert look() == {"images": None, "lists": None, "code": first["code"]}
+
+
+@pytest.mark.parametrize(
+    "name", ["2024", "007", "1e3", "true", "null", "2024-05-01", "~", "[a]", "a: b", "#x", "my pets", "it's"]
+)
+def test_command_line_text_is_never_yaml_and_what_is_printed_works(name: str, photos: Path) -> None:
+    done = quick(name, "--images", photos)
+    assert done.exit_code == 0, done.output
+    assert params(name)["dataset"]["name"] == dataset_name(Path(name))
+    line = done.output.strip().splitlines()[-1].removeprefix("now run: ").partition(" && ")[0]
+    assert subprocess.run(["bash", "-c", f"{line} && test -f params.yaml"], check=False).returncode == 0
+
+
+def test_force_and_upgrade_keep_what_a_person_wrote(photos: Path) -> None:
+    assert quick("pets", "--images", photos).exit_code == 0
+    for number, words in enumerate((("--images", str(photos), "--force"), ("--upgrade",))):
+        for file in ("params.yaml", "dvc.yaml"):
+            path = Path("pets", file)
+            path.write_text(path.read_text() + f"# mine {number}\n")
+        done = quick("pets", *words) if "--force" in words else invoke("pets", *words)
+        assert done.exit_code == 0, done.output
+        for file in ("params.yaml", "dvc.yaml"):
+            assert any(f"# mine {number}" in copy.read_text() for copy in Path("pets").glob(f"{file}*")), file
+
+
+def test_a_file_of_weights_is_no_student(photos: Path) -> None:
+    done = invoke("pets", "--images", photos, "--teacher", "vit.pt", "--student", "vit.pt")
+    assert done.exit_code == 2 and "--set warmup.weights=vit.pt" in done.stderr

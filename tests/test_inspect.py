@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,18 @@ from ccd.artifacts.listing import artifact_list
 from ccd.errors import CcdError
 from ccd.inspect import box_overlap, doubtful, image_story, worst
 from ccd.inspect_text import (
-    aligned,
     artifacts_text,
     as_json,
     doubts_text,
     examples_text,
     overlaps_text,
-    overlay,
     story_data,
     story_text,
-    write_overlay,
 )
 from ccd.labels.corrections import nobody_decided
 from ccd.labels.debias import global_label, pseudo_labels as make_labels
 from ccd.labels.scores import clip_probs
+from ccd.text_table import display_width
 from tests.finished_run import ALPHA, CLASSES, TRAIN, write_run
 
 FLOOR = 0.05
@@ -74,13 +73,12 @@ def test_printed_numbers_are_those_of_the_file(folder: Path) -> None:
     rows = pd.read_parquet(folder / "pseudo_labels.parquet").query("image_id == 'train/a'")
     cup = next(line for line in printed.splitlines() if line.startswith("cup ")).split()
     expected = rows[rows["class"] == "cup"].iloc[0]
-    assert [cup[1], cup[3], cup[-3], cup[-2]] == [
-        str(np.float32(expected[name])) for name in ("global_prob", "global_label", "local_label", "label")
-    ]
-    assert cup[2] == repr(bias.read(folder / "bias.json").bias[0].item())
+    columns = ("global_prob", "global_label", "local_prob", "local_label", "label")
+    assert [cup[1], cup[3], cup[4], cup[5], cup[8]] == [f"{expected[name]:.3f}" for name in columns]
+    assert cup[2] == "0.500" and " ".join(cup[6:8]) == f"box {int(expected['box_id'])}"
     assert "box 0" in printed and "train/a (train), train/a.jpg, 400 x 300 px" in printed
     corners = printed.splitlines()[5].split()[-4:]
-    assert corners == [str(side) for side in boxes.read(folder / "boxes.parquet").boxes_px[2]]
+    assert corners == [f"{side:.3f}" for side in boxes.read(folder / "boxes.parquet").boxes_px[2]]
 
 
 def test_json_of_an_image_with_three_boxes_is_the_artifacts_to_the_last_bit(folder: Path) -> None:
@@ -114,13 +112,41 @@ def test_image_without_views_and_test_image(folder: Path) -> None:
     story = image_story(folder, "test/f.jpg")
     rows = pd.read_parquet(folder / "predictions.parquet").query("image_id == 'test/f'")
     assert story.columns["student_prob"].tolist() == rows["student_prob"].tolist()
-    assert story_text(story, 1).splitlines()[3].split()[:3] == [
-        "tall",
-        "lamp",
-        "0.1",
-    ] and "2 more classes" in story_text(story, 1)
+    assert story_text(story, 1).splitlines()[3].split()[:3] == ["tall", "lamp", "0.100"]
+    assert "2 more classes" in story_text(story, 1)
     with pytest.raises(CcdError, match="no image of this data set"):
         image_story(folder, "nowhere")
+
+
+def test_every_table_fits_100_columns_and_numbers_have_three_digits(tmp_path: Path) -> None:
+    """Names and paths far too long, in a wide script, and more views than fit on a line."""
+    names = ("杯子" * 60, "lamp " * 40, "cup")
+    folder = write_run(tmp_path, classes=names)
+    story = image_story(folder, "train/a")
+    long = replace(story, image_id="folder/" * 30 + "a", path="folder/" * 30 + "a.jpg")
+    many = replace(long, views=tuple(replace(story.views[0], box_id=1000 + number) for number in range(30)))
+    found = worst(folder, names[0], 2)
+    doubts = doubtful(folder, 2)
+    ids = [replace(each, image_id="folder/" * 30 + each.image_id) for each in doubts.train]
+    texts = [story_text(many), story_text(image_story(folder, "test/f")), examples_text(found),
+             doubts_text(replace(doubts, train=ids)), overlaps_text(box_overlap(folder, 5, min_images=1))]  # fmt: skip
+    for said in texts:
+        lines = said.splitlines()
+        assert max(map(display_width, lines)) <= 100
+        assert not re.search(r"\d\.\d{4}", said) and "…" in said
+    assert all(f"box {1000 + number}" in texts[0] for number in range(30))
+
+
+def test_inspect_says_that_images_without_any_class_were_not_looked_for(folder: Path, tmp_path: Path) -> None:
+    story = image_story(folder, "train/a")
+    assert "not looked for (global_labels.none_rule: off)" in story_text(story)
+    assert story_data(story)["none_images_looked_for"] is False
+    path = write_run(tmp_path) / "pseudo_labels.parquet"
+    table = class_table.read(path, pseudo_labels.SPEC)
+    class_table.write(path, pseudo_labels.SPEC, replace(table, metadata={"alpha": "0.4", "none_images": "0"}))
+    story = image_story(tmp_path, "train/a")
+    assert "not looked for" not in story_text(story) and story_data(story)["none_images_looked_for"] is True
+    assert "not looked for" not in story_text(image_story(folder, "test/f")), "of a test image nothing is trained on"
 
 
 def test_worst_doubtful_and_overlap(folder: Path) -> None:
@@ -141,19 +167,6 @@ def test_worst_doubtful_and_overlap(folder: Path) -> None:
     assert {(pairs[0].first, pairs[0].second)} == {("cup", "tall lamp")} and "train/a" in overlaps_text(pairs)
     with pytest.raises(CcdError, match="no class of this data set"):
         worst(folder, "sheep", 1)
-
-
-def test_overlay_draws_boxes_on_the_whole_image(folder: Path, tmp_path: Path) -> None:
-    story = image_story(folder, "train/a")
-    image = overlay(story, folder)
-    assert image.size == (400, 300)
-    assert image.getpixel((199, 120)) in ((240, 167, 47), (255, 255, 255))  # right edge of box 0
-    write_overlay(story, folder, tmp_path / "story.png")
-    assert (tmp_path / "story.png").read_bytes()[:4] == b"\x89PNG"
-
-
-def test_text_columns_and_control_characters() -> None:
-    assert aligned([["a", "b"], ["long\x1b[31m", "c"]]) == "a          b\nlong?[31m  c"
 
 
 def test_artifacts_are_listed_with_rows_schema_hash_and_stage(folder: Path, tmp_path: Path) -> None:

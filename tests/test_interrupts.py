@@ -89,12 +89,14 @@ def nothing(out: Path) -> None:
 
 def test_a_command_ends_with_status_130_wherever_it_is_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
     steps, found = list[bool](), set()
+    with pytest.raises(SystemExit):
+        nothing.main(["--out", "x"])  # what is imported and looked up once takes steps of its own
     for chosen in (-1, *range(10, 2000, 50)):  # the first steps are the call itself
         with pytest.raises(SystemExit) as stop, interrupted_at(chosen, steps if chosen < 0 else []):
             nothing.main(["--out", "x"])
         if 0 <= chosen < len(steps):
             found.add((stop.value.code, capsys.readouterr().err.strip()))
-    assert len(steps) > 500 and found == {(130, "interrupted: nothing half-written was left behind")}
+    assert len(steps) > 300 and found == {(130, "interrupted: nothing half-written was left behind")}
 
 
 @pytest.mark.parametrize(

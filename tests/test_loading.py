@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -106,3 +108,28 @@ def test_other_errors_are_not_disguised() -> None:
 
 def _broken(index: int) -> np.ndarray:
     raise RuntimeError("a bug")
+
+
+class Unpicklable:
+    def __reduce__(self) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def hand_over(index: int) -> object:
+    return Unpicklable() if index == 2 else torch.zeros(1)
+
+
+def test_what_fails_behind_a_workers_queue_reaches_this_process() -> None:
+    with pytest.raises(CcdError, match=r"Too many open files.*runtime\.workers: 0"):
+        list(load_in_order(hand_over, 4, 2))
+
+
+def test_a_temporary_folder_with_a_long_path_will_do(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 120)
+    folder.mkdir()
+    code = "import torch; from ccd.loading import load_in_order as load; print(len(list(load(torch.zeros, 2, 1))))"
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout == "2\n", done.stderr

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ import pytest
 import torch
 
 import ccd.indexing
-from ccd.artifacts import bias, boxes, checkpoint, classes, csv_table, features, text
-from ccd.artifacts.atomic import remove_leftovers, replacing
+from ccd.artifacts import bias, boxes, checkpoint, classes, csv_files, features, text
+from ccd.artifacts.atomic import ABANDONED_S, remove_leftovers, replacing, writer_token
 from ccd.console import DEBUG_VARIABLE, stage, user_errors
 from ccd.datasets.record import ImageEntry
+from ccd.errors import CcdError
 from ccd.images import decode
 from ccd.indexing import scan
 from ccd.machine import explained
@@ -101,7 +104,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     ),
     "classes.json": lambda path: classes.write(path, classes.ClassList(("a" * 3000,), (("a",),))),
     "warmup.pt": lambda path: checkpoint.write(path, checkpoint.Checkpoint({}, {"a": {"w": torch.ones(999)}}, "a", {})),
-    "curves.csv": lambda path: csv_table.write(path, [{"epoch": row} for row in range(999)]),
+    "curves.csv": lambda path: csv_files.write(path, [{"epoch": row} for row in range(999)]),
 }  # fmt: skip
 
 
@@ -202,8 +205,15 @@ def test_an_artifact_is_not_damaged_for_what_the_machine_lacks(tmp_path: Path) -
 DEAD = 2**22 + 1  # no process can have that number
 
 
+def token(process: int) -> str:
+    """What names a writer of this system, as `writer_token` does."""
+    system, _, letters = writer_token().split("-")
+    return f"{system}-{process}-{letters}"
+
+
 def test_what_dead_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:
-    names = [f".x[1].h5.{DEAD}.tmp", f".x[1].h5.{os.getpid()}.tmp", f".other.{DEAD}.tmp", ".x[1].h5.mine.tmp", ".x.tmp"]
+    dead, alive, other = token(DEAD), token(os.getpid()), token(DEAD)
+    names = [f".x[1].h5.{dead}.tmp", f".x[1].h5.{alive}.tmp", f".other.{other}.tmp", ".x[1].h5.mine.tmp", ".x.tmp"]
     for name in names:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path, "x[1].h5")
@@ -212,12 +222,59 @@ def test_what_dead_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([names[1], *names[3:]])
 
 
+@pytest.mark.parametrize("writer", ["0123abcd-1-0123abcd", f"0123abcd-{DEAD}-0123abcd", str(DEAD)])
+def test_a_file_of_another_machine_or_container_goes_only_when_it_is_old(writer: str, tmp_path: Path) -> None:
+    path = tmp_path / f".x.{writer}.tmp"
+    path.touch()
+    remove_leftovers(tmp_path)
+    assert path.exists()
+    long_ago = time.time() - 1.1 * ABANDONED_S
+    os.utime(path, (long_ago, long_ago))
+    remove_leftovers(tmp_path)
+    assert not path.exists()
+
+
 def test_a_stage_clears_what_its_killed_run_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(f".x.{DEAD}.tmp").touch()
+    Path(f".x.{token(DEAD)}.tmp").touch()
     with pytest.raises(SystemExit):
         hungry.main(["--out", "x"], standalone_mode=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE, errno.ENOLCK, errno.EIO])
+@pytest.mark.parametrize("name", ["a.h5", "a.parquet", "a.json", "a.pt"])
+def test_a_whole_file_is_not_called_damaged_for_what_the_machine_refuses(
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"whole")
+
+    def refuse(self: Path, *args: object, **more: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    reader = {"h5": text.read, "parquet": boxes.read, "json": classes.read, "pt": lambda p: checkpoint.read(p, "train")}
+    with pytest.raises(OSError) as caught:
+        reader[name.split(".")[1]](path)
+    said = explained(caught.value)
+    assert said is not None and str(path) in said and "rebuild" not in said
+
+
+def test_a_locked_hdf5_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "text.h5"
+    text.write(path, words())
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code = "import pathlib, sys; from ccd.artifacts import text; text.read(pathlib.Path(sys.argv[1]))"
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_artifact_is_made_and_not_rebuilt(tmp_path: Path) -> None:
+    for read, name in ((text.read, "text.h5"), (boxes.read, "boxes.parquet")):
+        with pytest.raises(CcdError, match=rf"{name}: No such file; run: dvc repro$"):
+            read(tmp_path / name)
 
 
 def test_a_failing_write_is_named_by_where_it_should_have_been(tmp_path: Path) -> None:

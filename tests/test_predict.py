@@ -18,12 +18,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ccd.artifacts import checkpoint
+from ccd.artifacts.csv_files import csv_line
 from ccd.cli import main
 from ccd.deploy import cams, inputs, rows, run
 from ccd.errors import CcdError
 from ccd.images import read_image, squash
 from ccd.predict import load_student
-from ccd.spreadsheet import csv_line
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
 from tests.deployed import CLASSES, write_photos, write_student
@@ -202,15 +202,15 @@ def test_an_interrupted_run_continues_without_doing_anything_twice(
         return original(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cams, "see", stop_at_the_fourth)
-    done = invoke(model, *how, "--out", "out.csv")
+    done = invoke(model, *how, "--out", "out.csv", "--force")  # --cam's folder is that of the first run
     assert done.exit_code == 130 and "interrupted" in done.stderr and not Path("out.csv").exists()
     done = invoke(model, *how, "--out", "out.csv")
-    assert done.exit_code == 2 and "continue it with --resume, or remove it" in done.stderr
+    assert done.exit_code == 2 and "continue it with --resume, or start over with --force" in done.stderr
     done = invoke(model, *how, "--out", "out.csv", "--resume", "--threshold", 0.5)
     assert done.exit_code == 2 and "begun with another threshold" in done.stderr
     done = invoke(model, *how, "--out", "out.csv", "--resume", "--json")
     assert done.exit_code == 0
-    assert json.loads(done.stdout) == {"out": "out.csv", "images": 5, "resumed": 2, "skipped": []}
+    assert json.loads(done.stdout) == {"out": "out.csv", "images": 5, "resumed": 2, "skipped": [], "left_out": {}}
     assert len(looked) == 4 + 3, "the first two images are not done again"
     assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
     assert Path("seen/boxes.parquet").read_bytes() == whole_boxes
@@ -221,7 +221,7 @@ def test_an_interrupted_run_continues_without_doing_anything_twice(
 
 def test_workers_and_batch_size_change_no_label(model: Path, photos: list[Path]) -> None:
     tables = []
-    for words in (("--workers", 0), ("--workers", 2, "--batch-size", 2)):
+    for words in (("--workers", 0), ("--workers", 2, "--batch-size", 2, "--force")):
         assert invoke(model, "photos", "--out", "out.parquet", *words).exit_code == 0
         tables.append(pd.read_parquet("out.parquet"))
     assert tables[0]["path"].tolist() == tables[1]["path"].tolist()
@@ -251,9 +251,73 @@ def test_an_overlay_never_leaves_its_folder() -> None:
 
 def test_inputs_are_taken_once_and_in_order(photos: list[Path]) -> None:
     found = inputs.expand(["photos/4.png", "photos", "photos/**/*.png", "-"], ["photos/0.png\n", "not there\n", "\n"])
-    assert found == [
+    assert found.paths == [
         Path(f"photos/{name}") for name in ("4.png", "0.png", "2.png", "deep/er/1.png", "deep/er/3.png")
     ] + [Path("not there")]
+
+
+def test_what_folders_hold_beside_images_is_counted(model: Path, photos: list[Path]) -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    for name, data in (("a.mp4", b"x"), ("b.MP4", b"x"), ("c.pdf", b"x"), ("labels.csv", b"x"), ("deep/d.avi", heic)):
+        Path("photos", name).write_bytes(data)
+    photos[0].rename("photos/scan")
+    Image.open("photos/scan").convert("RGB").save("photos/scan", "JPEG")
+    done = invoke(model, "photos", "--out", "out.jsonl", "--json", "--workers", 0)
+    assert done.exit_code == 0 and json.loads(done.stdout)["images"] == 5
+    assert json.loads(done.stdout)["left_out"] == {".mp4": 2, ".avi": 1, ".pdf": 1}
+    assert "left out: 2 .mp4, 1 .avi, 1 .pdf" in done.stderr
+    done = invoke(model, "photos/c.pdf", "--out", "out.csv")
+    assert done.exit_code == 3 and "photos/c.pdf: not an image" in done.stderr
+    Path("films").mkdir()
+    Path("films/a.mkv").touch()
+    done = invoke(model, "films")
+    assert done.exit_code == 2 and "no images in films; left out: 1 .mkv" in done.stderr
+
+
+def test_a_pattern_loses_nothing_without_a_word(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("photos/gone.png").symlink_to("nowhere")
+    found = inputs.expand(["photos/*"], [])
+    assert Path("photos/gone.png") in found.paths and len(found.paths) == 4 and found.left_out == {"(folder)": 1}
+    assert inputs.expand(["photos/**/*"], []).left_out == {}
+    with pytest.raises(CcdError, match=r"no images in photos/d\*; left out: 1 \(folder\)"):
+        inputs.expand(["photos/d*"], [])
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("er"))  # root may open everything
+    for pattern in ("photos/**/*.png", "photos/*/*/*.png", "photos/**"):
+        assert Path("photos/deep/er") in inputs.expand([pattern], []).paths, pattern
+
+
+def test_a_folder_without_permission_is_skipped_and_named(
+    model: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = invoke(model, "photos", "--out", "out.csv", "--workers", 0)
+    assert done.exit_code == 3 and "photos/deep: cannot be read (Permission denied)" in done.stderr
+    assert len(pd.read_csv("out.csv")) == 3
+
+
+def test_pillow_images_of_every_kind_are_read_like_their_files(model: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    grey = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    colours = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 4), np.uint8))
+    colours.save(tmp_path / "clear.png")
+    colours.convert("RGB").resize((40, 60)).save(tmp_path / "turned.png", exif=exif)
+    paths = sorted(tmp_path.glob("*.png"))
+    student = load_student(model)
+    expected, opened = student.predict(paths), student.predict([Image.open(path) for path in paths])
+    np.testing.assert_array_equal(opened.to_numpy()[:, 1:], expected.to_numpy()[:, 1:])
+    cut = tmp_path / "cut.png"
+    cut.write_bytes((tmp_path / "clear.png").read_bytes()[:900])
+    with Image.open(cut) as broken, pytest.raises(CcdError, match="image 1: damaged or truncated"):
+        student.predict([Image.open(paths[0]), broken])
 
 
 def test_columns_are_unique_whatever_classes_are_called() -> None:

@@ -65,7 +65,7 @@ def test_a_fingerprint_changes_with_the_code_of_its_stage_alone(
 def test_hardware_decides_what_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = suggest(torch.device("cpu"))
     assert (cpu.settings["teacher.model"], cpu.settings["warmup.backbone"]) == ("ViT-B/32", "mobilenet_v2")
-    assert {value for key, value in cpu.settings.items() if key.endswith("image_size_px")} == {"224"}
+    assert {value for key, value in cpu.settings.items() if key.endswith("image_size_px")} == {224}
     for gigabytes, teacher, student in ((80, "RN50x64", "resnet101"), (8, "ViT-B/16", "resnet50")):
         card = SimpleNamespace(total_memory=gigabytes << 30, name="a card")
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
@@ -73,7 +73,7 @@ def test_hardware_decides_what_is_suggested(monkeypatch: pytest.MonkeyPatch) -> 
         assert (found.settings["teacher.model"], found.settings["warmup.backbone"]) == (teacher, student)
         assert f"a card, {gigabytes} GB" in found.reason
     for device in ("cpu", "cuda"):
-        values = params_of(apply_preset("folder", "x", suggest(torch.device(device)).settings))
+        values = params_of(apply_preset("folder", "x", {}, values=suggest(torch.device(device)).settings))
         assert values["runtime"]["device"] == "auto"
 
 

@@ -103,7 +103,9 @@ def test_without_labels_it_says_so_and_shows_no_precision(tmp_path: Path) -> Non
     Page(text)
     assert not run.labelled and "No image has known labels" in text
     assert "mAP %, " not in text.replace("trained on, mAP %", "") and "really there:" not in text
-    assert [column.title for column in class_table(run)[1]] == ["class", "bias", "top-1", "raw", "debiased", "final"]
+    assert [column.title for column in class_table(run)[1]] == [
+        "class", "bias", "first choice", "CLIP", "global label", "label",
+    ]  # fmt: skip
     assert steps(run) == ([], []) and {count.truth for count in label_counts(run)} == {None}
 
 
@@ -134,12 +136,15 @@ def test_a_changed_image_is_refused(run: Run, folder: Path) -> None:
 def test_class_table_is_what_the_files_say(run: Run) -> None:
     groups, columns, rows = class_table(run)
     assert sum(group.size for group in groups) == len(columns) == len(rows[0])
-    cup = {(column.group[:5], column.title): cell for column, cell in zip(columns, rows[0], strict=True)}
-    assert cup["", "class"].text == "cup" and cup["CLIP", "bias"].text == "0.500"
-    assert [cup["label", title].text for title in ("raw", "debiased", "final")] == ["1", "2", "3"]
-    assert cup["AP of", "zero-shot"].text == "50.0" and cup["AP of", "gain"].text == "+25.0"
-    assert cup["AP on", "gain"].text == "\N{MINUS SIGN}10.0" and cup["AP on", "gain"].tone == "down"
-    assert cup["label", "right"].text == "67" and cup["label", "found"].text == "67"
+    cup = {(column.group, column.title): cell for column, cell in zip(columns, rows[0], strict=True)}
+    made, said = "AP %, 4 training images with ground truth", "AP %, 2 test images with ground truth"
+    assert cup["", "class"].text == "cup" and cup["CLIP, 4 training images", "bias"].text == "0.500"
+    values = [cup["value ≥ 0.5, 4 training images", title].text for title in ("CLIP", "global label", "label")]
+    assert values == ["1", "2", "3"]
+    assert [cup[made, title].text for title in ("CLIP", "label", "gain")] == ["50.0", "70.0", "+20.0"]
+    assert cup[said, "gain"].text == "\N{MINUS SIGN}10.0" and cup[said, "gain"].tone == "down"
+    right = "label ≥ 0.5, 4 training images with ground truth"
+    assert cup[right, "right %"].text == "67" and cup[right, "found %"].text == "67"
     assert rows[2][-1].text == "\N{EN DASH}"  # no positives: no AP
 
 
@@ -166,17 +171,19 @@ def test_cases_and_doubts_by_hand(run: Run) -> None:
 
 
 def test_findings_count_what_changed(run: Run) -> None:
-    worst, debias, views, review = findings(run, doubtful_train(run.made, 1))
-    assert worst.points[0].name == "cup" and "only 3 training images show it" in worst.points[0].text
-    assert "from 0.25 to 0.50 per image" in debias.answer
-    assert "raised 1 label above 0.5 and took 0 below" in views.answer and "0 % are really there" in views.answer
+    worst, debias, views, _, review, _ = findings(run, doubtful_train(run.made, 1))
+    assert worst.points[0].name == "cup" and "only 3 training images with ground truth show it" in worst.points[0].text
+    assert "0.25 (CLIP zero-shot probability) to 0.50 (global label)" in debias.answer
+    assert "raised 1 label of training images" in views.answer and "took 0 below" in views.answer
+    assert "0 % are really there" in views.answer and "45.0 % (global label) to 70.0 %" in views.answer
     # cup's labels >= 0.5: a; a and b; a, b and c. It is on a, b and d.
     assert "100 % are right (before: 100 %); they find 67 % of what is there (before: 33 %)" in debias.answer
     assert "67 % are right (before: 100 %); they find 67 % of what is there (before: 67 %)" in views.answer
     assert [(point.name, point.text) for point in views.points] == [("cup", "1 more (0 of 1 right), 0 fewer")]
     assert [(point.name, point.anchor) for point in review.points] == [("train/c", "review-0")]
-    assert review.points[0].text == "cup: whole image 0.20, best view 0.85, label 0.55"
-    assert verdict(run).startswith("On the test images the student reaches 30.0 % mAP, 10.0 points below CLIP itself")
+    assert review.points[0].text == "cup: global label 0.20, local label 0.85, label as trained on 0.55"
+    reached = "On the 2 test images with ground truth the student reaches 30.0 % mAP, 10.0 points below CLIP"
+    assert verdict(run).startswith(reached)
 
 
 def test_worst_classes_are_those_that_the_means_count(run: Run) -> None:
@@ -195,7 +202,8 @@ def test_left_out_classes_are_told_by_their_positives_whatever_their_names() -> 
 
 def test_verdict_without_test_labels_and_without_any(run: Run, tmp_path: Path) -> None:
     nothing = replace(run.metrics["test"], mean_ap={})
-    assert "75.0 % mAP; CLIP's first look had 50.0 %" in verdict(replace(run, metrics={**run.metrics, "test": nothing}))
+    said = verdict(replace(run, metrics={**run.metrics, "test": nothing}))
+    assert "4 training images" in said and "trained on have 70.0 % mAP" in said and "have 50.0 %" in said
     unlabelled = read_run(RunFiles.in_folder(write_run(tmp_path, labelled=False)))
     assert verdict(unlabelled).startswith("No image has known labels")
     answers = findings(unlabelled)

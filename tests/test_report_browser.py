@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ const contrast = (node) => {
 all("details").forEach((shelf) => { shelf.open = false; });
 head(5).click(); found.down = cells(5);
 head(5).click(); found.up = cells(5);
-const last = all("thead button").length - 1;
+const last = all("thead button").findLastIndex((button) => button.textContent === "gain" || !all("thead button")
+  .some((each) => each.textContent === "gain"));
 found.gains = [1, 2].map(() => { head(last).click(); return cells(last); });
 head(0).focus(); found.focused = document.activeElement.textContent;
 head(0).click(); found.names = cells(0);
@@ -61,6 +63,16 @@ setTimeout(() => {
   found.requests = performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length;
   found.overflow = document.documentElement.scrollWidth - innerWidth;
   found.width = innerWidth;
+  const seen = (node, box) => node.right <= box.right + 1 && node.left >= box.left - 1;
+  found.tables = all(".scroll").map((box) => {
+    box.scrollLeft = 0;
+    const cell = box.querySelector("thead tr:last-child th:last-child").getBoundingClientRect();
+    const cue = getComputedStyle(box.previousElementSibling).visibility === "visible";
+    return [seen(cell, box.getBoundingClientRect()), cue];
+  });
+  found.links = all("nav a").filter((link) => !seen(link.getBoundingClientRect(), { left: 0, right: innerWidth }))
+    .map((link) => link.textContent);
+  found.commands = all(".command").filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.textContent);
   found.nameless = all("img:not([alt]), svg:not([aria-label]), a:empty, button:empty").length;
   found.dark = light(ground(document.body)) < 0.2;
   const speaks = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
@@ -89,19 +101,27 @@ def look(folder: Path, page: str, width_px: int, dark: bool) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
-@pytest.mark.parametrize(("width_px", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+@pytest.mark.parametrize(
+    ("width_px", "dark"), [(1680, True), (1280, False), (1280, True), (768, False), (390, False), (390, True)]
+)
 @pytest.mark.parametrize("labelled", [True, False])
 def test_in_a_browser(tmp_path: Path, width_px: int, dark: bool, labelled: bool) -> None:
     folder = write_run(tmp_path, labelled=labelled)
     parameters = {"text": {"templates": ["a photo of the {}"], "a_key_with_a_very_long_name": "x" * 3000}}
-    page = render(read_run(RunFiles.in_folder(folder)), "a_name_without_any_space" * 4, folder, parameters, {})
-    found = look(tmp_path, page, width_px, dark)
+    run = read_run(RunFiles.in_folder(folder))
+    decided = {"threshold": 0.25, "test_f1_thresholds": 80.0} if labelled else {}
+    run = replace(run, per_class={name: row | decided for name, row in run.per_class.items()})
+    found = look(tmp_path, render(run, "a_name_without_any_space" * 4, folder, parameters, {}), width_px, dark)
     assert found["down"] == ["3", "0", "0"] and found["up"] == ["0", "0", "3"]
     assert found["names"] == [EVIL, "cup", "tall lamp"] and found["sorted"] == ["class ascending"]
     assert found["focused"] == "class", "headings are reached by keyboard"
     assert found["open"] and found["picture"][0] and found["picture"][1] > 100 and found["picture"][2]
     if labelled:  # a class without a gain comes last, whichever the direction
         assert found["gains"] == [["\N{MINUS SIGN}10.0", "\N{EN DASH}", "\N{EN DASH}"]] * 2
+    for whole, cue in found["tables"]:
+        assert whole != cue, "either the last column is seen, or it is said that there are more"
+        assert whole or width_px < 1280
+    assert found["tables"] and found["links"] == [] and found["commands"] == []
     assert found["requests"] == 0 and found["overflow"] <= 0 and found["width"] == width_px
     assert found["nameless"] == 0 and found["dark"] == dark
     assert found["texts"] > 50 and found["faint"] == []

@@ -95,10 +95,10 @@ def test_what_a_person_decided_is_not_in_doubt(run: Run) -> None:
 def test_inspect_shows_what_the_person_said_and_the_label_before(folder: Path) -> None:
     story = image_story(folder, "train/b")
     lines = story_text(story).splitlines()
-    assert next(line for line in lines if line.startswith("class ")).endswith("person")
+    assert next(line for line in lines if line.startswith("class ")).endswith("person     label before")
     cup = next(line for line in lines if line.startswith("cup "))
-    assert cup.split()[-7:] == ["0.0", "yes", "not", "there,", "label", "was", "0.8"]
-    assert next(line for line in lines if line.startswith("tall lamp ")).endswith(" -")
+    assert cup.split()[-5:] == ["0.000", "yes", "not", "there", "0.800"]
+    assert next(line for line in lines if line.startswith("tall lamp ")).split()[-2:] == ["-", "-"]
     said = story_data(story)["classes"]["cup"]
     assert (said["label"], said["correction"]) == (0.0, 0) and said["uncorrected_label"] == pytest.approx(0.8)
     assert story_data(story)["classes"]["tall lamp"]["correction"] is None

@@ -17,12 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 from ccd.artifacts import image_index
-from ccd.artifacts.corrections import path_of
+from ccd.artifacts.corrections import Decisions, path_of
 from ccd.cli import main
 from ccd.report.choose import disagreement
 from ccd.review.questions import Evidence, most_doubtful_images, random_images
-from ccd.review.reviewed import read_reviewed
+from ccd.review.reviewed import TrainingImages, read_reviewed
 from ccd.review.sheet import to_csv
+from ccd.review.tidy import tidy
 from ccd.use import apply_preset
 from tests.finished_run import CLASSES, EVIL, TRAIN, write_project
 from tests.test_report_browser import BROWSER
@@ -42,6 +43,11 @@ def review(*words: str) -> tuple[int, str]:
     done = CliRunner().invoke(main, ["review", *words])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.output
+
+
+def reviewed(path: Path) -> Decisions:
+    """The decisions in a file about the toy's images."""
+    return read_reviewed(path, TrainingImages(TRAIN, [f"{name}.jpg" for name in TRAIN]), CLASSES).decisions
 
 
 def test_the_doubt_is_the_largest_difference_between_any_two_steps() -> None:
@@ -99,7 +105,7 @@ def test_a_sheet_goes_out_is_filled_and_comes_back(project: Path) -> None:
     code, said = review("import", "filled.csv", "--json")
     assert code == 0, said
     counts = {"images": 2, "new": 4, "changed": 0, "unchanged": 0, "against": 2, "decisions": 4}
-    assert json.loads(said) == {"wrote": "corrections/toy.csv", **counts}
+    assert json.loads(said) == {"wrote": "corrections/toy.csv", **counts, "changes": [], "left_out": []}
     rows = [f"train/b,{EVIL},0", "train/b,cup,1", "train/c,cup,0", "train/c,tall lamp,1"]
     assert path_of("toy").read_text().splitlines() == [HEADER.strip(), *rows]
 
@@ -149,8 +155,10 @@ def test_label_studio_round_trip_decides_every_class_of_a_submitted_image(projec
     }  # fmt: skip
 
 
-CUP = {"result": [{"type": "choices", "value": {"choices": ["cup"]}}]}
-DOG = {"result": [{"type": "choices", "value": {"choices": ["dog"]}}]}
+CUP = {"result": [{"from_name": "labels", "type": "choices", "value": {"choices": ["cup"]}}]}
+DOG = {"result": [{"from_name": "labels", "type": "choices", "value": {"choices": ["dog"]}}]}
+
+REVIEW = {"result": [{"from_name": "review", "type": "choices", "value": {"choices": ["cup"]}}]}
 
 
 def task(image: str = "train/a", annotations: object = (CUP,)) -> str:
@@ -163,8 +171,9 @@ def task(image: str = "train/a", annotations: object = (CUP,)) -> str:
         ("r.txt", "", "the name must end in .csv"),
         ("r.csv", None, "r.csv: No such file"),
         ("r.csv", "image_id,class\ntrain/a,cup\n", "line 1: its columns are image_id, class; needed"),
-        ("r.csv", f"{HEADER}train/z,cup,1\n", "1 row cannot be used: line 2: 'train/z' is no training image"),
-        ("r.csv", f"{HEADER}train/a,cup,yes\n", "line 2: label 'yes' is neither 0 nor 1"),
+        ("r.csv", HEADER, "no answer in it can be used; fill in some"),
+        ("r.csv", f"{HEADER}train/z,cup,1\n", "no answer in it can be used: line 2: 'train/z' is no training image"),
+        ("r.csv", f"{HEADER}train/a,cup,maybe\n", "line 2: label 'maybe' is neither 0 nor 1"),
         ("r.csv", f"{HEADER}train/a,cup,1\ntrain/a,cup,0\n", "line 3: contradicts an earlier row"),
         ("r.json", None, "r.json: No such file"),
         ("r.json", "{", "r.json: not JSON"),
@@ -172,11 +181,12 @@ def task(image: str = "train/a", annotations: object = (CUP,)) -> str:
         ("r.json", '[{"image_id": "train/a", "labels": "cup"}]', "task 1: not as Label Studio writes it"),
         ("r.json", task("train/z"), "task 1: 'train/z' is no training image"),
         ("r.json", task(annotations=3), "task 1: not as Label Studio writes it"),
-        ("r.json", task(annotations=[CUP, {"result": []}]), "task 1: contradicts an earlier row about 'train/a'"),
-        ("r.json", task(annotations=[DOG]), "task 1: 'dog' is no class"),
+        ("r.json", task(annotations=[REVIEW]), "no choice of the control 'labels' in it, but of review"),
     ],
 )
-def test_what_does_not_fit_is_refused_as_a_whole(name: str, content: str | None, message: str, project: Path) -> None:
+def test_a_file_without_any_usable_answer_is_refused(
+    name: str, content: str | None, message: str, project: Path
+) -> None:
     if content is not None:
         Path(name).write_text(content)
     Path("corrections").mkdir()
@@ -188,9 +198,85 @@ def test_what_does_not_fit_is_refused_as_a_whole(name: str, content: str | None,
 
 def test_a_skipped_annotation_and_an_unanswered_row_decide_nothing(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(task(annotations=[CUP | {"was_cancelled": True}]))
-    assert read_reviewed(tmp_path / "r.json", TRAIN, CLASSES) == {}
+    assert reviewed(tmp_path / "r.json") == {}
     (tmp_path / "r.csv").write_text("class,note,label,image_id\ncup,?,,train/a\ncup,sure, 1,train/b\n")
-    assert read_reviewed(tmp_path / "r.csv", TRAIN, CLASSES) == {("train/b", "cup"): 1}
+    assert reviewed(tmp_path / "r.csv") == {("train/b", "cup"): 1}
+
+
+def test_good_rows_are_taken_and_the_others_listed(project: Path) -> None:
+    rows = ["train/a,cup,1.0", "train/z,cup,1", "train/b,dog,0", "train/b,cup,FALSE", "train/c,cup,Yes", "train/c"]
+    Path("r.csv").write_text(HEADER + "\n".join([*rows, f"train/c,{EVIL},nan", "train/a,tall lamp,perhaps"]) + "\n")
+    code, said = review("import", "r.csv")
+    assert code == 3 and "now run: dvc repro" in said
+    for line, reason in ((3, "no training image"), (4, "no class"), (7, "1 cells under 3"), (9, "neither 0 nor 1")):
+        assert f"left out: line {line}" in said and reason in said
+    assert path_of("toy").read_text() == f"{HEADER}train/a,cup,1\ntrain/b,cup,0\ntrain/c,cup,1\n"
+    assert len(json.loads(CliRunner().invoke(main, ["review", "import", "r.csv", "--json"]).stdout)["left_out"]) == 4
+
+
+def test_annotators_who_differ_lose_the_classes_they_differ_in_alone(project: Path) -> None:
+    none = {"result": []}
+    tasks = json.loads(task("train/a", [CUP, none])) + json.loads(task("train/b", [CUP, DOG])) + [{"data": 1}]
+    Path("r.json").write_text(json.dumps(tasks))
+    code, said = review("import", "r.json")
+    assert (
+        code == 3 and "task 1: contradicts" in said and "task 2: 'dog' is no class" in said and "task 3: not as" in said
+    )
+    decided = pd.read_csv(path_of("toy")).set_index(["image_id", "class"])["label"].to_dict()
+    assert ("train/a", "cup") not in decided and decided["train/a", "tall lamp"] == 0
+    assert ("train/b", "cup") not in decided and decided["train/b", "tall lamp"] == 0
+
+
+def test_only_our_control_counts(tmp_path: Path) -> None:
+    other = {"from_name": "absent", "to_name": "image", "type": "choices", "value": {"choices": ["tall lamp"]}}
+    one = {"from_name": "labels", "to_name": "image", "type": "choices", "value": {"choices": "cup"}}
+    (tmp_path / "r.json").write_text(task(annotations=[{"result": [one, other]}]))
+    assert reviewed(tmp_path / "r.json") == {("train/a", "cup"): 1, ("train/a", "tall lamp"): 0, ("train/a", EVIL): 0}
+
+
+def test_a_table_of_predict_corrected_by_hand_decides_every_class(tmp_path: Path) -> None:
+    lines = [
+        "path,labels,cup,tall lamp,x",
+        "train/a.jpg,cup;tall lamp,0.9,0.6,0.1",
+        f"{tmp_path}/train/b.jpg,,0.1,0.2,0.3",
+    ]
+    (tmp_path / "r.csv").write_text("\n".join(lines))
+    images = TrainingImages(TRAIN, [f"{name}.jpg" for name in TRAIN], tmp_path)
+    found = read_reviewed(tmp_path / "r.csv", images, CLASSES)
+    assert not found.bad
+    assert [found.decisions[f"train/{name}", kind] for name in "ab" for kind in CLASSES] == [1, 1, 0, 0, 0, 0]
+
+
+def test_an_answer_that_changes_a_decision_is_named_and_the_old_file_kept(project: Path) -> None:
+    Path("corrections").mkdir()
+    path_of("toy").write_text(f"{HEADER}train/a,cup,0\n")
+    Path("r.csv").write_text(f"{HEADER}train/a,cup,1\n")
+    code, said = review("import", "r.csv")
+    assert code == 0 and "changed: train/a, cup: 0 -> 1" in said and "toy.csv.bak" in said
+    assert Path("corrections/toy.csv.bak").read_text() == f"{HEADER}train/a,cup,0\n"
+
+
+def test_an_export_never_writes_over_a_sheet(project: Path) -> None:
+    assert review("export", "--top", "2")[0] == 0
+    sheet = Path("review/toy/review.csv")
+    sheet.write_text("nineteen answers")
+    code, said = review("export", "--top", "2")
+    assert code == 2 and "review.csv" in said and "--force" in said and sheet.read_text() == "nineteen answers"
+    assert review("export", "--top", "2", "--force")[0] == 0 and sheet.read_text().startswith("image_id,")
+
+
+def test_rows_about_what_is_gone_are_set_aside_once_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("corrections").mkdir()
+    path_of("toy").write_text(f"{HEADER}a,cup,1\ngone,cup,0\na,mug,1\n")
+    for _ in range(2):
+        done = tidy("toy", ["a"], ("cup",))
+        assert path_of("toy").read_text() == f"{HEADER}a,cup,1\n" and done.left == 1
+        aside = pd.read_csv(done.aside)
+        assert aside["image_id"].tolist() == ["gone", "a"] and aside["class"].tolist() == ["cup", "mug"]
+    assert done.reasons == []
 
 
 def test_names_that_a_spreadsheet_would_calculate_survive_the_round_trip(tmp_path: Path) -> None:
@@ -200,7 +286,8 @@ def test_names_that_a_spreadsheet_would_calculate_survive_the_round_trip(tmp_pat
     text = to_csv(evidence, most_doubtful_images(evidence, 1))
     assert not any(cell.startswith(("=", "@", "-")) for row in csv.reader(io.StringIO(text)) for cell in row)
     (tmp_path / "r.csv").write_text(text.rstrip("\n") + "1\n")
-    assert read_reviewed(tmp_path / "r.csv", ["=1+1"], ("-cat",)) == {("=1+1", "-cat"): 1}
+    found = read_reviewed(tmp_path / "r.csv", TrainingImages(["=1+1"], ["@x.jpg"]), ("-cat",))
+    assert found.decisions == {("=1+1", "-cat"): 1} and not found.bad
 
 
 def test_the_page_shows_photos_escapes_names_and_needs_nothing_else(project: Path) -> None:
@@ -233,7 +320,7 @@ def test_answers_clicked_in_a_browser_are_the_csv_that_is_imported(project: Path
     said = re.search(r'<pre id="said">(.*?)</pre>', done.stdout, re.S)
     assert said is not None and "2 answers" in done.stdout
     Path("answers.csv").write_text(html.unescape(said[1]))
-    assert read_reviewed(Path("answers.csv"), TRAIN, CLASSES) == {("train/c", "cup"): 1, ("train/c", "tall lamp"): 0}
+    assert reviewed(Path("answers.csv")) == {("train/c", "cup"): 1, ("train/c", "tall lamp"): 0}
 
 
 def test_without_params_or_a_run_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ccd.artifacts.atomic import writer_token
+from ccd.closure import files_of
 from ccd.store import KEY_BYTES, Store, content_key, fingerprint
 
 KEYS = [content_key(bytes([number])) for number in range(6)]
@@ -84,7 +86,9 @@ def test_a_damaged_chunk_is_computed_again(damage: str, store: Store) -> None:
 def test_half_written_files_of_dead_processes_are_cleared_away(store: Store) -> None:
     folder = store.folder / "features-a"
     folder.mkdir(parents=True)
-    dead, alive = folder / ".00000000.npz.999999999.tmp", folder / f".00000001.npz.{os.getpid()}.tmp"
+    system, process, letters = writer_token().split("-")
+    dead = folder / f".00000000.npz.{system}-999999999-{letters}.tmp"
+    alive = folder / f".00000001.npz.{system}-{process}-{letters}.tmp"
     dead.touch()
     alive.touch()
     store.features("features-a", KEYS)
@@ -123,17 +127,40 @@ def test_a_slot_is_replaced_and_cleared(store: Store) -> None:
     assert store.slot("training-a").read() is None
 
 
-def test_names_depend_on_every_fact_and_on_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "teacher").mkdir()
-    (tmp_path / "teacher/encode.py").write_text("1")
-    monkeypatch.setattr("ccd.store._CODE", tmp_path)
-    base = fingerprint("features", ("teacher",), size=1, model="a")
-    assert base == fingerprint("features", ("teacher",), model="a", size=1) and base.startswith("features-")
-    others = {fingerprint("features", ("teacher",), size=2, model="a"), fingerprint("training", (), size=1, model="a")}
-    (tmp_path / "teacher/encode.py").write_text("2")
-    assert len({base, *others, fingerprint("features", ("teacher",), size=1, model="a")}) == 4
+def test_names_depend_on_kind_and_every_fact() -> None:
+    base = fingerprint("features", ["ccd.images"], size=1, model="a")
+    assert base == fingerprint("features", ["ccd.images"], model="a", size=1) and base.startswith("features-")
+    others = {
+        fingerprint("features", ["ccd.images"], size=2, model="a"),
+        fingerprint("training", [], size=1, model="a"),
+    }
+    assert len({base, *others}) == 3
 
 
 def test_keys_tell_parts_apart() -> None:
     assert len(content_key(b"a")) == KEY_BYTES
     assert content_key(b"ab", b"c") != content_key(b"a", b"bc")
+
+
+def test_a_name_covers_everything_that_is_imported_and_nothing_that_only_talks() -> None:
+    encoded = ("ccd.teacher.encode", "ccd.views.crops", "ccd.loading", "ccd.runtime")
+    for modules in (encoded, ("ccd.student.fit",)):
+        names = set(files_of(modules))
+        assert {"ccd/runtime.py", "ccd/ranks.py", "ccd/images.py", "ccd/loading.py"} <= names
+        assert not {"ccd/console.py", "ccd/launch.py"} & names
+    assert "ccd/teacher/open_clip.py" in files_of(("ccd.teacher.encode",)), "imports inside functions count"
+
+
+def test_an_edit_of_any_imported_file_gives_another_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    edited = tmp_path / "ranks.py"
+    edited.write_text("pass\n")
+    before = fingerprint("features", ["ccd.teacher.encode"])
+    files = {**files_of(("ccd.teacher.encode",)), "ccd/ranks.py": edited}
+    monkeypatch.setattr("ccd.store.files_of", lambda modules: files)
+    assert fingerprint("features", ["ccd.teacher.encode"]) != before
+
+
+def test_another_version_of_a_library_gives_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprint("features", ["ccd.images"])
+    monkeypatch.setattr("ccd.store.library_versions", lambda: {"rf-clip": "9"})
+    assert fingerprint("features", ["ccd.images"]) != before

@@ -1,30 +1,52 @@
 """Whole files or none: an artifact is written beside its place, flushed to disk, and renamed into it.
 
-What a killed process left beside it (``.NAME.PID.tmp``) the next run removes.
+What a killed process left beside it (``.NAME.WRITER.tmp``) a later run deletes. ``WRITER`` names the writing process
+among all machines and containers that may share the folder, see `writer_token`: a process id alone is a name in one
+process namespace only.
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ccd.errors import CcdError
+
+ABANDONED_S = 24 * 3600.0
+"""A temporary file of another machine or container counts as left behind once nobody has written to it for so long."""
+_WRITER = re.compile(r"(?P<system>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}")
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it becomes ``path`` if the block succeeds and vanishes if not.
 
+    Into a stream (see `is_stream`), which must not be replaced, the content is written instead.
+
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
+    if is_stream(path):
+        with _written_into(path) as temporary:
+            yield temporary
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{writer_token()}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -39,12 +61,69 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def writer_token() -> str:
+    """A new name for something that this process writes, unlike that of any other process on any machine.
+
+    It is ``SYSTEM-PID-RANDOM``: the system is the machine since it was started and the process namespace, in which the
+    process id has a meaning.
+    """
+    return f"{_system()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@lru_cache(maxsize=1)
+def _system() -> str:
+    facts = [platform.node()]
+    with suppress(OSError):  # only Linux has these
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.blake2b("\0".join(facts).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` takes bytes without keeping them: a device, a pipe, a socket, or a descriptor such as
+    ``/dev/stdout``. There is nothing in it to lose, and renaming a file to its name would destroy it."""
+    if _DESCRIPTOR.fullmatch(os.path.abspath(path)):  # noqa: PTH100 - resolving would follow it to a file
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextmanager
+def _written_into(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "content"
+        yield temporary
+        with temporary.open("rb") as source, path.open("ab") as target:  # to append leaves a redirected stdout whole
+            shutil.copyfileobj(source, target)
+
+
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Delete what killed processes left in ``folder`` of a file called ``name`` (None: of any)."""
+    """Delete what killed processes left in ``folder`` of a file called ``name`` (None: of any).
+
+    A process of this system is asked for; a file of another system (or of an earlier version, whose names say too
+    little) goes once it is `ABANDONED_S` old.
+    """
     for leftover in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
-        process = leftover.name.rsplit(".", 2)[1]
-        if process.isdecimal() and not _is_running(int(process)):
+        token = leftover.name.rsplit(".", 2)[1]
+        writer = _WRITER.fullmatch(token)
+        if writer is None and not token.isdecimal():
+            continue  # not ours
+        if writer is not None and writer["system"] == _system():
+            is_left = not _is_running(int(writer["process"]))
+        else:
+            is_left = _age_s(leftover) > ABANDONED_S
+        if is_left:
             leftover.unlink(missing_ok=True)
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:  # it is gone
+        return 0.0
 
 
 def _is_running(process: int) -> bool:
@@ -65,6 +144,20 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         )
 
 
-def unreadable(path: Path, reason: str, stage: str) -> CcdError:
-    """The error for an artifact that is missing, damaged or of another version."""
-    return CcdError(f"{path}: {reason}; rebuild it with: dvc repro -f -s {stage}")
+def unreadable(path: Path, reason: str | Exception, stage: str | None) -> CcdError:
+    """The error for an artifact of ``stage`` that is missing, damaged or of another version.
+
+    Args:
+        reason: what is wrong, or the error that was met.
+        stage: None for a file that a person named, which no stage need have made: then no stage is named.
+    """
+    if isinstance(reason, FileNotFoundError):
+        advice = "" if stage is None else "; run: dvc repro"
+        return CcdError(f"{path}: No such file{advice}")
+    text = reason if isinstance(reason, str) else _text(reason)
+    return CcdError(f"{path}: {text}" + ("" if stage is None else f"; rebuild it with: dvc repro -f -s {stage}"))
+
+
+def _text(error: Exception) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__

@@ -13,6 +13,7 @@ import torch
 
 from ccd.artifacts.atomic import replacing, unreadable
 from ccd.checksum import sha256_of_rest
+from ccd.machine import is_refusal
 
 SCHEMA = "ccd.checkpoint/1"
 Weights = dict[str, torch.Tensor]
@@ -56,12 +57,12 @@ def read(path: Path, stage: str) -> Checkpoint:
     return _read(path, stage, hashed=False)[0]
 
 
-def read_hashed(path: Path, stage: str) -> tuple[Checkpoint, str]:
+def read_hashed(path: Path, stage: str | None) -> tuple[Checkpoint, str]:
     """The same, and the SHA-256 of the very bytes it came from, whatever replaces the file meanwhile."""
     return _read(path, stage, hashed=True)
 
 
-def _read(path: Path, stage: str, hashed: bool) -> tuple[Checkpoint, str]:
+def _read(path: Path, stage: str | None, hashed: bool) -> tuple[Checkpoint, str]:
     """The file is opened once: a file that is renamed into its place while this reads is another one."""
     try:
         with path.open("rb") as file:
@@ -71,7 +72,9 @@ def _read(path: Path, stage: str, hashed: bool) -> tuple[Checkpoint, str]:
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise unreadable(path, str(error).splitlines()[0] if str(error) else "damaged", stage) from None
+        if is_refusal(error):
+            raise
+        raise unreadable(path, error if isinstance(error, OSError) else _damage(path, error), stage) from None
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
         raise unreadable(path, f"its schema is {found!r}, expected {SCHEMA!r}", stage)
@@ -79,6 +82,13 @@ def _read(path: Path, stage: str, hashed: bool) -> tuple[Checkpoint, str]:
         return Checkpoint(content["spec"], content["weights"], content["selected"], content["info"]), sha256
     except KeyError as error:
         raise unreadable(path, f"it has no {error}", stage) from None
+
+
+def _damage(path: Path, error: Exception) -> str:
+    """Say what is wrong in our own words: PyTorch's advice, to load without safety, is for nobody here."""
+    if isinstance(error, zipfile.BadZipFile):
+        return f"no checkpoint of ccd, or damaged ({error})"
+    return f"damaged, or no checkpoint of ccd ({type(error).__name__})"
 
 
 def _check_members(file: BinaryIO) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ccd.artifacts.atomic import replacing
+from ccd.artifacts.csv_files import csv_line, meant, records
 from ccd.errors import CcdError, listed
-from ccd.spreadsheet import csv_line, meant, records
 
 FOLDER = Path("corrections")
 COLUMNS = ("image_id", "class", "label")
@@ -21,8 +22,33 @@ UNDECIDED = -1
 
 Decisions = dict[tuple[str, str], int]
 """(image id, class) -> 1 present, 0 absent."""
-Row = tuple[str, str, str, str]
-"""Where it stands (``line 3``), image, class and label as written."""
+_LABELS = {
+    **dict.fromkeys(("1", "1.0", "true", "yes", "y"), 1),
+    **dict.fromkeys(("0", "0.0", "false", "no", "n"), 0),
+}
+
+
+class Row(NamedTuple):
+    """``where`` it stands (``line 3``), image, class and label as written."""
+
+    where: str
+    image: str
+    name: str
+    label: str
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used, and why."""
+
+    row: Row
+    reason: str
+
+
+class Sorted(NamedTuple):
+    """Rows that decide something, and those that cannot be used."""
+
+    decisions: Decisions
+    bad: list[BadRow]
 
 
 @dataclass(frozen=True)
@@ -69,40 +95,67 @@ def read_decisions(path: Path, ids: Sequence[str], classes: Sequence[str]) -> De
     """The rows of the file.
 
     Raises:
-        CcdError: the file is missing, not UTF-8, not CSV or has other columns; or see `decisions`.
+        CcdError: the file is missing, not text, not CSV or has other columns; or rows cannot be used (`sort_rows`): all
+            are counted, and the first are named by where they stand.
     """
+    found = sort_rows(rows_of(path), ids, classes)
+    if found.bad:
+        count = f"{len(found.bad)} row{'' if len(found.bad) == 1 else 's'} cannot be used"
+        raise CcdError(
+            f"{path}: {count}: {listed(bad.reason for bad in found.bad)}; correct them, or set them aside with: "
+            "ccd review tidy"
+        )
+    return found.decisions
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows as they are written. Raises CcdError if the file is missing, not text, not CSV or has other columns."""
     if not path.exists():
         raise CcdError(f"{path} does not exist; write its header into it: {','.join(COLUMNS)}")
-    found = records(path, COLUMNS, ())
-    rows = ((f"line {line}", cells["image_id"], cells["class"], cells["label"]) for line, cells in found)
-    return decisions(path, rows, ids, classes)
+    found = records(path, COLUMNS, others=False)
+    return [Row(f"line {line}", cells["image_id"], cells["class"], cells["label"]) for line, cells in found]
 
 
-def decisions(path: Path, rows: Iterable[Row], ids: Sequence[str], classes: Sequence[str]) -> Decisions:
-    """Rows of the file ``path`` as decisions about the training images ``ids`` and ``classes``; the same decision twice
-    counts once.
+def check(path: Path, ids: Sequence[str], classes: Sequence[str]) -> None:
+    """Say at once what a later stage could not use: rows about images or classes that are gone. No file is fine.
 
     Raises:
-        CcdError: rows name no training image or no class of the data set, have a label other than 0 and 1, or
-            contradict an earlier row; all are counted, and the first are named by where they stand.
+        CcdError: see `read_decisions`.
+    """
+    if path.exists():
+        read_decisions(path, ids, classes)
+
+
+def sort_rows(rows: Iterable[Row], ids: Sequence[str], classes: Sequence[str]) -> Sorted:
+    """Tell rows that decide something about the training images ``ids`` and ``classes`` from those that cannot be used.
+
+    A row cannot be used if it names no training image or no class of the data set, has a label that is no yes or no, or
+    contradicts another row; then neither counts. The same decision twice counts once.
     """
     images, names = frozenset(ids), frozenset(classes)
-    found: Decisions = {}
-    problems = []
-    for where, image, name, label in rows:
-        image_id, class_name = meant(image, images), meant(name, names)
+    found: dict[tuple[str, str], tuple[int, Row]] = {}
+    contradicted: set[tuple[str, str]] = set()
+    bad: list[BadRow] = []
+    for row in rows:
+        image_id, class_name, label = meant(row.image, images), meant(row.name, names), read_label(row.label)
         if image_id is None:
-            problems.append(f"{where}: '{image}' is no training image of this data set")
+            bad.append(BadRow(row, f"{row.where}: '{row.image}' is no training image of this data set"))
         elif class_name is None:
-            problems.append(f"{where}: '{name}' is no class (classes: {listed(classes)})")
-        elif label not in ("0", "1"):
-            problems.append(f"{where}: label '{label}' is neither 0 nor 1")
-        elif found.setdefault((image_id, class_name), int(label)) != int(label):
-            problems.append(f"{where}: contradicts an earlier row about '{image_id}' and '{class_name}'")
-    if problems:
-        count = f"{len(problems)} row{'' if len(problems) == 1 else 's'} cannot be used"
-        raise CcdError(f"{path}: {count}: {listed(problems)}; correct or remove them")
-    return found
+            bad.append(BadRow(row, f"{row.where}: '{row.name}' is no class (classes: {listed(classes)})"))
+        elif label is None:
+            bad.append(BadRow(row, f"{row.where}: label '{row.label}' is neither 0 nor 1"))
+        elif found.setdefault((image_id, class_name), (label, row))[0] != label:
+            key = (image_id, class_name)
+            if key not in contradicted:
+                contradicted.add(key)
+                bad.append(BadRow(found[key][1], f"{found[key][1].where}: contradicted by {row.where}"))
+            bad.append(BadRow(row, f"{row.where}: contradicts an earlier row about '{image_id}' and '{class_name}'"))
+    return Sorted({key: label for key, (label, _) in found.items() if key not in contradicted}, bad)
+
+
+def read_label(text: str) -> int | None:
+    """1 or 0 as people and spreadsheets write them (``1.0``, ``TRUE``, ``no``); None: neither."""
+    return _LABELS.get(text.strip().strip("'").casefold())
 
 
 def write(path: Path, found: Mapping[tuple[str, str], int]) -> None:

@@ -12,21 +12,54 @@ from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
+from ccd.artifacts.atomic import is_stream
 from ccd.errors import CcdError, listed
 
 
 def refuse_existing(paths: Iterable[Path], *, force: bool) -> None:
-    """Refuse to write where something lies already, unless ``force``.
+    """Refuse to write where something lies already, unless ``force``; streams hold nothing and pass.
 
     Raises:
         CcdError: some of ``paths`` exist; they are named, and so is ``--force``.
     """
-    there = [path for path in paths if path.exists() or path.is_symlink()]
+    there = [path for path in paths if (path.exists() or path.is_symlink()) and not is_stream(path)]
     if there and not force:
         raise CcdError(
             f"already there: {listed(there)}; choose another name, or replace {'it' if len(there) == 1 else 'them'} "
             "with --force"
         )
+
+
+def refuse_folders(paths: Iterable[Path]) -> None:
+    """Refuse to write a file where a folder is. Raises CcdError, which names the folders."""
+    folders = [path for path in paths if path.is_dir()]
+    if folders:
+        raise CcdError(f"{listed(folders)}: a folder, where a file is to be written; choose another name")
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse to write over what the same command reads, under any of its names; ``--force`` does not help.
+
+    Raises:
+        CcdError: an output is one of ``inputs``; it is named.
+    """
+    written = {identity: path for path in outputs if (identity := _identity(path)) is not None}
+    if not written:  # so that many inputs are not looked at for nothing
+        return
+    clash = [written[identity] for path in inputs if (identity := _identity(path)) in written]
+    if clash:
+        raise CcdError(f"{listed(clash)}: what is read here would be written over; choose another name")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what lies at ``path``; None if there is nothing, or a stream."""
+    if is_stream(path):
+        return None
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def keep_old(path: Path) -> Path | None:

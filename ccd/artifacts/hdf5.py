@@ -16,6 +16,7 @@ from ccd.artifacts import seal
 from ccd.artifacts.atomic import replacing, unreadable
 from ccd.artifacts.names import Names
 from ccd.interrupts import deferring
+from ccd.machine import is_refusal
 
 
 class Sink(io.FileIO):
@@ -87,7 +88,7 @@ def reading(path: Path, schema: str, stage: str, *, whole: bool = True) -> Itera
     if whole:
         seal.verify(path, stage)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:  # files are replaced by renaming: no reader needs a lock
             found = str(file.attrs.get("schema", "none"))
             if found != schema:
                 raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)
@@ -95,7 +96,9 @@ def reading(path: Path, schema: str, stage: str, *, whole: bool = True) -> Itera
                 raise unreadable(path, "it refers to data in other files", stage)
             yield file
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise unreadable(path, " ".join(str(error).split()), stage) from None
+        if is_refusal(error):
+            raise
+        raise unreadable(path, error, stage) from None
 
 
 def _lies_elsewhere(file: h5py.File, name: str) -> bool:

@@ -38,9 +38,19 @@ class SkippedImage:
 
 
 @dataclass(frozen=True)
+class DarkImage:
+    """An image whose 16-bit values use only the lowest quarter of their range: ``highest`` is the largest of them."""
+
+    path: str
+    highest: int
+    is_colour: bool
+
+
+@dataclass(frozen=True)
 class ImageIndex:
     """N images as parallel columns: ``ids``, ``paths``, ``is_train`` (N,) bool, ``sizes_px`` (N, 2) int32 as
-    (height, width), ``file_bytes`` (N,) int64, ``digests``. ``skipped``: what the data set has beside them."""
+    (height, width), ``file_bytes`` (N,) int64, ``digests``. ``skipped``: what the data set has beside them. ``dark``:
+    images that look black; known right after a scan alone, not stored."""
 
     ids: Sequence[str]
     paths: Sequence[str]
@@ -49,6 +59,7 @@ class ImageIndex:
     file_bytes: np.ndarray
     digests: Sequence[str]
     skipped: tuple[SkippedImage, ...] = ()
+    dark: tuple[DarkImage, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,6 +74,7 @@ class ImageIndex:
             self.file_bytes[rows],
             Names(self.digests).take(rows),
             self.skipped,
+            self.dark,
         )
 
     @property

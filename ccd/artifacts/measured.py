@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ccd.artifacts.atomic import unreadable
+from ccd.machine import is_refusal
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def read_metrics(path: Path) -> dict[str, SplitMetrics]:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {split: _split(content[split]) for split in ("train", "test")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise unreadable(path, f"malformed or missing: {error!r}", "evaluate") from None
+        raise _unreadable(path, error, "evaluate") from None
 
 
 def _split(content: dict[str, Any]) -> SplitMetrics:
@@ -54,7 +55,7 @@ def read_per_class(path: Path) -> dict[str, dict[str, float]]:
         rows = _csv_rows(path)
         return {row.pop("class"): _numbers(row) for row in rows}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise unreadable(path, f"malformed or missing: {error!r}", "evaluate") from None
+        raise _unreadable(path, error, "evaluate") from None
 
 
 def read_curve(path: Path, stage: str) -> list[dict[str, float]]:
@@ -62,7 +63,13 @@ def read_curve(path: Path, stage: str) -> list[dict[str, float]]:
     try:
         return [_numbers(row) for row in _csv_rows(path)]
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
-        raise unreadable(path, f"malformed or missing: {error!r}", stage) from None
+        raise _unreadable(path, error, stage) from None
+
+
+def _unreadable(path: Path, error: Exception, stage: str) -> Exception:
+    if is_refusal(error):
+        return error
+    return unreadable(path, error if isinstance(error, OSError) else f"malformed: {error!r}", stage)
 
 
 def _csv_rows(path: Path) -> list[dict[str, str]]:

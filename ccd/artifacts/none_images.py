@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,11 @@ class NoneImages:
     def summary(self) -> dict[str, str]:
         """For the metadata of ``pseudo_labels.parquet``: how many were found; empty without a rule."""
         return {} if self.rule == "off" else {"none_images": str(int(self.found.sum()))}
+
+
+def count_in(metadata: Mapping[str, str]) -> int | None:
+    """How many images were found, from the metadata that `NoneImages.summary` wrote; None where none was looked for."""
+    return int(metadata["none_images"]) if "none_images" in metadata else None
 
 
 def write(path: Path, images: NoneImages) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ccd.artifacts import seal
 from ccd.artifacts.atomic import replacing, unreadable
+from ccd.machine import is_refusal
 
 
 def schema(name: str, fields: list[tuple[str, pa.DataType, bool, str]]) -> pa.Schema:
@@ -62,7 +63,9 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, " ".join(str(error).split()), stage) from None
+        if is_refusal(error):
+            raise
+        raise unreadable(path, error, stage) from None
     wanted = (declared.metadata or {})[b"schema"].decode()
     found = (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
     if found != wanted or not file.schema_arrow.equals(declared):
@@ -79,5 +82,7 @@ def read_parquet(
         try:
             table = file.read(columns, use_threads=False)  # each thread would keep memory of what was freed
         except (OSError, pa.ArrowException) as error:
-            raise unreadable(path, " ".join(str(error).split()), stage) from None
+            if is_refusal(error):
+                raise
+            raise unreadable(path, error, stage) from None
         return table, file_metadata(file.schema_arrow)

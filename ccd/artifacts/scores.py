@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ccd.artifacts import csv_table
+from ccd.artifacts import csv_files
 from ccd.artifacts.atomic import write_json
 
 
@@ -15,4 +15,4 @@ def write(
 ) -> None:
     """Write both; see `ccd.evaluation.summary` for what is in them."""
     write_json(metrics, content)
-    csv_table.write(per_class, rows)
+    csv_files.write(per_class, rows)

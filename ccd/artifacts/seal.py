@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ccd.artifacts.atomic import unreadable
 from ccd.errors import CcdError
-from ccd.machine import ran_out
+from ccd.machine import is_refusal
 
 KEY = "seal"
 _MARK = b"ccd-seal:"
@@ -50,9 +50,9 @@ def verify(path: Path, stage: str) -> None:
             if file.read(len(_ZEROS)) != _digest(file, start):
                 raise unreadable(path, "its content is not what was written: damaged or edited", stage)
     except OSError as error:
-        if ran_out(error):
+        if is_refusal(error):
             raise
-        raise unreadable(path, error.strerror or str(error), stage) from None
+        raise unreadable(path, error, stage) from None
 
 
 def _find(file: BinaryIO, start: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ccd.artifacts import seal
 from ccd.artifacts.atomic import replacing, unreadable
+from ccd.machine import is_refusal
 
 
 def write_sealed(path: Path, schema: str, content: dict[str, Any]) -> None:
@@ -25,7 +26,9 @@ def read_sealed(path: Path, schema: str, stage: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(path, str(error), stage) from None
+        if is_refusal(error):
+            raise
+        raise unreadable(path, error, stage) from None
     found = content.get("schema") if isinstance(content, dict) else None
     if found != schema:
         raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ccd.commands.options import mendable
+from ccd.commands.options import force_option, mendable
 
 if TYPE_CHECKING:
     from ccd.export.labelled import Split
@@ -33,31 +35,36 @@ def export() -> None:
 @click.argument("folder", type=PATH)
 @student_option
 @licence_option
+@click.option("--force", is_flag=True, help="Replace these files; a README.md of your own is kept as README.md.bak.")
 @json_option
-def model(folder: Path, student: Path | None, licence: str, as_json: bool) -> None:
+def model(folder: Path, student: Path | None, licence: str, force: bool, as_json: bool) -> None:
     """Write the student into FOLDER: model.safetensors, model.json and a model card (README.md).
 
     model.json states classes, preprocessing, thresholds, licence, what the model was made of, and the weights' SHA-256.
-    `ccd predict FOLDER ...` and ccd.predict.load_student open it.
+    `ccd predict FOLDER ...` and ccd.predict.load_student open it. A FOLDER that holds files of these names is refused.
 
     \b
     Examples:
       ccd export model model/ --licence CC-BY-4.0
-      ccd export model model/ --student data/demo/student.tuned.pt
+      ccd export model model/ --student student.tuned.pt
     """
-    from ccd.export.model import export_model
+    from ccd.export.model import check_folder, export_model
 
     with mendable():
-        written = export_model(student or _student(), folder, licence)
-        _say(written, {}, as_json)
+        source = student or _student()
+        check_folder(source, folder, force=force)
+        written = export_model(source, folder, licence)
+        _say_kept(written.kept, as_json)
+        _say(written.files, {}, f"now run: ccd predict {_quoted(folder)} photos/ --out predicted.csv", as_json)
 
 
 @export.command(short_help="One ONNX file, checked against PyTorch.")
 @click.argument("file", type=PATH)
 @student_option
 @licence_option
+@force_option
 @json_option
-def onnx(file: Path, student: Path | None, licence: str, as_json: bool) -> None:
+def onnx(file: Path, student: Path | None, licence: str, force: bool, as_json: bool) -> None:
     """Write the student as one ONNX FILE: any batch, any size; outputs logits and cam (class activation maps).
 
     It is compared with PyTorch before it is kept: the largest difference may be 1e-4. Classes, preprocessing and
@@ -68,14 +75,21 @@ def onnx(file: Path, student: Path | None, licence: str, as_json: bool) -> None:
     Example:
       ccd export onnx student.onnx && ccd predict student.onnx photos/
     """
+    from ccd.artifacts.atomic import is_stream
+    from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
     from ccd.errors import CcdError
     from ccd.export.onnx_file import export_onnx
 
     with mendable():
-        if file.suffix != ".onnx":
+        if file.suffix != ".onnx" and not is_stream(file):
             raise CcdError(f"{file}: the name must end in .onnx")
-        difference = export_onnx(student or _student(), file, licence)
-        _say([file], {"largest_difference": difference}, as_json)
+        source = student or _student()
+        refuse_inputs([file], [source])
+        refuse_folders([file])
+        refuse_existing([file], force=force)
+        difference = export_onnx(source, file, licence)
+        next_step = f"now run: ccd predict {_quoted(file)} photos/ --out predicted.csv"
+        _say([file], {"largest_difference": difference}, next_step, as_json)
 
 
 @export.command(short_help="Labels for pandas, COCO, Label Studio, CVAT, ...")
@@ -91,10 +105,11 @@ def onnx(file: Path, student: Path | None, licence: str, as_json: bool) -> None:
 @click.option("--copy-images", is_flag=True, help="Copy the images into FOLDER too (cvat: into its images/).")
 @click.option("--image-url", metavar="PREFIX", help="labelstudio: before each path; default: /data/local-files/?d=")
 @click.option("--data", type=PATH, metavar="DIR", help="Default: the artifacts of the data set that params.yaml names.")
+@force_option
 @json_option
 def labels(
     folder: Path, kind: Format, split: Split, min_label: float | None, copy_images: bool, image_url: str | None,
-    data: Path | None, as_json: bool,
+    data: Path | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the labels of a finished run into FOLDER, as another tool reads them.
 
@@ -109,6 +124,7 @@ def labels(
     Training images carry their pseudo-labels: a class is present from 0.5 on. Test images carry the student's
     probabilities: a class is present from its own threshold on. Boxes are local views: where a class was seen, no tight
     object boxes. In CSV, cells that a spreadsheet would calculate (= + - @) get an apostrophe in front.
+    Files that are there already are not replaced without --force; copies of images that are the same stay.
 
     
     Examples:
@@ -117,16 +133,29 @@ def labels(
       ccd export labels out/ --format labelstudio --image-url 'http://localhost:8000/' --min-label 0.7
     """
     from ccd.export.labelled import read_labelled
-    from ccd.export.labels import LOCAL_FILES, export_labels
+    from ccd.export.labels import LOCAL_FILES, check_copies, check_files, export_labels, how_to_read, image_folder
     from ccd.params.base import load
     from ccd.params.dataset import DatasetParams
 
     with mendable():
-        found = read_labelled(data or _data_folder(), split, min_label)
         root, url = Path(load(DatasetParams).root), LOCAL_FILES if image_url is None else image_url
-        written = export_labels(found, kind, folder, root, image_url=url, copy_images=copy_images)
-        counts = {"images": len(found.images), "labels": sum(len(image.present) for image in found.images)}
-        _say(written, {**counts, "boxes": sum(len(image.boxes) for image in found.images)}, as_json)
+        check_files(kind, folder, root, _lists(), force=force)
+        chosen = read_labelled(data or _data_folder(), split, min_label)
+        if copy_images:
+            check_copies(chosen, root, image_folder(kind, folder), force=force)
+        written = export_labels(chosen, kind, folder, root, image_url=url, copy_images=copy_images)
+        counts = {"images": len(chosen.images), "labels": sum(len(image.present) for image in chosen.images)}
+        counts["boxes"] = sum(len(image.boxes) for image in chosen.images)
+        _say(written, counts, how_to_read(kind, folder), as_json)
+
+
+def _lists() -> list[Path]:
+    """The lists of classes and labels that params.yaml names."""
+    from ccd.params.base import load
+    from ccd.params.index import IndexParams
+
+    params = load(IndexParams)
+    return [Path(name) for name in (params.classes_file, params.labels_file) if name]
 
 
 def _data_folder() -> Path:
@@ -140,7 +169,17 @@ def _student() -> Path:
     return _data_folder() / "student.pt"
 
 
-def _say(written: list[Path], more: dict[str, object], as_json: bool) -> None:
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _say_kept(copies: list[Path], as_json: bool) -> None:
+    for copy in copies:
+        click.echo(f"kept what was there and is not from an export: {copy}", err=as_json)
+
+
+def _say(written: list[Path], more: Mapping[str, float], next_step: str, as_json: bool) -> None:
+    """Say what was written and counted, and in a last line for people what to do next."""
     if as_json:
         click.echo(json.dumps({"wrote": [str(path) for path in written], **more}, ensure_ascii=False))
         return
@@ -148,3 +187,4 @@ def _say(written: list[Path], more: dict[str, object], as_json: bool) -> None:
         click.echo(f"wrote {path}: {path.stat().st_size / 1e6:.2f} MB")
     for name, value in more.items():
         click.echo(f"{name.replace('_', ' ')}: {value:.2e}" if isinstance(value, float) else f"{name}: {value}")
+    click.echo(next_step)

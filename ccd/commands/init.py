@@ -146,13 +146,18 @@ def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> No
     params = parameters(text)
     click.echo("\n".join(survey_lines(found)))
     if found.index.skipped:
-        click.echo("they will be left out (index.on_bad_image: skip)")
+        click.echo("files that cannot be used will be left out (index.on_bad_image: skip)")
     teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
     student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
     click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")
+    if params["global_labels"]["none_rule"] == "off":
+        click.echo(
+            "images that show none of the classes are not looked for, and get labels too (global_labels.none_rule)"
+        )
 
 
 def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download]) -> dict[str, Any]:
+    from ccd.project.survey import survey_remarks
     from ccd.use import parameters
 
     params = parameters(text)
@@ -160,6 +165,8 @@ def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wan
         "directory": str(folder),
         "images": {"train": found.train_count, "test": found.test_count, "labelled": found.labelled,
                    "formats": found.formats, "median_size_px": list(found.median_size_px)},
+        "left_out": dict(found.left_out),
+        "remarks": survey_remarks(found),
         "bad_files": [{"path": each.path, "reason": each.reason} for each in found.index.skipped],
         "classes": [info.name for info in found.classes],
         "hardware": suggestion.reason,

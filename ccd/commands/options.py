@@ -26,6 +26,7 @@ device_option = click.option(
     callback=check_device,
     help="auto, cpu, cuda or cuda:1.",
 )
+force_option = click.option("--force", is_flag=True, help="Replace what is there already.")
 
 
 def in_shell(path: Path) -> str:

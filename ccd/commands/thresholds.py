@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ccd.commands.options import device_option, mendable
+from ccd.commands.options import device_option, force_option, mendable
 
 if TYPE_CHECKING:
     from ccd.deploy.tune import Tuned
@@ -21,35 +22,47 @@ PATH = click.Path(path_type=Path)
 @click.argument("model", type=PATH)
 @click.option("--labels", type=PATH, required=True, help="CSV with columns path and classes (several with ';').")
 @click.option("--images", type=PATH, required=True, help="Folder that its paths are relative to.")
-@click.option("--out", type=PATH, help="Where the tuned model goes; default: MODEL's name with '.tuned' in it.")
+@click.option("--out", type=PATH, help="The tuned model; default: MODEL's name with '.tuned', in this directory.")
+@force_option
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
-def thresholds(model: Path, labels: Path, images: Path, out: Path | None, device: str, as_json: bool) -> None:
+def thresholds(
+    model: Path, labels: Path, images: Path, out: Path | None, force: bool, device: str, as_json: bool
+) -> None:
     """Tune MODEL's decision thresholds on a few labelled images: per class, the one with the largest F1.
 
     A trained student already has thresholds that need no labels; labelled images can give better ones, the more images
     of a class the better. MODEL (a checkpoint or a folder from `ccd export model`) stays as it is; the tuned copy is
-    written beside it. Classes that none of the images shows keep their threshold.
+    written into the working directory, since data/ is the pipeline's. Classes that none of the images shows keep their
+    threshold.
 
     \b
     Examples:
       ccd thresholds data/demo/student.pt --labels checked.csv --images photos/
-      ccd predict data/demo/student.tuned.pt photos/ --out labels.csv
+      ccd predict student.tuned.pt photos/ --out labels.csv
 
     Exit status: 0; 2 after a mistake, with nothing written.
     """
     from ccd.deploy.load import open_model
-    from ccd.deploy.tune import save_tuned, tune
+    from ccd.deploy.tune import check_target, save_tuned, tune
     from ccd.errors import CcdError
     from ccd.runtime import find_device
 
     with mendable():
         if model.suffix == ".onnx":
             raise CcdError(f"{model}: tune the checkpoint that it was made of, and export that again")
-        target = out or model.with_name(f"{model.stem}.tuned{model.suffix}")
+        target = out or _default_target(model)
+        check_target(model, target, [labels], force=force)
         found = tune(open_model(model, find_device(device)), labels, images, batch_size=32, workers=0)
-        save_tuned(model, target, found)
-        click.echo(json.dumps(_content(found, target), ensure_ascii=False) if as_json else _text(found, target))
+        for copy in save_tuned(model, target, found):
+            click.echo(f"kept what was there and is not from an export: {copy}", err=True)
+        click.echo(json.dumps(_content(found, target), ensure_ascii=False) if as_json else _text(found, target, images))
+
+
+def _default_target(model: Path) -> Path:
+    """In the working directory: what lies beside the model may be made again by the pipeline."""
+    name = model.resolve().name if model.is_dir() else model.name
+    return Path(f"{name}.tuned" if model.is_dir() else f"{Path(name).stem}.tuned{Path(name).suffix}")
 
 
 def _content(found: Tuned, target: Path) -> dict[str, object]:
@@ -67,7 +80,7 @@ def _content(found: Tuned, target: Path) -> dict[str, object]:
     return {"out": str(target), "images": found.images, "classes": rows}
 
 
-def _text(found: Tuned, target: Path) -> str:
+def _text(found: Tuned, target: Path, images: Path) -> str:
     from ccd.inspect_text import aligned
 
     rows = [["class", "images", "threshold before", "after", "F1 % before", "after"]]
@@ -76,4 +89,5 @@ def _text(found: Tuned, target: Path) -> str:
         scores = [f"{100 * values[place]:.1f}".replace("nan", "-") for values in (found.f1_before, found.f1_after)]
         rows.append([name, str(found.positives[place]), *cuts, *scores])
     note = "F1 is on the images that the thresholds were chosen on, so it flatters them."
-    return f"{aligned(rows)}\n\nwrote {target}: tuned on {found.images:,} images. {note}"
+    command = f"ccd predict {shlex.quote(str(target))} {shlex.quote(str(images))} --out predicted.csv"
+    return f"{aligned(rows)}\n\nwrote {target}: tuned on {found.images:,} images. {note}\nnow run: {command}"

@@ -8,13 +8,15 @@ Classes are the file's own categories in the order of their ids, and CLIP reads 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from ccd.datasets.files import read_bytes, require_present
-from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, Truth, assemble
+from ccd.datasets.files import Listing, is_inside, read_bytes, require_present
+from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, Truth, assemble, distinct_ids
 from ccd.errors import CcdError, listed
 
 HINT = (
@@ -32,22 +34,66 @@ def load_coco(root: Path, train_split: str, test_split: str | None) -> Dataset:
     splits: list[tuple[str, Split]] = [(train_split, "train")]
     if test_split is not None:
         splits.append((test_split, "test"))
-    parts, categories = [], []
+    entries: list[list[ImageEntry]] = []
+    truths: list[Truth | None] = []
+    categories = []
     for name, split in splits:
         path = root / "annotations" / f"instances_{name}.json"
-        found, entries, truth = _parse(path, name, split)
-        require_present(root, (entry.path for entry in entries), HINT)
-        parts.append((entries, truth))
+        found, names, truth = _parse(path)
+        paths = located(root, name, names)
+        require_present(root, paths, HINT)
+        entries.append([ImageEntry(PurePosixPath(each).stem, each, split) for each in paths])
+        truths.append(truth)
         categories.append(found)
     if categories[0] != categories[-1]:
         raise CcdError(
             f"{root / 'annotations'}: {train_split} and {test_split} do not have the same categories; {HINT}"
         )
-    return assemble(root, (ClassInfo(name, (name.replace("_", " "),)) for name in categories[0].values()), parts)
+    classes = (ClassInfo(name, (name.replace("_", " "),)) for name in categories[0].values())
+    return assemble(root, classes, zip(distinct_ids(entries), truths, strict=True))
 
 
-def _parse(path: Path, name: str, split: Split) -> tuple[dict[int, str], list[ImageEntry], Truth]:
-    """Categories by ascending id, images by ascending id, and their labels."""
+def located(root: Path, split: str, names: Sequence[str]) -> list[str]:
+    """Paths under ``root`` of images that an annotation file calls ``names``, whatever folder it counts from.
+
+    Backslashes, ``./`` and absolute paths below ``root`` are understood. Of the ways to read the names, the one that
+    finds most files is taken for all of them; COCO's own, ``{split}/{name}``, comes first.
+    """
+    listing, plain = Listing(root), [_plain(root, name) for name in names]
+    ways: tuple[Callable[[str], str], ...] = (
+        lambda name: f"{split}/{name}",
+        lambda name: name,
+        lambda name: f"images/{split}/{name}",
+        lambda name: f"images/{name}",
+        lambda name: f"{split}/images/{name}",
+        lambda name: f"{split}/{PurePosixPath(name).name}",
+        lambda name: f"images/{PurePosixPath(name).name}",
+        lambda name: PurePosixPath(name).name,
+    )
+    best, most = [f"{split}/{name}" for name in plain], -1
+    leads_out = any(".." in PurePosixPath(name).parts for name in plain)  # for `require_present` to refuse
+    for way in () if leads_out else ways:
+        paths = [way(name) for name in plain]
+        count = sum(is_inside(path) and listing.has(path) for path in paths)
+        if count > most and (most < 0 or len(set(paths)) == len(paths)):
+            best, most = paths, count
+        if most == len(plain):
+            break
+    return best
+
+
+def _plain(root: Path, name: str) -> str:
+    path = name.replace("\\", "/")
+    for base in {root.as_posix(), Path(os.path.abspath(root)).as_posix()}:  # noqa: PTH100 - links stay links
+        if path.startswith("/") and path.startswith(f"{base}/"):
+            path = path.removeprefix(f"{base}/")
+    while path.startswith("./"):
+        path = path[2:]
+    return path
+
+
+def _parse(path: Path) -> tuple[dict[int, str], list[str], Truth | None]:
+    """Categories by ascending id, names of images by ascending id, and their labels, if there are any in the file."""
     if not path.is_file():
         there = sorted(item.stem.removeprefix("instances_") for item in path.parent.glob("instances_*.json"))
         raise CcdError(f"{path} does not exist; splits there: {listed(there) or 'none'}; {HINT}")
@@ -55,7 +101,7 @@ def _parse(path: Path, name: str, split: Split) -> tuple[dict[int, str], list[Im
     try:
         categories = {int(item["id"]): str(item["name"]) for item in content["categories"]}
         files = {int(item["id"]): str(item["file_name"]) for item in content["images"]}
-        pairs = [(int(item["image_id"]), int(item["category_id"])) for item in content["annotations"]]
+        pairs = [(int(item["image_id"]), int(item["category_id"])) for item in content.get("annotations", [])]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CcdError(f"{path}: not COCO's instances format ({type(error).__name__}: {error}); {HINT}") from None
     if (len(files), len(categories)) != (len(content["images"]), len(content["categories"])):
@@ -66,10 +112,12 @@ def _parse(path: Path, name: str, split: Split) -> tuple[dict[int, str], list[Im
     strays = {f"image {image}, category {kind}" for image, kind in pairs if image not in rows or kind not in columns}
     if strays:
         raise CcdError(f"{path}: annotations of unknown images or categories: {listed(sorted(strays))}; {HINT}")
+    names = [files[image] for image in rows]
+    if "annotations" not in content:  # as in the lists of test images
+        return categories, names, None
     labels = np.zeros((len(rows), len(columns)), np.int8)
     labels[[rows[image] for image, _ in pairs], [columns[kind] for _, kind in pairs]] = 1
-    entries = [ImageEntry(PurePosixPath(files[image]).stem, f"{name}/{files[image]}", split) for image in rows]
-    return categories, entries, Truth(labels, np.zeros(labels.shape, np.bool_))
+    return categories, names, Truth(labels, np.zeros(labels.shape, np.bool_))
 
 
 def read_instances(path: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ccd.datasets.folder import LABELS_FILE, find_images, from_tables
+from ccd.datasets.folder import LABELS_FILE, from_tables
+from ccd.datasets.image_search import find_images
 from ccd.datasets.record import ClassInfo, Dataset
 from ccd.demo import scenes
 from ccd.errors import CcdError

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ccd.errors import CcdError, listed
+
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_bytes(path: Path, hint: str) -> bytes:
@@ -20,9 +23,10 @@ def read_bytes(path: Path, hint: str) -> bytes:
 
 
 def read_text(path: Path, hint: str) -> str:
-    """The file as UTF-8 text, with or without a byte order mark. Raises CcdError if it is missing or not UTF-8."""
+    """The file as UTF-8 text, or UTF-16 with its byte order mark. Raises CcdError if it is missing or neither."""
+    data = read_bytes(path, hint)
     try:
-        return read_bytes(path, hint).decode("utf-8-sig")
+        return data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise CcdError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
 
@@ -49,17 +53,26 @@ def require_present(root: Path, paths: Iterable[str], hint: str) -> None:
     outside = [path for path in wanted if not is_inside(path)]
     if outside:
         raise CcdError(f"{root}: {len(outside)} image paths lead out of the data set's root: {listed(outside)}; {hint}")
-    present: dict[str, set[str]] = {}
-    missing = []
-    for path in wanted:
-        pure = PurePosixPath(path)
-        folder = str(pure.parent)
-        if folder not in present:
-            present[folder] = _names(root / folder)
-        if pure.name not in present[folder]:
-            missing.append(path)
+    listing = Listing(root)
+    missing = [path for path in wanted if not listing.has(path)]
     if missing:
         raise CcdError(f"{len(missing)} of {len(wanted)} images are missing in {root}: {listed(missing)}; {hint}")
+
+
+class Listing:
+    """The files below ``root``; each folder is read once, when it is first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._names: dict[str, set[str]] = {}
+
+    def has(self, path: str) -> bool:
+        """Whether ``path``, relative with forward slashes, is there. Raises CcdError if a folder cannot be read."""
+        pure = PurePosixPath(path)
+        folder = str(pure.parent)
+        if folder not in self._names:
+            self._names[folder] = _names(self._root / folder)
+        return pure.name in self._names[folder]
 
 
 def _names(folder: Path) -> set[str]:

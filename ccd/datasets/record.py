@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +41,8 @@ class Dataset:
     """C classes, N images, and the ground truth of the L labelled ones.
 
     ``labelled`` (L) are image ids. ``labels`` (L, C) int8: 1 present, 0 absent. ``difficult`` (L, C) bool: all
-    objects of the class in that image are marked difficult (their label is 1).
+    objects of the class in that image are marked difficult (their label is 1). ``left_out``: files that lie among the
+    images and are none that can be read, by ending.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -47,6 +50,7 @@ class Dataset:
     labelled: tuple[str, ...]
     labels: NDArray[np.int8]
     difficult: NDArray[np.bool_]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,18 @@ def assemble(
     return joined
 
 
+def distinct_ids(parts: Sequence[Sequence[ImageEntry]]) -> list[list[ImageEntry]]:
+    """Images whose ids are file names, where several in different folders may have one: those get their path as id.
+
+    Ids that clash with no other stay.
+    """
+    counts = Counter(entry.image_id for entries in parts for entry in entries)
+    return [
+        [replace(entry, image_id=entry.path) if counts[entry.image_id] > 1 else entry for entry in entries]
+        for entries in parts
+    ]
+
+
 def check(dataset: Dataset, root: Path) -> None:
     """Refuse a data set, found in ``root``, that no stage could use.
 
@@ -95,6 +111,16 @@ def check(dataset: Dataset, root: Path) -> None:
     _refuse(root, "labelled images are not in the data set", set(dataset.labelled).difference(ids), advice)
     _refuse(root, "images are labelled twice", _repeated(dataset.labelled), advice)
     _check_labels(dataset, root)
+    check_choice(dataset.classes, root)
+
+
+def check_choice(classes: Sequence[ClassInfo], root: Path) -> None:
+    """Refuse a single class, found in ``root``: a softmax over it is 1 for every image."""
+    if len(classes) == 1:
+        raise CcdError(
+            f"{root}: there is one class alone, {classes[0].name!r}. CLIP chooses between classes, so every label "
+            "would be exactly 1; add at least one more, such as what the other images show (dog, street, empty room)"
+        )
 
 
 def check_classes(classes: Sequence[ClassInfo], root: Path) -> None:
@@ -107,6 +133,16 @@ def check_classes(classes: Sequence[ClassInfo], root: Path) -> None:
     spelt = [text for info in classes for text in (info.name, *info.texts)]
     wrong = [repr(text) for text in spelt if not is_utf8(text)]
     _refuse(root, "class names or texts are not valid UTF-8", wrong, advice)
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_folded(name), []).append(name)
+    pairs = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
+    _refuse(root, "groups of class names are the same but for case, blanks or hyphens", pairs, "keep one of each")
+    same: dict[tuple[str, ...], list[str]] = {}
+    for info in classes:
+        same.setdefault(tuple(sorted(_folded(text) for text in info.texts)), []).append(info.name)
+    pairs = [" and ".join(map(repr, group)) for group in same.values() if len(group) > 1]
+    _refuse(root, "groups of classes have the same words for CLIP, which cannot tell them apart", pairs, advice)
     wordless = [info.name for info in classes if not info.texts or not all(text.strip() for text in info.texts)]
     _refuse(root, "classes have no text, or an empty one, for CLIP to read", wordless, advice)
 
@@ -124,6 +160,11 @@ def _refuse(root: Path, problem: str, offenders: Iterable[str], advice: str) -> 
     found = sorted(offenders)
     if found:
         raise CcdError(f"{root}: {len(found)} {problem}: {listed(found)}; {advice}")
+
+
+def _folded(text: str) -> str:
+    """What two spellings of one name have in common."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def _repeated(items: Iterable[str]) -> list[str]:

@@ -7,13 +7,15 @@ the class is flagged difficult where it has no other object.
 
 from __future__ import annotations
 
+import codecs
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccd.datasets.files import read_lines, read_text, require_present
+from ccd.datasets.files import UTF16_MARKS, read_bytes, read_lines, require_present
 from ccd.datasets.names import VOC_TEXTS
 from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, Truth, assemble
 from ccd.errors import CcdError, listed
@@ -115,16 +117,40 @@ def _from_annotations(folder: Path, ids: list[str]) -> Truth | None:
     return Truth(labels.astype(np.int8), labels & ~easy)
 
 
+_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
+_ENCODING = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+
+
+def xml_text(path: Path) -> str:
+    """The text of an XML file in the encoding that it states, by byte order mark or declaration; UTF-8 otherwise.
+
+    Raises:
+        CcdError: missing, of an encoding that is not known here, or not in the stated one.
+    """
+    data = read_bytes(path, HINT)
+    stated = _ENCODING.match(data)
+    if data.startswith(UTF16_MARKS):
+        encoding = "utf-16"
+    elif stated is not None and not data.startswith(codecs.BOM_UTF8):
+        encoding = stated[1].decode("ascii")
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except (UnicodeError, LookupError) as error:
+        raise CcdError(f"{path}: not text in its encoding {encoding} ({error}); save it as UTF-8") from None
+
+
 def annotated_objects(path: Path) -> list[ET.Element]:
     """The ``object`` elements of one annotation. A document type is refused: it is how XML smuggles in entities.
 
     Raises:
         CcdError: missing, not UTF-8, not well-formed, or with a document type.
     """
-    text = read_text(path, HINT)
+    text = xml_text(path)
     if "<!DOCTYPE" in text:
         raise CcdError(f"{path}: a document type declaration has no place in a VOC annotation; remove it")
     try:
-        return ET.fromstring(text).findall("object")
+        return ET.fromstring(_DECLARATION.sub("", text, count=1)).findall("object")
     except ET.ParseError as error:
         raise CcdError(f"{path}: not well-formed XML ({error}); {HINT}") from None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ccd.artifacts.atomic import replacing, write_json
 from ccd.artifacts.checkpoint import Weights
+from ccd.artifacts.existing import keep_old
 from ccd.checksum import sha256_of
 from ccd.deploy.description import SCHEMA, ModelDescription, from_json, to_json
 from ccd.errors import CcdError
@@ -26,6 +27,20 @@ def write_folder(folder: Path, description: ModelDescription, weights: Weights) 
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(plain))
     write_json(folder / DESCRIPTION, to_json(description) | {"sha256": {WEIGHTS: sha256_of(folder / WEIGHTS)}})
+
+
+def keep_foreign(folder: Path) -> list[Path]:
+    """Copy weights and description beside themselves if no export wrote them, before one does. Returns the copies."""
+    try:
+        content = _read_description(folder / DESCRIPTION)
+        ours, stated = [DESCRIPTION], (content.get("sha256") or {}).get(WEIGHTS)
+    except (CcdError, AttributeError):
+        ours, stated = [], None
+    weights = folder / WEIGHTS
+    if stated is not None and weights.is_file() and sha256_of(weights) == stated:
+        ours.append(WEIGHTS)
+    copies = [keep_old(folder / name) for name in (DESCRIPTION, WEIGHTS) if name not in ours]
+    return [copy for copy in copies if copy is not None]
 
 
 def read_folder(folder: Path) -> tuple[ModelDescription, dict[str, Tensor], str]:

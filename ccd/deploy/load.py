@@ -13,7 +13,7 @@ from ccd.checksum import sha256_of
 from ccd.deploy.classifier import Classifier, OnnxClassifier, TorchClassifier, onnx_session
 from ccd.deploy.description import ModelDescription, describe, from_json
 from ccd.deploy.folder import read_folder
-from ccd.errors import CcdError
+from ccd.errors import CcdError, listed
 
 ONNX_KEY = "ccd.model"
 
@@ -24,9 +24,8 @@ def open_model(path: Path, device: torch.device) -> Classifier:
     Raises:
         CcdError: nothing there, not a model, or damaged.
     """
+    check_exists(path)
     if path.suffix == ".onnx":
-        if not path.is_file():
-            raise CcdError(f"{path}: no such file; make one with: ccd export onnx {path}")
         session = onnx_session(path, device)
         return OnnxClassifier(_onnx_description(session, path), session, sha256_of(path))
     if path.is_dir():
@@ -34,8 +33,27 @@ def open_model(path: Path, device: torch.device) -> Classifier:
         return TorchClassifier(description, weights, sha256, device)
     if path.suffix != ".pt":
         raise CcdError(f"{path}: no model; give a checkpoint (student.pt), an exported folder, or an .onnx file")
-    found, sha256 = checkpoint.read_hashed(path, "train")
+    found, sha256 = read_student(path)
     return TorchClassifier(describe(found), found.weights[found.selected], sha256, device)
+
+
+def check_exists(path: Path) -> None:
+    """Raises CcdError if a person named a model that is not there; the models that are nearby are listed."""
+    if path.exists():
+        return
+    near = sorted(str(each) for folder in {path.parent, Path("data")} for each in folder.glob("**/student*.pt"))
+    raise CcdError(f"{path}: no such file; " + (f"models here: {listed(near)}" if near else "check its name"))
+
+
+def read_student(path: Path) -> tuple[checkpoint.Checkpoint, str]:
+    """A checkpoint that a person named, and its SHA-256. A stage is named to rebuild it only if a stage made it.
+
+    Raises:
+        CcdError: it is not there, damaged, or no student.
+    """
+    check_exists(path)
+    made_here = path.resolve().is_relative_to(Path("data").resolve())
+    return checkpoint.read_hashed(path, "train" if made_here else None)
 
 
 def _onnx_description(session: Any, path: Path) -> ModelDescription:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ccd.artifacts.atomic import replacing
+from ccd.artifacts.csv_files import csv_line
 from ccd.errors import CcdError
 from ccd.labels.thresholds import decide
-from ccd.spreadsheet import csv_line
 
 SCHEMA = "ccd.predicted/1"
 KEYS = ("path", "labels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ccd.artifacts.atomic import replacing
 from ccd.deploy import cams, rows
 from ccd.deploy.classifier import Classifier
+from ccd.deploy.outputs import BOXES
 from ccd.deploy.pieces import Pieces
 from ccd.deploy.stream import Problem, Scored, scored
 from ccd.errors import CcdError
@@ -36,7 +37,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Job:
     """``paths`` to label; ``cuts`` (C,) thresholds; ``cam_folder``: where boxes and overlays go, None for neither;
-    ``on_batch`` is called with the number of files done and the problems among them."""
+    ``on_batch`` is called with the number of files done and the problems among them; ``left_out``: what lies beside the
+    images, by ending."""
 
     classifier: Classifier
     paths: Sequence[Path]
@@ -45,6 +47,7 @@ class Job:
     workers: int
     cam_folder: Path | None = None
     on_batch: Callable[[int, list[Problem]], None] = lambda files, problems: None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -62,10 +65,15 @@ class Job:
         return {"model": self.classifier.sha256, "threshold": json.dumps(self.cuts.tolist()), "--cam folder": cam}
 
 
-def to_stream(job: Job, file: IO[str], kind: rows.Format) -> Outcome:
-    """Write CSV or JSON Lines to an open stream, batch by batch. Raises CcdError for Parquet, which needs a file."""
+def check_stream(kind: rows.Format) -> None:
+    """Raises CcdError for Parquet, which needs a file."""
     if kind == "parquet":
         raise CcdError("Parquet cannot be written to standard output; give --out FILE.parquet")
+
+
+def to_stream(job: Job, file: IO[str], kind: rows.Format) -> Outcome:
+    """Write CSV or JSON Lines to an open stream, batch by batch. Raises CcdError for Parquet, see `check_stream`."""
+    check_stream(kind)
     outcome, writer = Outcome(), rows.TextWriter(file, kind, job.classes)
     boxes = _box_pieces(job, keep=0)
     for batch in _batches(job, job.paths, outcome):
@@ -142,10 +150,16 @@ def _look(job: Job, batch: Scored) -> pa.Table:
 
 
 def _box_pieces(job: Job, keep: int) -> Pieces | None:
-    """The boxes of the first ``keep`` pieces of rows; any others are of rows that were never kept."""
+    """The boxes of the first ``keep`` pieces of rows; any others are of rows that were never kept.
+
+    Raises:
+        CcdError: boxes of rows that were kept are gone.
+    """
     if job.cam_folder is None:
         return None
-    boxes = Pieces(job.cam_folder / "boxes.parquet", {}, resume=True)
+    boxes = Pieces(job.cam_folder / BOXES, {}, resume=True)
+    if boxes.count < keep:
+        raise CcdError(f"{boxes.folder} lacks boxes of images that are done; start over with --force")
     boxes.keep(keep)
     return boxes
 
@@ -154,7 +168,7 @@ def _finish_boxes(job: Job, boxes: Pieces | None) -> None:
     if boxes is None or job.cam_folder is None:
         return
     with (
-        replacing(job.cam_folder / "boxes.parquet") as temporary,
+        replacing(job.cam_folder / BOXES) as temporary,
         pq.ParquetWriter(temporary, cams.BOXES_SCHEMA, compression="zstd") as writer,
     ):
         for piece in boxes.tables():

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ccd.artifacts import checkpoint
-from ccd.datasets.folder import find_images
+from ccd.artifacts.atomic import is_stream
+from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
+from ccd.datasets.image_search import find_images
 from ccd.datasets.label_table import read_label_table
 from ccd.deploy.classifier import Classifier
-from ccd.deploy.folder import read_folder, write_folder
+from ccd.deploy.folder import DESCRIPTION, WEIGHTS, keep_foreign, read_folder, write_folder
+from ccd.deploy.load import read_student
 from ccd.deploy.stream import scored
 from ccd.errors import CcdError
 from ccd.evaluation.decisions import f1
@@ -47,7 +51,7 @@ def tune(classifier: Classifier, labels: Path, root: Path, batch_size: int, work
         raise CcdError(f"{labels}: no such file; give a CSV with the columns path and classes (several with ';')")
     if not root.is_dir():
         raise CcdError(f"{root}: no such folder; give the folder that the paths in {labels} are relative to")
-    known = read_label_table(labels, find_images(root), classes)
+    known = read_label_table(labels, find_images(root), classes, root)
     if not known:
         raise CcdError(f"{labels} has no rows; label at least a few images of every class")
     positives = np.zeros((len(known), len(classes)), bool)
@@ -67,19 +71,45 @@ def _tuned(classes: tuple[str, ...], probs: np.ndarray, positives: np.ndarray, b
     return Tuned(classes, len(probs), positives.sum(axis=0), before, after, *scores)
 
 
-def save_tuned(model: Path, out: Path, tuned: Tuned) -> None:
-    """Write the model of ``model`` (a checkpoint or an exported folder) with the new thresholds as ``out``.
+def check_target(model: Path, out: Path, read: Sequence[Path], *, force: bool) -> None:
+    """Refuse a place for the tuned copy of ``model``, before any work.
+
+    Args:
+        read: what else is read, and must not be written over.
 
     Raises:
-        CcdError: ``model`` is an ONNX file, or ``out`` is the model itself.
+        CcdError: it is the model itself or one of ``read``, something is there and ``force`` is not given, or its name
+            is none that a model is opened by.
     """
     if out.resolve() == model.resolve():
         raise CcdError(f"{out} is the model itself; give another name, since the pipeline owns that one")
+    files = [out / WEIGHTS, out / DESCRIPTION] if model.is_dir() else [out]
+    if model.is_dir() and (out.suffix == ".onnx" or (out.exists() and not out.is_dir())):
+        raise CcdError(f"{out}: the tuned copy of a folder is a folder; give another name")
+    if not model.is_dir() and out.suffix != ".pt" and not is_stream(out):
+        raise CcdError(f"{out}: the name of a checkpoint must end in .pt")
+    refuse_inputs(files, [*([model / WEIGHTS, model / DESCRIPTION] if model.is_dir() else [model]), *read])
+    refuse_folders(files)
+    refuse_existing(files, force=force)
+
+
+def save_tuned(model: Path, out: Path, tuned: Tuned) -> list[Path]:
+    """Write the model of ``model`` (a checkpoint or an exported folder) with the new thresholds as ``out``; see
+    `check_target`.
+
+    Returns:
+        Copies of files in ``out`` that no export wrote.
+
+    Raises:
+        CcdError: ``model`` is missing or damaged.
+    """
     if model.is_dir():
         description, weights, _ = read_folder(model)
         changed = replace(description, thresholds=tuple(tuned.after.tolist()), thresholds_from=SOURCE)
+        kept = keep_foreign(out)
         write_folder(out, changed, weights)
-        return
-    found = checkpoint.read(model, "train")
+        return kept
+    found = read_student(model)[0]
     info = found.info | {"thresholds": {"values": tuned.after.tolist(), "source": SOURCE}}
     checkpoint.write(out, replace(found, info=info))
+    return []

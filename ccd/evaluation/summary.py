@@ -114,7 +114,8 @@ def metrics(splits: Mapping[str, Measure], decisions: Decisions) -> dict[str, An
     """The content of ``metrics.json``: per split mAP in % to 0.01 and what it was taken over; of the test images also
     mean F1 in % at the label-free thresholds and at 0.5, and mean ECE in %."""
     content = {name: _split_metrics(measured) for name, measured in splits.items()}
-    content["test"] |= {"F1": _rounded(decisions.mean_f1), "ECE": _rounded(decisions.mean_ece)}
+    if splits["test"].images:
+        content["test"] |= {"F1": _rounded(decisions.mean_f1), "ECE": _rounded(decisions.mean_ece)}
     return content
 
 
@@ -123,6 +124,10 @@ def _rounded(means: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _split_metrics(measured: Measure) -> dict[str, Any]:
+    if (
+        not measured.images
+    ):  # a row of nothing, as wide as there are classes, would be all that `dvc metrics show` shows
+        return {"mAP": {}, "labelled_images": 0, "classes_counted": 0, "classes_left_out": "all"}
     return {
         "mAP": _rounded(measured.mean_ap),
         "labelled_images": measured.images,
@@ -155,16 +160,26 @@ def _cell(value: float) -> float | str:
 
 
 def headline(splits: Mapping[str, Measure]) -> str:
-    """One line for the console."""
-    train, test = (_rounded(splits[name].mean_ap) for name in ("train", "test"))  # rounds as metrics.json's reader
-    if train["zero_shot"] is None and test["zero_shot"] is None:
-        return "no image has known labels: nothing to compare with"
+    """One line for the console: of each split that has known labels, the mAP of its steps, and of what they are."""
+    said = [_split_headline(name, splits[name]) for name in ("train", "test")]
+    known = [each for each in said if each]
+    return f"mAP in %: {'; '.join(known)}" if known else "no image has known labels: nothing to compare with"
 
-    def show(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1f}"
 
-    return (
-        f"mAP %: train labels {show(train['zero_shot'])} (zero-shot) -> {show(train['aggregated_raw'])} (aggregated);"
-        f" test {show(test['zero_shot'])} (zero-shot) -> {show(test['warmup'])} (warm-up)"
-        f" -> {show(test['student'])} (student)"
-    )
+def _split_headline(split: str, measured: Measure) -> str:
+    """Empty where nothing is known. The labels are those that are trained on, whose floor and clip cost precision."""
+    means = _rounded(measured.mean_ap)  # as metrics.json's reader sees them
+    if means["zero_shot"] is None:
+        return ""
+    if split == "train":
+        made, raw = _shown(means.get("aggregated_label")), _shown(means.get("aggregated_raw"))
+        steps = f"aggregated labels, as trained on {made} (before floor and clip {raw})"
+    else:
+        steps = f"student after warm-up {_shown(means.get('warmup'))}, finished {_shown(means.get('student'))}"
+    where = "training" if split == "train" else "test"
+    base = f"{measured.images:,} {where} image{'' if measured.images == 1 else 's'} with known labels"
+    return f"on {base}: CLIP zero-shot probability {_shown(means['zero_shot'])}, {steps}"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -17,6 +17,10 @@ from ccd.export.labelled import Box, LabelledImage, LabelledSet
 _NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # XML may hold \r, but gives back \n
 
 
+CONTROL = "labels"
+"""The control of Label Studio whose choices are our classes; others may stand beside it."""
+
+
 def to_label_studio(labels: LabelledSet, url: str) -> dict[str, str]:
     """``tasks.json``: one task per image with our labels as predictions, and ``labelling_config.xml`` for the project.
 
@@ -35,7 +39,7 @@ def _task(labels: LabelledSet, image: LabelledImage, url: str) -> dict[str, obje
     result: list[dict[str, object]] = []
     if image.present:
         choices = {"choices": labels.names(image)}
-        result.append({"id": "labels", "from_name": "labels", "type": "choices", "value": choices, **common})
+        result.append({"id": CONTROL, "from_name": CONTROL, "type": "choices", "value": choices, **common})
     for number, box in enumerate(image.boxes):
         value = _percent(box, image) | {"rotation": 0, "rectanglelabels": [labels.classes[box.place]]}
         about = {"id": f"box{number}", "from_name": "boxes", "type": "rectanglelabels", "score": short(box.score)}
@@ -60,7 +64,7 @@ def labelling_config(classes: tuple[str, ...]) -> str:
     lines = [
         "<View>",
         '  <Image name="image" value="$image"/>',
-        '  <Choices name="labels" toName="image" choice="multiple" showInLine="true">',
+        f'  <Choices name="{CONTROL}" toName="image" choice="multiple" showInLine="true">',
         *choices,
         "  </Choices>",
         '  <RectangleLabels name="boxes" toName="image">',

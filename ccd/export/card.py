@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from ccd.deploy.description import UNKNOWN_LICENCE, ModelDescription
@@ -13,6 +14,13 @@ SOURCES = {
     "labelled images": "They have the largest F1 on labelled images that were given for this purpose.",
     "0.5": "Nothing was fitted.",
 }
+
+_OURS = re.compile(r"# Image classifier of \d+ classes\n\nA \S+ that says which of these classes an image shows")
+
+
+def is_model_card(text: str) -> bool:
+    """Whether a README.md was written by `model_card`, as far as its head says."""
+    return _OURS.match(text.replace("\r\n", "\n")) is not None
 
 
 def model_card(about: Background) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import PurePosixPath
 
+from ccd.artifacts.csv_files import csv_line
 from ccd.deploy.rows import short
 from ccd.export.labelled import Box, LabelledImage, LabelledSet
-from ccd.spreadsheet import csv_line
 
 BOX_NOTE = (
     "Boxes are the local views of classifier-guided CLIP distillation: a peak of a class activation map, widened. "

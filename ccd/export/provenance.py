@@ -13,6 +13,7 @@ from ccd.artifacts import checkpoint, class_table, image_index, measured, text a
 from ccd.artifacts.listing import artifact_list
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.deploy.description import ModelDescription, describe
+from ccd.deploy.load import read_student
 
 SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup", "train")
 WEIGHT_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
@@ -35,7 +36,7 @@ def background(student: Path, licence: str, lock: Path = Path("dvc.lock")) -> tu
     Raises:
         CcdError: the student, or an artifact beside it, is damaged.
     """
-    (found, sha256), folder = checkpoint.read_hashed(student, "train"), student.parent
+    (found, sha256), folder = read_student(student), student.parent
     known = describe(found)
     story: dict[str, Any] = {
         "made_with": f"ccd {__version__} (Classifier-guided CLIP Distillation, CVPR 2025, arXiv:2503.16873)",

@@ -14,6 +14,16 @@ from ccd.labels.scores import clip_probs, entropy_nats
 
 RuleName = Literal["off", "entropy", "max_prob", "background"]
 
+# What every place says while the rule is off: a share of 0 % would be no finding.
+NOT_LOOKED_FOR = (
+    "images without any class: not looked for (global_labels.none_rule: off); such images get labels all the same"
+)
+
+
+def none_said(rule: RuleName, share: float) -> str:
+    """What the console says of the ``share`` of images that a rule found to show none of the classes."""
+    return NOT_LOOKED_FOR if rule == "off" else f"{share:.1%} show no class (rule: {rule})"
+
 
 def background_prob(
     features: np.ndarray, text: np.ndarray, background: np.ndarray, logit_scale: float

@@ -17,7 +17,7 @@ from ccd.project.settings import CLASSES_NAME
 
 PIPELINE_FILE = Path("dvc.yaml")
 _TEMPLATE = Path(__file__).with_name("sorted_bars.json")  # the same as the repository's .dvc/plots/sorted_bars.json
-_IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png", "*.bak")
+_IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png", "*.bak", "*.tuned.pt", "/review/")
 _HAND_WORK = ("README.md", "corrections/")  # what is there stays
 _REPLACED = ("params.yaml", "dvc.yaml", CLASSES_NAME)  # what is there was written by a person, or may have been
 _NOT_WALKED = ("/.ccd/", ".venv/", "__pycache__/")
@@ -148,7 +148,8 @@ def commit_command(folder: Path) -> str | None:
 def _output(command: list[str], folder: Path) -> str | None:
     """What a command prints; None if it fails."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True,
+                          encoding="utf-8", errors="surrogateescape")  # fmt: skip
     return done.stdout.strip() if done.returncode == 0 else None
 
 

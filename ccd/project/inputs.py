@@ -11,7 +11,9 @@ from typing import Any
 
 from ccd.artifacts.atomic import write_json
 from ccd.console import StageLog, stage
-from ccd.datasets.folder import CLASSES_FILE, LABELS_FILE, find_images
+from ccd.datasets.class_list import CLASSES_FILE
+from ccd.datasets.folder import LABELS_FILE
+from ccd.datasets.image_search import find_images
 from ccd.errors import CcdError
 from ccd.params.base import load
 from ccd.params.dataset import DatasetParams

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 _TEXT = """\
 # {name}
 
@@ -9,13 +11,23 @@ A multi-label classifier of {classes} classes, made from unlabelled images and c
 CLIP Distillation, CVPR 2025).
 
     dvc repro                     # everything; afterwards, what changed; interrupted, what is left
-    dvc metrics show              # how good it is, if some images under test/ have labels
+    dvc metrics show              # mAP in %, on the images that have labels in labels.csv
 
 Then open `data/{name}/report.html` in a browser.
 
-    ccd predict data/{name}/student.pt PHOTOS --out labels.csv      # label any images; PHOTOS: files or folders
+    ccd predict {student} PHOTOS --out labels.csv      # label any images; PHOTOS: files or folders
     ccd export onnx student.onnx  # the same classifier without ccd; it says which packages it needs
     ccd inspect --doubtful        # which images to look at
+
+## Images that show none of the classes
+
+They are not looked for by default (`global_labels.none_rule: off` in `params.yaml`), so **images that show none of
+the classes still get labels**, and the classifier learns from them. If some of your images are like that:
+
+- let a rule find them: `global_labels.none_rule` and `none_threshold`; with `none_weight: 1.0` it finds without
+  touching a label, to look first;
+- give the rule `background` texts of what else the images show: `text.background_texts`;
+- decide by hand: `ccd review export --top 200`, answer 0, `ccd review import FILE`, `dvc repro`.
 
 ## Changing it
 
@@ -46,4 +58,5 @@ so that both can be moved together. git and DVC do not look into it."""
 def readme(name: str, classes: int, root: str) -> str:
     """The text, for artifacts in ``data/<name>`` and images in ``root``."""
     where = _ABSOLUTE if root.startswith("/") else _RELATIVE
-    return _TEXT.format(name=name, classes=classes, where=where)
+    student = shlex.quote(f"data/{name}/student.pt")
+    return _TEXT.format(name=name, student=student, classes=classes, where=where)

@@ -66,12 +66,11 @@ class Asked:
             values["index.labels_file"] = path_from(self.labels, self.folder)
         if skip_bad:
             values["index.on_bad_image"] = "skip"
+        values |= self.suggestion.settings
         values |= {} if self.teacher is None else _teacher(self.teacher)
         values |= {} if self.student is None else {"warmup.backbone": self.student}
         values |= {name: parsed_value(name, text) for name, text in self.chosen.items()}
-        values = _pinned(values, self.folder)
-        suggested = {name: text for name, text in self.suggestion.settings.items() if name not in values}
-        text = apply_preset("folder", self.root, suggested, values=values)
+        text = apply_preset("folder", self.root, {}, values=_pinned(values, self.folder))
         check_models(parameters(text), self.folder)
         return text
 
@@ -166,6 +165,8 @@ def _pinned(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     pinned = dict(settings)
     for key, hash_key in _FILES.items():
         value = settings.get(key)
+        if not isinstance(value, str):
+            continue
         found = local_file(value, folder) if value else None
         if value and found is not None:
             pinned[key] = found[0]

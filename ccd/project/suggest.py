@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,37 +35,37 @@ TOWERS = {
 }
 # What the folder preset changes of the paper's numbers for smaller networks.
 _LIGHT = {
-    "clip_global.image_size_px": "224",
-    "warmup.lr": "1.0e-4",
-    "train.lr": "1.0e-4",
-    "cam_boxes.offset": "0.25",
-    "clip_local.image_size_px": "224",
-    "clip_local.resized_px": "224",
+    "clip_global.image_size_px": 224,
+    "warmup.lr": 1.0e-4,
+    "train.lr": 1.0e-4,
+    "cam_boxes.offset": 0.25,
+    "clip_local.image_size_px": 224,
+    "clip_local.resized_px": 224,
     "train.checkpoint": "average",
 }
 _CPU = _LIGHT | {
     "teacher.model": "ViT-B/32",
     "warmup.backbone": "mobilenet_v2",
-    "warmup.image_size_px": "224",
-    "cam_boxes.image_size_px": "224",
-    "train.image_size_px": "224",
+    "warmup.image_size_px": 224,
+    "cam_boxes.image_size_px": 224,
+    "train.image_size_px": 224,
 }
 _SMALL_GPU = _LIGHT | {
     "teacher.model": "ViT-B/16",
     "warmup.backbone": "resnet50",
-    "warmup.image_size_px": "320",
-    "cam_boxes.image_size_px": "320",
-    "train.image_size_px": "320",
-    "runtime.inference_batch_size": "32",
+    "warmup.image_size_px": 320,
+    "cam_boxes.image_size_px": 320,
+    "train.image_size_px": 320,
+    "runtime.inference_batch_size": 32,
 }
-_LARGE_GPU = {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runtime.inference_batch_size": "16"}
+_LARGE_GPU = {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runtime.inference_batch_size": 16}
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Values for ``params.yaml`` (``section.key`` -> YAML) and why."""
+    """Values for ``params.yaml`` (``section.key`` -> value) and why."""
 
-    settings: dict[str, str]
+    settings: dict[str, Any]
     reason: str
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from ccd.artifacts.image_index import ImageIndex
 from ccd.datasets import load_dataset
-from ccd.datasets.folder import read_classes
+from ccd.datasets.class_list import read_classes
+from ccd.datasets.image_search import left_out_line
 from ccd.datasets.record import ClassInfo
 from ccd.errors import CcdError, listed
 from ccd.indexing import FileFacts, remarks, scan
@@ -23,12 +24,13 @@ _WIDE = 8  # texts are tokenized this many times too wide, so that what CLIP wou
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found. ``seconds``: reading and checking all images took."""
+    """What was found. ``seconds``: reading and checking all images took. ``left_out``: other files, by ending."""
 
     classes: tuple[ClassInfo, ...]
     index: ImageIndex
     labelled: int
     seconds: float
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def train_count(self) -> int:
@@ -78,7 +80,7 @@ def survey(
         images, found.images, workers, on_bad_image="skip", progress=lambda each: progress(each, len(found.images))
     )
     labelled = len(set(found.labelled) & set(index.ids))
-    return Survey(found.classes, index, labelled, time.monotonic() - start)
+    return Survey(found.classes, index, labelled, time.monotonic() - start, found.left_out)
 
 
 def check_texts(path: Path, classes: Iterable[ClassInfo]) -> None:
@@ -98,7 +100,7 @@ def check_texts(path: Path, classes: Iterable[ClassInfo]) -> None:
 
 def survey_lines(found: Survey) -> list[str]:
     """What was found, for a person: counts, formats, classes, and every remark that stage index would make."""
-    formats = ", ".join(f"{count:,} {name}" for name, count in found.formats.items())
+    formats = ", ".join(f"{count:,} {name or 'without an ending'}" for name, count in found.formats.items())
     width_px, height_px = found.median_size_px
     synonyms = sum(len(info.texts) > 1 for info in found.classes)
     lines = [
@@ -107,4 +109,9 @@ def survey_lines(found: Survey) -> list[str]:
         f"{len(found.classes)} classes" + (f", {synonyms} of them with several texts for CLIP" if synonyms else ""),
         f"{found.labelled:,} images have labels, for evaluation alone",
     ]
-    return lines + remarks(found.index)
+    return lines + survey_remarks(found)
+
+
+def survey_remarks(found: Survey) -> list[str]:
+    """What stage index would say of these images."""
+    return [remark for remark in (left_out_line(found.left_out), *remarks(found.index)) if remark]

@@ -13,19 +13,20 @@ from ccd.report.frames import Frame, frames
 from ccd.report.overlap import Pair
 from ccd.report.photos import Photos
 from ccd.report.run import Run
+from ccd.report.view_labels import strongest_classes, view_labels
 
 BARS = 4
 FRAMES = 3
-SAID = 2
-TRAIN_STEPS = ("whole image", "best local view", "label")
-TEST_STEPS = ("CLIP, debiased", "student")
+SAID, LEAST_SAID = 2, 0.05
+TRAIN_STEPS = ("global label (whole image)", "local label (best view; may exceed 1)", "label as trained on")
+TEST_STEPS = ("CLIP, debiased (p / b)", "student")
 
 Probs = Mapping[int, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Bars:
-    """One class on one image: a value in [0, 1] per step. ``truth``: 1 present, 0 absent, -1 unknown."""
+    """One class on one image: a value per step, see `TRAIN_STEPS`. ``truth``: 1 present, 0 absent, -1 unknown."""
 
     name: str
     values: tuple[float, ...]
@@ -35,7 +36,8 @@ class Bars:
 
 @dataclass(frozen=True)
 class View:
-    """A local view: its picture (a ``data:`` URI or None), the classes it won, and what CLIP says of it."""
+    """A local view: its picture (a ``data:`` URI or None), the classes it won, and the largest local labels that it
+    gives, see `ccd.report.view_labels.view_labels`."""
 
     picture: str | None
     won: str
@@ -89,12 +91,12 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
     """
     row, asked = choice.row, choice.class_row
     name, shown = run.classes[asked], _strongest(run.made["label"][row], asked)
-    steps = np.stack([run.made["global_label"][row], run.made["local_label"][row].clip(0, 1), run.made["label"][row]])
+    steps = np.stack([run.made["global_label"][row], run.made["local_label"][row], run.made["label"][row]])
     first, best = run.made["global_prob"][row, asked], run.made["local_prob"][row, asked]
-    seen = "there is no local view" if np.isnan(best) else f"{best:.2f} in the best view"
-    boxes = views_shown(run, choice)
+    seen = "there is no local view" if np.isnan(best) else f"{best:.2f} in its best view"
+    shows_none, boxes = _nothing(run.train_truth[row]), views_shown(run, choice)
     views = tuple(
-        View(photos.crop(run.train, row, _corners(run, box)), names, _says(run, probs[box]), tone)
+        View(photos.crop(run.train, row, _corners(run, box)), names, _says(run, row, box, probs[box]), tone)
         for tone, (box, names) in enumerate(boxes)
     )
     drawn = f", with the views that won {'; '.join(names for _, names in boxes)}" if boxes else ""
@@ -107,7 +109,7 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
         frames(run, row, boxes),
         views,
         _bars(run, steps, run.train_truth[row], shown, asked),
-        f"CLIP's own probability of {name}: {first:.2f} in the whole image, {seen}.",
+        f"CLIP zero-shot probability of {name}: {first:.2f} in the whole image, {seen}.{shows_none}",
         _unseen(run, row, shown),
     )
 
@@ -118,7 +120,8 @@ def test_card(run: Run, photos: Photos, choice: Choice) -> Card:
     teacher = np.minimum(run.tested["zero_shot_prob"][row] / run.bias.bias, 1)
     student = run.tested["student_prob"][row]
     shown = _strongest(np.maximum(teacher, student), asked)
-    story = f"CLIP's own probability of {run.classes[asked]}: {run.tested['zero_shot_prob'][row, asked]:.2f}."
+    story = f"CLIP zero-shot probability of {run.classes[asked]}: {run.tested['zero_shot_prob'][row, asked]:.2f}."
+    story += _nothing(run.test_truth[row])
     bars = _bars(run, np.stack([teacher, student]), run.test_truth[row], shown, asked)
     name, photo = run.test.ids[row], photos.photo(run.test, row)
     title, ratio = choice.why or run.classes[asked], _ratio(run.test, row)
@@ -148,7 +151,7 @@ def pair_card(run: Run, photos: Photos, pair: Pair, probs: Probs) -> PairCard:
 def _pair_side(run: Run, photos: Photos, row: int, box: int, name: str, photo: str | None, probs: np.ndarray) -> Card:
     crop, image_id = photos.crop(run.train, row, _corners(run, box)), run.train.ids[row]
     alt = f"Training image {image_id}, with the view that {name} asked for"
-    shown, view = frames(run, row, [(box, name)]), View(crop, name, _says(run, probs), 0)
+    shown, view = frames(run, row, [(box, name)]), View(crop, name, _says(run, row, box, probs), 0)
     return Card(name, image_id, photo, alt, _ratio(run.train, row), shown, (view,), (), "", ())
 
 
@@ -185,11 +188,18 @@ def _corners(run: Run, box: int) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def _says(run: Run, probs: np.ndarray) -> str:
-    """CLIP's largest probabilities, largest first; only the first if the others are small."""
-    best = np.argsort(-probs, kind="stable")[:SAID]
-    said = [place for number, place in enumerate(best) if not number or probs[place] >= 0.05]
-    return ", ".join(f"{run.classes[place]} {probs[place]:.2f}" for place in said)
+def _says(run: Run, row: int, box: int, probs: np.ndarray) -> str:
+    """The largest local labels that a view gives, largest first; only the first if the others are small."""
+    columns = {name: run.made[name][row] for name in ("local_label", "box_id")}
+    labels = view_labels(columns, run.bias.bias, box, probs)
+    best = strongest_classes(labels)[:SAID]
+    said = [place for number, place in enumerate(best) if not number or labels[place] >= LEAST_SAID]
+    return ", ".join(f"{run.classes[place]} {labels[place]:.2f}" for place in said)
+
+
+def _nothing(truth: np.ndarray) -> str:
+    """Said of an image that is known to show none of the classes (C,)."""
+    return " By ground truth the image shows none of the classes." if (truth == 0).all() else ""
 
 
 def _unseen(run: Run, row: int, shown: list[int]) -> tuple[str, ...]:

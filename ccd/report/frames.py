@@ -11,7 +11,7 @@ from ccd.report.run import Run
 
 # A photo is drawn at most this large (style.css); a name takes about this much of it.
 PHOTO_WIDTH_PX, PHOTO_HEIGHT_PX = 300, 240
-LETTER_PX, NAME_PADDING_PX, NAME_HEIGHT_PX = 6.6, 10, 17
+LETTER_PX, NAME_PADDING_PX, NAME_HEIGHT_PX = 8.2, 10, 17
 CORNERS = ("top left", "bottom left", "top right", "bottom right")
 
 Area = tuple[float, float, float, float]

@@ -10,6 +10,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ccd.report.answers import count_of, known_images
 from ccd.report.findings import verdict
 from ccd.report.run import Run
 from ccd.report.tables import Counts, label_counts
@@ -18,8 +19,8 @@ SHOWN_CLASSES = 40
 LONGEST_NAME = 22
 CLIP, LABEL, TRUTH, STUDENT, RULE, MUTED = "#8d9fbd", "#2f6db5", "#3f8d5a", "#7b5bb5", "#e1e5ea", "#586374"
 STEPS = {
-    "test": ("AP on test images, %", "test_zero_shot", "test_student", "student", STUDENT),
-    "train": ("AP of training labels, %", "train_zero_shot", "train_aggregated_raw", "final label", LABEL),
+    "test": ("test_zero_shot", "test_student", "student", STUDENT),
+    "train": ("train_zero_shot", "train_aggregated_label", "label as trained on", LABEL),
 }
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False, "axes.axisbelow": True}
 
@@ -39,7 +40,7 @@ def write_overview(run: Run, name: str, path: Path) -> None:
         axes = figure.subplots(1, 3 if split else 2, sharey=True, squeeze=False)[0]
         figure.suptitle(f"{name}: {verdict(run)}", x=0.01, ha="left", fontsize=10, wrap=True)
         _bias(axes[0], run, place)
-        _counts(axes[1], [label_counts(run)[row] for row in place])
+        _counts(axes[1], run, [label_counts(run)[row] for row in place])
         if split:
             _precision(axes[2], run, place, split)
         names = [run.classes[row] for row in place]
@@ -57,7 +58,7 @@ def _shown(run: Run) -> list[int]:
     split = _split(run)
     if split is None:
         return list(range(len(run.classes)))[:SHOWN_CLASSES]
-    ap = [run.per_class.get(name, {}).get(STEPS[split][2], 101.0) for name in run.classes]
+    ap = [run.per_class.get(name, {}).get(STEPS[split][1], 101.0) for name in run.classes]
     return sorted(range(len(run.classes)), key=lambda row: (ap[row], row))[:SHOWN_CLASSES]
 
 
@@ -68,30 +69,34 @@ def _cut(name: str) -> str:
 def _bias(axis: Axes, run: Run, place: list[int]) -> None:
     axis.barh(range(len(place)), run.bias.bias[place], height=0.6, color=CLIP)
     axis.set_xlim(0, 1)
-    _finish(axis, "CLIP's bias b (mean probability where it comes first)")
+    _finish(axis, "CLIP's bias b (mean probability where it comes\nfirst, over reliable training images)")
 
 
-def _counts(axis: Axes, counts: list[Counts]) -> None:
+def _counts(axis: Axes, run: Run, counts: list[Counts]) -> None:
     rows = np.arange(len(counts))
-    axis.barh(rows - 0.16, [each.top1 for each in counts], height=0.28, color=CLIP, label="CLIP's first choice")
-    axis.barh(rows + 0.16, [each.labelled for each in counts], height=0.28, color=LABEL, label="label ≥ 0.5")
+    axis.barh(rows - 0.16, [each.top1 for each in counts], height=0.28, color=CLIP, label="CLIP puts it first")
+    axis.barh(
+        rows + 0.16, [each.labelled for each in counts], height=0.28, color=LABEL, label="label as trained on ≥ 0.5"
+    )
     known = [each.truth for each in counts if each.truth is not None]
+    base = count_of(len(run.train), "training image")
     if known:
-        axis.scatter(known, rows, marker="|", s=130, color=TRUTH, linewidths=2, label="ground truth", zorder=3)
+        axis.scatter(known, rows, marker="|", s=130, color=TRUTH, linewidths=2, label="really shows it", zorder=3)
+        base += f"\n(really shows it: of {run.metrics['train'].images:,} with ground truth)"
     axis.set_xlim(left=0)
-    _finish(axis, "training images")
+    _finish(axis, base)
 
 
 def _precision(axis: Axes, run: Run, place: list[int], split: str) -> None:
-    title, before, after, said, colour = STEPS[split]
+    before, after, said, colour = STEPS[split]
     values = [run.per_class.get(run.classes[row], {}) for row in place]
     old, new = (np.asarray([row.get(column, np.nan) for row in values]) for column in (before, after))
     rows = np.arange(len(place))
     axis.hlines(rows, np.fmin(old, new), np.fmax(old, new), color=RULE, linewidth=3)
-    axis.scatter(old, rows, s=26, color=CLIP, label="CLIP zero-shot", zorder=3)
+    axis.scatter(old, rows, s=26, color=CLIP, label="CLIP zero-shot probability", zorder=3)
     axis.scatter(new, rows, s=26, color=colour, label=said, zorder=4)
     axis.set_xlim(0, 102)
-    _finish(axis, title)
+    _finish(axis, f"AP in %, {known_images(run, split)}")
 
 
 def _finish(axis: Axes, title: str) -> None:

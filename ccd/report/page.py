@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ccd.report.answers import known_images
 from ccd.report.cards import (
     TEST_STEPS,
     TRAIN_STEPS,
@@ -27,6 +28,7 @@ from ccd.report.overlap import coinciding_pairs
 from ccd.report.photos import Photos
 from ccd.report.run import Run
 from ccd.report.tables import class_table, curve_charts, label_counts, steps
+from ccd.report.without_class import none_note
 
 TEMPLATES = Path(__file__).parent / "templates"
 GALLERY_CLASSES = 80
@@ -72,7 +74,7 @@ def render(run: Run, name: str, root: Path, parameters: Parameters, versions: Ma
     )
     environment.filters |= {"percent": lambda value: f"{value:.1f}", "signed": _signed, "short": _short}
     doubts = doubtful_train(run.made, DOUBTFUL, DOUBTFUL_PER_CLASS)
-    context = {**_numbers(run, doubts), **_pictures(run, Photos(root, PHOTO_BUDGET_BYTES), doubts)}
+    context = {**_numbers(run, name, doubts), **_pictures(run, Photos(root, PHOTO_BUDGET_BYTES), doubts)}
     return environment.get_template("report.html").render(
         name=name, run=run, parameters=parameters, versions=versions, **context
     )
@@ -89,12 +91,12 @@ def _short(value: object) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} … ({len(text):,} characters)"
 
 
-def _numbers(run: Run, doubts: Sequence[Choice]) -> dict[str, Any]:
+def _numbers(run: Run, name: str, doubts: Sequence[Choice]) -> dict[str, Any]:
     groups, columns, rows = class_table(run)
     train_steps, test_steps = steps(run)
     bias = zip(run.classes, run.bias.bias.tolist(), run.bias.top1_counts.tolist(), strict=True)
     counts = sorted(label_counts(run), key=lambda count: -max(count.truth or 0, count.labelled, count.top1))
-    answers = findings(run, doubts)
+    answers = findings(run, doubts, name)
     return {
         "verdict": verdict(run),
         "findings": answers,
@@ -110,6 +112,11 @@ def _numbers(run: Run, doubts: Sequence[Choice]) -> dict[str, Any]:
         "listed_files": LISTED_FILES,
         "left_out_classes": max(0, len(run.classes) - LISTED_CLASSES),
         "charts": curve_charts(run),
+        "label_gain": train_steps[-1].gain if train_steps else None,
+        "student_gain": test_steps[-1].gain if test_steps else None,
+        "none_note": none_note(run),
+        "known": {split: known_images(run, split) for split in run.metrics},
+        "all_known": run.metrics["train"].images == len(run.train),
         "train_names": TRAIN_STEPS,
         "test_names": TEST_STEPS,
     }
@@ -151,7 +158,7 @@ def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, A
 def _standing(run: Run, place: int) -> str:
     """A class in a few words: its AP where known, else how many labels it has."""
     row = run.per_class.get(run.classes[place], {})
-    for table, what in (("test_student", "AP"), ("train_aggregated_raw", "AP of labels")):
+    for table, what in (("test_student", "student's AP"), ("train_aggregated_label", "AP of labels")):
         if table in row:
             return f"{what} {row[table]:.1f} %"
     labelled = int((run.made["label"][:, place] >= LABELLED).sum())
@@ -160,5 +167,5 @@ def _standing(run: Run, place: int) -> str:
 
 def _gallery_order(run: Run) -> list[int]:
     """Classes by what is worth looking at first: lowest AP of the training labels, then those without one."""
-    ap = [run.per_class.get(name, {}).get("train_aggregated_raw", 101.0) for name in run.classes]
+    ap = [run.per_class.get(name, {}).get("train_aggregated_label", 101.0) for name in run.classes]
     return sorted(range(len(run.classes)), key=lambda place: (ap[place], place))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, measured, text as text_file
+from ccd.artifacts import (
+    bias as bias_file,
+    boxes as box_file,
+    class_table,
+    image_index,
+    measured,
+    none_images as none_file,
+    text as text_file,
+)
 from ccd.artifacts.align import rows_of, same_classes, same_ids
 from ccd.artifacts.feature_rows import read_views
 from ccd.artifacts.labels import SPEC as LABELS
@@ -16,6 +25,8 @@ from ccd.artifacts.predictions import SPEC as PREDICTIONS
 from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
 from ccd.labels.scores import clip_probs
 from ccd.memory import hand_back_memory
+
+Difficult = Literal["ignore", "positive", "negative"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Run:
     """T training and M test images of C classes, every table row-aligned with ``train`` or ``test``.
 
     ``made``: the columns (T, C) of ``pseudo_labels.parquet``. ``tested``: those (M, C) of ``predictions.parquet``.
-    ``train_truth`` (T, C) and ``test_truth`` (M, C) int8: 1 present, 0 absent, -1 unknown or difficult.
+    ``train_truth`` (T, C) and ``test_truth`` (M, C) int8: 1 present, 0 absent, -1 unknown; see `truth_of`.
     ``none_images``: how many training images were found to show no class, None where none was looked for.
     ``box_rows`` (B,): the training image of each box; ``box_classes`` (B,): the class that asked for it, C for a tile.
     """
@@ -88,13 +99,14 @@ class Run:
         return dict(zip(rows, clip_probs(looks, self.text.values, self.text.logit_scale), strict=True))
 
 
-def read_run(files: RunFiles) -> Run:
-    """Read and align everything. Raises CcdError for a missing, damaged or foreign artifact, naming it."""
+def read_run(files: RunFiles, treat_difficult: Difficult = "ignore") -> Run:
+    """Read and align everything; ``treat_difficult`` as in `truth_of`. Raises CcdError for a missing, damaged or
+    foreign artifact, naming it."""
     words, bias, boxes = text_file.read(files.text), bias_file.read(files.bias), box_file.read(files.boxes)
     index = image_index.read(files.images)
     train, test, classes, known = index.train(), index.test(), words.classes, class_table.read(files.labels, LABELS)
     del index  # gone before the largest table comes, like what was needed to read boxes and to find their images
-    truths = truth_of(known, train.ids), truth_of(known, test.ids)
+    truths = truth_of(known, train.ids, treat_difficult), truth_of(known, test.ids, treat_difficult)
     images = rows_of(files.boxes, "cam_boxes", boxes.image_ids, train.ids)
     made = read_labels(files.pseudo_labels)
     hand_back_memory()
@@ -117,7 +129,7 @@ def read_run(files: RunFiles) -> Run:
         *truths,
         measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),
         [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
-        files.clip_local, _count_of(made.metadata),
+        files.clip_local, none_file.count_in(made.metadata),
     )  # fmt: skip
 
 
@@ -137,16 +149,17 @@ def read_labels(pseudo_labels: Path) -> class_table.ClassTable:
     return made
 
 
-def _count_of(metadata: Mapping[str, str]) -> int | None:
-    return int(metadata["none_images"]) if "none_images" in metadata else None
+def truth_of(known: class_table.ClassTable, ids: Sequence[str], treat_difficult: Difficult = "ignore") -> np.ndarray:
+    """(len(ids), C) int8 from the table of ``labels.parquet``: 1 present, 0 absent, -1 unknown.
 
-
-def truth_of(known: class_table.ClassTable, ids: Sequence[str]) -> np.ndarray:
-    """(len(ids), C) int8 from the table of ``labels.parquet``: 1 present, 0 absent, -1 unknown or difficult."""
+    ``treat_difficult`` is ``evaluate.difficult``: where all objects of a class are difficult it is unknown (ignore),
+    present (positive) or absent (negative), so that counts here are those of ``per_class.csv``.
+    """
     truth = np.full((len(ids), len(known.classes)), -1, np.int8)
     place = {image_id: row for row, image_id in enumerate(known.ids)}
     own, there = np.asarray(
         [(row, place[image_id]) for row, image_id in enumerate(ids) if image_id in place], np.int64
     ).reshape(-1, 2).T  # fmt: skip
-    truth[own] = np.where(known.columns["difficult"][there], -1, known.columns["label"][there])
+    value = {"ignore": -1, "positive": 1, "negative": 0}[treat_difficult]
+    truth[own] = np.where(known.columns["difficult"][there], value, known.columns["label"][there])
     return truth

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
+from ccd.report.answers import count_of, known_images
 from ccd.report.charts import Chart, Series, line_chart
 from ccd.report.choose import LABELLED
 from ccd.report.quality import qualities
@@ -43,19 +44,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Step:
-    """mAP in % after a step, and the ``gain`` over the first step (None: it is the first). ``written``: of the label as
-    written, after floor and clip, where that differs."""
+    """mAP in % after a step, and the ``gain`` over the first step (None: it is the first). ``raw``: of the same scores
+    before floor and clip, where there is such a thing."""
 
     name: str
     value: float
-    written: float | None
+    raw: float | None
     tone: str
     gain: float | None
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Training images per class: by ground truth (None: unknown), as CLIP's top-1, with a label >= 0.5."""
+    """Images per class: those that show it by ground truth (None: unknown), of the training images with ground truth;
+    those where CLIP puts it first and those with a label >= 0.5, of all training images."""
 
     name: str
     truth: int | None
@@ -64,37 +66,44 @@ class Counts:
 
 
 def steps(run: Run) -> tuple[list[Step], list[Step]]:
-    """mAP of the labels of the training images, and of predictions on the test images; empty where unknown."""
+    """mAP of the labels of the training images, as trained on, and of predictions on the test images, each after CLIP's
+    own probabilities; empty where unknown."""
     train, test = run.metrics["train"].mean_ap, run.metrics["test"].mean_ap
     made = (
-        ("CLIP, whole image", "zero_shot", "global_label", "global"),
-        ("best local view", "local_raw", "local_label", "local"),
-        ("aggregated", "aggregated_raw", "aggregated_label", "final"),
+        ("CLIP zero-shot probability", "zero_shot", "", "global"),
+        ("global label (whole image)", "global_label", "zero_shot", "global"),
+        ("local label (best view)", "local_label", "local_raw", "local"),
+        ("aggregated label, as trained on", "aggregated_label", "aggregated_raw", "final"),
     )
     said = (
-        ("CLIP zero-shot", "zero_shot", "global"),
-        ("after warm-up", "warmup", "warm"),
+        ("CLIP zero-shot probability", "zero_shot", "global"),
+        ("student after warm-up", "warmup", "warm"),
         ("finished student", "student", "student"),
     )
-    on_train = [(name, train.get(raw), train.get(written), tone) for name, raw, written, tone in made]
+    on_train = [(name, train.get(label), train.get(raw), tone) for name, label, raw, tone in made]
     on_test = [(name, test.get(table), None, tone) for name, table, tone in said]
     return _known_steps(on_train), _known_steps(on_test)
 
 
 def _known_steps(found: Sequence[tuple[str, float | None, float | None, str]]) -> list[Step]:
     """Those with a value; a gain is the difference of what is shown, to 0.1."""
-    known = [(name, value, written, tone) for name, value, written, tone in found if value is not None]
+    known = [(name, value, raw, tone) for name, value, raw, tone in found if value is not None]
     return [
-        Step(name, value, written, tone, round(value, 1) - round(known[0][1], 1) if number else None)
-        for number, (name, value, written, tone) in enumerate(known)
+        Step(name, value, raw, tone, round(value, 1) - round(known[0][1], 1) if number else None)
+        for number, (name, value, raw, tone) in enumerate(known)
     ]
+
+
+def first_choices(run: Run) -> np.ndarray:
+    """(C,) int64: on how many of all training images CLIP puts the class first."""
+    return np.bincount(run.made["global_prob"].argmax(axis=1), minlength=len(run.classes))
 
 
 def label_counts(run: Run) -> list[Counts]:
     """Supplement Fig. 10: how often each class is true, CLIP's first choice, and labelled."""
     known = (run.train_truth >= 0).any()
     truth = (run.train_truth == 1).sum(axis=0)
-    top1 = np.bincount(run.made["global_prob"].argmax(axis=1), minlength=len(run.classes))
+    top1 = first_choices(run)
     labelled = (run.made["label"] >= LABELLED).sum(axis=0)
     return [
         Counts(name, int(truth[place]) if known else None, int(top1[place]), int(labelled[place]))
@@ -104,20 +113,21 @@ def label_counts(run: Run) -> list[Counts]:
 
 def class_table(run: Run) -> tuple[list[Group], list[Column], list[list[Cell]]]:
     """Headings, and one row per class; columns that need ground truth only where some is known."""
+    first, group = f"CLIP, {_training_images(run)}", f"value ≥ 0.5, {_training_images(run)}"
     columns = [
         Column("class", "", "name in the data set"),
-        Column("bias", "CLIP", "b: mean probability of the class over the images where it is CLIP's surest choice"),
-        Column("top-1", "CLIP", "reliable training images whose first choice it is"),
-        Column("raw", "labels ≥ 0.5", "training images with CLIP's probability >= 0.5"),
-        Column("debiased", "labels ≥ 0.5", "after division by the bias"),
-        Column("final", "labels ≥ 0.5", "after the local views: the training target"),
+        Column("bias", first, "b: mean probability of the class over the reliable images where it is CLIP's first"),
+        Column("first choice", first, "training images where CLIP puts it first, reliable or not"),
+        Column("CLIP", group, "training images with CLIP's zero-shot probability >= 0.5"),
+        Column("global label", group, "training images whose global label is >= 0.5: after division by the bias"),
+        Column("label", group, "training images whose aggregated label, as trained on, is >= 0.5"),
     ]
     counts = [(run.made[name] >= LABELLED).sum(axis=0) for name in ("global_prob", "global_label", "label")]
     measured = [*_quality_columns(run), *_measured_columns(run), *_decision_columns(run)]
     columns += [column for column, _ in measured]
-    rows = []
+    top1, rows = first_choices(run), []
     for place, name in enumerate(run.classes):
-        row = [Cell(name, name), _cell(run.bias.bias[place], 3), _cell(run.bias.top1_counts[place], 0)]
+        row = [Cell(name, name), _cell(run.bias.bias[place], 3), _cell(top1[place], 0)]
         row += [_cell(count[place], 0) for count in counts]
         rows.append([*row, *(cells[place] for _, cells in measured)])
     grouped = [(title, list(members)) for title, members in groupby(columns, key=lambda column: column.group)]
@@ -127,14 +137,18 @@ def class_table(run: Run) -> tuple[list[Group], list[Column], list[list[Cell]]]:
 
 
 def _quality_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
-    """Precision and recall of the final labels, where truth is known."""
+    """Precision and recall of the labels as trained on, where truth is known."""
     if not (run.train_truth >= 0).any():
         return []
     found = qualities(run.made["label"] >= LABELLED, run.train_truth)
-    group = "labels ≥ 0.5"
-    right = Column("right", group, "% of the final labels that are really there")
-    there = Column("found", group, "% of the images really showing it that have the label")
+    group = f"label ≥ 0.5, {known_images(run, 'train')}"
+    right = Column("right %", group, "% of these labels that are really there")
+    there = Column("found %", group, "% of the images really showing it that have the label")
     return [(right, [_share(each.precision) for each in found]), (there, [_share(each.recall) for each in found])]
+
+
+def _training_images(run: Run) -> str:
+    return count_of(len(run.train), "training image")
 
 
 def _share(percent: float | None) -> Cell:
@@ -143,17 +157,17 @@ def _share(percent: float | None) -> Cell:
 
 def _measured_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
     """Positives, AP and gains of both splits, where they are known."""
-    made, said = "AP of training labels, %", "AP on test images, %"
+    made, said = (f"AP %, {known_images(run, split)}" for split in ("train", "test"))
     plan = [
-        ("train", "images", made, "train_positives", None, "training images that really show it"),
-        ("train", "zero-shot", made, "train_zero_shot", None, "CLIP on the whole image"),
-        ("train", "final", made, "train_aggregated_raw", None, "after the local views"),
-        ("train", "gain", made, "train_aggregated_raw", "train_zero_shot", "what the local views changed"),
-        ("test", "images", said, "test_positives", None, "test images that really show it"),
-        ("test", "zero-shot", said, "test_zero_shot", None, "CLIP on the whole image"),
+        ("train", "show it", made, "train_positives", None, "images of these that really show it"),
+        ("train", "CLIP", made, "train_zero_shot", None, "CLIP's zero-shot probability of the whole image"),
+        ("train", "label", made, "train_aggregated_label", None, "the aggregated label, as trained on"),
+        ("train", "gain", made, "train_aggregated_label", "train_zero_shot", "label against CLIP"),
+        ("test", "show it", said, "test_positives", None, "images of these that really show it"),
+        ("test", "CLIP", said, "test_zero_shot", None, "CLIP's zero-shot probability of the whole image"),
         ("test", "warm-up", said, "test_warmup", None, "student after its first epochs"),
         ("test", "student", said, "test_student", None, "the finished student"),
-        ("test", "gain", said, "test_student", "test_zero_shot", "student against zero-shot"),
+        ("test", "gain", said, "test_student", "test_zero_shot", "student against CLIP"),
     ]
     found = []
     for split, title, group, table, against, hint in plan:
@@ -166,7 +180,7 @@ def _measured_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
 
 def _decision_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
     """The student's threshold per class and how well it decides, where `evaluate` states them."""
-    group = "student's yes or no"
+    group = "student's yes or no, test images"
     plan = [
         ("threshold", "threshold", 3, "the student says yes from this probability on; found without ground truth"),
         ("F1 %", "test_f1_thresholds", 1, "of these decisions on the test images"),
@@ -198,7 +212,7 @@ def curve_charts(run: Run) -> list[Chart]:
     mark = run.warmup_epochs + 0.5 if len(run.curves) > run.warmup_epochs else None
     names = {
         "Loss per epoch": {"loss": "total", "bce": "against the labels", "consistency": "consistency"},
-        "Agreement with the labels it is trained on, mAP %": {"label_map": "predictions on training images"},
+        "Agreement with the labels it is trained on, mAP %": {"label_map": "student on all training images"},
     }
     charts = []
     for title, columns in names.items():

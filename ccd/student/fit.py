@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import PIL
 import torch
 from torch import Tensor
 
@@ -88,14 +87,13 @@ def _identity(
     weights = b"".join(value.detach().cpu().contiguous().numpy().tobytes() for value in student.state_dict().values())
     return fingerprint(
         "training",
-        ("student", "images.py", "loading.py", "evaluation/average_precision.py"),
+        ("ccd.student.fit",),
         params=params.model_dump(),
         section=params.section,
         objective=getattr(objective, "__name__", repr(objective)),
         student=[repr(student), student.cam_boost],
         inputs=content_key(weights, targets.tobytes(), "".join(index.digests).encode()).hex(),
         device=hardware.device.type,
-        versions=[torch.__version__, PIL.__version__, np.__version__],
     )
 
 

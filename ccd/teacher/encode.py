@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import PIL
 import torch
 from torch import Tensor
 
@@ -22,10 +21,9 @@ def encoding(teacher: Teacher, **preprocessing: object) -> str:
     """The name of a teacher's features in the store: what they depend on besides the pixels' content."""
     return fingerprint(
         "features",
-        ("teacher", "views/crops.py", "images.py", "loading.py"),
+        ("ccd.teacher.encode", "ccd.views.crops", "ccd.loading", "ccd.runtime"),
         teacher=[teacher.description, teacher.fingerprint],
         preprocessing=preprocessing,
-        versions=[torch.__version__, PIL.__version__],
     )
 
 

@@ -186,7 +186,7 @@ STRANGE: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("another class order", "pseudo_labels.parquet", classes_swapped, "its 2 classes are not the 2 of the data set"),
     ("another class order", "labels.parquet", classes_swapped, "its 2 classes are not the 2 of the data set"),
     ("refers to another file", "clip_global.h5", linked, "it refers to data in other files"),
-    ("planted pickle", "warmup.pt", planted, "Weights only load failed"),
+    ("planted pickle", "warmup.pt", planted, "damaged, or no checkpoint of ccd"),
 ]
 
 
@@ -197,7 +197,7 @@ def _case(harm: str, file: str, spoil: Callable[[Path], object], *says: str) -> 
 
     made_by, stage = FILES[file]
     stage = "evaluate" if spoil is classes_swapped else stage
-    advice = f"rebuild it with: dvc repro -f -s {made_by}"
+    advice = "No such file; run: dvc repro" if harm == "missing" else f"rebuild it with: dvc repro -f -s {made_by}"
     return Case(GROUP, f"{file}: {harm}", stage, make, (f"{DATA / file}: ", *says, advice))
 
 

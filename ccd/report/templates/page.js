@@ -17,6 +17,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     table.tBodies[0].append(...rows);
   }));
 }
+for (const box of document.querySelectorAll(".scroll")) {
+  const cue = () => box.previousElementSibling.classList
+    .toggle("shown", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  box.addEventListener("scroll", cue, { passive: true });
+  new ResizeObserver(cue).observe(box);
+}
 const open = () => {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target && target.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }

@@ -1,0 +1,161 @@
+"""The images in a folder and all folders below it, and what else lies there, counted by ending."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ccd.errors import CcdError, printable
+from ccd.image_formats import HEAD_BYTES, is_available, optional_format
+from ccd.machine import ran_out
+
+OWN_LISTS = ("classes.txt", "labels.csv", "scenes.json")
+NO_ENDING, FOLDER = "(no ending)", "(folder)"
+SHOWN_ENDINGS = 12
+
+_JPEG = b"\xff\xd8\xff"
+_ENDINGS = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "pjpeg", "pjp", "jpg_large", "mpo", "png", "apng", "bmp", "dib", "webp", "gif"),
+        *("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "pfm"),
+    )
+)
+_OPTIONAL_ENDINGS = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF"}
+_INSTALL = {"AVIF": "Pillow 11.3 or newer", "HEIF": "pillow-heif"}
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """``paths``: relative, sorted, with forward slashes. ``left_out``: other files by ending, the most frequent first.
+
+    A folder that cannot be opened stands among the paths, so that whoever reads the images reports it like an image
+    that cannot be read.
+    """
+
+    paths: list[str]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def find_images(root: Path) -> list[str]:
+    """The paths alone, see `search`."""
+    return search(root).paths
+
+
+def search(root: Path, lists: Iterable[Path] = ()) -> FoundImages:
+    """Find all images under ``root``; hidden files and folders are passed over.
+
+    Links to folders are followed, each folder once; `ccd.indexing.FileReader` judges what lies outside ``root``.
+
+    Args:
+        lists: files of the data set that are no images and need not be counted, beside `OWN_LISTS` in ``root``.
+
+    Raises:
+        CcdError: ``root`` cannot be read.
+    """
+    own = {os.path.realpath(path) for path in (*(root / name for name in OWN_LISTS), *lists)}
+    paths: list[str] = []
+    left_out: Counter[str] = Counter()
+    for folder, names in _walk(root, paths):
+        prefix = "" if (relative := Path(folder).relative_to(root).as_posix()) == "." else relative + "/"
+        real = os.path.realpath(folder)
+        for name in names:
+            if is_image(name, partial(_head, f"{folder}{os.sep}{name}")):
+                paths.append(prefix + name)
+            elif os.path.join(real, name) not in own:  # noqa: PTH118 - as above
+                left_out[printable(ending(name)) or NO_ENDING] += 1
+    return FoundImages(sorted(paths), by_frequency(left_out))
+
+
+def is_image(name: str, head: Callable[[], bytes]) -> bool:
+    """Whether a file is worth opening as an image.
+
+    Args:
+        name: the file's name.
+        head: reads the first `HEAD_BYTES` of the file; called only where the ending does not decide.
+    """
+    kind = ending(name)
+    if kind in _ENDINGS:
+        return True
+    needed = _OPTIONAL_ENDINGS.get(kind)
+    if needed is None:
+        return head().startswith(_JPEG)
+    # Phones and converters leave the old ending on a new content. What is damaged is for the decoder to explain.
+    return is_available(needed) or not (content := optional_format(head())) or is_available(content)
+
+
+def ending(name: str) -> str:
+    """The ending of a file's name in lower case, with its dot; "" where there is none."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path object for each of a million names takes seconds
+
+
+def hint(file_ending: str) -> str:
+    """What to do to read files with this ending; "" where nothing can be done."""
+    if file_ending == FOLDER:
+        return "name them, or write ** in the pattern"
+    kind = _OPTIONAL_ENDINGS.get(file_ending)
+    return "" if kind is None else f"install {_INSTALL[kind]} to read them"
+
+
+def left_out_line(left_out: Mapping[str, int]) -> str:
+    """``left out: 12 .heic (install ... to read them), 3 .mp4``; "" where nothing is left out."""
+    counts = list(by_frequency(left_out).items())
+    said = [f"{count:,} {kind}" + (f" ({hint(kind)})" if hint(kind) else "") for kind, count in counts[:SHOWN_ENDINGS]]
+    rest = counts[SHOWN_ENDINGS:]
+    if rest:
+        said.append(f"{sum(count for _, count in rest):,} with {len(rest):,} other endings")
+    return f"left out: {', '.join(said)}" if said else ""
+
+
+def by_frequency(left_out: Mapping[str, int]) -> dict[str, int]:
+    """The same counts: what something can be done about first, then the most frequent."""
+    return dict(sorted(left_out.items(), key=lambda each: (not hint(each[0]), -each[1], each[0])))
+
+
+def _walk(root: Path, unreadable: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Folders with the names of their visible files; folders that cannot be opened go into ``unreadable``."""
+
+    def failed(error: OSError) -> None:
+        at = Path(os.fsdecode(error.filename))
+        if at == root or ran_out(error):
+            raise error
+        unreadable.append(at.relative_to(root).as_posix())
+
+    seen = {os.path.realpath(root)}
+    try:
+        for folder, subfolders, files in os.walk(root, onerror=failed, followlinks=True):
+            subfolders[:] = [name for name in sorted(subfolders) if _is_new(folder, name, seen)]
+            yield folder, [name for name in files if not name.startswith(".")]
+    except OSError as error:
+        if ran_out(error):
+            raise
+        raise CcdError(
+            f"{error.filename or root}: {error.strerror or error}; set dataset.root to a folder of images"
+        ) from None
+
+
+def _is_new(folder: str, name: str, seen: set[str]) -> bool:
+    """Not hidden, and not seen before under another name: links can go in circles."""
+    real = os.path.realpath(os.path.join(folder, name))  # noqa: PTH118
+    if name.startswith(".") or real in seen:
+        return False
+    seen.add(real)
+    return True
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of a regular file; b"" if it is none, which may never end, or cannot be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - as above
+            return b""
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - as above
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        if ran_out(error):
+            raise
+        return b""
