@@ -193,7 +193,7 @@ def test_metrics_and_tables_that_are_malformed_name_the_stage(
 ) -> None:
     if content is not None:
         (tmp_path / "x").write_text(content)
-    with pytest.raises(CcdError, match=r"dvc repro (-f -s )?(evaluate|train)"):
+    with pytest.raises(CcdError, match=r"run: dvc repro$|dvc repro -f -s (evaluate|train)"):
         read(tmp_path / "x")
 
 

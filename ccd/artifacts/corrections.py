@@ -5,7 +5,7 @@ Columns ``image_id,class,label``; a row per image and class that somebody decide
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ccd.artifacts.atomic import replacing
-from ccd.artifacts.csv_files import csv_line, meant, records
+from ccd.artifacts.csv_files import csv_line, meant, records, slashed
 from ccd.errors import CcdError, listed
 
 FOLDER = Path("corrections")
@@ -23,8 +23,8 @@ UNDECIDED = -1
 Decisions = dict[tuple[str, str], int]
 """(image id, class) -> 1 present, 0 absent."""
 _LABELS = {
-    **dict.fromkeys(("1", "1.0", "true", "yes", "y"), 1),
-    **dict.fromkeys(("0", "0.0", "false", "no", "n"), 0),
+    **dict.fromkeys(("1", "1.", "1.0", "1.00", "true", "yes", "y"), 1),
+    **dict.fromkeys(("0", "0.", "0.0", "0.00", "false", "no", "n"), 0),
 }
 
 
@@ -108,11 +108,15 @@ def read_decisions(path: Path, ids: Sequence[str], classes: Sequence[str]) -> De
     return found.decisions
 
 
-def rows_of(path: Path) -> list[Row]:
-    """The rows as they are written. Raises CcdError if the file is missing, not text, not CSV or has other columns."""
+def rows_of(path: Path, on_bad_row: Callable[[int, str, str], None] | None = None) -> list[Row]:
+    """The rows as they are written; ``on_bad_row`` as in `ccd.artifacts.csv_files.records`.
+
+    Raises:
+        CcdError: the file is missing, not text, not CSV or has other columns.
+    """
     if not path.exists():
         raise CcdError(f"{path} does not exist; write its header into it: {','.join(COLUMNS)}")
-    found = records(path, COLUMNS, others=False)
+    found = records(path, COLUMNS, others=False, on_bad_row=on_bad_row)
     return [Row(f"line {line}", cells["image_id"], cells["class"], cells["label"]) for line, cells in found]
 
 
@@ -137,7 +141,8 @@ def sort_rows(rows: Iterable[Row], ids: Sequence[str], classes: Sequence[str]) -
     contradicted: set[tuple[str, str]] = set()
     bad: list[BadRow] = []
     for row in rows:
-        image_id, class_name, label = meant(row.image, images), meant(row.name, names), read_label(row.label)
+        image_id = meant(row.image, images) or meant(slashed(row.image), images)
+        class_name, label = meant(row.name, names), read_label(row.label)
         if image_id is None:
             bad.append(BadRow(row, f"{row.where}: '{row.image}' is no training image of this data set"))
         elif class_name is None:
@@ -155,7 +160,7 @@ def sort_rows(rows: Iterable[Row], ids: Sequence[str], classes: Sequence[str]) -
 
 def read_label(text: str) -> int | None:
     """1 or 0 as people and spreadsheets write them (``1.0``, ``TRUE``, ``no``); None: neither."""
-    return _LABELS.get(text.strip().strip("'").casefold())
+    return _LABELS.get(text.strip().strip("'").replace(",", ".").casefold())
 
 
 def write(path: Path, found: Mapping[tuple[str, str], int]) -> None:

@@ -59,13 +59,21 @@ def meant(text: str, known: Collection[str]) -> str | None:
     return None
 
 
+def slashed(path: str) -> str:
+    """A path as data sets write it: forward slashes, no ``./`` in front."""
+    plain = path.strip().replace("\\", "/")
+    while plain.startswith("./"):
+        plain = plain[2:]
+    return plain
+
+
 def records(
     path: Path,
     wanted: Sequence[str | tuple[str, ...]],
     optional: Sequence[str | tuple[str, ...]] = (),
     *,
     others: bool = True,
-    on_bad_row: Callable[[int, str], None] | None = None,
+    on_bad_row: Callable[[int, str, str], None] | None = None,
 ) -> Iterator[tuple[int, Record]]:
     """Yield the rows of a CSV file with their line numbers; blank lines are passed over.
 
@@ -74,7 +82,7 @@ def records(
             and the cell is found under the first name.
         optional: columns that there may be.
         others: whether there may be more columns, which are passed over.
-        on_bad_row: told the line and the reason of a row that cannot be read; without it such a row is an error.
+        on_bad_row: told the line, the reason and the text of a row that cannot be read; without it that is an error.
 
     Raises:
         CcdError: missing, no text, not CSV, without a wanted column or with one too many, or a bad row, which is shown.
@@ -94,7 +102,7 @@ def records(
             cells = next(reader, None)
         except csv.Error as error:
             line = max(first + 1, reader.line_num) + skipped
-            _bad(path, line, f"not valid CSV ({error}): {_shown(lines, line)}", None)
+            _bad(path, line, f"not valid CSV ({error}): {_shown(lines, line)}", "", None)
             return
         if cells is None:
             break
@@ -107,17 +115,17 @@ def records(
                 cells.pop()
             if len(cells) != len(columns):
                 said = f"{len(cells)} cells under {len(columns)} columns: {_shown(lines, line)}"
-                _bad(path, line, said, on_bad_row)
+                _bad(path, line, said, lines[line - 1], on_bad_row)
                 continue
             yield line, {name: cell for name, cell in zip(columns, cells, strict=True) if name}
     if not started:
         _columns(path, 1 + skipped, [], wanted, optional, others)
 
 
-def _bad(path: Path, line: int, reason: str, on_bad_row: Callable[[int, str], None] | None) -> None:
+def _bad(path: Path, line: int, reason: str, row: str, on_bad_row: Callable[[int, str, str], None] | None) -> None:
     if on_bad_row is None:
         raise CcdError(f"{path}, line {line}: {reason}; correct or delete it")
-    on_bad_row(line, reason)
+    on_bad_row(line, reason, row)
 
 
 def _shown(lines: Sequence[str], line: int) -> str:

@@ -42,3 +42,9 @@ def mendable() -> Iterator[None]:
 
     with user_errors():
         yield
+
+
+def in_shell(path: Path) -> str:
+    """A path as it must stand in a printed command: quoted, and never an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ccd.artifacts.csv_files import meant, records
+from ccd.artifacts.csv_files import meant, records, slashed
 from ccd.errors import CcdError, listed
 
 IMAGE = ("image_id", "path", "image", "file", "filename", "file_name")
@@ -85,7 +85,7 @@ class ImageFinder:
     def find(self, text: str) -> list[str]:
         """The images that ``text`` names: one, none, or several where it says too little."""
         for key in (text, text.removeprefix("'")):
-            found = self._by_tail.get(key) or self._by_tail.get(_slashed(key)) or self._below_root(_slashed(key))
+            found = self._by_tail.get(key) or self._by_tail.get(slashed(key)) or self._below_root(slashed(key))
             if found:
                 return found
         return []
@@ -100,13 +100,6 @@ class ImageFinder:
             if part == self._root.name and below in self._by_tail:
                 return self._by_tail[below]
         return []
-
-
-def _slashed(path: str) -> str:
-    slashed = path.replace("\\", "/")
-    while slashed.startswith("./"):
-        slashed = slashed[2:]
-    return slashed
 
 
 def _tails(images: Sequence[str]) -> Mapping[str, list[str]]:

@@ -18,6 +18,8 @@ from ccd.labels.thresholds import decide
 
 SCHEMA = "ccd.predicted/1"
 KEYS = ("path", "labels")
+RESERVED = frozenset({*KEYS, "image_id", "classes", "class", "split"})
+"""Columns, in lower case, in which readers of people's lists look for something else than a class's probability."""
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet")
 
@@ -31,11 +33,11 @@ def format_of(path: Path) -> Format:
 
 
 def class_columns(classes: Sequence[str]) -> list[str]:
-    """The column of each class: its name, with ``_`` behind it where that is a column already."""
+    """The column of each class: its name, with ``_`` behind it where that is a column already or one of `RESERVED`."""
     columns: list[str] = []
     for name in classes:
         column = name
-        while column in (*KEYS, *columns) or (column != name and column in classes):
+        while column.casefold() in RESERVED or column in columns or (column != name and column in classes):
             column += "_"
         columns.append(column)
     return columns

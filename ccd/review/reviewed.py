@@ -16,6 +16,7 @@ from ccd.errors import CcdError, listed
 from ccd.export.annotation_tools import CONTROL
 from ccd.labels.thresholds import LABELLED
 
+OURS = f"{CONTROL} (choices)"
 UNDECIDED = {"", "nan", "none", "null"}
 HINT = "in Label Studio choose Export, JSON (not JSON-MIN)"
 
@@ -72,8 +73,8 @@ def read_reviewed(path: Path, images: TrainingImages, classes: Sequence[str]) ->
     def note(where: str, reason: str) -> None:
         unreadable.append(BadRow(Row(where, "", "", ""), f"{where}: {reason}"))
 
-    if path.suffix.lower() == ".csv":
-        rows = _csv_rows(path, classes, lambda line, reason: note(f"line {line}", reason))
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        rows = _csv_rows(path, classes, lambda line, reason, row: note(f"line {line}", reason))
     elif path.suffix.lower() == ".json":
         rows = _task_rows(path, classes, note)
     else:
@@ -83,7 +84,7 @@ def read_reviewed(path: Path, images: TrainingImages, classes: Sequence[str]) ->
     return Sorted(found.decisions, [*unreadable, *found.bad])
 
 
-def _csv_rows(path: Path, classes: Sequence[str], on_bad_row: Callable[[int, str], None]) -> list[Row]:
+def _csv_rows(path: Path, classes: Sequence[str], on_bad_row: Callable[[int, str, str], None]) -> list[Row]:
     try:
         pairs = list(records(path, (IMAGE, "class", "label"), on_bad_row=on_bad_row))
         return [
@@ -103,7 +104,9 @@ def _csv_rows(path: Path, classes: Sequence[str], on_bad_row: Callable[[int, str
 
 def _every_class(where: str, cells: Mapping[str, str], classes: Sequence[str]) -> Iterator[Row]:
     present, unknown = named_classes(cells["classes"], classes)
-    yield from (Row(where, cells["image_id"], name, "1") for name in unknown)  # to be listed
+    if unknown:  # a misspelt class must not count as absent, so such a row decides nothing
+        yield from (Row(where, cells["image_id"], name, "1") for name in unknown)  # to be listed
+        return
     yield from (Row(where, cells["image_id"], name, str(int(name in present))) for name in classes)
 
 
@@ -120,9 +123,12 @@ def _task_rows(path: Path, classes: Sequence[str], note: Callable[[str, str], No
             note(where, f"not as Label Studio writes it ({error!r}); {HINT}")
             continue
         for names in chosen:
-            rows += [Row(where, image, name, "1") for name in sorted(names - set(classes))]  # to be listed
-            rows += [Row(where, image, name, str(int(name in names))) for name in classes]
-    if controls and CONTROL not in controls:
+            unknown = sorted(names - set(classes))
+            if unknown:  # as in a table: such an answer decides nothing
+                rows += [Row(where, image, name, "1") for name in unknown]  # to be listed
+            else:
+                rows += [Row(where, image, name, str(int(name in names))) for name in classes]
+    if controls and OURS not in controls:
         raise CcdError(
             f"{path}: no choice of the control '{CONTROL}' in it, but of {listed(sorted(controls))}; set the project "
             "up with the labelling_config.xml of: ccd review export --format label-studio"
@@ -144,13 +150,14 @@ def _tasks(path: Path) -> list[Any]:
 
 def _chosen(annotation: Mapping[str, Any], controls: set[str]) -> set[str]:
     """The classes ticked in our control; other controls and boxes say nothing of them. ``controls`` takes the names of
-    all controls with choices."""
+    all controls that answer something."""
     found: set[str] = set()
     for part in annotation["result"]:
-        if part["type"] != "choices":
-            continue
-        controls.add(str(part.get("from_name")))
-        if part.get("from_name") == CONTROL:
+        if part.get("from_name") is None or part["type"] in ("rectanglelabels", "relation"):
+            continue  # our boxes say nothing of classes
+        control = f"{part['from_name']} ({part['type']})"
+        controls.add(control)
+        if control == OURS:
             names = part["value"]["choices"]
             found |= {names} if isinstance(names, str) else {str(name) for name in names}
     return found

@@ -52,13 +52,19 @@ def tidy(name: str, ids: Sequence[str], classes: Sequence[str]) -> Tidied:
     path = corrections.path_of(name)
     aside = path.with_name(f"{name}.set_aside.csv")
     corrections.ensure(path)
-    found = corrections.sort_rows(corrections.rows_of(path), ids, classes)
-    if found.bad:
+    malformed: list[corrections.BadRow] = []
+
+    def keep(line: int, reason: str, text: str) -> None:
+        malformed.append(corrections.BadRow(corrections.Row(f"line {line}", text, "", ""), f"line {line}: {reason}"))
+
+    found = corrections.sort_rows(corrections.rows_of(path, keep), ids, classes)
+    bad_rows = [*malformed, *found.bad]
+    if bad_rows:
         earlier = aside.read_text(encoding="utf-8") if aside.exists() else csv_line(COLUMNS)
         earlier += "" if earlier.endswith("\n") else "\n"
-        rows = [(bad.row.image, bad.row.name, bad.row.label, bad.reason) for bad in found.bad]
+        rows = [(bad.row.image, bad.row.name, bad.row.label, bad.reason) for bad in bad_rows]
         lines = dict.fromkeys(line for line in map(csv_line, rows) if line not in earlier.splitlines(keepends=True))
         with replacing(aside) as temporary:  # what is there is a person's too, and stays as it is
             temporary.write_text(earlier + "".join(lines), encoding="utf-8", newline="")
         corrections.write(path, found.decisions)
-    return Tidied(aside, len(found.decisions), [bad.reason for bad in found.bad])
+    return Tidied(aside, len(found.decisions), [bad.reason for bad in bad_rows])
