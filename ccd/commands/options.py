@@ -29,12 +29,6 @@ device_option = click.option(
 force_option = click.option("--force", is_flag=True, help="Replace what is there already.")
 
 
-def in_shell(path: Path) -> str:
-    """A path as it must stand in a printed command: quoted, and never an option."""
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
-
-
 @contextmanager
 def mendable() -> Iterator[None]:
     """`ccd.console.user_errors`, imported when it is needed."""
