@@ -100,8 +100,8 @@ def check_replaceable(*, force: bool) -> None:
 
 
 def replace_params(old: str | None, new: str) -> Path | None:
-    """Write ``new`` as ``params.yaml``, in the place of the text ``old``; returns the copy of the old one, made where
-    `apply_preset` could not make it again."""
+    """Write ``new`` as ``params.yaml``, in the place of the text ``old``. Returns the copy of the old one, which is
+    made where `apply_preset` could not make it again."""
     if new == old:
         return None
     kept = keep_old(PARAMS_FILE) if old is not None and not is_plain_preset(old) else None

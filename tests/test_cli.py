@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from ccd.cli import main
+from ccd.project.pipeline import project_text
+from ccd.use import apply_preset
 from tests.finished_run import write_run
 
 
@@ -21,11 +23,60 @@ def test_use_writes_params_and_says_what_changes(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     code, said = invoke("use", "voc12", "--root", "VOC", "--set", "aggregate.alpha=0.2")
     assert code == 0 and "wrote params.yaml" in said and "VOC is not there yet" in said
-    assert "there is no dvc.yaml here" in said and "ccd init DIR --images FOLDER" in said
+    assert "no dvc.yaml here" in said and "ccd init DIR" in said and "now run" not in said
+    Path("dvc.yaml").write_text("stages: {}\n")
+    assert "now run: dvc repro" in invoke("use", "voc12", "--root", "VOC", "--set", "aggregate.alpha=0.2")[1]
     text = Path("params.yaml").read_text()
     assert "# weight of the global label" in text and "alpha: 0.2" in text
     code, said = invoke("use", "voc12", "--root", "VOC")
     assert code == 0 and "aggregate.alpha: 0.2 -> 0.4" in said
+
+
+def test_use_keeps_values_that_a_person_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("use", "voc12", "--root", "VOC")
+    assert "kept" not in invoke("use", "coco14", "--root", "COCO")[1], "a preset's own text can be made again"
+    for number, copy in enumerate(("params.yaml.bak", "params.yaml.2.bak")):
+        mine = Path("params.yaml").read_text().replace("dataset:", f"# my notes {number}\ndataset:", 1)
+        Path("params.yaml").write_text(mine)
+        assert f"kept the old params.yaml as {copy}" in invoke("use", "voc12")[1]
+        assert Path(copy).read_text() == mine and "my notes" not in Path("params.yaml").read_text()
+    assert "kept" not in invoke("use", "voc12")[1]
+    invoke("use", "voc12", "--set", "train.epochs=3")
+    done = CliRunner().invoke(main, ["use", "voc12", "--json"])
+    assert json.loads(done.stdout)["kept"] == "params.yaml.3.bak"
+
+
+def test_use_refuses_a_project_of_init_but_for_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text(project_text())
+    Path("params.yaml").write_text("mine\n")
+    code, said = invoke("use", "demo")
+    assert code == 2 and "made by ccd init" in said and "dvc exp run -S" in said and "--force" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dvc.yaml", "params.yaml"]
+    Path("params.yaml").write_text(apply_preset("folder", "photos", {"train.epochs": "3"}))
+    before = Path("params.yaml").read_text()
+    assert invoke("use", "folder", "--force")[0] == 0 and Path("params.yaml.bak").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("files", "advice"),
+    [
+        ({}, "ccd init DIR --images FOLDER"),
+        ({"dvc.yaml": "", "stages/index.py": ""}, "ccd use PRESET"),
+        ({"dvc.yaml": "python -m ccd.project.inputs"}, "git checkout params.yaml"),
+    ],
+)
+def test_without_params_the_advice_fits_the_folder(
+    files: dict[str, str], advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    code, said = invoke("artifacts")
+    assert code == 2 and "params.yaml does not exist here" in said and advice in said
+    assert sum(word in said for word in ("ccd init DIR", "ccd use PRESET", "git checkout")) == 1
 
 
 def test_use_makes_the_file_of_corrections_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

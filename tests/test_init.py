@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from ruamel.yaml import YAML
 
+from ccd.artifacts.atomic import replacing
 from ccd.cli import main
 from ccd.errors import CcdError
 from ccd.params.sections import SECTIONS
-from ccd.project import create, inputs, pipeline
+from ccd.project import create, disk, inputs, pipeline
 from ccd.project.settings import dataset_name
 from ccd.use import PRESET_FOLDER, apply_preset, upgraded_params
 from tests.test_end_to_end import COLOURS, write_pictures
@@ -142,6 +145,7 @@ def test_json_says_it_all_for_programs(photos: Path) -> None:
     assert [each["path"] for each in found["bad_files"]] == ["empty.png"]
     assert found["classes"] == list(COLOURS) and found["next"] == ["cd project", "dvc repro"]
     assert set(found["disk_bytes"]) == {"artifacts", "cache", "store", "weights"} and found["downloads"] == []
+    assert found["disk_bytes"]["cache"] > 4 * 40_000_000 and found["disk_bytes"]["weights"] == 0
     assert {Path(path).relative_to("project").parts[0] for path in found["wrote"]} == FILES
 
 
@@ -159,6 +163,19 @@ def test_json_says_it_all_for_programs(photos: Path) -> None:
         (("project", "--images", "photos", "--classes", "other.txt"), "unknown class red"),
         (("project", "--images", "photos", "--teacher", "RN5"), "teacher 'RN5' is neither a file nor one of RN50"),
         (("project", "--images", "photos", "--student", "vgg16"), "student 'vgg16' is none of torchvision's"),
+        (
+            ("project", "--images", "photos", "--student", "vit.pt"),
+            "--student mobilenet_v2 --set warmup.weights=vit.pt",
+        ),
+        (("project", "--images", "photos", "--student", "no/x y.pth"), "--set 'warmup.weights=no/x y.pth'"),
+        (("project", "--images", "photos", "--teacher", "lfs.pt"), "lfs.pt holds no weights, it is a Git LFS"),
+        (
+            ("project", "--images", "photos", "--set", "warmup.weights=lfs.pt"),
+            "lfs.pt holds no weights, it is a Git LFS",
+        ),
+        (("project", "--images", "photos", "--teacher", "photos"), "holds no open_clip_config.json"),
+        (("project", "--images", "photos", "--teacher", "conf.json"), "--set teacher.pretrained=FILE"),
+        (("project", "--images", "photos", "--teacher", "ViT-B-32"), "--set teacher.backend=open_clip"),
         (("project", "--images", "photos", "--set", "warmup.weights=x.pt"), "warmup.weights 'x.pt' is neither"),
         (("project", "--images", "photos", "--set", "train.epoch=1"), "unknown key 'train.epoch'"),
         (("project", "--images", "photos", "--set", "train"), "write SECTION.KEY=VALUE"),
@@ -189,6 +206,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(photos: Path, words: tuple[str
     for name in ("none/x.txt", "own/dvc.yaml", "listed/classes.txt", "hiding/stages/__init__.py"):
         Path(name).parent.mkdir(parents=True)
         Path(name).touch()
+    Path("lfs.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    Path("conf.json").write_text("{}")
     before = sorted(Path().rglob("*"))
     done = invoke(*words, "--no-estimate")
     assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
@@ -196,11 +215,68 @@ def test_a_mistake_is_one_line_and_writes_nothing(photos: Path, words: tuple[str
     assert sorted(Path().rglob("*")) == before
 
 
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(
+    "name", ["2024", "007", "1e3", "true", "null", "2024-05-01", "~", "[a]", "a: b", "#x", "$HOME", "-"]
+)
+def test_any_name_is_a_name_and_printed_commands_work_as_they_stand(photos: Path, name: str) -> None:
+    Path(f"images {name}").mkdir()
+    root = photos.rename(Path(f"images {name}") / name)
+    done = quick(name, "--images", root)
+    assert done.exit_code == 0, done.output
+    found = params(name)
+    assert found["dataset"]["root"] == str(root.absolute()) and isinstance(found["dataset"]["name"], str)
+    if name.isalnum():
+        assert found["dataset"]["name"] == name
+    line = done.stdout.splitlines()[-1].removeprefix("now run: ").removesuffix(" && dvc repro")
+    went = subprocess.run(["bash", "-c", f"{line} && pwd"], check=True, capture_output=True, text=True).stdout.strip()
+    assert Path(went) == Path(name).absolute()
+
+
+def test_the_commit_that_experiments_start_from_is_told(photos: Path) -> None:
+    done = quick("project", "--images", photos)
+    (told,) = [line for line in done.output.splitlines() if "git commit" in line]
+    assert "dvc exp run" in told
+    environment = {
+        **os.environ,
+        **{f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+    command = told.split("there: ")[1]
+    subprocess.run(["bash", "-c", command], cwd="project", env=environment, check=True, capture_output=True)
+    left = subprocess.run(["git", "status", "--porcelain"], cwd="project", check=True, capture_output=True, text=True)
+    assert left.stdout == ""
+
+
+def test_a_full_disk_is_a_warning(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(create, "prepare_version_control", lambda folder: [])
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    done = quick("project", "--images", photos)
+    assert done.exit_code == 0 and "1 MB are free" in done.stderr and "disk: about" in done.stdout
+
+
 def test_what_fails_half_way_is_taken_back(photos: Path) -> None:
     Path("project/.gitignore").mkdir(parents=True)
     done = quick("project", "--images", photos)
     assert done.exit_code == 2 and ".gitignore" in done.stderr
     assert [path.name for path in Path("project").iterdir()] == [".gitignore"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_fails_half_way_leaves_what_was_there(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quick("project", "--images", photos).exit_code == 0
+    before = {path: path.read_bytes() for path in Path("project").iterdir() if path.is_file()}
+
+    def failing(path: Path) -> Any:
+        if path.name == "classes.txt":
+            raise CcdError("no space")
+        return replacing(path)
+
+    monkeypatch.setattr(create, "replacing", failing)
+    (photos / "classes.txt").write_text("blue\n")
+    (photos / "labels.csv").unlink()
+    words = ("--classes", photos / "classes.txt", "--set", "train.epochs=3", "--force")
+    assert quick("project", "--images", photos, *words).exit_code == 2
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.usefixtures("bare")
@@ -224,8 +300,18 @@ def test_force_replaces_and_upgrade_keeps(photos: Path) -> None:
     assert stages.pop("mine")["cmd"].startswith("wc") and stages == YAML(typ="safe").load(whole)["stages"]
     assert Path("project/params.yaml").read_text() == text
     assert "nothing to change" in invoke("project", "--upgrade").output
-    assert quick("project", "--images", photos, "--force").exit_code == 0
+    mine = {name: Path("project", name).read_text() for name in ("params.yaml", "dvc.yaml", "classes.txt")}
+    assert path.with_name("dvc.yaml.bak").is_file(), "the upgrade kept what it replaced"
+    (photos / "classes.txt").write_text("blue\nred\ngreen\n")
+    done = quick("project", "--images", photos, "--classes", photos / "classes.txt", "--force")
+    assert done.exit_code == 0 and "kept what was there as project/params.yaml" in done.output
     assert path.read_text() == whole and params("project")["aggregate"]["alpha"] == 0.4
+    for name, text in mine.items():
+        assert text in {copy.read_text() for copy in Path("project").glob(f"{name}*.bak")}, name
+    assert "*.bak" in Path("project/.gitignore").read_text().splitlines()
+    copies = sorted(Path("project").glob("*.bak"))
+    assert "kept" not in quick("project", "--images", photos, "--force").output
+    assert sorted(Path("project").glob("*.bak")) == copies, "what does not change needs no copy"
 
 
 def test_an_upgrade_of_params_adds_and_drops_keys() -> None:

@@ -1,4 +1,4 @@
-"""What `ccd init` is made of: stages with fingerprints for code, suggestions, and the arithmetic of the disk need."""
+"""What `ccd init` is made of: stages with fingerprints for code, suggestions, and the arithmetic of the disk."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from ccd.project import pipeline
-from ccd.project.disk import Counts, disk_bytes, shortages
+from ccd.project import disk, pipeline
+from ccd.project.disk import Counts, disk_bytes, shortages, size_text
 from ccd.project.settings import dataset_name
-from ccd.project.suggest import downloads, student_bytes, suggest
+from ccd.project.suggest import Download, downloads, suggest
 from ccd.use import apply_preset
 
 STAGES: dict[str, Any] = YAML(typ="safe").load(pipeline.repository_pipeline().read_text())["stages"]
@@ -83,26 +83,39 @@ def test_weights_that_are_missing_are_named_with_their_source(tmp_path: Path, mo
     teacher, student = downloads("RN50x64", "resnet101", "imagenet")
     assert teacher.url.endswith("/RN50x64.pt") and teacher.target == tmp_path / ".cache/clip/RN50x64.pt"
     assert student.url.startswith("https://download.pytorch.org/models/resnet101-")
+    assert 1.2e9 < teacher.size_bytes < 1.5e9 and 1.7e8 < student.size_bytes < 1.9e8
     teacher.target.parent.mkdir(parents=True)
     teacher.target.touch()
     assert [each.role for each in downloads("RN50x64", "resnet101", "imagenet")] == ["student"]
     assert downloads("clip.pt", "resnet101", "none") == []
 
 
-def test_the_disk_need_is_counts_times_sizes() -> None:
-    text = apply_preset("folder", "x", {"cam_boxes.views_per_image": "5.0", "teacher.model": "RN50x64"})
-    params = params_of(text)
-    needed = disk_bytes(params, Counts(train=100, test=10, classes=3), [])
-    features = (110 + 500) * 1024 * 4
-    weights = 4 * student_bytes(params["warmup"]["backbone"])
-    artifacts = features + 110 * 3 * 40 + 500 * 40 + weights + 5_000_000
-    assert needed == {"artifacts": artifacts, "cache": artifacts, "store": features, "weights": 0}
+def test_the_disk_is_counts_times_sizes() -> None:
+    changed = {"cam_boxes.views_per_image": "5.0", "warmup.backbone": "mobilenet_v2", "teacher.model": "ViT-B/32"}
+    params = params_of(apply_preset("folder", "x", changed))
+    wanted = [Download("teacher", "ViT-B/32", "", Path("clip.pt"), 9)]
+    found = disk_bytes(params, Counts(train=100, test=10, classes=3), wanted)
+    features = (110 + 500) * 512 * 4
+    artifacts = features + 110 * 3 * 40 + 500 * 40 + 4 * 3_504_872 * 4 + 5_000_000
+    assert found == {"artifacts": artifacts, "cache": artifacts, "store": features, "weights": 9}
+    tiled = disk_bytes(params | {"cam_boxes": {"views_per_image": 5.0, "tiles": 3}}, Counts(100, 10, 3), [])
+    assert tiled["store"] == (110 + 1400) * 512 * 4 and tiled["weights"] == 0
+    small = disk_bytes(params | {"runtime": {"store_gb": 0.001}}, Counts(100, 10, 3), [])
+    assert small["store"] == 1_000_000
 
 
-def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shortages({"artifacts": 10}, tmp_path / "new", []) == []
-    (line,) = shortages({"artifacts": 10**18}, tmp_path / "new", [])
-    assert line.startswith("warning: about 1000000000.0 GB") and str(tmp_path) in line
+def test_disk_that_is_not_free_is_one_line_for_each_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000_000))
+    needed = {"artifacts": 600_000_000, "cache": 600_000_000, "store": 0, "weights": 300_000_000}
+    wanted = [Download("teacher", "x", "", tmp_path / "cache/clip.pt", 300_000_000)]
+    (line,) = shortages(needed, tmp_path / "not/yet/there", wanted)
+    assert "1.5 GB" in line and "1.0 GB are free" in line and str(tmp_path) in line
+    assert shortages(needed | {"artifacts": 0}, tmp_path, wanted) == []
+
+
+@pytest.mark.parametrize(("count", "said"), [(3, "1 MB"), (40_400_000, "40 MB"), (1_260_000_000, "1.3 GB")])
+def test_sizes_are_short(count: int, said: str) -> None:
+    assert size_text(count) == said
 
 
 @pytest.mark.parametrize(("name", "said"), [("cats", "cats"), ("my cats/2", "2"), ("_-x y", "x_y"), ("größe", "gr_e")])

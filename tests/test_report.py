@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ccd.artifacts.image_index import SkippedImage
+from ccd.artifacts.measured import SplitMetrics, uncounted
 from ccd.errors import CcdError
 from ccd.report import quality as quality_module
 from ccd.report.charts import Series, line_chart, nice_ticks
@@ -190,6 +191,13 @@ def test_worst_classes_are_those_that_the_means_count(run: Run) -> None:
     assert findings(replace(run, per_class=low))[0].points[0].name == "cup"
     alone = {"tall lamp": low["tall lamp"]}
     assert findings(replace(run, per_class=alone))[0].points[0].name == "tall lamp"
+
+
+def test_left_out_classes_are_told_by_their_positives_whatever_their_names() -> None:
+    """metrics.json names the first of them alone, and a name may hold a comma."""
+    rows = {name: {"test_positives": count} for name, count in (("a", 1.0), ("b, c", 0.0), ("d", 7.0), ("e", 2.0))}
+    assert uncounted(SplitMetrics({}, 9, 2, "a and 1 more"), rows, "test") == {"a", "b, c"}
+    assert uncounted(SplitMetrics({}, 9, 4, ""), rows, "test") == set()
 
 
 def test_verdict_without_test_labels_and_without_any(run: Run, tmp_path: Path) -> None:

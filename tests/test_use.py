@@ -10,8 +10,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from ccd.errors import CcdError
+from ccd.params.base import validate
+from ccd.params.dataset import DatasetParams
 from ccd.params.sections import SECTIONS
-from ccd.use import PRESET_FOLDER, TEMPLATE, apply_preset, changes, presets
+from ccd.use import PRESET_FOLDER, TEMPLATE, apply_preset, changes, is_plain_preset, presets
 
 TEMPLATE_TEXT = (PRESET_FOLDER / "paper.yaml").read_text(encoding="utf-8")
 
@@ -128,3 +130,47 @@ def test_changes_are_listed_in_the_files_order() -> None:
     ]
     assert changes(new, new) == []
     assert changes("a:\n  b: 1\n", "c:\n  d: 2\n") == ["c.d: (absent) -> 2", "a.b: 1 -> (absent)"]
+
+
+ODD = ["2024", "007", "1e3", "true", "null", "2024-05-01", "~", "[a]", "a: b", "#x", "off", "0x1f", "1_000", "- a",
+       "*a", "&a", "!tag", "%a", "{", "it's", "a #b", "'", '"', "1:30", ".inf", "NaN", "<<", "=",
+       "größe", " padded"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_what_is_no_setting_is_never_read_as_yaml(text: str) -> None:
+    keys = ("index.classes_file", "index.labels_file", "teacher.model", "teacher.pretrained", "warmup.weights")
+    values = parsed(apply_preset("folder", text, {}, values=dict.fromkeys(keys, text)))
+    assert values["dataset"]["root"] == text
+    assert [values[section][key] for section, key in (name.split(".") for name in keys)] == [text] * len(keys)
+    assert is_plain_preset(apply_preset("folder", text, {}))
+
+
+@pytest.mark.parametrize("text", [text for text in ODD if text not in ("null", "~", " padded")])
+def test_a_setting_of_a_text_is_taken_as_written(text: str) -> None:
+    values = parsed(apply_preset("folder", None, {"dataset.root": text, "index.labels_file": text}))
+    assert values["dataset"]["root"] == values["index"]["labels_file"] == text
+
+
+def test_a_setting_may_be_quoted_or_null_where_that_means_something() -> None:
+    written = {
+        "dataset.root": "'a b'",
+        "index.labels_file": "null",
+        "index.classes_file": '"null"',
+        "teacher.model": "null",
+    }
+    values = parsed(apply_preset("folder", None, written))
+    assert values["dataset"]["root"] == "a b" and values["index"]["labels_file"] is None
+    assert values["index"]["classes_file"] == "null" and values["teacher"]["model"] == "null"
+
+
+def test_numbers_in_the_place_of_names_in_the_file_are_told_to_be_quoted() -> None:
+    with pytest.raises(CcdError, match=r"dataset\.name = 2024: .*; write quotes around it"):
+        validate(DatasetParams, {"name": 2024, "root": "x"})
+
+
+def test_a_preset_with_anything_of_a_person_is_no_plain_one() -> None:
+    plain = apply_preset("voc07", "my VOC", {"runtime.workers": "3"})
+    assert is_plain_preset(plain)
+    for text in (plain + "# a note\n", plain.replace("epochs: 8", "epochs: 9"), "dataset: 3", "[", ""):
+        assert text != plain and not is_plain_preset(text)

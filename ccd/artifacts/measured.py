@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ccd.machine import is_refusal
 @dataclass(frozen=True)
 class SplitMetrics:
     """``mean_ap``: score table -> mAP in %, None where no class could be counted, over ``images`` labelled images.
-    ``left_out`` names the classes that no mean counts."""
+    ``left_out`` is for people: the classes that no mean counts, the first by name; see `uncounted`."""
 
     mean_ap: dict[str, float | None]
     images: int
@@ -36,6 +37,16 @@ def _split(content: dict[str, Any]) -> SplitMetrics:
     means = {name: None if value is None else float(value) for name, value in content["mAP"].items()}
     counted, left_out = int(content["classes_counted"]), str(content["classes_left_out"])
     return SplitMetrics(means, int(content["labelled_images"]), counted, left_out)
+
+
+def uncounted(found: SplitMetrics, per_class: Mapping[str, Mapping[str, float]], split: str) -> set[str]:
+    """All classes that no mean of ``split`` counts: those with the fewest positives, beyond the number that is counted.
+
+    Args:
+        per_class: see `read_per_class`.
+    """
+    by_positives = sorted(per_class, key=lambda name: -per_class[name].get(f"{split}_positives", 0.0))
+    return set(by_positives[found.classes_counted :])
 
 
 def read_per_class(path: Path) -> dict[str, dict[str, float]]:

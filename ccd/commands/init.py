@@ -34,7 +34,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
 @device_option
 @click.option("--no-estimate", is_flag=True, hidden=True, help="Without effect: nothing is timed any more.")
-@click.option("--force", is_flag=True, help="Replace the pipeline that DIR holds.")
+@click.option("--force", is_flag=True, help="Replace the pipeline that DIR holds; what you changed is kept as *.bak.")
 @click.option("--upgrade", is_flag=True, help="Bring DIR's dvc.yaml and params.yaml to this version; keep your values.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found and written as one JSON document.")
 def init(
@@ -45,7 +45,7 @@ def init(
     """Make a project for your own images in DIR: params.yaml, dvc.yaml, and all that `dvc repro` needs.
 
     Images and classes are checked first: files that cannot be used are named, and will be left out. Teacher and
-    student are chosen to suit the hardware; what they download and how much disk all of it takes is said. After a
+    student are chosen to suit the hardware; what will be downloaded and how much disk is needed is told. After a
     mistake nothing is written. The images stay where they are.
 
     \b
@@ -73,25 +73,26 @@ def init(
             return
         if images is None:
             raise CcdError("--images FOLDER is missing: the folder of your images")
-        list_of_classes, place = classes or _list_of_classes(folder, images), find_device(device)
+        list_of_classes = classes or _list_of_classes(folder, images)
         check_place(folder, images, list_of_classes, force=force)
-        asked = Asked(folder, images, labels, suggest(place), teacher, student, _chosen(settings, device))
+        asked = Asked(folder, images, labels, suggest(find_device(device)), teacher, student, _chosen(settings, device))
         asked.params(skip_bad=False)  # a mistake in it is found before all images are read
         found = _look(images, list_of_classes, labels)
         texts = asked.texts(list_of_classes, len(found.classes), skip_bad=bool(found.index.skipped))
         _tell(found, asked.suggestion, texts["params.yaml"], as_json)
-        wanted, disk = _needs(folder, found, texts["params.yaml"], as_json)
+        wanted, needed = _needs(folder, found, texts["params.yaml"], as_json)
         written, kept = write_files(folder, texts, asked.root)
         commands = [f"cd {in_shell(folder)}", *prepare_version_control(folder), "dvc repro"]
-        write_plot_template(folder)
+        template, commit = write_plot_template(folder), commit_command(folder)
+        written += [] if template is None else [template]
         if as_json:
-            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted, disk)
-            click.echo(json.dumps({**content, "wrote": [str(path) for path in written], "next": commands}, indent=2))
+            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted) | {"disk_bytes": needed}
+            files = {"wrote": [str(path) for path in written], "kept": [str(path) for path in kept]}
+            click.echo(json.dumps({**content, **files, "next": commands, "commit": commit}, indent=2))
         else:
             click.echo(f"wrote {', '.join(str(path) for path in written)}")
-            for copy in kept:
-                click.echo(f"kept the old one as {copy}")
-            if (commit := commit_command(folder)) is not None:
+            _tell_kept(kept)
+            if commit is not None:
                 click.echo(f"to keep its history, and before `dvc exp run`, there: {commit}")
             click.echo(f"now run: {' && '.join(commands)}")
 
@@ -118,23 +119,22 @@ def _look(images: Path, classes: Path, labels: Path | None) -> Survey:
 
 
 def _needs(folder: Path, found: Survey, text: str, as_json: bool) -> tuple[list[Download], dict[str, int]]:
-    """What the first run downloads, and the bytes of disk that all of it takes."""
+    """What will be downloaded, and the disk that is needed; a person is told, also where it does not fit."""
     from ccd.project.disk import Counts, disk_bytes, disk_line, shortages, size_text
     from ccd.project.suggest import downloads
     from ccd.use import parameters
 
     params = parameters(text)
     wanted = downloads(params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"])
-    counts = Counts(found.train_count, found.test_count, len(found.classes))
-    disk = disk_bytes(params, counts, wanted)
-    for line in shortages(disk, folder, wanted):
-        click.echo(line, err=True)
+    needed = disk_bytes(params, Counts(found.train_count, found.test_count, len(found.classes)), wanted)
     if not as_json:
-        click.echo(disk_line(disk))
         for each in wanted:
-            click.echo(f"`dvc repro` will download {each.role} {each.name} ({size_text(each.size_bytes)}); without a "
+            click.echo(f"`dvc repro` will download {each.role} {each.name}, {size_text(each.size_bytes)}; without a "
                        f"network, put\n  {each.url}\n  there yourself: {each.target}")  # fmt: skip
-    return wanted, disk
+        click.echo(disk_line(needed))
+    for line in shortages(needed, folder, wanted):
+        click.echo(line, err=True)
+    return wanted, needed
 
 
 def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> None:
@@ -156,9 +156,7 @@ def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> No
         )
 
 
-def _content(
-    folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download], disk: dict[str, int]
-) -> dict[str, Any]:
+def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download]) -> dict[str, Any]:
     from ccd.project.survey import survey_remarks
     from ccd.use import parameters
 
@@ -175,9 +173,7 @@ def _content(
         "teacher": params["teacher"]["model"],
         "student": params["warmup"]["backbone"],
         "downloads": [{"role": each.role, "name": each.name, "url": each.url, "target": str(each.target),
-                       "bytes": each.size_bytes}
-                      for each in wanted],
-        "disk_bytes": disk,
+                       "bytes": each.size_bytes} for each in wanted],
     }  # fmt: skip
 
 
@@ -197,11 +193,20 @@ def _upgrade(folder: Path) -> None:
         old = path.read_text(encoding="utf-8", errors="replace")
         texts[path] = (old, upgraded(old))
     for path, (old, new) in texts.items():
-        kept = keep_old(path) if new != old else None
-        if new != old:
-            with replacing(path) as temporary:
-                temporary.write_text(new, encoding="utf-8")
-        done = f"brought to this version; the old one is kept as {kept}" if kept else "nothing to change"
-        click.echo(f"{path}: {done}")
-    write_plot_template(folder)
+        if new == old:
+            click.echo(f"{path}: nothing to change")
+            continue
+        kept = keep_old(path)
+        with replacing(path) as temporary:
+            temporary.write_text(new, encoding="utf-8")
+        click.echo(f"{path}: brought to this version")
+        _tell_kept([] if kept is None else [kept])
+    template = write_plot_template(folder)
+    if template is not None:
+        click.echo(f"wrote {template}, for dvc plots show")
     click.echo(f"now run: cd {in_shell(folder)} && dvc repro")
+
+
+def _tell_kept(kept: list[Path]) -> None:
+    if kept:
+        click.echo(f"kept what was there as {', '.join(str(path) for path in kept)}")

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ccd.errors import listed
 from ccd.evaluation.decisions import Decisions, measure_decisions
 from ccd.evaluation.measure import Difficult, Measure, measure, resolve
 
+NAMED = 5  # classes that metrics.json names as left out: `dvc metrics show` makes a column of them
 STEPS = ("global_prob", "local_prob", "global_label", "local_label", "label")  # of the pseudo-labels, what is measured
 
 
@@ -130,7 +132,7 @@ def _split_metrics(measured: Measure) -> dict[str, Any]:
         "mAP": _rounded(measured.mean_ap),
         "labelled_images": measured.images,
         "classes_counted": len(measured.positives) - len(measured.left_out),
-        "classes_left_out": ", ".join(measured.left_out),
+        "classes_left_out": listed(measured.left_out, NAMED) if measured.images else "",
     }
 
 

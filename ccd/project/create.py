@@ -16,10 +16,10 @@ from ccd.params.base import PARAMS_FILE
 from ccd.project.settings import CLASSES_NAME
 
 PIPELINE_FILE = Path("dvc.yaml")
+_TEMPLATE = Path(__file__).with_name("sorted_bars.json")  # the same as the repository's .dvc/plots/sorted_bars.json
 _IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png", "*.bak", "*.tuned.pt", "/review/")
-_TEMPLATE = Path(__file__).with_name("sorted_bars.json")
-_MERGED = (".gitignore", ".dvcignore")  # lines are added
 _HAND_WORK = ("README.md", "corrections/")  # what is there stays
+_REPLACED = ("params.yaml", "dvc.yaml", CLASSES_NAME)  # what is there was written by a person, or may have been
 _NOT_WALKED = ("/.ccd/", ".venv/", "__pycache__/")
 
 
@@ -52,14 +52,14 @@ def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> No
 
 
 def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[list[Path], list[Path]]:
-    """Write the project's files; if one fails, those that are new are removed again. `_HAND_WORK` stays.
-
-    Returns:
-        The project's files, and copies of those that were there and are others now.
+    """Write the project's files; if one fails, all is as it was before. `_HAND_WORK` stays.
 
     Args:
         texts: file name -> text.
         images: the images' folder as ``dataset.root`` names it; inside the project, git and DVC do not look there.
+
+    Returns:
+        The project's files, and copies of those that were there with other content (`ccd.artifacts.existing.keep_old`).
     """
     inside = [] if os.path.isabs(images) else [f"/{images.strip('/')}/"]  # noqa: PTH117
     texts = {
@@ -67,29 +67,40 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[li
         ".gitignore": _with_lines(folder / ".gitignore", [*_IGNORED, *inside]),
         ".dvcignore": _with_lines(folder / ".dvcignore", [*_NOT_WALKED, *inside]),
     }
-    new_folder, written, kept = not folder.exists(), [], []
+    new_folder, kept = not folder.exists(), []
+    before: dict[Path, bytes | None] = {}
     try:
         for name, text in texts.items():
             path = folder / name
-            if name.startswith(_HAND_WORK) and path.exists():
+            if path.exists() and (name.startswith(_HAND_WORK) or _holds(path, text)):
                 continue
-            is_new = not path.exists()
-            if not is_new and name not in _MERGED and path.read_bytes() != text.encode("utf-8"):
-                copy = keep_old(path)
-                kept += [] if copy is None else [copy]
+            copy = keep_old(path) if name in _REPLACED else None
+            kept += [] if copy is None else [copy]
+            old = path.read_bytes() if path.is_file() else None
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-            if is_new:
-                written.append(path)
+            before[path] = old
     except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
-            if path.parent != folder and not any(path.parent.iterdir()):
-                path.parent.rmdir()
+        _take_back(folder, before)
         if new_folder:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     return [folder / name for name in texts], kept
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode("utf-8")
+
+
+def _take_back(folder: Path, before: Mapping[Path, bytes | None]) -> None:
+    """Give files the content that they had before, and delete those that are new."""
+    for path, content in before.items():
+        if content is not None:
+            path.write_bytes(content)
+            continue
+        path.unlink(missing_ok=True)
+        if path.parent != folder and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def prepare_version_control(folder: Path) -> list[str]:
@@ -112,13 +123,18 @@ def prepare_version_control(folder: Path) -> list[str]:
     return failed
 
 
-def write_plot_template(folder: Path) -> Path:
-    """Write the template that dvc.yaml's plots name to where DVC looks for it: bars from 0 on, which DVC's own sorted
-    bars are not. One that is there stays. Returns its path."""
-    path = folder / ".dvc/plots" / _TEMPLATE.name
-    if not path.exists():
-        with replacing(path) as temporary:
-            temporary.write_bytes(_TEMPLATE.read_bytes())
+def write_plot_template(folder: Path) -> Path | None:
+    """Give a DVC project the template that its ``dvc.yaml`` draws bars with; one that is there stays.
+
+    Returns:
+        The file, if it was written.
+    """
+    path = folder / ".dvc/plots/sorted_bars.json"
+    if not (folder / ".dvc").is_dir() or path.exists():
+        return None
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(_TEMPLATE.read_bytes())
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,22 +58,22 @@ def disk_line(needed: Mapping[str, int]) -> str:
 
 
 def shortages(needed: Mapping[str, int], folder: Path, wanted: Iterable[Download]) -> list[str]:
-    """A line for each disk on which what the project in ``folder`` needs does not fit."""
-    by_disk: dict[int, tuple[Path, int]] = defaultdict(lambda: (folder, 0))
+    """A line for each disk that has less free than a project in ``folder`` and the downloads need there."""
     own = sum(count for name, count in needed.items() if name != "weights")
+    places: dict[int, Path] = {}
+    wanted_there: Counter[int] = Counter()
     for path, count in ((folder, own), *((each.target, each.size_bytes) for each in wanted)):
         place = _existing(path)
         disk = place.stat().st_dev
-        by_disk[disk] = (by_disk[disk][0] if disk in by_disk else place, by_disk[disk][1] + count)
-    lines = []
-    for place, count in by_disk.values():
-        free = shutil.disk_usage(place).free
-        if count > free:
-            lines.append(
-                f"warning: about {size_text(count)} of disk are needed at {place}, and {size_text(free)} are free; "
-                "make room, or choose another folder"
-            )
-    return lines
+        places.setdefault(disk, place)
+        wanted_there[disk] += count
+    free = {disk: shutil.disk_usage(place).free for disk, place in places.items()}
+    return [
+        f"warning: about {size_text(wanted_there[disk])} of disk are needed at {place}, and {size_text(free[disk])} "
+        "are free; make room, or choose another folder"
+        for disk, place in places.items()
+        if wanted_there[disk] > free[disk]
+    ]
 
 
 def size_text(count: int) -> str:

@@ -34,8 +34,8 @@ class Asked:
     """What a user asks of a new project in ``folder``.
 
     ``labels``: None for ``labels.csv`` beside the images, where index looks by itself. ``teacher``: an OpenAI name, a
-    checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> value as in
-    YAML; they win.
+    checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> text of a
+    value, see `ccd.use.parsed_value`; they win. All else is taken as written: a folder may be called 2024.
     Files are named relative to the project where they lie in it, else by absolute paths, and weights pinned by SHA-256.
     """
 
@@ -61,16 +61,16 @@ class Asked:
         Raises:
             CcdError: an unknown section, key or model, or a value that does not fit.
         """
-        settings: dict[str, Any] = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
+        values: dict[str, Any] = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
         if self.labels is not None:
-            settings["index.labels_file"] = path_from(self.labels, self.folder)
+            values["index.labels_file"] = path_from(self.labels, self.folder)
         if skip_bad:
-            settings["index.on_bad_image"] = "skip"
-        settings |= self.suggestion.settings
-        settings |= {} if self.teacher is None else _teacher(self.teacher)
-        settings |= {} if self.student is None else {"warmup.backbone": self.student}
-        chosen = {key: parsed_value(key, text) for key, text in self.chosen.items()}
-        text = apply_preset("folder", self.root, {}, values=_pinned({**settings, **chosen}, self.folder))
+            values["index.on_bad_image"] = "skip"
+        values |= self.suggestion.settings
+        values |= {} if self.teacher is None else _teacher(self.teacher)
+        values |= {} if self.student is None else {"warmup.backbone": self.student}
+        values |= {name: parsed_value(name, text) for name, text in self.chosen.items()}
+        text = apply_preset("folder", self.root, {}, values=_pinned(values, self.folder))
         check_models(parameters(text), self.folder)
         return text
 

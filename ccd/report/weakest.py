@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ccd.artifacts.measured import uncounted
 from ccd.errors import listed
 from ccd.report.answers import Finding, Point, count_of, inspect_class, known_images
 from ccd.report.choose import LABELLED
@@ -24,9 +25,9 @@ def worst_classes(run: Run) -> Finding | None:
     known = {name: row[table] for name, row in run.per_class.items() if table in row}
     if not run.metrics[split].images or not known:
         return None
-    uncounted = set(run.metrics[split].left_out.split(", "))
+    left_out = uncounted(run.metrics[split], run.per_class, split)
     place = {name: row for row, name in enumerate(run.classes)}
-    counted = [name for name in known if name not in uncounted] or list(known)
+    counted = [name for name in known if name not in left_out] or list(known)
     worst = sorted(counted, key=lambda name: (known[name], place[name]))[:WORST]
     points = tuple(Point(name, f"AP {known[name]:.1f} %: {_reasons(run, name)}") for name in worst)
     said = f"By {means} on the {known_images(run, split)}, from the lowest:"

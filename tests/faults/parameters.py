@@ -90,7 +90,7 @@ CASES = [
         "no params.yaml",
         "index",
         lambda f: (f / FILE).unlink(),
-        ("does not exist here", "ccd init DIR"),
+        ("does not exist here", "ccd init DIR --images FOLDER"),
     ),
     Case(GROUP, "params.yaml is a folder", "index", folder_instead, ("params.yaml: cannot be read (Is a directory)",)),
     *[Case(GROUP, f"params.yaml: {name}", "index", write(data), (says,)) for name, data, says in WHOLE_FILE],
