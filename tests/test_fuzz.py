@@ -271,11 +271,7 @@ def fuzz(subject: Subject, path: Path, data: st.DataObject) -> None:
 
 
 QUICK = settings(max_examples=40, derandomize=True, deadline=None, phases=[Phase.generate])
-NO_NAME = pytest.mark.xfail(raises=ValueError, reason="ccd.datasets.nuswide: a line '.' or '/' has no file name")
-BY_NAME: Any = pytest.mark.parametrize("subject", [
-    pytest.param(each, id=each.name or each.file, marks=NO_NAME if each.file.endswith("Imagelist.txt") else ())
-    for each in SUBJECTS
-])  # fmt: skip
+BY_NAME: Any = pytest.mark.parametrize("subject", [pytest.param(each, id=each.name or each.file) for each in SUBJECTS])
 
 
 @BY_NAME

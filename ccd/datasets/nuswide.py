@@ -65,7 +65,11 @@ def _read_list(root: Path, name: str) -> list[str]:
     if not path.is_file():
         there = sorted(item.stem for item in path.parent.glob("*.txt"))
         raise CcdError(f"{path} does not exist; lists there: {listed(there) or 'none'}; {HINT}")
-    return [line.replace("\\", "/") for line in read_lines(path, HINT)]
+    paths = [line.replace("\\", "/") for line in read_lines(path, HINT)]
+    nameless = [repr(each) for each in paths if not PurePosixPath(each).name]
+    if nameless:
+        raise CcdError(f"{path}: {len(nameless)} lines name no file: {listed(nameless)}; correct or delete them")
+    return paths
 
 
 def _ground_truth(root: Path) -> tuple[dict[str, int], NDArray[np.int8]]:
