@@ -109,3 +109,12 @@ def test_labels_must_be_one_digit_an_image(tmp_path: Path, damage: str) -> None:
     (tmp_path / "Groundtruth" / "TrainTestLabels" / "Labels_sky_Train.txt").write_text(damage)
     with pytest.raises(CcdError, match=r"Labels_sky_Train\.txt must hold 3 lines of 0 or 1"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("line", [".", "/"])
+def test_a_line_that_names_no_file_is_said_with_its_list(line: str, tmp_path: Path) -> None:
+    make_tree(tmp_path)
+    path = tmp_path / "ImageList" / "TrainImagelist.txt"
+    path.write_text(path.read_text() + f"{line}\n")
+    with pytest.raises(CcdError, match=r"TrainImagelist\.txt: 1 lines name no file"):
+        load(tmp_path)
