@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes, class_table, features, image_index, labels, predictions, text
+from ccd.artifacts import boxes, class_table, features, image_index, text
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.predictions import PREDICTIONS
 
 ROWS = 8192
 SIZE_PX = (48, 64)
@@ -58,7 +60,7 @@ def write_report_inputs(data: Path, root: Path, photo: str) -> None:
     image_index.write(data / "images.parquet", replace(index, paths=paths, file_bytes=lengths))
     classes = text.read(data / "text.h5").classes
     nothing = np.zeros((0, len(classes)))
-    for spec, name in ((labels.SPEC, "labels"), (predictions.SPEC, "predictions")):
+    for spec, name in ((LABELS, "labels"), (PREDICTIONS, "predictions")):
         columns = {column: nothing for column, *_ in spec.columns}
         class_table.write(data / f"{name}.parquet", spec, class_table.ClassTable([], classes, columns, {}))
     unknown = {"mAP": {}, "labelled_images": 0, "classes_counted": 0, "classes_left_out": ""}

@@ -128,6 +128,7 @@ def inspect(
     from ccd.commands import overlay as overlays
     from ccd.console import user_errors
     from ccd.errors import CcdError
+    from ccd.overlay import write_overlay
     from ccd.params.base import load
     from ccd.params.dataset import DatasetParams
 
@@ -144,7 +145,7 @@ def inspect(
             story = library.image_story(folder, image)
             click.echo(texts.as_json(texts.story_data(story)) if as_json else texts.story_text(story))
             if out is not None:
-                texts.write_overlay(story, root, out)
+                write_overlay(story, root, out)
                 click.echo(f"wrote {out}", err=as_json)
             elif not as_json:
                 said, there = overlays.save_default_overlay(story, library.image_ids(folder), root, force=force)

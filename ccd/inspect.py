@@ -9,9 +9,9 @@ import numpy as np
 
 from ccd.artifacts import bias as bias_file, boxes as box_file, class_table, image_index, none_images, text as text_file
 from ccd.artifacts.feature_rows import read_views
-from ccd.artifacts.labels import SPEC as LABELS
-from ccd.artifacts.predictions import SPEC as PREDICTIONS
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError, listed
 from ccd.labels.scores import clip_probs
 from ccd.report.choose import Choice, doubtful_test, doubtful_train, worst_of_class

@@ -13,8 +13,7 @@ import numpy as np
 from ccd.artifacts.listing import Artifact
 from ccd.inspect import Doubts, Example, ImageStory, Overlap
 from ccd.labels.none_images import NOT_LOOKED_FOR
-from ccd.overlay import overlay as overlay, write_overlay as write_overlay
-from ccd.text_table import WIDEST, aligned as aligned, display_width, shortened, visible
+from ccd.text_table import WIDEST, aligned, display_width, shortened, visible
 
 VIEWS_A_LINE = 7
 

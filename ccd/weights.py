@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ccd.checksum import sha256_of
 from ccd.errors import CcdError, listed
 from ccd.machine import explained
 from ccd.sniff import is_pickle, is_safetensors, is_torchscript, not_weights
@@ -172,3 +173,16 @@ def _state_dicts(content: object, name: str, levels: int) -> Iterator[tuple[str,
         return
     for wrapper in (each for each in _WRAPPERS if each in content):
         yield from _state_dicts(content[wrapper], f"{name}.{wrapper}".lstrip("."), levels - 1)
+
+
+def check_sha256(path: str | Path, expected: str | None, key: str) -> None:
+    """Raises CcdError unless the file has the ``expected`` SHA-256 that parameter ``key`` states (None: anything)."""
+    if expected is None:
+        return
+    if not Path(path).is_file():
+        raise CcdError(f"{key} is set, but {path} is no local file; correct the path, or leave {key} empty")
+    found = sha256_of(Path(path))
+    if found != expected:
+        other = not_weights(Path(path))
+        because = "not the same weights" if other is None else f"the file is {other}"
+        raise CcdError(f"{path} has SHA-256 {found}, but {key} says {expected}: {because}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ccd.artifacts import class_table
 from ccd.artifacts.aggregate_inputs import AggregateInputs
-from ccd.artifacts.pseudo_labels import SPEC
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.console import StageLog, stage
 from ccd.labels.corrections import corrected
 from ccd.labels.debias import label_changes, pseudo_labels
@@ -29,7 +29,9 @@ def main(global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Pa
     made = AggregateInputs(global_labels, none, clip_local, text, bias, boxes, corrections, root)
     people, words, counts = len(made.people.labels), made.words, np.zeros(4, np.int64)
     log.reads(f"{len(made.ids):,} images", f"{len(made.views.image_ids):,} local views", f"{people:,} corrections")
-    with class_table.writing(out, SPEC, words.classes, {"alpha": repr(params.alpha), **made.empty.summary()}) as table:
+    with class_table.writing(
+        out, PSEUDO_LABELS, words.classes, {"alpha": repr(params.alpha), **made.empty.summary()}
+    ) as table:
         for some in made.pieces():
             probs, rows = clip_probs(made.features_of(some), words.values, words.logit_scale), some.image_rows
             iou, first, q = params.least_contest_iou, some.global_prob, some.global_label

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccd.artifacts import checkpoint, class_table, features, image_index, scores, text as text_file
-from ccd.artifacts.labels import SPEC as LABELS
-from ccd.artifacts.predictions import SPEC as PREDICTIONS
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.console import StageLog, shared_stage
 from ccd.evaluation import summary
 from ccd.labels.scores import clip_probs

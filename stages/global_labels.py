@@ -8,7 +8,7 @@ import numpy as np
 
 from ccd.artifacts import bias as bias_file, class_table, features, image_index, none_images, text as text_file
 from ccd.artifacts.align import same_classes
-from ccd.artifacts.global_labels import SPEC
+from ccd.artifacts.global_labels import GLOBAL_LABELS
 from ccd.console import StageLog, stage
 from ccd.labels.debias import whole_image_labels
 from ccd.labels.none_images import background_prob, find_none, none_said
@@ -25,7 +25,7 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
     same_classes(bias, "bias", debias.classes, words.classes)
     looked, train = features.open_global(clip_global, ids, words.attributes), np.flatnonzero(is_train)
     log.reads(f"{len(train):,} training images", f"{len(words.classes)} classes")
-    with class_table.writing(out, SPEC, words.classes, {}) as table:
+    with class_table.writing(out, GLOBAL_LABELS, words.classes, {}) as table:
         for rows, values in looked.pieces(train):
             probs = clip_probs(values, words.values, words.logit_scale)
             outside = background_prob(values, words.values, words.background, words.logit_scale)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import class_table, classes as class_list, corrections, image_index, labels as labels_file
+from ccd.artifacts import class_table, classes as class_list, corrections, image_index
+from ccd.artifacts.labels import LABELS
 from ccd.console import StageLog, stage
 from ccd.datasets import load_dataset
 from ccd.datasets.image_search import left_out_line
@@ -33,7 +34,7 @@ def main(images: Path, classes: Path, labels: Path) -> None:
     image_index.write(images, index)
     class_list.write(classes, class_list.ClassList(names, tuple(entry.texts for entry in found.classes)))
     truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})
-    class_table.write(labels, labels_file.SPEC, truth)
+    class_table.write(labels, LABELS, truth)
     log.wrote((images, len(index), "images"), (classes, len(names), "classes"), (labels, label.size, "labels"))
     for remark in filter(None, (left_out_line(found.left_out), *remarks(index))):
         log.found(remark)

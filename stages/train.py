@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ccd.artifacts import checkpoint, class_table, csv_files, image_index
 from ccd.artifacts.align import same_ids
-from ccd.artifacts.pseudo_labels import SPEC
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.console import StageLog, shared_stage
 from ccd.loading import indexed_files
 from ccd.params.base import load
@@ -25,7 +25,7 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     params, index, log = load(TrainParams), image_index.read(images).train(), StageLog("train")
     start, place, files = checkpoint.read(warmup, "warmup"), hardware(), indexed_files(load(DatasetParams).root, index)
     spec = StudentSpec.from_dict(start.spec | {"image_size_px": params.image_size_px})
-    targets = class_table.read(pseudo_labels, SPEC, ["label"], of=spec.classes)
+    targets = class_table.read(pseudo_labels, PSEUDO_LABELS, ["label"], of=spec.classes)
     same_ids(pseudo_labels, "aggregate", targets.ids, index.ids)
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
     student, labels = restore_student(spec, start.weights[start.selected]), targets.columns["label"]

@@ -7,8 +7,7 @@ from pathlib import Path
 from ccd import ranks
 from ccd.artifacts import checkpoint, class_table, csv_files, image_index
 from ccd.artifacts.align import same_ids
-from ccd.artifacts.global_labels import SPEC
-from ccd.checksum import check_sha256
+from ccd.artifacts.global_labels import GLOBAL_LABELS
 from ccd.console import StageLog, shared_stage
 from ccd.loading import indexed_files
 from ccd.params.base import load
@@ -18,13 +17,14 @@ from ccd.runtime import hardware
 from ccd.student.fit import curve_rows, fit
 from ccd.student.model import StudentSpec, build_student
 from ccd.student.objectives import warmup_objective
+from ccd.weights import check_sha256
 
 
 @shared_stage
 def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     """Train the student on the debiased labels of the whole images."""
     params, index = load(WarmupParams), image_index.read(images).train()
-    targets, log = class_table.read(global_labels, SPEC, ["label"]), StageLog("warmup")
+    targets, log = class_table.read(global_labels, GLOBAL_LABELS, ["label"]), StageLog("warmup")
     same_ids(global_labels, "global_labels", targets.ids, index.ids)
     log.reads(f"{len(index):,} images", f"{params.backbone} from {params.weights}", f"{params.image_size_px} px")
     place, files = hardware(), indexed_files(load(DatasetParams).root, index)

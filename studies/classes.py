@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import class_table, classes as class_list
-from ccd.artifacts.labels import SPEC as LABELS
+from ccd.artifacts.labels import LABELS
 from ccd.errors import CcdError
 from ccd.params.base import load, read_yaml
 from ccd.params.text import TextParams

@@ -6,8 +6,8 @@ import numpy as np
 
 from ccd.artifacts import class_table, corrections
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.labels import SPEC as LABELS
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.console import StageLog
 from ccd.params.base import PARAMS_FILE, load
 from ccd.params.dataset import DatasetParams

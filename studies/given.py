@@ -9,10 +9,10 @@ import numpy as np
 
 from ccd.artifacts import boxes as box_file, class_table, features, image_index, text as text_file
 from ccd.artifacts.align import rows_of
-from ccd.artifacts.global_labels import SPEC as GLOBAL_LABELS
+from ccd.artifacts.global_labels import GLOBAL_LABELS
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.labels import SPEC as LABELS
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.labels import cdul
 from ccd.labels.corrections import nobody_decided

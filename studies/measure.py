@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import boxes as box_file, class_table
-from ccd.artifacts.labels import SPEC as LABELS
+from ccd.artifacts.labels import LABELS
 from ccd.artifacts.measured import read_metrics, read_per_class
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.evaluation.measure import Measure
 from ccd.evaluation.summary import Scores, Truth, measure_splits, pseudo_tables

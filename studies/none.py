@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import class_table, none_images
-from ccd.artifacts.labels import SPEC as LABELS
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 
 LABELLED = 0.5
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from ccd.artifacts import boxes as box_file, class_table, image_index
-from ccd.artifacts.pseudo_labels import SPEC
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.console import user_errors
 from ccd.images import read_image
 from ccd.params.base import load
@@ -84,7 +84,7 @@ def main(out: Path, count: int) -> None:
         dataset = load(DatasetParams)
         folder = Path("data") / dataset.name
         index, views = image_index.read(folder / "images.parquet"), box_file.read(folder / "boxes.parquet")
-        labels = class_table.read(folder / "pseudo_labels.parquet", SPEC)
+        labels = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS)
         raised = ((labels.columns["label"] >= 0.5) & (labels.columns["global_label"] < 0.5)).sum(axis=1)
         draw(index, views, labels, np.argsort(-raised, kind="stable")[:count], Path(dataset.root), out)
         click.echo(f"wrote {out}: the {count} images whose labels local views raised most")

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ccd.artifacts import bias, boxes, class_table, features, image_index, labels, predictions, pseudo_labels, text
+from ccd.artifacts import bias, boxes, class_table, features, image_index, text
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.labels.corrections import nobody_decided
 from ccd.use import apply_preset
 
@@ -100,18 +103,18 @@ def _write_tables(folder: Path, classes: tuple[str, ...], labelled: bool) -> Non
     columns |= nobody_decided(shape)
     class_table.write(
         folder / "pseudo_labels.parquet",
-        pseudo_labels.SPEC,
+        PSEUDO_LABELS,
         class_table.ClassTable(TRAIN, classes, columns, {"alpha": repr(ALPHA)}),
     )
     said = {name: np.full((2, len(classes)), 0.1, np.float32) for name in ("zero_shot_prob", "student_prob")}
     said["student_prob"][:, 1] = (0.3, 0.9)
-    class_table.write(folder / "predictions.parquet", predictions.SPEC, class_table.ClassTable(TEST, classes, said, {}))
+    class_table.write(folder / "predictions.parquet", PREDICTIONS, class_table.ClassTable(TEST, classes, said, {}))
     known = [*TRAIN, *TEST] if labelled else []
     truth = np.zeros((len(known), len(classes)), np.int8)
     if labelled:
         truth[:, 0] = (1, 1, 0, 1, 0, 1)
     table = {"label": truth, "difficult": np.zeros(truth.shape, bool)}
-    class_table.write(folder / "labels.parquet", labels.SPEC, class_table.ClassTable(known, classes, table, {}))
+    class_table.write(folder / "labels.parquet", LABELS, class_table.ClassTable(known, classes, table, {}))
 
 
 def _write_measures(folder: Path, classes: Sequence[str], labelled: bool) -> None:

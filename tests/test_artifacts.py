@@ -22,14 +22,14 @@ from ccd.artifacts import (
     classes,
     csv_files,
     features,
-    global_labels,
     image_index,
-    labels,
-    predictions,
-    pseudo_labels,
     seal,
     text,
 )
+from ccd.artifacts.global_labels import GLOBAL_LABELS
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
 
 IDS = ["a", "b/ü", "c"]
@@ -45,7 +45,7 @@ def index() -> image_index.ImageIndex:
 
 
 def pseudo_table() -> class_table.ClassTable:
-    columns = {name: np.arange(6, dtype=np.float32).reshape(3, 2) / 7 for name, *_ in pseudo_labels.SPEC.columns}
+    columns = {name: np.arange(6, dtype=np.float32).reshape(3, 2) / 7 for name, *_ in PSEUDO_LABELS.columns}
     columns["local_prob"][1] = np.nan
     columns["box_id"] = np.array([[0, 1], [-1, -1], [5, 4]])
     columns["correction"] = np.array([[0, 1], [-1, -1], [-1, 0]], np.int8)
@@ -87,7 +87,7 @@ def reseal(path: Path) -> None:
 WRITERS: dict[str, Callable[[Path], None]] = {
     "images.parquet": lambda path: image_index.write(path, index()),
     "classes.json": lambda path: classes.write(path, classes.ClassList(CLASSES, (("cat",), ("s",)))),
-    "pseudo_labels.parquet": lambda path: class_table.write(path, pseudo_labels.SPEC, pseudo_table()),
+    "pseudo_labels.parquet": lambda path: class_table.write(path, PSEUDO_LABELS, pseudo_table()),
     "boxes.parquet": lambda path: boxes.write(path, box_table()),
     "clip_global.h5": lambda path: features.write(path, features.GLOBAL_SCHEMA, global_features()),
     "text.h5": lambda path: text.write(path, embeddings()),
@@ -98,7 +98,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 READERS: dict[str, Callable[[Path], object]] = {
     "images.parquet": image_index.read,
     "classes.json": classes.read,
-    "pseudo_labels.parquet": lambda path: class_table.read(path, pseudo_labels.SPEC),
+    "pseudo_labels.parquet": lambda path: class_table.read(path, PSEUDO_LABELS),
     "boxes.parquet": boxes.read,
     "clip_global.h5": lambda path: features.read(path, features.GLOBAL_SCHEMA),
     "text.h5": text.read,
@@ -150,8 +150,8 @@ def test_image_index_comes_back(tmp_path: Path) -> None:
 
 
 def test_class_table_comes_back_with_nulls(tmp_path: Path) -> None:
-    class_table.write(tmp_path / "t", pseudo_labels.SPEC, pseudo_table())
-    found = class_table.read(tmp_path / "t", pseudo_labels.SPEC)
+    class_table.write(tmp_path / "t", PSEUDO_LABELS, pseudo_table())
+    found = class_table.read(tmp_path / "t", PSEUDO_LABELS)
     assert (found.ids, found.classes, found.metadata["alpha"]) == (IDS, CLASSES, "0.4")
     for name, column in pseudo_table().columns.items():
         np.testing.assert_array_equal(found.columns[name], column)
@@ -166,29 +166,29 @@ def test_class_table_in_pieces_of_any_size(
     rows_per_batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(class_table, "ROWS_PER_BATCH", rows_per_batch)
-    class_table.write(tmp_path / "t", pseudo_labels.SPEC, pseudo_table())
-    found = class_table.read(tmp_path / "t", pseudo_labels.SPEC, ["label"])
+    class_table.write(tmp_path / "t", PSEUDO_LABELS, pseudo_table())
+    found = class_table.read(tmp_path / "t", PSEUDO_LABELS, ["label"])
     assert found.ids == IDS and list(found.columns) == ["label"]
     np.testing.assert_array_equal(found.columns["label"], pseudo_table().columns["label"])
 
 
 def test_class_table_without_images(tmp_path: Path) -> None:
     columns = {"label": np.empty((0, 2), np.int8), "difficult": np.empty((0, 2), bool)}
-    class_table.write(tmp_path / "t", labels.SPEC, class_table.ClassTable([], CLASSES, columns, {}))
-    found = class_table.read(tmp_path / "t", labels.SPEC)
+    class_table.write(tmp_path / "t", LABELS, class_table.ClassTable([], CLASSES, columns, {}))
+    found = class_table.read(tmp_path / "t", LABELS)
     assert found.ids == [] and found.columns["label"].shape == (0, 2)
 
 
 def test_permuted_rows_are_refused(tmp_path: Path) -> None:
-    class_table.write(tmp_path / "t", pseudo_labels.SPEC, pseudo_table())
+    class_table.write(tmp_path / "t", PSEUDO_LABELS, pseudo_table())
     table = pq.read_table(tmp_path / "t")
     with atomic.replacing(tmp_path / "t") as temporary:
         pq.write_table(table.take([1, 0, 2, 3, 4, 5]), temporary)
         with pytest.raises(CcdError, match="not what was written"):  # the seal in its metadata is another file's
-            class_table.read(temporary, pseudo_labels.SPEC)
+            class_table.read(temporary, PSEUDO_LABELS)
         reseal(temporary)
     with pytest.raises(CcdError, match="not images x classes in order"):
-        class_table.read(tmp_path / "t", pseudo_labels.SPEC)
+        class_table.read(tmp_path / "t", PSEUDO_LABELS)
 
 
 def test_features_come_in_any_order_but_each_row_once(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_alignment_errors_name_place_and_stage() -> None:
     assert align.rows_of(Path("x"), "bias", ["b", "a", "b"], ["a", "b"]).tolist() == [1, 0, 1]
 
 
-@pytest.mark.parametrize("spec", [labels.SPEC, global_labels.SPEC, pseudo_labels.SPEC, predictions.SPEC])
+@pytest.mark.parametrize("spec", [LABELS, GLOBAL_LABELS, PSEUDO_LABELS, PREDICTIONS])
 def test_every_column_is_documented(spec: class_table.TableSpec) -> None:
     for field in spec.schema:
         assert len(field.metadata[b"doc"]) > 10

@@ -23,15 +23,15 @@ from ccd.artifacts import (
     classes,
     csv_files,
     features,
-    global_labels,
     image_index,
-    labels,
     measured,
-    predictions,
-    pseudo_labels,
     scores,
     text,
 )
+from ccd.artifacts.global_labels import GLOBAL_LABELS
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
 from tests.faults.artifacts import reseal, rewrite
 from tests.test_artifacts import CLASSES, IDS, READERS, WRITERS, embeddings, index, pseudo_table
@@ -114,25 +114,25 @@ def test_columns_that_nobody_asked_for_are_not_checked(tmp_path: Path) -> None:
     """And are not there; the others are."""
     table = pseudo_table()
     table.columns["label"][0, 0] = np.nan
-    class_table.write(tmp_path / "x", pseudo_labels.SPEC, table)
+    class_table.write(tmp_path / "x", PSEUDO_LABELS, table)
     with pytest.raises(CcdError, match="its column label holds NaN or Inf"):
-        class_table.read(tmp_path / "x", pseudo_labels.SPEC)
-    found = class_table.read(tmp_path / "x", pseudo_labels.SPEC, ["global_prob"])
+        class_table.read(tmp_path / "x", PSEUDO_LABELS)
+    found = class_table.read(tmp_path / "x", PSEUDO_LABELS, ["global_prob"])
     assert list(found.columns) == ["global_prob"]
 
 
 def test_classes_are_compared_where_they_are_given(tmp_path: Path) -> None:
-    class_table.write(tmp_path / "x", pseudo_labels.SPEC, pseudo_table())
-    assert class_table.read(tmp_path / "x", pseudo_labels.SPEC, of=CLASSES).ids == IDS
+    class_table.write(tmp_path / "x", PSEUDO_LABELS, pseudo_table())
+    assert class_table.read(tmp_path / "x", PSEUDO_LABELS, of=CLASSES).ids == IDS
     with pytest.raises(CcdError, match="dvc repro -f -s aggregate"):
-        class_table.read(tmp_path / "x", pseudo_labels.SPEC, of=CLASSES[::-1])
+        class_table.read(tmp_path / "x", PSEUDO_LABELS, of=CLASSES[::-1])
 
 
 def test_a_table_of_one_class(tmp_path: Path) -> None:
     column = np.float32([[0.25], [0.5], [0.75]])
     table = class_table.ClassTable(IDS, ("cat",), dict.fromkeys(("prob", "entropy_nats", "label"), column), {})
-    class_table.write(tmp_path / "x", global_labels.SPEC, table)
-    found = class_table.read(tmp_path / "x", global_labels.SPEC)
+    class_table.write(tmp_path / "x", GLOBAL_LABELS, table)
+    found = class_table.read(tmp_path / "x", GLOBAL_LABELS)
     assert (found.ids, found.classes) == (IDS, ("cat",)) and found.columns["label"].tolist() == column.tolist()
 
 
@@ -199,7 +199,7 @@ def test_metrics_and_tables_that_are_malformed_name_the_stage(
 
 def test_what_may_be_missing_is_declared() -> None:
     schemas = [boxes.SCHEMA, image_index.SCHEMA]
-    schemas += [spec.schema for spec in (global_labels.SPEC, labels.SPEC, predictions.SPEC, pseudo_labels.SPEC)]
+    schemas += [spec.schema for spec in (GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS)]
     nullable = {(schema.metadata[b"schema"].decode(), field.name) for schema in schemas for field in schema
                 if field.nullable}  # fmt: skip
     named = ("local_prob", "box_id", "correction", "uncorrected_label")

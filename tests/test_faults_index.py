@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ccd.artifacts import class_table, image_index, labels
+from ccd.artifacts import class_table, image_index
+from ccd.artifacts.labels import LABELS
 from ccd.datasets.record import ImageEntry
 from ccd.errors import CcdError
 from ccd.indexing import scan
@@ -43,7 +44,7 @@ def test_skipped_files_are_recorded_and_their_labels_left_out(tmp_path: Path) ->
         "bad/page.jpg": "not an image but a web page or XML, probably a failed download",
     }
     assert index.train().skipped == index.skipped
-    known = class_table.read(tmp_path / "data/toy/labels.parquet", labels.SPEC)
+    known = class_table.read(tmp_path / "data/toy/labels.parquet", LABELS)
     assert known.ids == ["a.png", "test/c.png"] and known.columns["label"].tolist() == [[1, 0], [1, 1]]
 
 

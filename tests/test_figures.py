@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccd.artifacts import class_table, labels
+from ccd.artifacts import class_table
+from ccd.artifacts.labels import LABELS
 from ccd.evaluation.summary import Scores, Truth, evaluate
 from ccd.labels.none_images import none_said
 from ccd.project.readme import readme
@@ -107,9 +108,9 @@ def test_every_group_of_figures_in_the_table_names_its_images(run: Run) -> None:
 def test_a_class_has_one_count_in_all_tables_whatever_is_difficult(rule: str, positives: int, tmp_path: Path) -> None:
     """train/c's cup is difficult; evaluate counts it by evaluate.difficult, and so does the report."""
     path = write_run(tmp_path) / "labels.parquet"
-    table = class_table.read(path, labels.SPEC)
+    table = class_table.read(path, LABELS)
     table.columns["difficult"][table.ids.index("train/c"), 0] = True
-    class_table.write(path, labels.SPEC, table)
+    class_table.write(path, LABELS, table)
     run = read_run(RunFiles.in_folder(tmp_path), rule)  # type: ignore[arg-type]
     assert label_counts(run)[0].truth == positives
     assert f"only {positives} training images with ground truth show it" in findings(run)[0].points[0].text
@@ -168,7 +169,7 @@ def test_every_answer_ends_with_a_command_that_a_shell_takes_as_it_is(tmp_path: 
 
 
 def test_an_id_that_looks_like_an_option_is_no_option() -> None:
-    from ccd.report.answers import inspect_image
+    from ccd.report.finding import inspect_image
 
     assert shlex.split(inspect_image("-a b")) == ["ccd", "inspect", "--", "-a b"]
 

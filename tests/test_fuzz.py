@@ -34,11 +34,11 @@ from ccd.artifacts import (
     features,
     image_index,
     measured,
-    pseudo_labels,
     seal,
     text,
 )
 from ccd.artifacts.image_keys import ImageKeys
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.datasets import load_dataset
 from ccd.datasets.names import NUS_WIDE
 from ccd.datasets.voc import CLASSES as VOC
@@ -112,7 +112,7 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "clip_local.h5": partial(features.read, schema=features.LOCAL_SCHEMA),
     "bias.json": bias.read,
     "boxes.parquet": boxes.read,
-    "pseudo_labels.parquet": partial(class_table.read, spec=pseudo_labels.SPEC),
+    "pseudo_labels.parquet": partial(class_table.read, spec=PSEUDO_LABELS),
     "student.pt": partial(checkpoint.read, stage="train"),
 }
 REVIEWED = partial(read_reviewed, training=ImageKeys(TRAIN), classes=CLASSES)

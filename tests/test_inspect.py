@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ccd.artifacts import bias, boxes, class_table, features, pseudo_labels, text, timings
+from ccd.artifacts import bias, boxes, class_table, features, text, timings
 from ccd.artifacts.align import rows_of
 from ccd.artifacts.listing import artifact_list
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.inspect import box_overlap, doubtful, image_story, worst
 from ccd.inspect_text import (
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = make_labels(whole, global_label(whole, debias, FLOOR), probs, rows, debias, FLOOR, ALPHA)
     columns |= nobody_decided(whole.shape)
     table = class_table.ClassTable(TRAIN, CLASSES, columns, {"alpha": repr(ALPHA)})
-    class_table.write(folder / "pseudo_labels.parquet", pseudo_labels.SPEC, table)
+    class_table.write(folder / "pseudo_labels.parquet", PSEUDO_LABELS, table)
     return folder
 
 
@@ -142,15 +143,15 @@ def test_inspect_says_that_images_without_any_class_were_not_looked_for(folder: 
     assert "not looked for (global_labels.none_rule: off)" in story_text(story)
     assert story_data(story)["none_images_looked_for"] is False
     path = write_run(tmp_path) / "pseudo_labels.parquet"
-    table = class_table.read(path, pseudo_labels.SPEC)
-    class_table.write(path, pseudo_labels.SPEC, replace(table, metadata={"alpha": "0.4", "none_images": "0"}))
+    table = class_table.read(path, PSEUDO_LABELS)
+    class_table.write(path, PSEUDO_LABELS, replace(table, metadata={"alpha": "0.4", "none_images": "0"}))
     story = image_story(tmp_path, "train/a")
     assert "not looked for" not in story_text(story) and story_data(story)["none_images_looked_for"] is True
     assert "not looked for" not in story_text(image_story(folder, "test/f")), "of a test image nothing is trained on"
 
 
 def test_worst_doubtful_and_overlap(folder: Path) -> None:
-    table = class_table.read(folder / "pseudo_labels.parquet", pseudo_labels.SPEC).columns
+    table = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS).columns
     errors = np.abs(table["label"][:, 0] - [1, 1, 0, 1])
     found = worst(folder, "cup", 2)
     assert [example.image_id for example in found] == [TRAIN[row] for row in np.argsort(-errors)[:2]]

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from ccd.inspect import box_overlap, image_story
-from ccd.inspect_text import overlay, story_data, story_text
+from ccd.inspect_text import story_data, story_text
+from ccd.overlay import overlay
 from ccd.report.findings import findings
 from ccd.report.run import RunFiles, read_run
 from ccd.use import override

@@ -22,9 +22,9 @@ from ccd.artifacts import (
     features,
     hdf5,
     image_index,
-    pseudo_labels,
     seal,
 )
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
 from stages import aggregate, bias, global_labels
 from tests.test_artifacts import CLASSES, index, pseudo_table, reseal
@@ -89,7 +89,7 @@ def test_label_stages_write_the_same_bytes_in_small_pieces(run_folder: Path, mon
 def test_views_may_come_in_any_order(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 3)
     run_label_stages()
-    before = class_table.read(run_folder / "pseudo_labels.parquet", pseudo_labels.SPEC).columns
+    before = class_table.read(run_folder / "pseudo_labels.parquet", PSEUDO_LABELS).columns
     views, looked = (
         boxes.read(run_folder / "boxes.parquet"),
         features.read(Path("clip_local.h5"), features.LOCAL_SCHEMA),
@@ -97,7 +97,7 @@ def test_views_may_come_in_any_order(run_folder: Path, monkeypatch: pytest.Monke
     order = np.random.default_rng(0).permutation(len(views.image_ids))
     _write_views(run_folder, views, looked, order)
     run_label_stages()
-    after = class_table.read(run_folder / "pseudo_labels.parquet", pseudo_labels.SPEC).columns
+    after = class_table.read(run_folder / "pseudo_labels.parquet", PSEUDO_LABELS).columns
     for name in ("local_prob", "label"):
         np.testing.assert_array_equal(after[name], before[name])
     seen = after["box_id"] >= 0
@@ -110,17 +110,17 @@ def test_a_table_in_pieces_is_the_same_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(class_table, "ROWS_PER_BATCH", 2 * len(CLASSES))
     monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 1)
     table = pseudo_table()
-    class_table.write(tmp_path / "whole", pseudo_labels.SPEC, table)
-    with class_table.writing(tmp_path / "parts", pseudo_labels.SPEC, CLASSES, table.metadata) as writer:
+    class_table.write(tmp_path / "whole", PSEUDO_LABELS, table)
+    with class_table.writing(tmp_path / "parts", PSEUDO_LABELS, CLASSES, table.metadata) as writer:
         for part in (slice(0, 1), slice(1, 1), slice(1, None)):
             writer.write(table.ids[part], {name: values[part] for name, values in table.columns.items()})
     assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
-    found = list(class_table.pieces(tmp_path / "whole", pseudo_labels.SPEC, ["label", "box_id"]))
+    found = list(class_table.pieces(tmp_path / "whole", PSEUDO_LABELS, ["label", "box_id"]))
     assert [piece.ids for piece in found] == [[name] for name in table.ids]
     for name in ("label", "box_id"):
         np.testing.assert_array_equal(np.concatenate([piece.columns[name] for piece in found]), table.columns[name])
     with pytest.raises(CcdError, match="classes are not"):
-        next(class_table.pieces(tmp_path / "whole", pseudo_labels.SPEC, of=CLASSES[::-1]))
+        next(class_table.pieces(tmp_path / "whole", PSEUDO_LABELS, of=CLASSES[::-1]))
 
 
 def test_features_are_read_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

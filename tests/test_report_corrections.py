@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccd.artifacts import class_table, pseudo_labels
+from ccd.artifacts import class_table
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.inspect import image_story
 from ccd.inspect_text import story_data, story_text
 from ccd.labels.corrections import corrected
@@ -27,12 +28,12 @@ DECIDED = {(1, 0): 0, (3, 0): 1, (0, 0): 1, (2, 2): 1}
 
 def write_corrected(folder: Path, *, labelled: bool = True) -> Path:
     write_run(folder, labelled=labelled)
-    table = class_table.read(folder / "pseudo_labels.parquet", pseudo_labels.SPEC)
+    table = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS)
     decided = np.full(table.columns["label"].shape, -1, np.int8)
     for at, label in DECIDED.items():
         decided[at] = label
     columns = table.columns | corrected(table.columns["label"], decided, weight=1.0)
-    class_table.write(folder / "pseudo_labels.parquet", pseudo_labels.SPEC, replace(table, columns=columns))
+    class_table.write(folder / "pseudo_labels.parquet", PSEUDO_LABELS, replace(table, columns=columns))
     return folder
 
 

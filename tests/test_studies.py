@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from ccd.artifacts import class_table, image_index, timings
 from ccd.artifacts.corrections import path_of
-from ccd.artifacts.labels import SPEC as LABELS
+from ccd.artifacts.labels import LABELS
 from ccd.errors import CcdError
 from ccd.params.base import read_yaml
 from ccd.params.sections import SECTIONS

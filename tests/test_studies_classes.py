@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccd.artifacts import class_table, classes, labels, none_images, pseudo_labels
+from ccd.artifacts import class_table, classes, none_images
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.labels.corrections import nobody_decided
 from ccd.use import override
@@ -32,7 +34,7 @@ def project(tmp_path: Path) -> Path:
     data.mkdir(parents=True)
     classes.write(data / "classes.json", classes.ClassList(NAMES, tuple((name,) for name in NAMES)))
     columns = {"label": TRUTH, "difficult": TRUTH.astype(bool)}
-    class_table.write(data / "labels.parquet", labels.SPEC, class_table.ClassTable(IDS, NAMES, columns, {}))
+    class_table.write(data / "labels.parquet", LABELS, class_table.ClassTable(IDS, NAMES, columns, {}))
     return tmp_path
 
 
@@ -52,7 +54,7 @@ def test_a_dropped_class_leaves_class_list_and_truth_and_index_makes_them_no_mor
     )
     drop_classes(run, 2)
     kept = kept_classes(4, 2)
-    left, known = classes.read(run.data / "classes.json"), class_table.read(run.data / "labels.parquet", labels.SPEC)
+    left, known = classes.read(run.data / "classes.json"), class_table.read(run.data / "labels.parquet", LABELS)
     assert left.names == known.classes == tuple(NAMES[row] for row in kept) and known.ids == IDS
     np.testing.assert_array_equal(known.columns["label"], TRUTH[:, kept])
     assert "stages.index" not in (project / "dvc.yaml").read_text()
@@ -119,11 +121,11 @@ def test_images_without_a_class_are_measured_where_their_truth_is_known(project:
     columns = dict.fromkeys(("global_prob", "local_prob", "global_label", "local_label", "label"), label)
     columns |= {"box_id": np.full((4, 4), -1)} | nobody_decided((4, 4))
     made = class_table.ClassTable(ids, NAMES, columns, {"alpha": "0.4"})
-    class_table.write(data / "pseudo_labels.parquet", pseudo_labels.SPEC, made)
+    class_table.write(data / "pseudo_labels.parquet", PSEUDO_LABELS, made)
     truth = TRUTH.copy()
     truth[1] = 0
     known = class_table.ClassTable(IDS, NAMES, {"label": truth, "difficult": truth.astype(bool)}, {})
-    class_table.write(data / "labels.parquet", labels.SPEC, known)
+    class_table.write(data / "labels.parquet", LABELS, known)
 
     def write(rule: str) -> None:
         found = np.array([False, True, True, False])

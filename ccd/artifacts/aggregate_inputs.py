@@ -18,7 +18,7 @@ from ccd.artifacts import (
     text as text_file,
 )
 from ccd.artifacts.align import RowsOfImages, rows_of, same_classes
-from ccd.artifacts.global_labels import SPEC as GLOBAL_LABELS
+from ccd.artifacts.global_labels import GLOBAL_LABELS
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from ccd.artifacts.class_table import TableSpec
 
-SPEC = TableSpec(
+GLOBAL_LABELS = TableSpec(
     "ccd.global_labels/1",
     (
         ("prob", pa.float32(), False, "p: softmax over classes of s * cosine (method section 1)"),

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from ccd.artifacts.class_table import TableSpec
 
-SPEC = TableSpec(
+LABELS = TableSpec(
     "ccd.labels/1",
     (
         ("label", pa.int8(), False, "1: the class is present, 0: it is not; images without known labels have no rows"),

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ccd.artifacts import timings
 from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.timings import LOG, Timing, md5_of, recorded
 
 ENDINGS = (".parquet", ".h5", ".json", ".csv", ".pt", ".html", ".png")
 
@@ -33,7 +33,7 @@ class Artifact:
     md5: str
     made_by: str
     parameters: dict[str, object]
-    timing: timings.Timing | None
+    timing: Timing | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Made:
     parameters: dict[str, object]
 
 
-def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = timings.LOG) -> list[Artifact]:
+def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = LOG) -> list[Artifact]:
     """Every artifact in ``data_dir``, by name. A file whose content is unreadable is listed with schema "damaged".
 
     Args:
@@ -55,9 +55,9 @@ def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = tim
     """
     if not data_dir.is_dir():
         raise unreadable(data_dir, "no such folder", "index")
-    made, taken, found = _locked(lock), timings.recorded(log), []
+    made, taken, found = _locked(lock), recorded(log), []
     for path in sorted(entry for entry in data_dir.iterdir() if entry.suffix in ENDINGS and entry.is_file()):
-        md5, (rows, schema) = timings.md5_of(path), _content(path)
+        md5, (rows, schema) = md5_of(path), _content(path)
         origin = made.get(path.as_posix())
         if origin is None or origin.md5 != md5:
             origin = _Made("", md5, {})

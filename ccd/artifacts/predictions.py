@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from ccd.artifacts.class_table import TableSpec
 
-SPEC = TableSpec(
+PREDICTIONS = TableSpec(
     "ccd.predictions/1",
     (
         ("zero_shot_prob", pa.float32(), False, "the teacher's p of the whole image"),

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from ccd.artifacts.class_table import TableSpec
 
-SPEC = TableSpec(
+PSEUDO_LABELS = TableSpec(
     "ccd.pseudo_labels/2",
     (
         ("global_prob", pa.float32(), False, "p of the whole image"),

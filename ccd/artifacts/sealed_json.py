@@ -6,23 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ccd.artifacts import seal
 from ccd.artifacts.atomic import replacing, unreadable
+from ccd.artifacts.seal import BLANK, KEY, stamp, verify
 from ccd.machine import is_refusal
 
 
 def write_sealed(path: Path, schema: str, content: dict[str, Any]) -> None:
     """Write readable JSON; NaN is refused (``ValueError``), since JSON has no such number."""
-    head = {"schema": schema, seal.KEY: seal.BLANK}
+    head = {"schema": schema, KEY: BLANK}
     with replacing(path) as temporary:
         text = json.dumps({**head, **content}, indent=2, allow_nan=False, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
-        seal.stamp(temporary)
+        stamp(temporary)
 
 
 def read_sealed(path: Path, schema: str, stage: str) -> dict[str, Any]:
     """Read what ``stage`` wrote. Raises CcdError if it is missing, changed, or of another schema."""
-    seal.verify(path, stage)
+    verify(path, stage)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

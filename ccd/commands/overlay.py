@@ -11,7 +11,7 @@ from ccd.artifacts.atomic import is_stream
 from ccd.artifacts.existing import refuse_existing, refuse_folders
 from ccd.errors import CcdError
 from ccd.inspect import ImageStory
-from ccd.inspect_text import overlay, write_overlay
+from ccd.overlay import overlay, write_overlay
 
 
 def check_overlay(out: Path, root: Path, *, force: bool) -> None:

@@ -112,7 +112,7 @@ def import_command(file: Path, as_json: bool) -> None:
     """
     from ccd.artifacts import class_table, corrections
     from ccd.artifacts.existing import keep_old
-    from ccd.artifacts.pseudo_labels import SPEC
+    from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
     from ccd.errors import printable
     from ccd.params.base import load
     from ccd.params.dataset import DatasetParams
@@ -121,7 +121,7 @@ def import_command(file: Path, as_json: bool) -> None:
     with mendable():
         dataset = load(DatasetParams)
         target, data = corrections.path_of(dataset.name), Path("data") / dataset.name
-        current = class_table.read(data / "pseudo_labels.parquet", SPEC, ["label"])
+        current = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
         found = _reviewed(file, data, Path(dataset.root), current.ids, current.classes)
         corrections.ensure(target)
         before = corrections.read_decisions(target, current.ids, current.classes, Path(dataset.root))

@@ -13,7 +13,6 @@ from ccd.demo import large_objects, other_objects, small_objects
 from ccd.demo.pen import Pen
 
 SUPERSAMPLING = 2
-Rng = np.random.Generator
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from ccd.artifacts.atomic import is_stream
 from ccd.artifacts.existing import keep_old, refuse_existing, refuse_folders, refuse_inputs
 from ccd.datasets.folder import LABELS_FILE
 from ccd.datasets.image_search import is_image
-from ccd.deploy import cams, pieces
+from ccd.deploy import pieces
+from ccd.deploy.cams import common_folder, overlay_name
 from ccd.errors import CcdError
 
 BOXES = "boxes.parquet"
@@ -120,8 +121,8 @@ def _about_table(table: Path | None, folders: Iterable[Path]) -> list[str]:
 
 
 def _overlays(folder: Path, paths: Sequence[Path]) -> list[Path]:
-    root = cams.common_folder(paths)
-    return [folder / cams.overlay_name(path, root) for path in paths]
+    root = common_folder(paths)
+    return [folder / overlay_name(path, root) for path in paths]
 
 
 def _check_overlays(folder: Path, inputs: Sequence[Path], paths: Sequence[Path]) -> list[str]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from ccd.artifacts import boxes as box_file, checkpoint, class_table, image_index
 from ccd.artifacts.align import same_classes, same_ids
-from ccd.artifacts.predictions import SPEC as PREDICTIONS
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.labels.thresholds import LABELLED
 
 Split = Literal["train", "test", "all"]

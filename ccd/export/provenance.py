@@ -11,7 +11,7 @@ import numpy as np
 from ccd import __version__
 from ccd.artifacts import checkpoint, class_table, image_index, measured, text as text_file
 from ccd.artifacts.listing import artifact_list
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.deploy.description import ModelDescription, describe
 from ccd.deploy.load import read_student
 

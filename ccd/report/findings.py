@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ccd.labels.corrections import before_corrections
-from ccd.report.answers import Finding, Point, count_of, inspect_image, known_images, shell_line
 from ccd.report.choose import Choice
+from ccd.report.finding import Finding, Point, count_of, inspect_image, known_images, shell_line
 from ccd.report.quality import Step, Tally, step
 from ccd.report.run import Run
 from ccd.report.weakest import WORST, least_certain, worst_classes

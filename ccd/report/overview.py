@@ -10,7 +10,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ccd.report.answers import count_of, known_images
+from ccd.report.finding import count_of, known_images
 from ccd.report.findings import verdict
 from ccd.report.run import Run
 from ccd.report.tables import Counts, label_counts

@@ -10,7 +10,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ccd.report.answers import known_images
 from ccd.report.cards import (
     TEST_STEPS,
     TRAIN_STEPS,
@@ -23,6 +22,7 @@ from ccd.report.cards import (
 )
 from ccd.report.choose import LABELLED, Choice, class_cases, doubtful_test, doubtful_train
 from ccd.report.corrections import corrections
+from ccd.report.finding import known_images
 from ccd.report.findings import findings, verdict
 from ccd.report.overlap import coinciding_pairs
 from ccd.report.photos import Photos

@@ -20,9 +20,9 @@ from ccd.artifacts import (
 )
 from ccd.artifacts.align import rows_of, same_classes, same_ids
 from ccd.artifacts.feature_rows import read_views
-from ccd.artifacts.labels import SPEC as LABELS
-from ccd.artifacts.predictions import SPEC as PREDICTIONS
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.labels.scores import clip_probs
 from ccd.memory import hand_back_memory
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from ccd.artifacts.measured import uncounted
 from ccd.errors import listed
-from ccd.report.answers import Finding, Point, count_of, inspect_class, known_images
 from ccd.report.choose import LABELLED
+from ccd.report.finding import Finding, Point, count_of, inspect_class, known_images
 from ccd.report.quality import Step, quality
 from ccd.report.run import Run
 

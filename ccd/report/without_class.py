@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccd.labels.none_images import NOT_LOOKED_FOR
-from ccd.report.answers import Finding, count_of, shell_line
 from ccd.report.choose import IMAGES_AT_ONCE, LABELLED
+from ccd.report.finding import Finding, count_of, shell_line
 from ccd.report.run import Run
 
 QUESTION = "How many images show none of the classes?"

@@ -11,7 +11,7 @@ import numpy as np
 from ccd.artifacts import class_table, corrections, image_index
 from ccd.artifacts.align import same_ids
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.pseudo_labels import SPEC as PSEUDO_LABELS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.report.choose import disagreement, most_doubtful
 
 ASKED_FROM = 0.3

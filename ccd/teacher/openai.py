@@ -11,14 +11,13 @@ from clip.clip import _MODELS as DOWNLOAD_URLS
 from clip.model import CLIP, ModifiedResNet, build_model
 from torch import Tensor
 
-from ccd.checksum import check_sha256
 from ccd.errors import CcdError, listed
 from ccd.sniff import is_torchscript
 from ccd.teacher.base import Normalization, Precision
 from ccd.teacher.clip_teacher import ClipTeacher
 from ccd.teacher.pixels import CLIP_MEAN_STD, mean_std
 from ccd.teacher.position import ImageTower
-from ccd.weights import StateDict, read_state_dict, without_prefix
+from ccd.weights import StateDict, check_sha256, read_state_dict, without_prefix
 
 RESNET_STRIDE_PX = 32
 _ANCHORS = ("visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale")  # every kind has them

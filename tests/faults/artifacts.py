@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ccd.artifacts import bias, boxes, checkpoint, class_table, features, labels, pseudo_labels, seal, text
+from ccd.artifacts import bias, boxes, checkpoint, class_table, features, seal, text
+from ccd.artifacts.labels import LABELS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.student.model import StudentSpec
 from tests.faults.case import ACCEPTED, Case, run, set_params
 
@@ -113,7 +115,7 @@ def classes_swapped(path: Path) -> None:
     class_table.write(path, SPECS[path.name], replace(found, classes=found.classes[::-1]))
 
 
-SPECS = {"pseudo_labels.parquet": pseudo_labels.SPEC, "labels.parquet": labels.SPEC}
+SPECS = {"pseudo_labels.parquet": PSEUDO_LABELS, "labels.parquet": LABELS}
 
 
 def bias_swapped(path: Path) -> None:

@@ -15,17 +15,17 @@ from ccd.artifacts import (
     class_table,
     classes,
     features,
-    global_labels,
     image_index,
-    labels,
     measured,
     none_images,
-    predictions,
-    pseudo_labels,
     text,
 )
 from ccd.artifacts.corrections import ensure, path_of
+from ccd.artifacts.global_labels import GLOBAL_LABELS
+from ccd.artifacts.labels import LABELS
 from ccd.artifacts.parquet import read_parquet
+from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.use import apply_preset
 from tests.faults.child import Child, Ended, run
@@ -37,11 +37,11 @@ LIMIT_S = 300
 READERS: dict[str, Callable[[Path], object]] = {
     "images.parquet": image_index.read,
     "classes.json": classes.read,
-    "labels.parquet": lambda path: class_table.read(path, labels.SPEC),
+    "labels.parquet": lambda path: class_table.read(path, LABELS),
     "text.h5": text.read,
     "clip_global.h5": lambda path: features.read(path, features.GLOBAL_SCHEMA),
     "bias.json": bias.read,
-    "global_labels.parquet": lambda path: class_table.read(path, global_labels.SPEC),
+    "global_labels.parquet": lambda path: class_table.read(path, GLOBAL_LABELS),
     "none_images.parquet": lambda path: none_images.read(
         path, read_parquet(path, none_images.SCHEMA, "global_labels")[0]["image_id"].to_pylist()
     ),
@@ -49,12 +49,12 @@ READERS: dict[str, Callable[[Path], object]] = {
     "warmup_curves.csv": lambda path: measured.read_curve(path, "warmup"),
     "boxes.parquet": boxes.read,
     "clip_local.h5": lambda path: features.read(path, features.LOCAL_SCHEMA),
-    "pseudo_labels.parquet": lambda path: class_table.read(path, pseudo_labels.SPEC),
+    "pseudo_labels.parquet": lambda path: class_table.read(path, PSEUDO_LABELS),
     "student.pt": lambda path: checkpoint.read(path, "train"),
     "train_curves.csv": lambda path: measured.read_curve(path, "train"),
     "metrics.json": measured.read_metrics,
     "per_class.csv": measured.read_per_class,
-    "predictions.parquet": lambda path: class_table.read(path, predictions.SPEC),
+    "predictions.parquet": lambda path: class_table.read(path, PREDICTIONS),
 }
 READERS["report.html"] = READERS["overview.png"] = Path.exists  # no reader could refuse them
 
