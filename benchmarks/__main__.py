@@ -16,7 +16,7 @@ from benchmarks.startup import measure_startup
 from benchmarks.student import measure_student
 from benchmarks.tables import Table, machine
 from benchmarks.teacher import measure_teacher
-from ccd.runtime import find_device, hardware, worker_count
+from ccd.runtime.hardware import find_device, hardware, worker_count
 
 PARTS: dict[str, Callable[[Settings], Table]] = {
     "startup": measure_startup,

@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from clip.model import CLIP
 
-from ccd.artifacts import checkpoint
+from ccd.artifacts import checkpoint_file as checkpoint
 from ccd.student.model import Student, StudentSpec, build_student
-from ccd.teacher.clip_teacher import ClipTeacher
+from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher
 from ccd.teacher.openai import image_tower, tokenize
-from ccd.teacher.pixels import CLIP_MEAN_STD
 from ccd.teacher.position import ImageTower
 
 # name -> embedding width, native side, layers, width, patch, side to measure at

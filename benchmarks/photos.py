@@ -9,8 +9,8 @@ from PIL import Image
 
 from ccd.artifacts.image_index import ImageIndex
 from ccd.demo.scenes import render_scene, scene_rng
-from ccd.deploy.inputs import expand
-from ccd.images import header
+from ccd.deploy.stream import expand
+from ccd.images.decode import header
 
 SIZE_PX = (500, 375)
 DRAWN = 32

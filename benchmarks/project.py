@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 from benchmarks.measure import ROOT
 from benchmarks.networks import CLASSES, save_tiny_clip
 from benchmarks.photos import write_small
-from ccd.artifacts import corrections
-from ccd.use import apply_preset
+from ccd.artifacts import corrections_file as corrections
+from ccd.params.presets import apply_preset
 
 DATA = Path("data/bench")
 STUDENT_PX = 64  # at 32 the maps have one cell, and no peak

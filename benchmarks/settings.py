@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ccd.runtime import Hardware
+from ccd.runtime.hardware import Hardware
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ COLUMNS = ("command", "seconds", "peak memory, MB")
 
 def measure_startup(settings: Settings) -> Table:
     """The command line, DVC with nothing to do, and the label stages at the size of VOC12 on synthetic features."""
-    rows = [_row(settings, "ccd --help", [sys.executable, "-m", "ccd.cli", "--help"], ROOT), _dvc(settings)]
+    rows = [_row(settings, "ccd --help", [sys.executable, "-m", "ccd.cli.main", "--help"], ROOT), _dvc(settings)]
     folder = settings.work / "startup"
     make_project(folder, 1)
     write_artifacts(folder / DATA, images=5717, classes=20, width=1024, views=5.0)

@@ -16,16 +16,14 @@ from benchmarks.networks import CLASSES, ready, save_student, student_of
 from benchmarks.photos import index_of, photos_of
 from benchmarks.settings import Settings
 from benchmarks.tables import Table, speed
-from ccd.console import StageLog
 from ccd.deploy.load import open_model
-from ccd.deploy.run import Job, to_file
-from ccd.loading import ImageFiles
-from ccd.params.base import read_yaml, validate
-from ccd.params.train import TrainParams
-from ccd.params.warmup import WarmupParams
+from ccd.deploy.predict_run import Job, to_file
+from ccd.images.batches import ImageFiles
+from ccd.params.file import read_yaml, validate
+from ccd.params.sections import TrainParams, WarmupParams
+from ccd.runtime.console import StageLog
 from ccd.student.fit import fit
-from ccd.student.losses import bce, consistency
-from ccd.student.objectives import final_objective, warmup_objective
+from ccd.student.objectives import bce, consistency, final_objective, warmup_objective
 from ccd.student.propose import Ask, propose_views
 
 STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224),), (("resnet50", 224), ("resnet101", 448))

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes, class_table, features, image_index, text
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.predictions import PREDICTIONS
+from ccd.artifacts import boxes_file as boxes, class_table, features_file as features, image_index, text_file as text
+from ccd.artifacts.label_tables import LABELS, PREDICTIONS
 
 ROWS = 8192
 SIZE_PX = (48, 64)

@@ -17,9 +17,10 @@ from benchmarks.networks import SHAPES, ready, teacher_of
 from benchmarks.photos import index_of, photos_of
 from benchmarks.settings import Settings
 from benchmarks.tables import Table, speed
-from ccd.artifacts import features
-from ccd.loading import ImageFiles, image_batches
-from ccd.teacher import Teacher, encode_images
+from ccd.artifacts import features_file as features
+from ccd.images.batches import ImageFiles, image_batches
+from ccd.teacher.clip_teacher import Teacher
+from ccd.teacher.encode import encode_images
 from ccd.teacher.position import ImageTower
 from ccd.views.crops import view_batches
 

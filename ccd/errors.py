@@ -1,8 +1,25 @@
-"""The one error that is meant for the user."""
+"""Errors that are meant for the user: their own mistakes, what the machine refuses, Ctrl-C, and missing packages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import configparser
+import errno
+import io
+import os
+import re
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+DEBUG_VARIABLE = "CCD_DEBUG"
 
 
 class CcdError(Exception):
@@ -28,3 +45,174 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+_OUT_OF_FILES = "raise the limit (`ulimit -n 4096`), or lower runtime.workers"
+_FORBIDDEN = "give this user the right to read and write there, or work in another folder"
+_ADVICE = {
+    errno.ENOSPC: "free some space (`ccd store --prune 1`, `dvc gc -w`)",
+    errno.EDQUOT: "free some space (`ccd store --prune 1`, `dvc gc -w`)",
+    errno.EFBIG: "raise the limit (`ulimit -f unlimited`), or use a file system that takes larger files",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "mount it writable, or work in another folder",
+    errno.EMFILE: _OUT_OF_FILES,
+    errno.ENFILE: _OUT_OF_FILES,
+    errno.ENOMEM: "lower runtime.workers or runtime.inference_batch_size",
+    errno.EAGAIN: "no more processes may start: lower runtime.workers, or raise the limit (`ulimit -u`)",
+    errno.EIO: "the disk or the network fails: look at the system's log",
+}
+_NO_ANSWER = "the disk or the network that holds it does not answer: look at its mount"
+_ADVICE |= dict.fromkeys(
+    [errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK, errno.EBUSY, errno.ENOTCONN, errno.ENODEV], _NO_ANSWER
+)
+_RAN_OUT = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "allocate shared memory")
+
+
+def ran_out(error: OSError) -> bool:
+    """Whether the machine ran out of something, so that the error says nothing about the file it was met at."""
+    return error.errno in _RAN_OUT
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the machine refuses access to a file (rights, limits, locks, a disk or network that does not answer), so
+    that the error says nothing about what the file holds: it may be whole, and rebuilding it would not help."""
+    return isinstance(error, OSError) and error.errno in _ADVICE
+
+
+def explained(error: BaseException, stage: str = "") -> str | None:
+    """What happened, where, and what to do, in one line; None if it is no error of the machine, but a bug.
+
+    Args:
+        stage: the stage that runs, where one does: training has other knobs than the rest.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _is_about_memory(error)):
+        training = f"; for the training itself, {stage}.batch_size or {stage}.image_size_px"
+        more = training if stage in ("warmup", "train") else ""
+        return f"{_kind(str(error))} ran out: lower runtime.inference_batch_size or runtime.workers{more}"
+    if not isinstance(error, OSError) or isinstance(error, (ConnectionError, ProcessLookupError, ChildProcessError)):
+        return None
+    if error.errno is None or (error.errno not in _ADVICE and error.filename is None):
+        return None
+    advice = _ADVICE.get(error.errno, "mend that (CCD_DEBUG=1 shows where it was met)")
+    return f"{_place(error)}: {os.strerror(error.errno)}; {advice}, and run it again"
+
+
+def _kind(text: str) -> str:
+    if "CUDA" in text or "CUBLAS" in text:
+        return "the GPU's memory"
+    return "shared memory (/dev/shm)" if "shared memory" in text else "memory"
+
+
+def _place(error: OSError) -> str:
+    return "the output" if error.filename is None else os.fsdecode(error.filename)
+
+
+def _is_about_memory(error: RuntimeError) -> bool:
+    """PyTorch has a class for a full GPU alone, and is not imported for this: commands must start at once."""
+    return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _MEMORY_TEXTS)
+
+
+INTERRUPTED = 130
+def came_of_interrupt(error: BaseException) -> bool:
+    """Whether it is an error in the course of a Ctrl-C: Python's locks may raise one of their own then."""
+    chain: BaseException | None = error
+    while chain is not None and not isinstance(chain, KeyboardInterrupt):
+        chain = chain.__context__
+    return chain is not None
+
+
+def end_interrupted() -> NoReturn:
+    """One line, and SystemExit with the status of an interrupted command."""
+    print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
+    raise SystemExit(INTERRUPTED) from None
+
+
+class Interruptible(click.Command):
+    """A command that Ctrl-C ends as `end_interrupted` says, also before and after its function; click's own status
+    would be 1."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """See click."""
+        run: Callable[..., Any] = super().main
+        if not extra.get("standalone_mode", True):
+            return run(*args, **extra)
+        try:
+            status = run(*args, **extra | {"standalone_mode": False})
+        except (click.Abort, KeyboardInterrupt):
+            end_interrupted()
+        except click.ClickException as error:
+            error.show()
+            status = error.exit_code
+        raise SystemExit(status)
+
+
+DISTRIBUTION = "ccd-multilabel"
+_CLONE = Path(__file__).resolve().parents[1]
+
+
+def install_advice(extra: str) -> str:
+    """The command that installs what ``extra`` (e.g. ``onnx``) needs: ``pip install 'onnx>=1.17' ...``.
+
+    Raises:
+        ValueError: there is no such extra.
+    """
+    try:
+        needed = requirements(extra)
+    except PackageNotFoundError:  # a copy of the package's folder alone
+        return f"install the packages of the extra '{extra}', see setup.cfg in the repository"
+    if not needed:
+        raise ValueError(f"no extra is called {extra!r}")
+    return f"pip install {' '.join(shlex.quote(each) for each in needed)}"
+
+
+def requirements(extra: str) -> list[str]:
+    """The requirements of ``extra``, of the clone this runs from, else of the installed distribution.
+
+    Raises:
+        PackageNotFoundError: it is neither.
+    """
+    settings = configparser.ConfigParser()
+    settings.read(_CLONE / "setup.cfg", encoding="utf-8")
+    if settings.get("metadata", "name", fallback="") == DISTRIBUTION:
+        return settings.get("options.extras_require", extra, fallback="").split("\n")[1:]
+    stated = requires(DISTRIBUTION) or []
+    marked = (each.partition(";") for each in stated)
+    return [name.strip() for name, _, marker in marked if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker)]
+
+
+def let_text_pass() -> None:
+    """Make printing text safe in any locale: what goes into a pipe or file is UTF-8, and what a terminal cannot show
+    is escaped. Text for people never ends a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # tests put other streams there
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+@contextmanager
+def user_errors(stage: str = "") -> Iterator[None]:
+    """Turn a `CcdError`, and what the machine refuses (`ccd.errors`), into one message on stderr and exit status 2,
+    and Ctrl-C into status 130; no traceback. ``stage``: the one that runs, if any.
+
+    With the environment variable ``CCD_DEBUG`` set to anything but 0, the traceback comes before the message; control
+    characters, which names of files may hold, are escaped.
+    """
+    let_text_pass()
+    try:
+        yield
+    except KeyboardInterrupt:
+        end_interrupted()
+    except Exception as error:
+        if came_of_interrupt(error):
+            end_interrupted()
+        said = str(error) if isinstance(error, CcdError) else explained(error, stage)
+        if said is None or isinstance(error, BrokenPipeError):  # a bug; or the reader of our output has seen enough
+            raise
+        message = f"error: {said}"
+        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            error.__suppress_context__ = False  # what `from None` hides from a user is what a developer looks for
+            message = traceback.format_exc() + message
+        print("\n".join(printable(line) for line in message.split("\n")), file=sys.stderr, flush=True)
+        raise SystemExit(2) from None

@@ -10,7 +10,7 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What ends the process: Ctrl-C before a stage has begun, while its modules are imported, needs no traceback."""
-    from ccd.interrupts import came_of_interrupt, end_interrupted
+    from ccd.errors import came_of_interrupt, end_interrupted
 
     if came_of_interrupt(error):
         end_interrupted()

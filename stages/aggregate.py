@@ -8,16 +8,14 @@ import numpy as np
 
 from ccd.artifacts import class_table
 from ccd.artifacts.aggregate_inputs import AggregateInputs
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
-from ccd.console import StageLog, stage
-from ccd.labels.corrections import corrected
-from ccd.labels.debias import label_changes, pseudo_labels
+from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.labels.debias import corrected, label_changes, pseudo_labels
 from ccd.labels.scores import clip_probs
-from ccd.params.aggregate import AggregateParams
-from ccd.params.base import load
-from ccd.params.dataset import DatasetParams
-from ccd.params.global_labels import GlobalLabelsParams
-from ccd.views.contest import contested_probs
+from ccd.params.file import load
+from ccd.params.sections import AggregateParams, DatasetParams, GlobalLabelsParams
+from ccd.runtime.launch import stage
+from ccd.runtime.console import StageLog
+from ccd.views.overlap import contested_probs
 
 
 @stage

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import bias as bias_file, features, image_index, text as text_file
-from ccd.console import StageLog, stage
+from ccd.artifacts import bias_file, features_file as features, image_index, text_file
 from ccd.labels.bias import class_bias, joined, sureness
 from ccd.labels.scores import clip_probs
-from ccd.params.base import load
-from ccd.params.bias import BiasParams
+from ccd.params.file import load
+from ccd.params.sections import BiasParams
+from ccd.runtime.launch import stage
+from ccd.runtime.console import StageLog
 
 
 @stage

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import boxes as box_file, checkpoint, image_index
-from ccd.console import StageLog, shared_stage
-from ccd.loading import indexed_files
-from ccd.params.base import load
-from ccd.params.cam_boxes import CamBoxesParams
-from ccd.params.dataset import DatasetParams
-from ccd.runtime import hardware
+from ccd.artifacts import boxes_file as box_file, checkpoint_file as checkpoint, image_index
+from ccd.images.batches import indexed_files
+from ccd.params.file import load
+from ccd.params.sections import CamBoxesParams, DatasetParams
+from ccd.runtime.launch import shared_stage
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import hardware
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.propose import Ask, propose_views
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd import ranks
-from ccd.artifacts import features, image_index
-from ccd.console import StageLog, shared_stage
-from ccd.loading import image_batches, indexed_files
-from ccd.params.base import load
-from ccd.params.clip_global import ClipGlobalParams
-from ccd.params.dataset import DatasetParams
-from ccd.params.teacher import TeacherParams
-from ccd.runtime import hardware
-from ccd.store import open_store
-from ccd.teacher import encode_images, encoding, load_teacher
+from ccd.artifacts import features_file as features, image_index
+from ccd.images.batches import image_batches, indexed_files
+from ccd.params.file import load
+from ccd.params.sections import ClipGlobalParams, DatasetParams, TeacherParams
+from ccd.runtime.collectives import from_rank0, merged, on_rank0, share
+from ccd.runtime.launch import shared_stage
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import hardware
+from ccd.runtime.store import open_store
+from ccd.teacher.encode import encode_images, encoding, load_teacher
 
 
 @shared_stage
@@ -28,10 +27,10 @@ def main(images: Path, out: Path) -> None:
     name = encoding(teacher, image_size_px=size_px)
     kept = open_store().features(name, [bytes.fromhex(each) for each in index.digests])
     origin = {"teacher": teacher.description, "fingerprint": teacher.fingerprint, "image_size_px": str(size_px)}
-    with ranks.on_first(features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin)) as writer:
-        missing = ranks.from_first(lambda: kept.restore(writer.write))
-        batches = image_batches(files, ranks.share(missing, place.batch_size), size_px, place.batch_size, place.workers)
-        encoded = kept.recording(ranks.merged(encode_images(teacher, batches, index.ids)))
+    with on_rank0(features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin)) as writer:
+        missing = from_rank0(lambda: kept.restore(writer.write))
+        batches = image_batches(files, share(missing, place.batch_size), size_px, place.batch_size, place.workers)
+        encoded = kept.recording(merged(encode_images(teacher, batches, index.ids)))
         for rows, values in log.batches(encoded, len(missing), "img"):
             writer.write(rows, values)
     log.wrote((out, len(index), "images"))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd import ranks
-from ccd.artifacts import boxes as box_file, features, image_index
-from ccd.artifacts.align import rows_of
-from ccd.console import StageLog, shared_stage
-from ccd.loading import indexed_files
-from ccd.params.base import load
-from ccd.params.clip_local import ClipLocalParams
-from ccd.params.dataset import DatasetParams
-from ccd.params.teacher import TeacherParams
-from ccd.runtime import hardware
-from ccd.store import open_store
-from ccd.teacher import encode_images, encoding, load_teacher
+from ccd.artifacts import boxes_file as box_file, features_file as features, image_index
+from ccd.artifacts.ids import rows_of
+from ccd.images.batches import indexed_files
+from ccd.params.file import load
+from ccd.params.sections import ClipLocalParams, DatasetParams, TeacherParams
+from ccd.runtime.collectives import from_rank0, merged, on_rank0, share
+from ccd.runtime.launch import shared_stage
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import hardware
+from ccd.runtime.store import open_store
+from ccd.teacher.encode import encode_images, encoding, load_teacher
 from ccd.views.crops import view_batches, view_keys
 
 
@@ -30,11 +29,11 @@ def main(images: Path, boxes: Path, out: Path) -> None:
     files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
     kept = open_store().features(encoding(teacher, **dict(params)), view_keys(index.digests, owners, views.boxes_px))
     about = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
-    with ranks.on_first(features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)) as writer:
-        missing = ranks.from_first(lambda: kept.restore(writer.write))
-        batches = view_batches(files, index.sizes_px, owners, views.boxes_px, ranks.share(missing), size_px,
+    with on_rank0(features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)) as writer:
+        missing = from_rank0(lambda: kept.restore(writer.write))
+        batches = view_batches(files, index.sizes_px, owners, views.boxes_px, share(missing), size_px,
                                teacher.stride_px, place.batch_size, place.workers, **cut)  # fmt: skip
-        encoded = kept.recording(ranks.merged(encode_images(teacher, batches, views.image_ids)))
+        encoded = kept.recording(merged(encode_images(teacher, batches, views.image_ids)))
         for rows, values in log.batches(encoded, len(missing), "view"):
             writer.write(rows, values)
     log.wrote((out, count, "views"))

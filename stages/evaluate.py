@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import checkpoint, class_table, features, image_index, scores, text as text_file
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.predictions import PREDICTIONS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
-from ccd.console import StageLog, shared_stage
+from ccd.artifacts import (
+    checkpoint_file as checkpoint,
+    class_table,
+    features_file as features,
+    image_index,
+    metrics_file as scores,
+    text_file,
+)
+from ccd.artifacts.label_tables import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.evaluation import summary
+from ccd.images.batches import indexed_files
 from ccd.labels.scores import clip_probs
-from ccd.loading import indexed_files
-from ccd.params.base import load
-from ccd.params.dataset import DatasetParams
-from ccd.params.evaluate import EvaluateParams
-from ccd.runtime import hardware
-from ccd.student.score import score_checkpoints
+from ccd.params.file import load
+from ccd.params.sections import DatasetParams, EvaluateParams
+from ccd.runtime.launch import shared_stage
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import hardware
+from ccd.student.inference import score_checkpoints
 
 
 @shared_stage

@@ -6,15 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import bias as bias_file, class_table, features, image_index, none_images, text as text_file
-from ccd.artifacts.align import same_classes
-from ccd.artifacts.global_labels import GLOBAL_LABELS
-from ccd.console import StageLog, stage
+from ccd.artifacts import (
+    background_file as none_images,
+    bias_file,
+    class_table,
+    features_file as features,
+    image_index,
+    text_file,
+)
+from ccd.artifacts.ids import same_classes
+from ccd.artifacts.label_tables import GLOBAL_LABELS
+from ccd.labels.background import background_prob, find_none, none_said
 from ccd.labels.debias import whole_image_labels
-from ccd.labels.none_images import background_prob, find_none, none_said
 from ccd.labels.scores import clip_probs
-from ccd.params.base import load
-from ccd.params.global_labels import GlobalLabelsParams
+from ccd.params.file import load
+from ccd.params.sections import GlobalLabelsParams
+from ccd.runtime.launch import stage
+from ccd.runtime.console import StageLog
 
 
 @stage

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import class_table, classes as class_list, corrections, image_index
-from ccd.artifacts.labels import LABELS
-from ccd.console import StageLog, stage
+from ccd.artifacts import class_table, classes_file as class_list, corrections_file as corrections, image_index
+from ccd.artifacts.label_tables import LABELS
 from ccd.datasets import load_dataset
 from ccd.datasets.image_search import left_out_line
-from ccd.indexing import known_labels, remarks, scan
-from ccd.params.base import load
-from ccd.params.dataset import DatasetParams
-from ccd.params.index import IndexParams
-from ccd.params.runtime import RuntimeParams
-from ccd.runtime import worker_count
+from ccd.images.index import known_labels, remarks, scan
+from ccd.params.file import load
+from ccd.params.sections import DatasetParams, IndexParams, RuntimeParams
+from ccd.runtime.launch import stage
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import worker_count
 
 
 @stage

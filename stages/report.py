@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts.atomic import replacing
-from ccd.console import StageLog, stage
-from ccd.params.base import load
-from ccd.params.dataset import DatasetParams
-from ccd.params.evaluate import EvaluateParams
-from ccd.params.runtime import RuntimeParams
-from ccd.params.sections import SECTIONS
+from ccd.artifacts.files import replacing
+from ccd.params.file import load
+from ccd.params.sections import SECTIONS, DatasetParams, EvaluateParams, RuntimeParams
 from ccd.report.overview import write_overview
 from ccd.report.page import render
-from ccd.report.run import RunFiles, read_run
-from ccd.versions import library_versions
+from ccd.report.run_data import RunFiles, read_run
+from ccd.runtime.timings import library_versions
+from ccd.runtime.launch import stage
+from ccd.runtime.console import StageLog
 
 
 @stage

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import classes as class_list, text as text_file
-from ccd.console import StageLog, stage
-from ccd.params.base import load
-from ccd.params.teacher import TeacherParams
-from ccd.params.text import TextParams, chosen_texts
-from ccd.runtime import hardware
-from ccd.teacher import class_embeddings, load_teacher
+from ccd.artifacts import classes_file as class_list, text_file
+from ccd.params.file import load
+from ccd.params.sections import TeacherParams, TextParams, chosen_texts
+from ccd.runtime.launch import stage
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import hardware
+from ccd.teacher.encode import class_embeddings, load_teacher
 
 
 @stage

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import checkpoint, class_table, csv_files, image_index
-from ccd.artifacts.align import same_ids
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
-from ccd.console import StageLog, shared_stage
-from ccd.loading import indexed_files
-from ccd.params.base import load
-from ccd.params.dataset import DatasetParams
-from ccd.params.train import TrainParams
-from ccd.runtime import hardware
-from ccd.student.decide import label_free_thresholds
+from ccd.artifacts import checkpoint_file as checkpoint, class_table, csv_files, image_index
+from ccd.artifacts.ids import same_ids
+from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.images.batches import indexed_files
+from ccd.params.file import load
+from ccd.params.sections import DatasetParams, TrainParams
+from ccd.runtime.launch import shared_stage
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import hardware
 from ccd.student.fit import curve_rows, final_weights, fit
+from ccd.student.inference import label_free_thresholds
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.objectives import final_objective
 

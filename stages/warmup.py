@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd import ranks
-from ccd.artifacts import checkpoint, class_table, csv_files, image_index
-from ccd.artifacts.align import same_ids
-from ccd.artifacts.global_labels import GLOBAL_LABELS
-from ccd.console import StageLog, shared_stage
-from ccd.loading import indexed_files
-from ccd.params.base import load
-from ccd.params.dataset import DatasetParams
-from ccd.params.warmup import WarmupParams
-from ccd.runtime import hardware
+from ccd.artifacts import checkpoint_file as checkpoint, class_table, csv_files, image_index
+from ccd.artifacts.ids import same_ids
+from ccd.artifacts.label_tables import GLOBAL_LABELS
+from ccd.artifacts.weights_file import check_sha256
+from ccd.images.batches import indexed_files
+from ccd.params.file import load
+from ccd.params.sections import DatasetParams, WarmupParams
+from ccd.runtime.collectives import end_other_ranks
+from ccd.runtime.launch import shared_stage
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import hardware
 from ccd.student.fit import curve_rows, fit
 from ccd.student.model import StudentSpec, build_student
 from ccd.student.objectives import warmup_objective
-from ccd.weights import check_sha256
 
 
 @shared_stage
@@ -33,7 +33,7 @@ def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     student = build_student(spec, params.weights, params.seed)
     result, slot = fit(student, files, targets.columns["label"], warmup_objective, params, index, place, log)
     weights, info = {"last": result.last}, {"epochs": params.epochs}
-    ranks.others_leave()
+    end_other_ranks()
     checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
     csv_files.write(curves, curve_rows(result.records))
     slot.clear()

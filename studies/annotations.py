@@ -13,7 +13,7 @@ from ccd.datasets.coco import read_instances
 from ccd.datasets.voc import annotated_objects
 from ccd.demo.scenes import render_scene, scene_rng
 from ccd.errors import CcdError
-from ccd.params.index import IndexParams
+from ccd.params.sections import IndexParams
 
 ADAPTERS = ("voc", "coco", "demo")
 Corners = tuple[float, float, float, float]

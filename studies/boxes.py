@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ccd.artifacts.boxes import BoxTable
+from ccd.artifacts.boxes_file import BoxTable
 from studies.annotations import TrueBox
 
 

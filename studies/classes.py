@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import class_table, classes as class_list
-from ccd.artifacts.labels import LABELS
+from ccd.artifacts import class_table, classes_file as class_list
+from ccd.artifacts.label_tables import LABELS
 from ccd.errors import CcdError
-from ccd.params.base import load, read_yaml
-from ccd.params.text import TextParams
+from ccd.params.file import load, read_yaml
+from ccd.params.sections import TextParams
 from studies.run import Run
 from studies.spec import Study, Variant
 

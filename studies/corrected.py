@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd.artifacts import class_table, corrections
+from ccd.artifacts import class_table, corrections_file as corrections
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
-from ccd.console import StageLog
-from ccd.params.base import PARAMS_FILE, load
-from ccd.params.dataset import DatasetParams
-from ccd.report.choose import disagreement, most_doubtful
-from ccd.review.student import student_probs
+from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
+from ccd.params.file import PARAMS_FILE, load
+from ccd.params.sections import DatasetParams
+from ccd.report.doubt import disagreement, most_doubtful
+from ccd.review.questions import student_probs
+from ccd.runtime.console import StageLog
 from studies.run import Run
 from studies.spec import Corrected
 

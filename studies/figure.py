@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ccd.artifacts.atomic import replacing
+from ccd.artifacts.files import replacing
 from studies.measure import Finding
 from studies.table import TITLES, Spread, classes, means
 

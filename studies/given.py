@@ -7,22 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes as box_file, class_table, features, image_index, text as text_file
-from ccd.artifacts.align import rows_of
-from ccd.artifacts.global_labels import GLOBAL_LABELS
+from ccd.artifacts import boxes_file as box_file, class_table, features_file as features, image_index, text_file
+from ccd.artifacts.ids import rows_of
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts.label_tables import GLOBAL_LABELS, LABELS, PSEUDO_LABELS
 from ccd.errors import CcdError
-from ccd.labels import cdul
-from ccd.labels.corrections import nobody_decided
+from ccd.labels.debias import nobody_decided
 from ccd.labels.scores import clip_probs, entropy_nats
-from ccd.params.base import PARAMS_FILE, load
-from ccd.params.cam_boxes import CamBoxesParams
-from ccd.params.dataset import DatasetParams
-from ccd.params.index import IndexParams
-from ccd.use import override
-from ccd.views.tiles import tiles
+from ccd.params.file import PARAMS_FILE, load
+from ccd.params.presets import override
+from ccd.params.sections import CamBoxesParams, DatasetParams, IndexParams
+from ccd.views.boxes import tiles
+from studies import cdul
 from studies.annotations import require_boxes, true_boxes
 from studies.boxes import around_boxes, box_table, random_boxes
 from studies.classes import settings

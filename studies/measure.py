@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes as box_file, class_table
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.measured import read_metrics, read_per_class
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts import boxes_file as box_file, class_table
+from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
+from ccd.artifacts.metrics_file import read_metrics, read_per_class
 from ccd.errors import CcdError
-from ccd.evaluation.measure import Measure
+from ccd.evaluation.metrics import Measure
 from ccd.evaluation.summary import Scores, Truth, measure_splits, pseudo_tables
-from ccd.params.base import load
-from ccd.params.evaluate import EvaluateParams
+from ccd.params.file import load
+from ccd.params.sections import EvaluateParams
 from studies.none import measured_none
 from studies.spec import Study, Variant
 

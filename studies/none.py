@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import class_table, none_images
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts import background_file as none_images, class_table
+from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
 
 LABELLED = 0.5
 

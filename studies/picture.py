@@ -13,12 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ccd.artifacts import boxes as box_file, class_table, image_index
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
-from ccd.console import user_errors
-from ccd.images import read_image
-from ccd.params.base import load
-from ccd.params.dataset import DatasetParams
+from ccd.artifacts import boxes_file as box_file, class_table, image_index
+from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.images.decode import read_image
+from ccd.params.file import load
+from ccd.params.sections import DatasetParams
+from ccd.errors import user_errors
 
 STEPS = (
     ("global_prob", "CLIP, whole image", "#b8c4d6"),

@@ -18,11 +18,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from ccd.artifacts import timings
-from ccd.artifacts.corrections import ensure, path_of
+from ccd.runtime.timings import TIMINGS_LOG, recorded_timings
+from ccd.artifacts.corrections_file import ensure, path_of
 from ccd.errors import CcdError
-from ccd.params.base import read_yaml
-from ccd.use import override
+from ccd.params.file import read_yaml
+from ccd.params.presets import override
 
 COPIED = ("ccd", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
 PATHS = ("dataset.root", "index.classes_file", "index.labels_file", "teacher.model", "teacher.pretrained",
@@ -74,7 +74,7 @@ class Run:
 
 def stage_seconds(folder: Path) -> dict[str, float]:
     """Stage -> seconds of its last run in ``folder``; a stage that came from DVC's cache is not among them."""
-    return {timing.stage: timing.seconds for timing in timings.recorded(folder / timings.LOG).values()}
+    return {timing.stage: timing.seconds for timing in recorded_timings(folder / TIMINGS_LOG).values()}
 
 
 def shared_cache(project: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from ccd.errors import CcdError
-from ccd.params.base import Section, read_yaml, validate
+from ccd.params.file import Section, read_yaml, validate
 
 STUDIES_FILE = Path("studies/params.yaml")
 PAPER_FILE = Path("studies/paper.yaml")

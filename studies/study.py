@@ -19,11 +19,12 @@ from pathlib import Path
 import click
 
 from ccd.artifacts import csv_files, image_index
-from ccd.artifacts.atomic import replacing
-from ccd.console import StageLog, user_errors
+from ccd.artifacts.files import replacing
 from ccd.errors import CcdError
-from ccd.params.base import PARAMS_FILE, load
-from ccd.params.dataset import DatasetParams
+from ccd.params.file import PARAMS_FILE, load
+from ccd.params.sections import DatasetParams
+from ccd.errors import user_errors
+from ccd.runtime.console import StageLog
 from studies import figure, spec, table
 from studies.classes import drop_classes, settings
 from studies.given import check, chosen_images, give

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ccd.artifacts import checkpoint
+from ccd.artifacts import checkpoint_file as checkpoint
 from ccd.student.model import StudentSpec, build_student
 
 CLASSES = ("cat", "path", "-dog")

@@ -10,12 +10,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ccd.artifacts import bias, boxes, class_table, features, image_index, text
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.predictions import PREDICTIONS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
-from ccd.labels.corrections import nobody_decided
-from ccd.use import apply_preset
+from ccd.artifacts import (
+    bias_file as bias,
+    boxes_file as boxes,
+    class_table,
+    features_file as features,
+    image_index,
+    text_file as text,
+)
+from ccd.artifacts.label_tables import LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.labels.debias import nobody_decided
+from ccd.params.presets import apply_preset
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ("cup", "tall lamp", EVIL)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ccd.student.loop import Batches
 from ccd.student.model import Student
-from ccd.student.seeds import epoch_order
+from ccd.student.transforms import epoch_order
 
 
 def tiny_student(classes: int = 3, seed: int = 0) -> Student:

@@ -13,23 +13,20 @@ import pytest
 import torch
 
 from ccd.artifacts import (
-    align,
-    atomic,
-    bias,
-    boxes,
-    checkpoint,
+    bias_file as bias,
+    boxes_file as boxes,
+    checkpoint_file as checkpoint,
     class_table,
-    classes,
+    classes_file as classes,
     csv_files,
-    features,
+    features_file as features,
+    files as atomic,
+    ids as align,
     image_index,
     seal,
-    text,
+    text_file as text,
 )
-from ccd.artifacts.global_labels import GLOBAL_LABELS
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.predictions import PREDICTIONS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts.label_tables import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.errors import CcdError
 
 IDS = ["a", "b/ü", "c"]

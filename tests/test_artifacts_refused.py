@@ -15,23 +15,20 @@ import pytest
 import torch
 
 from ccd.artifacts import (
-    atomic,
-    bias,
-    boxes,
-    checkpoint,
+    bias_file as bias,
+    boxes_file as boxes,
+    checkpoint_file as checkpoint,
     class_table,
-    classes,
+    classes_file as classes,
     csv_files,
-    features,
+    features_file as features,
+    files as atomic,
     image_index,
-    measured,
-    scores,
-    text,
+    metrics_file as measured,
+    metrics_file as scores,
+    text_file as text,
 )
-from ccd.artifacts.global_labels import GLOBAL_LABELS
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.predictions import PREDICTIONS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts.label_tables import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.errors import CcdError
 from tests.faults.artifacts import reseal, rewrite
 from tests.test_artifacts import CLASSES, IDS, READERS, WRITERS, embeddings, index, pseudo_table

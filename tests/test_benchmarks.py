@@ -12,7 +12,7 @@ import torch
 from benchmarks import growth, increment, measure, student, teacher
 from benchmarks.settings import Settings
 from benchmarks.tables import Table
-from ccd.runtime import Hardware
+from ccd.runtime.hardware import Hardware
 
 
 @pytest.fixture

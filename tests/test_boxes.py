@@ -8,8 +8,7 @@ from torch import Tensor
 
 import ccd.views.boxes as boxes_module
 from ccd.errors import CcdError
-from ccd.views.boxes import Boxes, cam_boxes, view_threshold
-from ccd.views.components import label_components, runs_of_pixels
+from ccd.views.boxes import Boxes, cam_boxes, label_components, runs_of_pixels, view_threshold
 
 # Tests of geometry use maps as large as the input, which upsampling leaves as they are.
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ccd.cli import main
+from ccd.cli.main import main
+from ccd.params.presets import apply_preset
 from ccd.project.pipeline import project_text
-from ccd.use import apply_preset
 from tests.finished_run import write_run
 
 
@@ -64,7 +64,7 @@ def test_use_refuses_a_project_of_init_but_for_force(tmp_path: Path, monkeypatch
     [
         ({}, "ccd init DIR --images FOLDER"),
         ({"dvc.yaml": "", "stages/index.py": ""}, "ccd use PRESET"),
-        ({"dvc.yaml": "python -m ccd.project.inputs"}, "git checkout params.yaml"),
+        ({"dvc.yaml": "python -m ccd.project.pipeline"}, "git checkout params.yaml"),
     ],
 )
 def test_without_params_the_advice_fits_the_folder(

@@ -9,8 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ccd import use as presets
-from ccd.cli import main
+from ccd.cli.main import main
+from ccd.params import presets
 from tests.deployed import write_photos, write_student
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/cli.md"

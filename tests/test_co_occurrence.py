@@ -8,9 +8,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ccd.labels.debias import best_view
-from ccd.views.contest import contested_probs
-from ccd.views.overlap import coinciding_views, iou, pairs_of_classes
-from ccd.views.shared import unshared_views
+from ccd.views.overlap import coinciding_views, contested_probs, iou, pairs_of_classes, unshared_views
 
 N, C, B = 3, 3, 8
 SQUARE, NEAR, FAR = [0, 0, 10, 10], [0, 0, 10, 8], [50, 50, 60, 60]  # IoU of the first two: 80 / 100

@@ -14,16 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-import ccd.artifacts.checkpoint
+import ccd.artifacts.checkpoint_file
 import ccd.artifacts.seal
-from ccd.artifacts import bias, boxes, checkpoint, class_table, features, text
+from ccd.artifacts import (
+    bias_file as bias,
+    boxes_file as boxes,
+    checkpoint_file as checkpoint,
+    class_table,
+    features_file as features,
+    text_file as text,
+)
 from ccd.artifacts.hdf5 import reading
 from ccd.artifacts.parquet import open_parquet
-from ccd.deploy.folder import WEIGHTS, read_folder, write_folder
-from ccd.deploy.load import open_model
+from ccd.deploy.load import WEIGHTS, open_model, read_folder, write_folder
 from ccd.errors import CcdError
-from ccd.labels.corrections import nobody_decided
-from ccd.store import Store, content_key
+from ccd.labels.debias import nobody_decided
+from ccd.runtime.store import Store, content_key
 from tests.deployed import write_student
 from tests.faults import under_dvc
 from tests.faults.artifacts import SPECS, units, views, words
@@ -70,13 +76,13 @@ def test_a_model_that_is_replaced_while_it_is_opened_stays_what_it_was(
 ) -> None:
     """Between the check of its parts and the loading of its weights."""
     path = write_student(tmp_path / "student.pt")
-    old, check = path.read_bytes(), ccd.artifacts.checkpoint._check_members
+    old, check = path.read_bytes(), ccd.artifacts.checkpoint_file._check_members
 
     def replaced(file: object) -> None:
         check(file)  # type: ignore[arg-type]
         write_student(path, thresholds=None)
 
-    monkeypatch.setattr(ccd.artifacts.checkpoint, "_check_members", replaced)
+    monkeypatch.setattr(ccd.artifacts.checkpoint_file, "_check_members", replaced)
     found = open_model(path, CPU)
     assert path.read_bytes() != old
     assert found.sha256 == hashlib.sha256(old).hexdigest() and found.description.thresholds == (0.5, 0.25, 0.999)
@@ -203,7 +209,7 @@ def known(folder: Path) -> dict[int, list[float]]:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccd.store._ROWS_PER_CHUNK", 3)
+    monkeypatch.setattr("ccd.runtime.store._ROWS_PER_CHUNK", 3)
 
 
 def test_processes_that_share_an_entry_of_the_store_lose_nothing(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ccd.cli import main
-from ccd.console import DEBUG_VARIABLE, stage, user_errors
+from ccd.cli.main import main
 from ccd.errors import CcdError
+from ccd.errors import DEBUG_VARIABLE, user_errors
+from ccd.runtime.launch import stage
 
 
 @stage
@@ -69,6 +70,8 @@ def test_a_bug_is_no_users_mistake() -> None:
     "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}]
 )
 def test_text_that_the_locale_cannot_print_ends_nothing(locale: dict[str, str]) -> None:
-    code = "from ccd.console import StageLog, user_errors\nwith user_errors(): StageLog('bias').found(chr(0x732B))"
+    code = (
+        "from ccd.errors import user_errors\nfrom ccd.runtime.console import StageLog\nwith user_errors(): StageLog('bias').found(chr(0x732B))"
+    )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **locale}, capture_output=True, check=False)
     assert done.returncode == 0 and done.stdout.decode("utf-8") == "[bias] \u732b\n", done.stderr

@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ccd.params.base import copied_project, load
-from ccd.params.dataset import DatasetParams
-from ccd.params.index import IndexParams
-from ccd.params.teacher import TeacherParams
-from ccd.params.warmup import WarmupParams
-from ccd.use import apply_preset
+from ccd.params.file import copied_project, load
+from ccd.params.presets import apply_preset
+from ccd.params.sections import DatasetParams, IndexParams, TeacherParams, WarmupParams
 from stages.index import main as index
 
 VALUES = {

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from ccd.artifacts.corrections import Decisions, ensure, path_of, read, read_decisions, write
+from ccd.artifacts.corrections_file import Decisions, ensure, path_of, read, read_decisions, write
 from ccd.errors import CcdError
-from ccd.labels.corrections import before_corrections, corrected, nobody_decided
+from ccd.labels.debias import before_corrections, corrected, nobody_decided
 from tests.faults.artifacts import finish
 from tests.faults.case import fresh, run, set_params
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
-import ccd.loading
+import ccd.images.batches
 from ccd.errors import CcdError
-from ccd.images import crop_resized, read_image, squash
-from ccd.loading import ImageFiles
-from ccd.views.crops import CropSource, crop_batches, squashed_boxes, target_sizes
+from ccd.images.batches import ImageFiles
+from ccd.images.decode import read_image, squash
+from ccd.views.crops import CropSource, crop_batches, crop_resized, squashed_boxes, target_sizes
 
 SIDES = st.floats(0.1, 5000)
 
@@ -101,8 +101,10 @@ def test_resized_views_come_from_the_squashed_image(files: ImageFiles) -> None:
 @pytest.mark.parametrize("source", ["original", "resized"])
 def test_an_image_is_decoded_once(files: ImageFiles, source: CropSource, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    original = ccd.loading.read_image
-    monkeypatch.setattr(ccd.loading, "read_image", lambda path, **kw: decoded.append(path) or original(path, **kw))
+    original = ccd.images.batches.read_image
+    monkeypatch.setattr(
+        ccd.images.batches, "read_image", lambda path, **kw: decoded.append(path) or original(path, **kw)
+    )
     list(crop_batches(files, ROWS, BOXES_PX, SIZES, 2, 0, source=source, resized_px=64))
     assert decoded == [files.paths[0], files.paths[2]]
 

@@ -13,7 +13,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from ccd.artifacts.corrections import ensure, path_of
+from ccd.artifacts.corrections_file import ensure, path_of
 from ccd.params.sections import SECTIONS
 from tests.import_closure import DATA, code_deps
 
@@ -117,7 +117,7 @@ def test_ground_truth_reaches_evaluation_alone() -> None:
     assert [stage for stage in CHAIN if truth in data_deps(stage)] == ["evaluate", "report"]
     assert after({"evaluate"}) == {"evaluate", "report"}, "what evaluation wrote must not flow back"
     for stage in set(CHAIN) - {"index", "evaluate", "report"}:
-        assert not {"ccd/artifacts/labels.py", "ccd/datasets/record.py"} & set(STAGES[stage]["deps"]), stage
+        assert not {"ccd/artifacts/label_tables.py", "ccd/datasets/record.py"} & set(STAGES[stage]["deps"]), stage
 
 
 def test_every_artifact_is_made_once_and_used_or_final() -> None:
@@ -188,11 +188,11 @@ def test_dvc_reruns_exactly_what_the_table_says(row: str, project: Path) -> None
     ("file", "directly"),
     [
         ("ccd/labels/debias.py", {"global_labels", "aggregate"}),
-        ("ccd/student/losses.py", {"warmup", "train"}),
+        ("ccd/student/objectives.py", {"warmup", "train"}),
         ("ccd/evaluation/summary.py", {"evaluate"}),
         ("ccd/datasets/coco.py", {"index"}),
-        ("ccd/console.py", set()),
-        ("ccd/params/runtime.py", set()),
+        ("ccd/runtime/console.py", set()),
+        ("ccd/params/sections.py", set()),
     ],
 )
 def test_a_change_of_code_reruns_what_imports_it(project: Path, file: str, directly: set[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ccd.datasets import ClassInfo, Dataset, ImageEntry, load_dataset
-from ccd.datasets.class_list import read_classes
+from ccd.datasets.class_names import read_classes
 from ccd.datasets.image_search import find_images
 from ccd.datasets.record import check
 from ccd.errors import CcdError

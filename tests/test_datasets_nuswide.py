@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ccd.datasets import Dataset, load_dataset
-from ccd.datasets.names import NUS_WIDE
+from ccd.datasets.class_names import NUS_WIDE
 from ccd.errors import CcdError
 
 LISTS = {

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ccd.artifacts import checkpoint
-from ccd.console import StageLog
+from ccd.artifacts import checkpoint_file as checkpoint
 from ccd.errors import CcdError
+from ccd.images.batches import ImageFiles
 from ccd.labels.scores import clip_probs
-from ccd.loading import ImageFiles
-from ccd.runtime import Hardware
-from ccd.student.score import score
-from ccd.teacher import class_embeddings, encode_images, load_teacher
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import Hardware
+from ccd.student.inference import score
+from ccd.teacher.encode import class_embeddings, encode_images, load_teacher
 from tests.student_toys import tiny_student
 from tests.test_end_to_end import CHAIN, prepare, run_stage, write_pictures
 from tests.tiny_clip import save_fp16, tiny_clip

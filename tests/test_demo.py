@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from PIL import Image
 from torchvision.models import mobilenet_v2
 
-from ccd.demo import scenes, train_backbone, train_clip
-from ccd.demo.captions import all_captions, write_caption
-from ccd.demo.pools import Picture, SceneOrder, render_pool
+from ccd.demo import scenes
 from ccd.demo.scenes import CLASSES, PRETRAIN_CLASSES, SceneObject, render_scene, render_single, scene_rng, write_scenes
 from ccd.errors import CcdError
+from tools.demo import train_backbone, train_clip
+from tools.demo.captions import all_captions, write_caption
+from tools.demo.pools import Picture, SceneOrder, render_pool
 
 ASSETS = Path(scenes.__file__).parent / "assets"
 

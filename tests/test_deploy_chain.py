@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ccd.artifacts import checkpoint
-from ccd.cli import main
+from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.cli.main import main
 from tests.test_end_to_end import CHAIN, COLOURS, prepare, run_stage, write_pictures
 
 

@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner
 from dvc.repo import Repo
 
-from ccd.cli import main
+from ccd.cli.main import main
 from ccd.evaluation.summary import Scores, Truth, evaluate
 from ccd.report.overview import write_overview
-from ccd.report.run import RunFiles, read_run
+from ccd.report.run_data import RunFiles, read_run
 from tests.finished_run import CLASSES, write_run
 from tests.test_end_to_end import COLOURS, write_pictures
 from tests.tiny_clip import save_fp16, tiny_clip

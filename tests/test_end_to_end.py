@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from ccd.artifacts.corrections import ensure, path_of
-from ccd.use import apply_preset
+from ccd.artifacts.corrections_file import ensure, path_of
+from ccd.params.presets import apply_preset
 from stages import (
     aggregate,
     bias,

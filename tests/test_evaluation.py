@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import average_precision_score
 
-from ccd.evaluation.average_precision import average_precision
-from ccd.evaluation.calibration import calibration_error
-from ccd.evaluation.decisions import f1
-from ccd.evaluation.measure import measure
+from ccd.evaluation.metrics import average_precision, calibration_error, f1, measure
 from ccd.evaluation.summary import Scores, Truth, evaluate
 
 

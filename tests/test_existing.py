@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ccd.artifacts.atomic import is_stream, replacing
 from ccd.artifacts.existing import keep_old, refuse_existing, refuse_folders, refuse_inputs
+from ccd.artifacts.files import is_stream, replacing
 from ccd.errors import CcdError
 
 
@@ -84,7 +84,7 @@ def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path) -> None:
 
 def test_a_redirected_output_keeps_what_was_printed_before(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from ccd.artifacts.atomic import replacing\n"
+        "from pathlib import Path; from ccd.artifacts.files import replacing\n"
         "print('before', flush=True)\n"
         "with replacing(Path('/dev/stdout')) as temporary: temporary.write_text('after')"
     )

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd.export.labelled import Box, LabelledImage, LabelledSet, read_labelled
-from ccd.export.labels import Format, export_labels
+from ccd.deploy.label_export import Format, export_labels
+from ccd.deploy.labelled import Box, LabelledImage, LabelledSet, read_labelled
 from tests.finished_run import EVIL, write_project
 
 ODD_CLASSES = ("cup", EVIL, 'a "b"', 'x name="image"', "ü & 'ö'", "$image", "12", "two\nlines", " {{idx}} ")

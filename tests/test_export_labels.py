@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from ccd.artifacts import checkpoint
-from ccd.cli import main
+from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.cli.main import main
+from ccd.deploy.label_formats import to_cvat, to_label_studio
+from ccd.deploy.labelled import Box, LabelledImage, LabelledSet
 from ccd.errors import CcdError
-from ccd.export.annotation_tools import to_cvat, to_label_studio
-from ccd.export.labelled import Box, LabelledImage, LabelledSet
 from tests.finished_run import CLASSES, EVIL, TEST, TRAIN, write_project
 
 CUPS = {"train/a": 1.0, "train/b": 0.8, "train/c": 0.55}  # the only labels of at least 0.5

@@ -17,14 +17,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file
 
-from ccd.artifacts import checkpoint
-from ccd.cli import main
-from ccd.deploy import classifier
+from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.cli.main import main
+from ccd.deploy import classifier, model_export as onnx_file
+from ccd.deploy.load import load_student
+from ccd.deploy.model_card import background, model_card
 from ccd.errors import CcdError
-from ccd.export import onnx_file
-from ccd.export.card import model_card
-from ccd.export.provenance import background
-from ccd.predict import load_student
 from ccd.student.model import StudentSpec, build_student
 from tests.deployed import CLASSES, write_photos, write_student
 from tests.finished_run import EVIL, write_run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ccd import extras
+from ccd.runtime import failures as extras
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = re.compile(r"pip3? install ([^`\n#]*)")

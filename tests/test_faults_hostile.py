@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccd.artifacts import csv_files, seal
+from ccd.artifacts import csv_files
+from ccd.artifacts.seal import BLANK, stamp, verify
 from ccd.datasets.voc import annotated_objects
 from ccd.errors import CcdError
 from ccd.student.backbones import build_backbone
-from ccd.teacher import load_teacher
+from ccd.teacher.encode import load_teacher
 from tests.faults.artifacts import Planted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,23 +98,23 @@ def test_a_formula_in_a_class_name_stays_what_it_is(tmp_path: Path) -> None:
 
 def test_a_name_cannot_take_the_seals_place(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    path.write_text(f"name {seal.BLANK} and {seal.BLANK}")
+    path.write_text(f"name {BLANK} and {BLANK}")
     with pytest.raises(CcdError, match="'ccd-seal:' is reserved"):
-        seal.stamp(path)
+        stamp(path)
     path.write_text("no place")
     with pytest.raises(CcdError, match="reserved"):
-        seal.stamp(path)
+        stamp(path)
 
 
 @pytest.mark.parametrize("at", [0, 5, 20, -1])
 def test_every_byte_is_under_the_seal(at: int, tmp_path: Path) -> None:
     path = tmp_path / "x"
-    path.write_text(f"before {seal.BLANK} after")
-    seal.stamp(path)
-    seal.verify(path, "index")
+    path.write_text(f"before {BLANK} after")
+    stamp(path)
+    verify(path, "index")
     content = bytearray(path.read_bytes())
-    assert len(content) == len(f"before {seal.BLANK} after")
+    assert len(content) == len(f"before {BLANK} after")
     content[at] ^= 1
     path.write_bytes(content)
     with pytest.raises(CcdError, match=r"x: it(s content is not what was written| has no seal)"):
-        seal.verify(path, "index")
+        verify(path, "index")

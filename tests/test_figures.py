@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from ccd.artifacts import class_table
-from ccd.artifacts.labels import LABELS
+from ccd.artifacts.label_tables import LABELS
 from ccd.evaluation.summary import Scores, Truth, evaluate
-from ccd.labels.none_images import none_said
-from ccd.project.readme import readme
-from ccd.report.choose import doubtful_train
-from ccd.report.findings import findings
+from ccd.labels.background import none_said
+from ccd.project.settings import readme
+from ccd.report.answers import findings
+from ccd.report.doubt import doubtful_train
+from ccd.report.findings import WithoutClass, none_finding, without_class
 from ccd.report.page import render
-from ccd.report.run import Run, RunFiles, read_run
+from ccd.report.run_data import Run, RunFiles, read_run
 from ccd.report.tables import class_table as table_of_classes, label_counts, steps
-from ccd.report.without_class import WithoutClass, none_finding, without_class
 from tests.finished_run import CLASSES, EVIL, write_run
 
 
@@ -169,7 +169,7 @@ def test_every_answer_ends_with_a_command_that_a_shell_takes_as_it_is(tmp_path: 
 
 
 def test_an_id_that_looks_like_an_option_is_no_option() -> None:
-    from ccd.report.finding import inspect_image
+    from ccd.report.findings import inspect_image
 
     assert shlex.split(inspect_image("-a b")) == ["ccd", "inspect", "--", "-a b"]
 

@@ -25,33 +25,33 @@ from hypothesis import Phase, given, settings, strategies as st
 from PIL import Image
 
 from ccd.artifacts import (
-    bias,
-    boxes,
-    checkpoint,
+    bias_file as bias,
+    boxes_file as boxes,
+    checkpoint_file as checkpoint,
     class_table,
-    classes,
-    corrections,
-    features,
+    classes_file as classes,
+    corrections_file as corrections,
+    features_file as features,
     image_index,
-    measured,
+    metrics_file as measured,
     seal,
-    text,
+    text_file as text,
 )
 from ccd.artifacts.image_keys import ImageKeys
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts.label_tables import PSEUDO_LABELS
 from ccd.datasets import load_dataset
-from ccd.datasets.names import NUS_WIDE
+from ccd.datasets.class_names import NUS_WIDE
 from ccd.datasets.voc import CLASSES as VOC
 from ccd.errors import CcdError
-from ccd.indexing import FileReader
-from ccd.params.base import read_yaml, validate
+from ccd.images.index import FileReader
+from ccd.params.file import read_yaml, validate
 from ccd.params.sections import SECTIONS
 from ccd.review.reviewed import read_reviewed
 from tests.finished_run import CLASSES, TRAIN, write_run
 
 HANG_S = 10
 MEMORY_BYTES = 2 << 30  # beyond what the process has; the largest image that is decoded takes less
-PAPER = Path(__file__).parent.parent / "ccd/presets/paper.yaml"
+PAPER = Path(__file__).parent.parent / "ccd/params/paper.yaml"
 WORD = re.compile(rb'"[^"\n]*"|[\w.+-]+')
 """What is exchanged for a token: a JSON or YAML scalar, a cell, a name."""
 COMMON = ("", "-1", "0.5", "1e999", "9" * 5000, "a" * 5000, "\0", "\ufeff", "é", "\x1b[2J", "../../x", "/etc/passwd")

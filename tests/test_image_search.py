@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ccd import image_formats
 from ccd.datasets import image_search
 from ccd.datasets.image_search import left_out_line, search
 from ccd.datasets.record import ImageEntry
 from ccd.errors import CcdError
-from ccd.indexing import scan
+from ccd.images import formats as image_formats
+from ccd.images.index import scan
 from stages import index as index_stage
 from tests.faults.case import fresh
 
@@ -97,7 +97,7 @@ def test_what_is_no_heic_in_a_heic_name_is_for_the_decoder_to_judge(tmp_path: Pa
 
 @pytest.mark.usefixtures("without_heif")
 def test_heic_behind_another_ending_is_named_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccd.images.is_available", lambda kind: False)
+    monkeypatch.setattr("ccd.images.decode.is_available", lambda kind: False)
     write(tmp_path, IMG_1__jpg=HEIC)
     with pytest.raises(CcdError, match=r"IMG_1\.jpg: .*HEIF.*pip install pillow-heif"):
         scan(tmp_path, [ImageEntry(name, name, "train") for name in search(tmp_path).paths], 1)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import AvifImagePlugin, Image, features
 
-from ccd import images
 from ccd.errors import CcdError
+from ccd.images import decode as images
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 AVIF = ["AVIF"] if features.check("avif") else []

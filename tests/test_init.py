@@ -16,13 +16,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from ruamel.yaml import YAML
 
-from ccd.artifacts.atomic import replacing
-from ccd.cli import main
+from ccd.artifacts.files import replacing
+from ccd.cli.main import main
 from ccd.errors import CcdError
+from ccd.params.presets import PRESET_FOLDER, apply_preset, upgraded_params
 from ccd.params.sections import SECTIONS
-from ccd.project import create, disk, inputs, pipeline
+from ccd.project import create, pipeline, pipeline as inputs, survey as disk
 from ccd.project.settings import dataset_name
-from ccd.use import PRESET_FOLDER, apply_preset, upgraded_params
 from tests.test_end_to_end import COLOURS, write_pictures
 from tests.tiny_clip import save_fp16, tiny_clip
 

@@ -12,25 +12,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ccd.artifacts import bias, boxes, class_table, features, text, timings
-from ccd.artifacts.align import rows_of
+from ccd.runtime.timings import record_timing
+from ccd.artifacts import (
+    bias_file as bias,
+    boxes_file as boxes,
+    class_table,
+    features_file as features,
+    text_file as text,
+)
+from ccd.artifacts.ids import rows_of
+from ccd.artifacts.label_tables import PSEUDO_LABELS
 from ccd.artifacts.listing import artifact_list
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
-from ccd.inspect import box_overlap, doubtful, image_story, worst
-from ccd.inspect_text import (
+from ccd.labels.debias import global_label, nobody_decided, pseudo_labels as make_labels
+from ccd.labels.scores import clip_probs
+from ccd.report.inspect import box_overlap, doubtful, image_story, worst
+from ccd.report.inspect_text import (
     artifacts_text,
     as_json,
+    display_width,
     doubts_text,
     examples_text,
     overlaps_text,
     story_data,
     story_text,
 )
-from ccd.labels.corrections import nobody_decided
-from ccd.labels.debias import global_label, pseudo_labels as make_labels
-from ccd.labels.scores import clip_probs
-from ccd.text_table import display_width
 from tests.finished_run import ALPHA, CLASSES, TRAIN, write_run
 
 FLOOR = 0.05
@@ -179,8 +185,8 @@ def test_artifacts_are_listed_with_rows_schema_hash_and_stage(folder: Path, tmp_
         f"  bias:\n    outs:\n    - {{path: {folder / 'bias.json'}, md5: of-other-bytes}}\n"
     )
     log = tmp_path / "tmp/timings.jsonl"
-    timings.record("cam_boxes", 12.34, [path], log)
-    timings.record("bias", 5.0, [folder / "bias.json"], log)
+    record_timing("cam_boxes", 12.34, [path], log)
+    record_timing("bias", 5.0, [folder / "bias.json"], log)
     with log.open("a") as file:
         file.write('{"stage": "cam_boxes", "seco')  # cut off
     found = {entry.path.name: entry for entry in artifact_list(folder, tmp_path / "dvc.lock", log)}
@@ -210,7 +216,7 @@ def test_a_time_that_cannot_be_kept_is_said_and_stops_nothing(
 ) -> None:
     log = tmp_path / "tmp/timings.jsonl"
     log.mkdir(parents=True)
-    timings.record("bias", 5.0, [], log)
+    record_timing("bias", 5.0, [], log)
     assert "timings.jsonl: the time of bias is not kept (Is a directory)" in capsys.readouterr().err
-    timings.record("bias", 5.0, [], tmp_path / "no project/tmp/timings.jsonl")
+    record_timing("bias", 5.0, [], tmp_path / "no project/tmp/timings.jsonl")
     assert capsys.readouterr().err == "" and not (tmp_path / "no project").exists()

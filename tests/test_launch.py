@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ccd import launch
 from ccd.errors import CcdError
+from ccd.runtime import launch
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 

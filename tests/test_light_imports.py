@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic import write_artifacts
-from ccd.artifacts import corrections
-from ccd.report.run import RunFiles
+from ccd.artifacts import corrections_file as corrections
+from ccd.report.run_data import RunFiles
 from tests.finished_run import write_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,11 +67,11 @@ def test_report(tmp_path: Path) -> None:
 def test_commands(words: list[str], tmp_path: Path) -> None:
     write_run(tmp_path / "data/demo")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    assert imported(tmp_path, "ccd.cli", words) == []
+    assert imported(tmp_path, "ccd.cli.main", words) == []
 
 
 def test_help_imports_next_to_nothing() -> None:
-    code = "import sys; import ccd.cli; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    code = "import sys; import ccd.cli.main; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     slow = {"torch", "numpy", "pandas", "pyarrow", "h5py", "pydantic", "matplotlib", "PIL", "ruamel", "tqdm", "jinja2"}
     assert not slow & set(run.stdout.split())

@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-import ccd.loading
+import ccd.images.batches
 from ccd.errors import CcdError
-from ccd.images import read_image
-from ccd.loading import ImageFiles, batches_of_rows, image_batches, load_in_order
+from ccd.images.batches import ImageFiles, batches_of_rows, image_batches, load_in_order
+from ccd.images.decode import read_image
 
 GREYS = [0, 40, 80, 120, 160, 200, 240]
 
@@ -73,14 +73,14 @@ def die(path: Path, **_: object) -> None:
 
 
 def test_a_dead_worker_names_its_files(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ccd.loading, "read_image", die)
+    monkeypatch.setattr(ccd.images.batches, "read_image", die)
     with pytest.raises(CcdError, match=r"died.*at: \S+/160\.png, \S+/200\.png\. Most often.*runtime\.workers"):
         list(image_batches(files, range(7), 4, 2, 2))
 
 
 def test_a_dead_worker_raises_at_the_loader_alone(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not in the middle of whatever this process does meanwhile, e.g. writing a file."""
-    monkeypatch.setattr(ccd.loading, "read_image", die)
+    monkeypatch.setattr(ccd.images.batches, "read_image", die)
     batches = image_batches(files, [0, 1, 2, 3, 4], 4, 1, 1)
     next(batches)
     until = time.monotonic() + 1
@@ -94,7 +94,7 @@ def test_what_the_machine_refuses_a_worker_is_said(files: ImageFiles, monkeypatc
     def refuse(path: Path, **_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files", str(path))
 
-    monkeypatch.setattr(ccd.loading, "read_image", refuse)
+    monkeypatch.setattr(ccd.images.batches, "read_image", refuse)
     with pytest.raises(CcdError, match=r"0\.png: Too many open files; raise the limit"):
         list(image_batches(files, range(7), 4, 2, 1))
     with pytest.raises(OSError, match="Too many open files"):
@@ -127,7 +127,9 @@ def test_what_fails_behind_a_workers_queue_reaches_this_process() -> None:
 def test_a_temporary_folder_with_a_long_path_will_do(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 120)
     folder.mkdir()
-    code = "import torch; from ccd.loading import load_in_order as load; print(len(list(load(torch.zeros, 2, 1))))"
+    code = (
+        "import torch; from ccd.images.batches import load_in_order as load; print(len(list(load(torch.zeros, 2, 1))))"
+    )
     environment = {**os.environ, "TMPDIR": str(folder)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120

@@ -17,15 +17,24 @@ import numpy as np
 import pytest
 import torch
 
-import ccd.indexing
-from ccd.artifacts import bias, boxes, checkpoint, classes, csv_files, features, text
-from ccd.artifacts.atomic import ABANDONED_S, remove_leftovers, replacing, writer_token
-from ccd.console import DEBUG_VARIABLE, stage, user_errors
+import ccd.images.index
+from ccd.artifacts import (
+    bias_file as bias,
+    boxes_file as boxes,
+    checkpoint_file as checkpoint,
+    classes_file as classes,
+    csv_files,
+    features_file as features,
+    text_file as text,
+)
+from ccd.artifacts.files import ABANDONED_S, remove_leftovers, replacing, writer_token
 from ccd.datasets.record import ImageEntry
 from ccd.errors import CcdError
-from ccd.images import decode
-from ccd.indexing import scan
-from ccd.machine import explained
+from ccd.images.decode import decode
+from ccd.images.index import scan
+from ccd.errors import DEBUG_VARIABLE, user_errors
+from ccd.runtime.launch import stage
+from ccd.errors import explained
 from tests.faults.artifacts import units, views, words
 from tests.faults.case import picture
 from tests.faults.child import run
@@ -133,7 +142,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from ccd.artifacts import features
-from ccd.console import user_errors
+from ccd.errors import user_errors
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 values = features.Features(np.arange(20_000), np.ones((20_000, 8), np.float32), {})
 with user_errors():
@@ -174,7 +183,7 @@ def test_a_file_is_not_skipped_for_what_the_machine_lacks(tmp_path: Path, monkey
     def refuse(path: Path, name: str) -> bytes:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
-    monkeypatch.setattr(ccd.indexing, "read_file", refuse)
+    monkeypatch.setattr(ccd.images.index, "read_file", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         scan(tmp_path, [ImageEntry("a", "a.png", "train")], 1, on_bad_image="skip")
 
@@ -185,7 +194,7 @@ def test_an_image_is_not_damaged_for_what_the_machine_lacks(tmp_path: Path, monk
     def refuse(image: object) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("ccd.images._to_rgb", refuse)
+    monkeypatch.setattr("ccd.images.decode._to_rgb", refuse)
     with pytest.raises(MemoryError):
         decode((tmp_path / "a.png").read_bytes(), "a.png")
 

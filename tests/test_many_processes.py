@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ccd import launch
 from ccd.errors import CcdError
+from ccd.runtime import launch
 from tests.many_ranks import on_ranks, run_stages
 from tests.test_end_to_end import COLOURS, ROOT, STAGES, artifacts, prepare, run_stage, write_pictures
 
@@ -218,8 +218,8 @@ def test_a_process_that_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, 
 
 def fail(rank_that_fails: int) -> None:
     """A stage whose other ranks wait for one that makes a mistake."""
-    from ccd.console import shared_stage
-    from ccd.ranks import all_of, rank
+    from ccd.runtime.collectives import all_of, rank
+    from ccd.runtime.launch import shared_stage
 
     def main(out: Path) -> None:
         if rank() == rank_that_fails:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ccd.artifacts import none_images, text
+from ccd.artifacts import background_file as none_images, text_file as text
 from ccd.errors import CcdError
+from ccd.labels.background import RuleName, background_prob, find_none
 from ccd.labels.debias import global_label, pseudo_labels
-from ccd.labels.none_images import RuleName, background_prob, find_none
-from ccd.params.base import validate
-from ccd.params.global_labels import GlobalLabelsParams
+from ccd.params.file import validate
+from ccd.params.sections import GlobalLabelsParams
 
 N, C, B = 4, 3, 5
 PROBS = np.array([[0.98, 0.01, 0.01], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [1.0, 0.0, 0.0]])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd.artifacts.corrections import path_of
-from ccd.cli import main
+from ccd.artifacts.corrections_file import path_of
+from ccd.cli.main import main
 from ccd.project import create
 from tests.finished_run import write_project
 from tests.tiny_clip import save_fp16, tiny_clip

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ccd.errors import CcdError
-from ccd.images import MAX_PIXELS, read_image, squash, upright_rgb
+from ccd.images.decode import MAX_PIXELS, read_image, squash, upright_rgb
 from ccd.student.transforms import to_unit
 from tests.odd_images import noise, write_all
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ccd.inspect import box_overlap, image_story
-from ccd.inspect_text import story_data, story_text
-from ccd.overlay import overlay
-from ccd.report.findings import findings
-from ccd.report.run import RunFiles, read_run
-from ccd.use import override
+from ccd.params.presets import override
+from ccd.report.answers import findings
+from ccd.report.inspect import box_overlap, image_story
+from ccd.report.inspect_text import story_data, story_text
+from ccd.report.overlay import overlay
+from ccd.report.run_data import RunFiles, read_run
 from tests.test_end_to_end import COLOURS, artifacts, prepare, run_stage, write_pictures
 
 TO_LABELS = ("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate")

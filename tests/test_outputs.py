@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ccd.commands.overlay import overlay_name
-from ccd.deploy import rows, run
-from ccd.use import apply_preset
+from ccd.cli.overlay_command import overlay_name
+from ccd.deploy import predict_run as run, rows
+from ccd.params.presets import apply_preset
 from tests.finished_run import write_project
 from tests.toy_commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
 

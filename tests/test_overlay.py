@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageFont
 
-from ccd import overlay as module
-from ccd.inspect import ImageStory, View, image_story
-from ccd.inspect_text import story_data, story_text
-from ccd.overlay import Label, overlay, place_labels, write_overlay
+from ccd.report import overlay as module
 from ccd.report.cards import train_card
-from ccd.report.choose import Choice
+from ccd.report.doubt import Choice
+from ccd.report.inspect import ImageStory, View, image_story
+from ccd.report.inspect_text import story_data, story_text
+from ccd.report.overlay import Label, overlay, place_labels, write_overlay
 from ccd.report.photos import Photos
-from ccd.report.run import RunFiles, read_run
+from ccd.report.run_data import RunFiles, read_run
 from tests.finished_run import TRAIN, write_run
 
 FONT = ImageFont.load_default(size=12)

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from ccd.errors import CcdError
-from ccd.params.base import Section, load, read_yaml, validate
+from ccd.params.file import Section, load, read_yaml, validate
+from ccd.params.presets import apply_preset, presets
 from ccd.params.sections import SECTIONS
-from ccd.use import apply_preset, presets
 
-PAPER = Path(__file__).parent.parent / "ccd/presets/paper.yaml"
+PAPER = Path(__file__).parent.parent / "ccd/params/paper.yaml"
 VALUES = read_yaml(PAPER)
 MODELS = {model.section: model for model in SECTIONS}
 KEYS = [(model, key) for model in SECTIONS for key in model.model_fields]

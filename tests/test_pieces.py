@@ -14,17 +14,17 @@ import pytest
 
 from benchmarks.synthetic import write_artifacts
 from ccd.artifacts import (
-    align,
-    boxes,
+    boxes_file as boxes,
     class_table,
-    corrections,
-    feature_rows,
-    features,
+    corrections_file as corrections,
+    features_file as feature_rows,
+    features_file as features,
     hdf5,
+    ids as align,
     image_index,
     seal,
 )
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts.label_tables import PSEUDO_LABELS
 from ccd.errors import CcdError
 from stages import aggregate, bias, global_labels
 from tests.test_artifacts import CLASSES, index, pseudo_table, reseal

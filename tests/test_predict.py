@@ -17,13 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from ccd.artifacts import checkpoint
+from ccd.artifacts import checkpoint_file as checkpoint
 from ccd.artifacts.csv_files import csv_line
-from ccd.cli import main
-from ccd.deploy import cams, inputs, rows, run
+from ccd.cli.main import main
+from ccd.deploy import outputs as cams, predict_run as run, rows, stream as inputs
+from ccd.deploy.load import load_student
 from ccd.errors import CcdError
-from ccd.images import read_image, squash
-from ccd.predict import load_student
+from ccd.images.decode import read_image, squash
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
 from tests.deployed import CLASSES, write_photos, write_student
@@ -336,7 +336,7 @@ def test_a_student_without_thresholds_decides_at_one_half(tmp_path: Path) -> Non
 
 def test_neither_clip_nor_params_yaml_is_needed(model: Path, photos: list[Path]) -> None:
     code = (
-        "import sys; from ccd.cli import main\n"
+        "import sys; from ccd.cli.main import main\n"
         f"main(['predict', {str(model)!r}, 'photos', '--out', 'out.csv', '--workers', '0'], standalone_mode=False)\n"
         "sys.exit(any(name.split('.')[0] in ('clip', 'open_clip') for name in sys.modules))"
     )

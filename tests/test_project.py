@@ -11,11 +11,11 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from ccd.project import disk, pipeline
-from ccd.project.disk import Counts, disk_bytes, shortages, size_text
+from ccd.params.presets import apply_preset
+from ccd.project import pipeline, survey as disk
 from ccd.project.settings import dataset_name
 from ccd.project.suggest import Download, downloads, suggest
-from ccd.use import apply_preset
+from ccd.project.survey import Counts, disk_bytes, shortages, size_text
 
 STAGES: dict[str, Any] = YAML(typ="safe").load(pipeline.repository_pipeline().read_text())["stages"]
 
@@ -43,8 +43,8 @@ def test_stages_are_those_of_the_repository_with_fingerprints_for_code() -> None
         ("ccd/labels/debias.py", {"global_labels", "aggregate"}),
         ("ccd/datasets/coco.py", {"index"}),
         ("ccd/report/templates/report.html", {"report"}),
-        ("ccd/console.py", set()),
-        ("ccd/project/inputs.py", set()),
+        ("ccd/runtime/console.py", set()),
+        ("ccd/project/pipeline.py", set()),
     ],
 )
 def test_a_fingerprint_changes_with_the_code_of_its_stage_alone(

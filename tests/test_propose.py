@@ -11,13 +11,11 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from benchmarks.photos import index_of
-from ccd.console import StageLog
-from ccd.loading import ImageFiles
-from ccd.runtime import Hardware
-from ccd.student.propose import Ask, propose_views
-from ccd.views.boxes import cam_boxes, view_count, view_threshold
-from ccd.views.running import RunningThreshold
-from ccd.views.tiles import tiles
+from ccd.images.batches import ImageFiles
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import Hardware
+from ccd.student.propose import Ask, RunningThreshold, propose_views
+from ccd.views.boxes import cam_boxes, tiles, view_count, view_threshold
 from tests.student_toys import colour_patches, tiny_student
 
 CLASSES = ("red", "green", "blue")

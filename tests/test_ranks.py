@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from ccd import ranks
 from ccd.errors import CcdError
-from ccd.ranks import Part
-from ccd.runtime import leave_ranks
+from ccd.runtime.collectives import all_gather, from_rank0, merge_rows, merged, part_of_batch, rank_count, share, this_rank
+from ccd.runtime.collectives import Part
+from ccd.runtime.hardware import leave_ranks
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.objectives import FinalObjective, GradientAlignment
-from ccd.student.parallel import BatchRows, SharedBatchNorm2d, batch_rows
-from ccd.student.seeds import epoch_order, per_image, step_generator
+from ccd.student.model import SharedBatchNorm2d
+from ccd.student.transforms import BatchRows, batch_rows
+from ccd.student.transforms import epoch_order, per_image, step_generator
 from tests.many_ranks import on_ranks
 from tests.student_toys import colour_patches, tiny_student
 from tests.test_student_resume import KilledError, Memory
@@ -31,10 +32,10 @@ def join() -> None:
 
 def test_one_process_has_everything() -> None:
     rows = np.arange(7)
-    assert ranks.share(rows, 2).tolist() == ranks.share(rows).tolist() == rows.tolist()
-    assert list(ranks.merged(iter("abc"))) == ["a", "b", "c"]
-    assert ranks.from_first(lambda: 3) == 3 and ranks.all_of(4) == [4]
-    assert ranks.part_of_batch(5) == Part(0, 5, 5)
+    assert share(rows, 2).tolist() == share(rows).tolist() == rows.tolist()
+    assert list(merged(iter("abc"))) == ["a", "b", "c"]
+    assert from_rank0(lambda: 3) == 3 and all_gather(4) == [4]
+    assert part_of_batch(5) == Part(0, 5, 5)
 
 
 def test_batches_of_training_go_on_over_the_epochs() -> None:
@@ -50,19 +51,19 @@ def test_batches_of_training_go_on_over_the_epochs() -> None:
 
 def shares() -> None:
     join()
-    rows, rank = np.arange(10) * 10, ranks.rank()
-    assert ranks.share(rows, 2).tolist() == [[0, 10, 60, 70], [20, 30, 80, 90], [40, 50]][rank]
-    assert ranks.share(rows).tolist() == [[0, 10, 20, 30], [40, 50, 60], [70, 80, 90]][rank]
-    blocks = iter(np.array_split(ranks.share(rows, 2), 2 if rank < 2 else 1))
+    rows, rank = np.arange(10) * 10, this_rank()
+    assert share(rows, 2).tolist() == [[0, 10, 60, 70], [20, 30, 80, 90], [40, 50]][rank]
+    assert share(rows).tolist() == [[0, 10, 20, 30], [40, 50, 60], [70, 80, 90]][rank]
+    blocks = iter(np.array_split(share(rows, 2), 2 if rank < 2 else 1))
     expected = [[0, 10], [20, 30], [40, 50], [60, 70], [80, 90]] if rank == 0 else []
-    assert [block.tolist() for block in ranks.merged(blocks)] == expected
-    assert ranks.from_first(lambda: ["first", rank]) == ["first", 0]
-    assert ranks.all_of(rank) == [0, 1, 2]
-    assert ranks.part_of_batch((3, 0, 2)[rank]) == (Part(0, 3, 5), Part(3, 0, 5), Part(3, 2, 5))[rank]
+    assert [block.tolist() for block in merged(blocks)] == expected
+    assert from_rank0(lambda: ["first", rank]) == ["first", 0]
+    assert all_gather(rank) == [0, 1, 2]
+    assert part_of_batch((3, 0, 2)[rank]) == (Part(0, 3, 5), Part(3, 0, 5), Part(3, 2, 5))[rank]
     assert batch_rows(9, 4, 0, 1) == BatchRows(9, 4, 0, 1, rank, 3)
     values, mine = torch.full((4, 2), 9.0), torch.tensor([0, 1, 2, 5]) == rank
     values[mine] = float(rank)
-    assert ranks.merge_rows(values, mine).tolist() == [True, True, True, False]
+    assert merge_rows(values, mine).tolist() == [True, True, True, False]
     assert values[:, 0].tolist() == [0, 1, 2, 9]
     with pytest.raises(CcdError, match="batch of 2 images cannot be shared by 3"):
         batch_rows(9, 2, 0, 0)
@@ -85,7 +86,7 @@ def batch_norm() -> None:
     join()
     torch.manual_seed(0)
     pixels, weights = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
-    mine = slice(*[(0, 2), (2, 5), (5, 5)][ranks.rank()])
+    mine = slice(*[(0, 2), (2, 5), (5, 5)][this_rank()])
     whole, shared = nn.BatchNorm2d(3), SharedBatchNorm2d(3)
     for layer in (whole, shared):
         nn.init.constant_(layer.weight, 1.5)
@@ -94,7 +95,7 @@ def batch_norm() -> None:
         (whole(one) * weights).sum().backward()
         (shared(part) * weights[mine]).sum().backward()
     torch.testing.assert_close(part.grad, one.grad[mine], atol=1e-5, rtol=1e-5)  # type: ignore[index]
-    gradients = torch.stack(ranks.all_of(shared.weight.grad)).sum(dim=0)
+    gradients = torch.stack(all_gather(shared.weight.grad)).sum(dim=0)
     torch.testing.assert_close(gradients, whole.weight.grad, atol=1e-4, rtol=1e-5)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(shared.state_dict()[name], value)
@@ -114,7 +115,7 @@ def trained(state: Memory | None = None, die_at: int | None = None) -> TrainingR
         if epoch == die_at:
             raise KilledError
         order = epoch_order(IMAGES, 0, epoch)
-        mine = [batch.tensor_split(ranks.world())[ranks.rank()] for batch in order.split(BATCH)]
+        mine = [batch.tensor_split(rank_count())[this_rank()] for batch in order.split(BATCH)]
         return [(rows, pixels[rows]) for rows in mine]
 
     student = tiny_student()
@@ -133,13 +134,13 @@ def training(path: Path) -> None:
     state = Memory()
     with pytest.raises(KilledError):
         trained(state, die_at=2)
-    assert (state.content is not None) == (ranks.rank() == 0)
+    assert (state.content is not None) == (this_rank() == 0)
     if state.content is not None:
         path.with_suffix(".state").write_bytes(state.content)
     result = trained(state)
-    states = ranks.all_of(torch.cat([value.double().flatten() for value in result.last.values()]))
+    states = all_gather(torch.cat([value.double().flatten() for value in result.last.values()]))
     assert all(torch.equal(states[0], other) for other in states)
-    if ranks.rank() == 0:
+    if this_rank() == 0:
         torch.save([result.last, result.average, result.records], path)
     leave_ranks()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccd.evaluation.average_precision import average_precision
+from ccd.evaluation.metrics import average_precision
 from ccd.labels.bias import class_bias, sureness
 from ccd.labels.debias import aggregate, floored, global_label
 from ccd.labels.scores import entropy_nats, softmax

@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 
 from ccd.artifacts.image_index import SkippedImage
-from ccd.artifacts.measured import SplitMetrics, uncounted
+from ccd.artifacts.metrics_file import SplitMetrics, uncounted
 from ccd.errors import CcdError
 from ccd.report import quality as quality_module
+from ccd.report.answers import findings, verdict
 from ccd.report.charts import Series, line_chart, nice_ticks
-from ccd.report.choose import class_cases, doubtful_test, doubtful_train, worst_of_class
-from ccd.report.findings import findings, verdict
-from ccd.report.overlap import coinciding_pairs
+from ccd.report.doubt import class_cases, coinciding_pairs, doubtful_test, doubtful_train, worst_of_class
 from ccd.report.page import render
 from ccd.report.photos import CROP_PX, PHOTO_PX, Photos
 from ccd.report.quality import Quality, qualities, quality, step
-from ccd.report.run import Run, RunFiles, read_run
+from ccd.report.run_data import Run, RunFiles, read_run
 from ccd.report.tables import class_table, label_counts, steps
 from ccd.views.overlap import iou
 from tests.finished_run import CLASSES, EVIL, write_run

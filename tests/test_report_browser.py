@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ccd.report.page import render
-from ccd.report.run import RunFiles, read_run
+from ccd.report.run_data import RunFiles, read_run
 from tests.finished_run import EVIL, write_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

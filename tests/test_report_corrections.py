@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from ccd.artifacts import class_table
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
-from ccd.inspect import image_story
-from ccd.inspect_text import story_data, story_text
-from ccd.labels.corrections import corrected
-from ccd.report.choose import doubtful_train
-from ccd.report.corrections import corrections
-from ccd.report.findings import findings
+from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.labels.debias import corrected
+from ccd.report.answers import findings
+from ccd.report.corrected import corrections
+from ccd.report.doubt import doubtful_train
+from ccd.report.inspect import image_story
+from ccd.report.inspect_text import story_data, story_text
 from ccd.report.page import render
-from ccd.report.run import Run, RunFiles, read_run
+from ccd.report.run_data import Run, RunFiles, read_run
 from tests.finished_run import EVIL, write_run
 from tests.test_report import Page
 

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd.artifacts import features
+from ccd.artifacts import features_file as features
 from ccd.labels.scores import clip_probs
 from ccd.report.cards import pair_boxes, pair_card, train_card, views_shown
-from ccd.report.choose import Choice
-from ccd.report.frames import frames
-from ccd.report.overlap import Pair, coinciding_pairs
+from ccd.report.doubt import Choice, Pair, coinciding_pairs
 from ccd.report.overview import write_overview
 from ccd.report.page import PHOTO_BUDGET_BYTES, render
-from ccd.report.photos import Photos
-from ccd.report.run import Run, RunFiles, read_run
+from ccd.report.photos import Photos, frames
+from ccd.report.run_data import Run, RunFiles, read_run
 from tests.finished_run import CLASSES, EVIL, write_run
 
 

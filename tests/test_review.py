@@ -17,14 +17,14 @@ import pytest
 from click.testing import CliRunner
 
 from ccd.artifacts import image_index
-from ccd.artifacts.corrections import path_of
+from ccd.artifacts.corrections_file import path_of
 from ccd.artifacts.image_keys import ImageKeys
-from ccd.cli import main
-from ccd.report.choose import disagreement
+from ccd.cli.main import main
+from ccd.params.presets import apply_preset
+from ccd.report.doubt import disagreement
 from ccd.review.questions import Evidence, most_doubtful_images, random_images
 from ccd.review.reviewed import Reviewed, read_reviewed
 from ccd.review.sheet import to_csv
-from ccd.use import apply_preset
 from tests.finished_run import CLASSES, EVIL, TRAIN, write_project
 from tests.test_report_browser import BROWSER
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from ccd.artifacts.corrections import path_of
-from ccd.cli import main
+from ccd.artifacts.corrections_file import path_of
+from ccd.cli.main import main
 from ccd.deploy.rows import RESERVED, class_columns
 from tests.deployed import write_student
 from tests.finished_run import write_project

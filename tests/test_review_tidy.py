@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ccd.artifacts.corrections import path_of
-from ccd.cli import main
+from ccd.artifacts.corrections_file import path_of
+from ccd.cli.main import main
 from tests.faults.artifacts import finish
 from tests.faults.case import fresh, picture, run, set_params
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccd import runtime
 from ccd.errors import CcdError
+from ccd.runtime import hardware as runtime
 from tests.test_end_to_end import prepare
 
 

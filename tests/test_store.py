@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccd.artifacts.atomic import writer_token
-from ccd.closure import files_of
-from ccd.store import KEY_BYTES, Store, content_key, fingerprint
+from ccd.artifacts.files import writer_token
+from ccd.runtime.closure import files_of
+from ccd.runtime.store import KEY_BYTES, Store, content_key, fingerprint
 
 KEYS = [content_key(bytes([number])) for number in range(6)]
 VALUES = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -58,7 +58,7 @@ def test_copies_of_one_image_share_their_features(store: Store) -> None:
 
 
 def test_an_interrupted_encoding_keeps_whole_chunks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccd.store._ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr("ccd.runtime.store._ROWS_PER_CHUNK", 2)
     kept = store.features("features-a", KEYS)
     for rows, _ in kept.recording((np.array([row]), VALUES[[row]]) for row in range(6)):
         if rows[0] == 4:  # 0-1 and 2-3 are on disk; 4 was computed and is lost
@@ -128,10 +128,10 @@ def test_a_slot_is_replaced_and_cleared(store: Store) -> None:
 
 
 def test_names_depend_on_kind_and_every_fact() -> None:
-    base = fingerprint("features", ["ccd.images"], size=1, model="a")
-    assert base == fingerprint("features", ["ccd.images"], model="a", size=1) and base.startswith("features-")
+    base = fingerprint("features", ["ccd.images.decode"], size=1, model="a")
+    assert base == fingerprint("features", ["ccd.images.decode"], model="a", size=1) and base.startswith("features-")
     others = {
-        fingerprint("features", ["ccd.images"], size=2, model="a"),
+        fingerprint("features", ["ccd.images.decode"], size=2, model="a"),
         fingerprint("training", [], size=1, model="a"),
     }
     assert len({base, *others}) == 3
@@ -143,11 +143,16 @@ def test_keys_tell_parts_apart() -> None:
 
 
 def test_a_name_covers_everything_that_is_imported_and_nothing_that_only_talks() -> None:
-    encoded = ("ccd.teacher.encode", "ccd.views.crops", "ccd.loading", "ccd.runtime")
+    encoded = ("ccd.teacher.encode", "ccd.views.crops", "ccd.images.batches", "ccd.runtime.hardware")
     for modules in (encoded, ("ccd.student.fit",)):
         names = set(files_of(modules))
-        assert {"ccd/runtime.py", "ccd/ranks.py", "ccd/images.py", "ccd/loading.py"} <= names
-        assert not {"ccd/console.py", "ccd/launch.py"} & names
+        assert {
+            "ccd/runtime/hardware.py",
+            "ccd/runtime/collectives.py",
+            "ccd/images/decode.py",
+            "ccd/images/batches.py",
+        } <= names
+        assert not {"ccd/runtime/console.py", "ccd/runtime/launch.py"} & names
     assert "ccd/teacher/open_clip.py" in files_of(("ccd.teacher.encode",)), "imports inside functions count"
 
 
@@ -155,12 +160,12 @@ def test_an_edit_of_any_imported_file_gives_another_name(monkeypatch: pytest.Mon
     edited = tmp_path / "ranks.py"
     edited.write_text("pass\n")
     before = fingerprint("features", ["ccd.teacher.encode"])
-    files = {**files_of(("ccd.teacher.encode",)), "ccd/ranks.py": edited}
-    monkeypatch.setattr("ccd.store.files_of", lambda modules: files)
+    files = {**files_of(("ccd.teacher.encode",)), "ccd/runtime/collectives.py": edited}
+    monkeypatch.setattr("ccd.runtime.store.files_of", lambda modules: files)
     assert fingerprint("features", ["ccd.teacher.encode"]) != before
 
 
 def test_another_version_of_a_library_gives_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint("features", ["ccd.images"])
-    monkeypatch.setattr("ccd.store.library_versions", lambda: {"rf-clip": "9"})
-    assert fingerprint("features", ["ccd.images"]) != before
+    before = fingerprint("features", ["ccd.images.decode"])
+    monkeypatch.setattr("ccd.runtime.store.library_versions", lambda: {"rf-clip": "9"})
+    assert fingerprint("features", ["ccd.images.decode"]) != before

@@ -6,8 +6,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from ccd.student.averaging import WeightAverage, cpu_weights
-from ccd.student.early_stop import EarlyStopTracker, early_stop_epoch, first_local_minimum
+from ccd.student.progress import EarlyStopTracker, WeightAverage, cpu_weights, early_stop_epoch, first_local_minimum
 
 
 @pytest.mark.parametrize(

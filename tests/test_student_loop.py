@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ccd.errors import CcdError
+from ccd.student.inference import predict
 from ccd.student.loop import Optimization, TrainingResult, train
 from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import FinalObjective, Objective, Outcome, warmup_objective
-from ccd.student.predict import predict
 from ccd.student.progress import EpochRecord
-from ccd.student.seeds import epoch_order
+from ccd.student.transforms import epoch_order
 from tests.student_toys import batches_of, colour_patches, tiny_student
 from tests.test_student_resume import Memory
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ccd.student.losses import bce, consistency
 from ccd.student.model import Student
-from ccd.student.objectives import FinalObjective, warmup_objective
+from ccd.student.objectives import FinalObjective, bce, consistency, warmup_objective
 
 
 def test_bce_by_hand() -> None:

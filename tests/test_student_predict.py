@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ccd.student.inference import predict
 from ccd.student.objectives import Outcome
-from ccd.student.predict import predict
 from ccd.student.progress import EpochMeter
-from ccd.student.seeds import derived_seed, epoch_order
+from ccd.student.transforms import derived_seed, epoch_order
 from tests.student_toys import colour_patches, tiny_student
 
 CPU = torch.device("cpu")

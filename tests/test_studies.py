@@ -15,13 +15,14 @@ from dvc.repo import Repo
 from PIL import Image
 from ruamel.yaml import YAML
 
-from ccd.artifacts import class_table, image_index, timings
-from ccd.artifacts.corrections import path_of
-from ccd.artifacts.labels import LABELS
+from ccd.runtime.timings import TIMINGS_LOG, record_timing
+from ccd.artifacts import class_table, image_index
+from ccd.artifacts.corrections_file import path_of
+from ccd.artifacts.label_tables import LABELS
 from ccd.errors import CcdError
-from ccd.params.base import read_yaml
+from ccd.params.file import read_yaml
+from ccd.params.presets import override
 from ccd.params.sections import SECTIONS
-from ccd.use import override
 from studies import figure, table
 from studies.corrected import decided, doubtful_order
 from studies.given import check
@@ -208,13 +209,13 @@ def test_seconds_are_appended_to_a_log(tmp_path: Path) -> None:
 
 def test_seconds_of_a_run_are_those_that_the_stages_recorded(tmp_path: Path) -> None:
     assert stage_seconds(tmp_path) == {}, "everything came from the cache"
-    log, weights, curves = (tmp_path / name for name in (timings.LOG, "w.pt", "c.csv"))
+    log, weights, curves = (tmp_path / name for name in (TIMINGS_LOG, "w.pt", "c.csv"))
     log.parent.mkdir(parents=True)
     for seconds, content in ((9.0, "before"), (2.5, "after")):
         weights.write_text(content)
         curves.write_text("same in both")
-        timings.record("train", seconds, [weights, curves], log)
-    timings.record("evaluate", 1.04, [curves], log)
+        record_timing("train", seconds, [weights, curves], log)
+    record_timing("evaluate", 1.04, [curves], log)
     assert stage_seconds(tmp_path) == {"train": 2.5, "evaluate": 1.0}
 
 

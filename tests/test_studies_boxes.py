@@ -11,8 +11,8 @@ import pytest
 from ccd.artifacts.image_index import ImageIndex
 from ccd.demo.scenes import render_scene, scene_rng
 from ccd.errors import CcdError
-from ccd.params.base import read_yaml, validate
-from ccd.params.index import IndexParams
+from ccd.params.file import read_yaml, validate
+from ccd.params.sections import IndexParams
 from studies.annotations import TrueBox, true_boxes
 from studies.boxes import around_boxes, box_table, random_boxes
 

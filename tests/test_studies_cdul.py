@@ -10,7 +10,6 @@ import torch
 
 from ccd.artifacts.class_table import ClassTable
 from ccd.errors import CcdError
-from ccd.labels.cdul import initial_labels, tile_score
 from ccd.student.loop import Optimization, train
 from ccd.student.objectives import (
     FinalObjective,
@@ -20,6 +19,7 @@ from ccd.student.objectives import (
     final_objective,
     warmup_objective,
 )
+from studies.cdul import initial_labels, tile_score
 from studies.given import chosen_images, truth_columns
 from tests.student_toys import batches_of, colour_patches, tiny_student
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccd.artifacts import class_table, classes, none_images
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts import background_file as none_images, class_table, classes_file as classes
+from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
 from ccd.errors import CcdError
-from ccd.labels.corrections import nobody_decided
-from ccd.use import override
+from ccd.labels.debias import nobody_decided
+from ccd.params.presets import override
 from studies.classes import drop_classes, kept_classes, settings, with_synonyms
 from studies.none import measured_none, none_shares
 from studies.run import Run

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from ccd.artifacts.corrections import ensure, path_of
+from ccd.artifacts.corrections_file import ensure, path_of
+from ccd.demo.backdrops import TARGETS
 from ccd.demo.scenes import render_scene, scene_rng
-from ccd.demo.sprites import TARGETS
-from ccd.use import apply_preset
+from ccd.params.presets import apply_preset
 from studies.study import OUTPUTS
 
 ROOT = Path(__file__).resolve().parent.parent

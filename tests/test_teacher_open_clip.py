@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from ccd.errors import CcdError
-from ccd.loading import ImageFiles, image_batches
-from ccd.teacher import class_embeddings, encode_images, load_teacher
+from ccd.images.batches import ImageFiles, image_batches
+from ccd.teacher.encode import class_embeddings, encode_images, load_teacher
 
 open_clip = pytest.importorskip("open_clip")
 

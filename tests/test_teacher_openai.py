@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ccd.errors import CcdError
-from ccd.teacher import Teacher, encode_images, load_teacher
+from ccd.teacher.clip_teacher import Teacher
+from ccd.teacher.encode import encode_images, load_teacher
 from tests.tiny_clip import save_fp16, tiny_clip
 
 CPU = torch.device("cpu")

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ccd.errors import CcdError
-from ccd.teacher import Teacher, class_embeddings, load_teacher
-from ccd.teacher.text import TEXTS_PER_BATCH
+from ccd.teacher.clip_teacher import Teacher
+from ccd.teacher.encode import class_embeddings, load_teacher
+from ccd.teacher.encode import TEXTS_PER_BATCH
 from tests.tiny_clip import save_fp16, tiny_clip
 
 KNOWN = {

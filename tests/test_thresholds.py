@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import f1_score
 
-from ccd.evaluation.decisions import f1
+from ccd.evaluation.metrics import f1
 from ccd.labels.thresholds import best_f1_thresholds, decide, prevalence_thresholds
 
 

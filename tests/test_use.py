@@ -10,10 +10,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from ccd.errors import CcdError
-from ccd.params.base import validate
-from ccd.params.dataset import DatasetParams
-from ccd.params.sections import SECTIONS
-from ccd.use import PRESET_FOLDER, TEMPLATE, apply_preset, changes, is_plain_preset, presets
+from ccd.params.file import validate
+from ccd.params.presets import PRESET_FOLDER, TEMPLATE, apply_preset, changes, is_plain_preset, presets
+from ccd.params.sections import SECTIONS, DatasetParams
 
 TEMPLATE_TEXT = (PRESET_FOLDER / "paper.yaml").read_text(encoding="utf-8")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from ccd.cli import main
+from ccd.cli.main import main
 from tests.deployed import write_photos, write_student
 
 PREDICT = ("predict", "student.pt", "photos", "--workers", "0")

@@ -6,8 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from ccd.console import StageLog, shared_stage
-from ccd.ranks import all_of, rank
+from ccd.runtime.collectives import all_of, rank
+from ccd.runtime.launch import shared_stage
+from ccd.runtime.console import StageLog
 
 
 @shared_stage

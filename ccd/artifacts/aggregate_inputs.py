@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import (
-    bias as bias_file,
-    boxes as box_file,
+    background_file as none_images,
+    bias_file,
+    boxes_file as box_file,
     class_table,
-    corrections as corrections_file,
-    features,
-    none_images,
-    text as text_file,
+    corrections_file,
+    features_file as features,
+    text_file,
 )
-from ccd.artifacts.align import RowsOfImages, rows_of, same_classes
-from ccd.artifacts.global_labels import GLOBAL_LABELS
+from ccd.artifacts.ids import RowsOfImages, rows_of, same_classes
+from ccd.artifacts.label_tables import GLOBAL_LABELS
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccd.artifacts.align import same_classes
-from ccd.artifacts.atomic import unreadable
-from ccd.artifacts.names import Names
+from ccd.artifacts.files import unreadable
+from ccd.artifacts.ids import Names, same_classes
 from ccd.artifacts.parquet import file_metadata, open_parquet, schema, writing_parquet
 
 ROWS_PER_BATCH = 2**17

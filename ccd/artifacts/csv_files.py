@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccd.artifacts.atomic import replacing
+from ccd.artifacts.files import replacing
 from ccd.errors import CcdError, listed, printable
 
 DELIMITERS = (",", ";", "\t")

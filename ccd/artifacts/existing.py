@@ -1,9 +1,4 @@
-"""What commands do about a file that is there already: a person may have made it, so it is never replaced unasked.
-
-The rule for every command that writes where people work: `refuse_existing` before any work begins, ``--force`` to
-replace. A command whose purpose is to replace a file that people edit (``params.yaml``) keeps the old text beside it
-with `keep_old`. Artifacts in ``data/`` are not meant: DVC keeps them, and people do not edit them.
-"""
+"""Files that are there already: never replaced unasked."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
-from ccd.artifacts.atomic import is_stream
+from ccd.artifacts.files import is_stream
 from ccd.errors import CcdError, listed
 
 

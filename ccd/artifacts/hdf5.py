@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import io
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import h5py
 import numpy as np
 import pyarrow as pa
 
-from ccd.artifacts import seal
-from ccd.artifacts.atomic import replacing, unreadable
-from ccd.artifacts.names import Names
-from ccd.interrupts import deferring
-from ccd.machine import is_refusal
-
-
-class Sink(io.FileIO):
-    """A new file for HDF5 to write to. The first write that fails is kept as ``error``, and all later ones are ignored.
-
-    HDF5's own file driver cannot close a file whose last blocks find no space: the process ends in a segmentation
-    fault (HDF5 1.14 and 2.0). So HDF5 never hears of it, and the caller asks `check`.
-    """
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """All of ``data``, or nothing once a write has failed."""
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        try:
-            while len(rest) and self.error is None:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        """As `io.FileIO.truncate`, ignored once a write has failed."""
-        try:
-            return self.tell() if self.error else super().truncate(size)
-        except OSError as error:
-            self.error = error
-            return self.tell()
-
-    def check(self) -> None:
-        """Raises the OSError of the write that failed, if one did."""
-        if self.error is not None:
-            raise self.error
+from ccd.artifacts.seal import BLANK, KEY, stamp, verify
+from ccd.artifacts.files import Sink, delayed_interrupts, replacing, unreadable
+from ccd.artifacts.ids import Names
+from ccd.errors import is_refusal
 
 
 @contextmanager
@@ -66,13 +34,18 @@ def creating(
     with replacing(path) as temporary:
         with Sink(temporary, "w+b") as sink:
             try:
-                with deferring(), h5py.File(sink, "w", track_order=False) as file:
-                    for key, value in sorted({"schema": schema, seal.KEY: seal.BLANK, **attributes}.items()):
+                with delayed_interrupts():
+                    file = h5py.File(sink, "w", track_order=False)
+                    for key, value in sorted({"schema": schema, KEY: BLANK, **attributes}.items()):
                         file.attrs[key] = value
+                try:
                     yield file, sink.check
+                finally:
+                    with delayed_interrupts():
+                        file.close()
             finally:
                 sink.check()  # explains whatever HDF5 made of it
-        seal.stamp(temporary)
+        stamp(temporary)
 
 
 @contextmanager
@@ -86,7 +59,7 @@ def reading(path: Path, schema: str, stage: str, *, whole: bool = True) -> Itera
         CcdError: missing, damaged, of another schema, or the block meets something that is not there or does not fit.
     """
     if whole:
-        seal.verify(path, stage)
+        verify(path, stage)
     try:
         with h5py.File(path, "r", locking=False) as file:  # files are replaced by renaming: no reader needs a lock
             found = str(file.attrs.get("schema", "none"))
@@ -111,7 +84,7 @@ def _lies_elsewhere(file: h5py.File, name: str) -> bool:
 
 def attributes_of(file: h5py.File) -> dict[str, str]:
     """The attributes that say something of the content."""
-    return {key: str(value) for key, value in file.attrs.items() if key not in ("schema", seal.KEY)}
+    return {key: str(value) for key, value in file.attrs.items() if key not in ("schema", KEY)}
 
 
 def write_strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
@@ -125,7 +98,8 @@ def write_array(file: h5py.File, name: str, values: np.ndarray, kind: object) ->
     """A dataset in one chunk, with a checksum."""
     chunks = tuple(max(1, side) for side in values.shape)
     limits = tuple(None if side == 0 else side for side in values.shape)
-    file.create_dataset(name, data=values, dtype=kind, chunks=chunks, maxshape=limits, fletcher32=True)
+    with delayed_interrupts():
+        file.create_dataset(name, data=values, dtype=kind, chunks=chunks, maxshape=limits, fletcher32=True)
 
 
 def read_strings(file: h5py.File, name: str) -> Names:

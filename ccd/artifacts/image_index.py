@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ccd.artifacts.atomic import unreadable
-from ccd.artifacts.names import Names
+from ccd.artifacts.files import unreadable
+from ccd.artifacts.ids import Names
 from ccd.artifacts.parquet import read_parquet, schema, write_parquet
 
 SCHEMA = schema(

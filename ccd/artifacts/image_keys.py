@@ -1,4 +1,4 @@
-"""What people call an image in a list, and which image is meant."""
+"""What people call the images of a data set: ids, paths, and the ends of paths."""
 
 from __future__ import annotations
 

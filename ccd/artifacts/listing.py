@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ccd.artifacts.atomic import unreadable
-from ccd.artifacts.timings import LOG, Timing, md5_of, recorded
+from ccd.artifacts.files import unreadable
+from ccd.runtime.timings import TIMINGS_LOG, Timing, md5_of, recorded_timings
 
 ENDINGS = (".parquet", ".h5", ".json", ".csv", ".pt", ".html", ".png")
 
@@ -43,7 +43,7 @@ class _Made:
     parameters: dict[str, object]
 
 
-def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = LOG) -> list[Artifact]:
+def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = TIMINGS_LOG) -> list[Artifact]:
     """Every artifact in ``data_dir``, by name. A file whose content is unreadable is listed with schema "damaged".
 
     Args:
@@ -55,7 +55,7 @@ def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = LOG
     """
     if not data_dir.is_dir():
         raise unreadable(data_dir, "no such folder", "index")
-    made, taken, found = _locked(lock), recorded(log), []
+    made, taken, found = _locked(lock), recorded_timings(log), []
     for path in sorted(entry for entry in data_dir.iterdir() if entry.suffix in ENDINGS and entry.is_file()):
         md5, (rows, schema) = md5_of(path), _content(path)
         origin = made.get(path.as_posix())

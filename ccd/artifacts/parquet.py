@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccd.artifacts import seal
-from ccd.artifacts.atomic import replacing, unreadable
-from ccd.machine import is_refusal
+from ccd.artifacts.seal import BLANK, KEY, stamp, verify
+from ccd.artifacts.files import replacing, unreadable
+from ccd.errors import is_refusal
 
 
 def schema(name: str, fields: list[tuple[str, pa.DataType, bool, str]]) -> pa.Schema:
@@ -23,7 +23,7 @@ def schema(name: str, fields: list[tuple[str, pa.DataType, bool, str]]) -> pa.Sc
 def file_metadata(schema: pa.Schema) -> dict[str, str]:
     """The key-value pairs of a file that say something of its content."""
     pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-    return {key: value for key, value in pairs.items() if key not in ("ARROW:schema", seal.KEY)}
+    return {key: value for key, value in pairs.items() if key not in ("ARROW:schema", KEY)}
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], declared: pa.Schema, metadata: dict[str, str]) -> None:
@@ -42,7 +42,7 @@ def writing_parquet(
     ``metadata`` stands beside the schema's name. Pages carry checksums for any reader that verifies them; the whole
     file is sealed.
     """
-    full = declared.with_metadata({**file_metadata(declared), **metadata, seal.KEY: seal.BLANK})
+    full = declared.with_metadata({**file_metadata(declared), **metadata, KEY: BLANK})
     with replacing(path) as temporary:
         with pq.ParquetWriter(temporary, full, compression="zstd", write_page_checksum=True) as writer:
 
@@ -50,7 +50,7 @@ def writing_parquet(
                 writer.write_table(pa.Table.from_batches([batch.cast(full)]), row_group_size=max(1, batch.num_rows))
 
             yield write
-        seal.stamp(temporary)
+        stamp(temporary)
 
 
 def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
@@ -59,7 +59,7 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
     Raises:
         CcdError: missing, damaged, or written under another schema.
     """
-    seal.verify(path, stage)
+    verify(path, stage)
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:

@@ -10,13 +10,14 @@ by accident; it is no signature, and whoever wants to forge one can.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from ccd.artifacts.atomic import unreadable
+from ccd.artifacts.files import replacing, unreadable
 from ccd.errors import CcdError
-from ccd.machine import is_refusal
+from ccd.errors import is_refusal
 
 KEY = "seal"
 _MARK = b"ccd-seal:"
@@ -84,3 +85,27 @@ def _digest(file: BinaryIO, start: int) -> bytes:
     while block := file.read(_BLOCK):
         digest.update(block)
     return digest.hexdigest().encode()
+
+
+def write_sealed(path: Path, schema: str, content: dict[str, Any]) -> None:
+    """Write readable JSON; NaN is refused (``ValueError``), since JSON has no such number."""
+    head = {"schema": schema, KEY: BLANK}
+    with replacing(path) as temporary:
+        text = json.dumps({**head, **content}, indent=2, allow_nan=False, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        stamp(temporary)
+
+
+def read_sealed(path: Path, schema: str, stage: str) -> dict[str, Any]:
+    """Read what ``stage`` wrote. Raises CcdError if it is missing, changed, or of another schema."""
+    verify(path, stage)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if is_refusal(error):
+            raise
+        raise unreadable(path, error, stage) from None
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != schema:
+        raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)
+    return content  # type: ignore[no-any-return]

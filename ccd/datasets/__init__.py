@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ccd.datasets.coco import load_coco
-from ccd.datasets.demo import load_demo
+from ccd.datasets.demo_set import load_demo
 from ccd.datasets.folder import load_folder
 from ccd.datasets.nuswide import load_nuswide
 from ccd.datasets.record import ClassInfo, Dataset, ImageEntry

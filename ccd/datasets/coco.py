@@ -15,8 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from ccd.datasets.files import Listing, is_inside, read_bytes, require_present
-from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, Truth, assemble, distinct_ids
+from ccd.datasets.record import (
+    ClassInfo,
+    Dataset,
+    ImageEntry,
+    Listing,
+    Split,
+    Truth,
+    assemble,
+    distinct_ids,
+    is_inside,
+    read_bytes,
+    require_present,
+)
 from ccd.errors import CcdError, listed
 
 HINT = (

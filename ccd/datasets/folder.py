@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.datasets.class_list import CLASSES_FILE, read_classes
+from ccd.datasets.class_names import CLASSES_FILE, read_classes
 from ccd.datasets.image_search import left_out_line, search
 from ccd.datasets.label_table import LabelRow, read_label_table
 from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, check

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from ccd.errors import CcdError, printable
-from ccd.image_formats import HEAD_BYTES, is_available, optional_format
-from ccd.machine import ran_out
+from ccd.images.decode import HEAD_BYTES, is_available, optional_format
+from ccd.errors import ran_out
 
 OWN_LISTS = ("classes.txt", "labels.csv", "scenes.json")
 NO_ENDING, FOLDER = "(no ending)", "(folder)"
@@ -50,7 +50,7 @@ def find_images(root: Path) -> list[str]:
 def search(root: Path, lists: Iterable[Path] = ()) -> FoundImages:
     """Find all images under ``root``; hidden files and folders are passed over.
 
-    Links to folders are followed, each folder once; `ccd.indexing.FileReader` judges what lies outside ``root``.
+    Links to folders are followed, each folder once; `ccd.images.index.FileReader` judges what lies outside ``root``.
 
     Args:
         lists: files of the data set that are no images and need not be counted, beside `OWN_LISTS` in ``root``.

@@ -14,9 +14,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from ccd.datasets.files import read_bytes, read_lines, require_present
-from ccd.datasets.names import NUS_WIDE
-from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, Truth, assemble
+from ccd.datasets.class_names import NUS_WIDE
+from ccd.datasets.record import (
+    ClassInfo,
+    Dataset,
+    ImageEntry,
+    Split,
+    Truth,
+    assemble,
+    read_bytes,
+    read_lines,
+    require_present,
+)
 from ccd.errors import CcdError, listed
 
 PHOTO_FOLDERS = ("Flickr", "images")

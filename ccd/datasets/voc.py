@@ -15,9 +15,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ccd.datasets.files import UTF16_MARKS, read_bytes, read_lines, require_present
-from ccd.datasets.names import VOC_TEXTS
-from ccd.datasets.record import ClassInfo, Dataset, ImageEntry, Split, Truth, assemble
+from ccd.datasets.class_names import VOC_TEXTS
+from ccd.datasets.record import (
+    UTF16_MARKS,
+    ClassInfo,
+    Dataset,
+    ImageEntry,
+    Split,
+    Truth,
+    assemble,
+    read_bytes,
+    read_lines,
+    require_present,
+)
 from ccd.errors import CcdError, listed
 
 CLASSES = tuple(VOC_TEXTS)

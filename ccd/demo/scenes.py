@@ -13,8 +13,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from ccd.demo.backdrops import Backdrop, develop, render_backdrop
-from ccd.demo.sprites import OTHERS, TARGETS, Kind, render_sprite, shadow_of
+from ccd.demo.backdrops import OTHERS, TARGETS, Backdrop, Kind, develop, render_backdrop, render_sprite, shadow_of
 from ccd.errors import CcdError
 
 Rng = np.random.Generator

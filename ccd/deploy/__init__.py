@@ -1,1 +1,0 @@
-"""A trained student at work: opened from any of its forms, run on image files, its answers written. Needs no CLIP."""

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import checkpoint
-from ccd.artifacts.atomic import is_stream
+from ccd.artifacts import checkpoint_file as checkpoint
 from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
+from ccd.artifacts.files import is_stream
 from ccd.datasets.image_search import find_images
 from ccd.datasets.label_table import read_label_table
 from ccd.deploy.classifier import Classifier
-from ccd.deploy.folder import DESCRIPTION, WEIGHTS, keep_foreign, read_folder, write_folder
-from ccd.deploy.load import read_student
+from ccd.deploy.load import DESCRIPTION, WEIGHTS, keep_foreign, read_folder, read_student, write_folder
 from ccd.deploy.stream import scored
 from ccd.errors import CcdError
-from ccd.evaluation.decisions import f1
+from ccd.evaluation.metrics import f1
 from ccd.labels.thresholds import best_f1_thresholds, decide
 
 SOURCE = "labelled images"

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ccd.errors import listed
-from ccd.evaluation.decisions import Decisions, measure_decisions
-from ccd.evaluation.measure import Difficult, Measure, measure, resolve
+from ccd.evaluation.metrics import Decisions, Difficult, Measure, measure, measure_decisions, resolve
 
 NAMED = 5  # classes that metrics.json names as left out: `dvc metrics show` makes a column of them
 STEPS = ("global_prob", "local_prob", "global_label", "local_label", "label")  # of the pseudo-labels, what is measured

@@ -1,22 +1,247 @@
-"""All sections of ``params.yaml``, for what reads the whole file (`ccd use`, tests). Stages read their own only."""
+"""Every section of ``params.yaml``, in its order: what a key means, its type and its range."""
 
 from __future__ import annotations
 
-from ccd.params.aggregate import AggregateParams
-from ccd.params.base import Section
-from ccd.params.bias import BiasParams
-from ccd.params.cam_boxes import CamBoxesParams
-from ccd.params.clip_global import ClipGlobalParams
-from ccd.params.clip_local import ClipLocalParams
-from ccd.params.dataset import DatasetParams
-from ccd.params.evaluate import EvaluateParams
-from ccd.params.global_labels import GlobalLabelsParams
-from ccd.params.index import IndexParams
-from ccd.params.runtime import RuntimeParams
-from ccd.params.teacher import TeacherParams
-from ccd.params.text import TextParams
-from ccd.params.train import TrainParams
-from ccd.params.warmup import WarmupParams
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PlainValidator, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from ccd.errors import CcdError, listed
+from ccd.params.file import Section
+
+
+class DatasetParams(Section):
+    """``root`` is tracked by the index stage alone: a moved folder with the same content reruns nothing else."""
+
+    section: ClassVar[str] = "dataset"
+    paths: ClassVar[tuple[str, ...]] = ("root",)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    root: str = Field(min_length=1)
+
+
+class IndexParams(Section):
+    """Keys that an adapter does not use stay null. See `ccd.images.index.scan` for the last three."""
+
+    section: ClassVar[str] = "index"
+    paths: ClassVar[tuple[str, ...]] = ("classes_file", "labels_file")
+    adapter: Literal["demo", "voc", "coco", "nuswide", "folder"]
+    train_split: str = Field(min_length=1)
+    test_split: str | None
+    classes_file: str | None
+    labels_file: str | None
+    demo_train: int = Field(ge=1, le=1_000_000)
+    demo_test: int = Field(ge=0, le=1_000_000)
+    demo_seed: int = Field(ge=0)
+    on_bad_image: Literal["error", "skip"]
+    verify: Literal["decode", "header"]
+    follow_links: bool
+
+
+class TeacherParams(Section):
+    """Shared by text, clip_global and clip_local; ``text`` depends on backend, model, pretrained and sha256 only."""
+
+    section: ClassVar[str] = "teacher"
+    paths: ClassVar[tuple[str, ...]] = ("model", "pretrained")
+    backend: Literal["clip", "open_clip"]
+    model: str = Field(min_length=1)
+    pretrained: str | None
+    sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+    normalization: Literal["clip", "imagenet"]
+    precision: Literal["fp32", "fp16", "bf16"]
+
+
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+Phrase = Annotated[str, Field(min_length=1)]
+
+
+class TextParams(Section):
+    """``class_texts`` replaces what CLIP reads for a class; several phrases are averaged.
+
+    ``background_texts``: whole prompts of pictures without any class, for ``global_labels.none_rule: background``.
+    """
+
+    section: ClassVar[str] = "text"
+    templates: list[Template] = Field(min_length=1)
+    class_texts: dict[str, list[Phrase]]
+    background_texts: list[Phrase]
+    logit_scale: float | None = Field(gt=0, le=1000)
+
+
+def chosen_texts(
+    params: TextParams, names: Sequence[str], own: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], ...]:
+    """What CLIP reads for each class: ``class_texts`` where it names the class, else the data set's ``own`` texts.
+
+    Raises:
+        CcdError: ``class_texts`` names something that is no class.
+    """
+    unknown = [name for name in params.class_texts if name not in names]
+    if unknown:
+        raise CcdError(
+            f"text.class_texts names {listed(unknown)}, not among the classes: {listed(names, 100)}; correct it"
+        )
+    return tuple(tuple(params.class_texts.get(name, texts)) for name, texts in zip(names, own, strict=True))
+
+
+class ClipGlobalParams(Section):
+    """``image_size_px``: side of the square the image is squashed to."""
+
+    section: ClassVar[str] = "clip_global"
+    image_size_px: int = Field(ge=16, le=4096)
+
+
+class BiasParams(Section):
+    """``enabled: false`` sets every b_c to 1. ``shrinkage`` is k of b_c = (sum + k * mean_b) / (count + k)."""
+
+    section: ClassVar[str] = "bias"
+    enabled: bool
+    max_entropy_nats: float = Field(gt=0)
+    shrinkage: float = Field(ge=0)
+
+
+class GlobalLabelsParams(Section):
+    """``floor`` is eps of clip(max(p, eps) / b, 0, 1); aggregate uses it for the local label too.
+
+    ``none_*``: see `ccd.labels.background`; without a rule the other two are idle.
+    """
+
+    section: ClassVar[str] = "global_labels"
+    floor: float = Field(ge=0, lt=1)
+    none_rule: Literal["off", "entropy", "max_prob", "background"]
+    none_threshold: float | None = Field(ge=0)
+    none_weight: float = Field(ge=0, le=1)
+
+    @field_validator("none_threshold")
+    @classmethod
+    def _fits_the_rule(cls, value: float | None, info: ValidationInfo) -> float | None:
+        rule = info.data.get("none_rule", "off")
+        if rule != "off" and value is None:
+            raise ValueError(f"none_rule: {rule} needs a threshold")
+        if rule in ("max_prob", "background") and value is not None and value > 1:
+            raise ValueError(f"none_rule: {rule} compares probabilities, so it is at most 1")
+        return value
+
+
+class OptimizationParams(Section):
+    """Adam without schedule; the head learns ``head_lr_multiplier`` times faster."""
+
+    image_size_px: int = Field(ge=16, le=4096)
+    epochs: int = Field(ge=1, le=1000)
+    batch_size: int = Field(ge=1, le=65536)
+    lr: float = Field(gt=0, le=1)
+    head_lr_multiplier: float = Field(gt=0, le=1000)
+    precision: Literal["fp32", "bf16", "fp16"]
+    seed: int = Field(ge=0, lt=2**31)
+
+
+class WarmupParams(OptimizationParams):
+    """The student's architecture is decided here; later stages find it in the checkpoint."""
+
+    section: ClassVar[str] = "warmup"
+    paths: ClassVar[tuple[str, ...]] = ("weights",)
+    backbone: str = Field(min_length=1)
+    weights: str = Field(min_length=1)
+    weights_sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+    cam_boost: float = Field(gt=0, le=1000)
+
+
+class CamBoxesParams(Section):
+    """``tau`` fixes the probability from which a class asks for a view; null: the quantile for ``views_per_image``.
+
+    ``shared_*``: see `ccd.views.overlap`; merged views are missing from ``views_per_image``. ``tiles``: see
+    `ccd.views.boxes`; they come on top.
+    """
+
+    section: ClassVar[str] = "cam_boxes"
+    image_size_px: int = Field(ge=16, le=4096)
+    views_per_image: float = Field(gt=0)
+    tau: float | None = Field(ge=0, le=1)
+    cam_threshold: float = Field(ge=0, lt=1)
+    offset: float = Field(ge=0, le=1)
+    connected_components: bool
+    boxes_per_class: int = Field(ge=1, le=100)
+    min_side_px: float = Field(ge=1)
+    shared_views: Literal["keep", "merge"]
+    shared_iou: float = Field(gt=0, le=1)
+    tiles: int = Field(ge=0, le=8)
+
+    @property
+    def least_shared_iou(self) -> float | None:
+        """``shared_iou`` where shared views are merged, else None."""
+        return self.shared_iou if self.shared_views == "merge" else None
+
+
+class ClipLocalParams(Section):
+    """``source``: cut the view from the original file, or from the image squashed to
+    ``resized_px`` (published code)."""
+
+    section: ClassVar[str] = "clip_local"
+    image_size_px: int = Field(ge=16, le=4096)
+    source: Literal["original", "resized"]
+    resized_px: int = Field(ge=16, le=4096)
+
+
+class AggregateParams(Section):
+    """``alpha`` is the weight of the global label; 1 uses no local view. ``contest*``: see `ccd.views.overlap`.
+    ``correction_weight``: w of y <- (1 - w) * y + w * c, where a person decided c; 1 takes their word, 0 ignores it."""
+
+    section: ClassVar[str] = "aggregate"
+    alpha: float = Field(ge=0, le=1)
+    contest: bool
+    contest_iou: float = Field(gt=0, le=1)
+    correction_weight: float = Field(ge=0, le=1)
+
+    @property
+    def least_contest_iou(self) -> float | None:
+        """``contest_iou`` where views are contested, else None."""
+        return self.contest_iou if self.contest else None
+
+
+class TrainParams(OptimizationParams):
+    """``epochs`` counts the final training alone; the paper's 10 epochs include the warm-up's.
+
+    ``label_update_sigma``: labels follow the student by CDUL's gradient alignment, with this width; null: they stay.
+    """
+
+    section: ClassVar[str] = "train"
+    consistency_weight: float = Field(ge=0)
+    color_jitter: float = Field(ge=0, le=0.5)
+    checkpoint: Literal["early_stop", "last", "average"]
+    label_update_sigma: float | None = Field(gt=0)
+
+
+class EvaluateParams(Section):
+    """Classes with fewer than ``min_positives`` positives are left out of every mean, and reported."""
+
+    section: ClassVar[str] = "evaluate"
+    difficult: Literal["ignore", "positive", "negative"]
+    min_positives: int = Field(ge=1)
+
+    def counted(self) -> tuple[Literal["ignore", "positive", "negative"], int]:
+        """What is counted: difficult objects as, and classes from how many positives on."""
+        return self.difficult, self.min_positives
+
+
+def _processes(value: object) -> object:
+    if value != "auto" and not (type(value) is int and 1 <= value <= 1024):
+        raise PydanticCustomError("processes", "write auto, or a whole number from 1 to 1024")
+    return value
+
+
+class RuntimeParams(Section):
+    """``device``: auto, cpu, cuda or cuda:1. ``processes``: of a stage; auto = one per GPU, on the CPU one.
+    ``workers``: of each process; null = one per core, 0 = decode in the process itself.
+    ``store_gb``: size limit of the store of unfinished and repeated work, `ccd.runtime.store`; 0 = none."""
+
+    section: ClassVar[str] = "runtime"
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    processes: Annotated[int | Literal["auto"], Field(ge=1, le=1024), PlainValidator(_processes)]
+    workers: int | None = Field(ge=0, le=256)
+    inference_batch_size: int = Field(ge=1, le=65536)
+    store_gb: float = Field(ge=0)
+
 
 SECTIONS: tuple[type[Section], ...] = (
     DatasetParams,

@@ -1,1 +1,0 @@
-"""Pipelines for users' own images, outside this repository: what ``ccd init`` makes and what keeps it in step."""

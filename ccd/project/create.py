@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ccd.artifacts.atomic import replacing
 from ccd.artifacts.existing import keep_old
+from ccd.artifacts.files import replacing
 from ccd.errors import CcdError, listed
-from ccd.params.base import PARAMS_FILE
+from ccd.params.file import PARAMS_FILE
 from ccd.project.settings import CLASSES_NAME
 
 PIPELINE_FILE = Path("dvc.yaml")
@@ -59,7 +59,7 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[li
         images: the images' folder as ``dataset.root`` names it; inside the project, git and DVC do not look there.
 
     Returns:
-        The project's files, and copies of those that were there with other content (`ccd.artifacts.existing.keep_old`).
+        The project's files, and copies of those that were there with other content (`ccd.artifacts.files.keep_old`).
     """
     inside = [] if os.path.isabs(images) else [f"/{images.strip('/')}/"]  # noqa: PTH117
     texts = {

@@ -1,9 +1,4 @@
-"""The stages of a project that ``ccd init`` makes, derived from the repository's ``dvc.yaml``.
-
-In such a project the code is an installed package, not files beside ``dvc.yaml``. So the stages' code dependencies
-become one fingerprint a stage, in `INPUTS_FILE`, of the very files that the repository's ``dvc.yaml`` names for it. The
-wheel carries that ``dvc.yaml`` (see setup.py).
-"""
+"""The new project's pipeline, and the inputs that DVC follows."""
 
 from __future__ import annotations
 
@@ -16,7 +11,58 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from ccd.artifacts.files import write_json
+from ccd.datasets.class_names import CLASSES_FILE
+from ccd.datasets.folder import LABELS_FILE
+from ccd.datasets.image_search import find_images
 from ccd.errors import CcdError
+from ccd.params.file import load
+from ccd.params.sections import DatasetParams, IndexParams
+from ccd.runtime.launch import stage
+from ccd.runtime.console import StageLog
+
+
+@stage
+def main(out: Path) -> None:
+    """Look at the installed code, the folder of images and the lists of classes and labels."""
+    pipeline = Path("dvc.yaml")
+    if not pipeline.is_file():
+        raise CcdError("dvc.yaml does not exist here; run `dvc repro` in the project's folder")
+    check_stages(pipeline.read_text(encoding="utf-8"))
+    content = {"images": None, "lists": None, "code": code_fingerprints()}
+    params, root = load(IndexParams), Path(load(DatasetParams).root)
+    if params.adapter == "folder" and root.is_dir():  # other data sets do not grow
+        content |= {"images": _listing(root), "lists": _lists(root, params)}
+    write_json(out, content)
+    StageLog("inputs").wrote((out, len(content["code"] or {}), "stages"))
+
+
+def _listing(root: Path) -> dict[str, Any]:
+    """How many images there are, and a hash of their paths and sizes; their content is the index's business."""
+    digest, paths = hashlib.sha256(), find_images(root)
+    for path in paths:
+        try:
+            size = (root / path).stat().st_size
+        except OSError:  # the index says what is wrong with it
+            size = -1
+        digest.update(f"{path}\0{size}\0".encode("utf-8", "surrogateescape"))
+    return {"files": len(paths), "names_and_sizes": digest.hexdigest()}
+
+
+def _lists(root: Path, params: IndexParams) -> dict[str, str]:
+    """SHA-256 of the list of classes and of the table of labels, "" where there is none."""
+    files = {
+        "classes": Path(params.classes_file or root / CLASSES_FILE),
+        "labels": Path(params.labels_file or root / LABELS_FILE),
+    }
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for name, path in files.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
+
 
 INPUTS_STAGE = "inputs"
 INPUTS_FILE = "inputs.json"
@@ -85,7 +131,7 @@ def _inputs_stage(content: Any) -> dict[str, Any]:
     stages = json.dumps(content["stages"], sort_keys=True)
     return {
         "desc": "look at what DVC cannot see: the images' folder and the installed code (a second, each time)",
-        "cmd": f"python -m ccd.project.inputs --out {INPUTS_FILE}",
+        "cmd": f"python -m ccd.project.pipeline --out {INPUTS_FILE}",
         "always_changed": True,
         "outs": [{INPUTS_FILE: {"cache": False}}],
         "meta": {"stages": hashlib.sha256(stages.encode()).hexdigest()[:16]},

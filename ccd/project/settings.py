@@ -1,4 +1,4 @@
-"""The numbers of a new project: what the hardware suggests, then what the user asks for."""
+"""The files of a new project: its parameters as the user asks for them, and its README."""
 
 from __future__ import annotations
 
@@ -9,15 +9,72 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccd.artifacts.corrections import COLUMNS, path_of
+from ccd.artifacts.corrections_file import COLUMNS, path_of
+from ccd.artifacts.weights_file import refuse_other
 from ccd.errors import CcdError
-from ccd.project.disk import Params
+from ccd.params.presets import apply_preset, parameters, parsed_value
 from ccd.project.pipeline import project_text
-from ccd.project.readme import readme
 from ccd.project.suggest import TOWERS, Suggestion, local_file, path_from
+from ccd.project.survey import Params
 from ccd.student.backbones import backbone_names
-from ccd.use import apply_preset, parameters, parsed_value
-from ccd.weights import refuse_other
+
+_TEXT = """\
+# {name}
+
+A multi-label classifier of {classes} classes, made from unlabelled images and class names by `ccd` (Classifier-guided
+CLIP Distillation, CVPR 2025).
+
+    dvc repro                     # everything; afterwards, what changed; interrupted, what is left
+    dvc metrics show              # mAP in %, on the images that have labels in labels.csv
+
+Then open `data/{name}/report.html` in a browser.
+
+    ccd predict {student} PHOTOS --out labels.csv      # label any images; PHOTOS: files or folders
+    ccd export onnx student.onnx  # the same classifier without ccd; it says which packages it needs
+    ccd inspect --doubtful        # which images to look at
+
+## Images that show none of the classes
+
+They are not looked for by default (`global_labels.none_rule: off` in `params.yaml`), so **images that show none of
+the classes still get labels**, and the classifier learns from them. If some of your images are like that:
+
+- let a rule find them: `global_labels.none_rule` and `none_threshold`; with `none_weight: 1.0` it finds without
+  touching a label, to look first;
+- give the rule `background` texts of what else the images show: `text.background_texts`;
+- decide by hand: `ccd review export --top 200`, answer 0, `ccd review import FILE`, `dvc repro`.
+
+## Changing it
+
+- **A parameter**: edit `params.yaml` (every key is explained there), `dvc repro`.
+- **More images**: put them into the folder, `dvc repro`. CLIP looks at the new ones alone.
+- **Classes**: edit `classes.txt`, `dvc repro`. One class a line; `sofa: couch, settee` gives CLIP other words. No whole
+  image is encoded again.
+- **Labels**, to measure with: `labels.csv` beside the images, columns `path,classes` (several classes with `;`). They
+  are never trained on. Images below `test/` are kept for measuring.
+- **Labels of training images**: `ccd review export`, decide, `ccd review import FILE`, `dvc repro`.
+- **ccd itself**: install another version, `dvc repro`. What its code changes is done again, nothing else.
+
+## What is here
+
+`params.yaml`: numbers; `dvc.yaml`: stages; `classes.txt`: classes; `inputs.json`: what DVC cannot see (hashes of the
+installed code, and of the images' names and sizes); `dvc.lock`: what was made from what; `corrections/`:
+what people decided. Keep these in git. `data/` and
+`.ccd/` can be made again and are not in git.
+
+The images are not copied: `dataset.root` in `params.yaml` says where they are. {where}
+"""
+_ABSOLUTE = """That is a path of this computer; elsewhere
+set it to where the same images lie. Only `index` runs again then, and finds nothing changed."""
+_RELATIVE = """It is relative to this folder,
+so that both can be moved together. git and DVC do not look into it."""
+
+
+def readme(name: str, classes: int, root: str) -> str:
+    """The text, for artifacts in ``data/<name>`` and images in ``root``."""
+    where = _ABSOLUTE if root.startswith("/") else _RELATIVE
+    student = shlex.quote(f"data/{name}/student.pt")
+    return _TEXT.format(name=name, student=student, classes=classes, where=where)
+
 
 CLASSES_NAME = "classes.txt"
 _OF_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
@@ -35,7 +92,7 @@ class Asked:
 
     ``labels``: None for ``labels.csv`` beside the images, where index looks by itself. ``teacher``: an OpenAI name, a
     checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> text of a
-    value, see `ccd.use.parsed_value`; they win. All else is taken as written: a folder may be called 2024.
+    value, see `ccd.params.presets.parsed_value`; they win. All else is taken as written: a folder may be called 2024.
     Files are named relative to the project where they lie in it, else by absolute paths, and weights pinned by SHA-256.
     """
 

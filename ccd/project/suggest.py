@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ccd.checksum import sha256_of
+from ccd.artifacts.files import sha256_of
 
 LARGE_GPU_GB = 20.0
 

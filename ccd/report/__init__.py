@@ -1,1 +1,0 @@
-"""The HTML report: everything that the pipeline decided, made visible. Reads artifacts, images and nothing else."""

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccd.artifacts.image_index import ImageIndex
-from ccd.report.choose import LABELLED, Choice
-from ccd.report.frames import Frame, frames
-from ccd.report.overlap import Pair
-from ccd.report.photos import Photos
-from ccd.report.run import Run
-from ccd.report.view_labels import strongest_classes, view_labels
+from ccd.report.doubt import LABELLED, Choice, Pair, strongest_classes, view_labels
+from ccd.report.photos import Frame, Photos, frames
+from ccd.report.run_data import Run
 
 BARS = 4
 FRAMES = 3
@@ -37,7 +34,7 @@ class Bars:
 @dataclass(frozen=True)
 class View:
     """A local view: its picture (a ``data:`` URI or None), the classes it won, and the largest local labels that it
-    gives, see `ccd.report.view_labels.view_labels`."""
+    gives, see `ccd.report.doubt.view_labels`."""
 
     picture: str | None
     won: str

@@ -1,145 +1,211 @@
-"""The questions a reader brings, answered in words: worst classes and why, what each step changed, what to review."""
+"""A finding of the report and its figures, and those on weak classes and on images without any class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from ccd.labels.corrections import before_corrections
-from ccd.report.choose import Choice
-from ccd.report.finding import Finding, Point, count_of, inspect_image, known_images, shell_line
-from ccd.report.quality import Step, Tally, step
-from ccd.report.run import Run
-from ccd.report.weakest import WORST, least_certain, worst_classes
-from ccd.report.without_class import none_finding
+from ccd.artifacts.metrics_file import uncounted
+from ccd.errors import listed
+from ccd.labels.background import NOT_LOOKED_FOR
+from ccd.report.doubt import IMAGES_AT_ONCE, LABELLED
+from ccd.report.quality import Step, quality
+from ccd.report.run_data import Run
 
 
-def verdict(run: Run) -> str:
-    """The run in one sentence."""
-    test, train = run.metrics["test"].mean_ap, run.metrics["train"].mean_ap
-    student, teacher = test.get("student"), test.get("zero_shot")
-    if student is not None and teacher is not None:
-        gap = round(student, 1) - round(teacher, 1)
-        side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}" if round(gap, 1) else "level with"
-        reached = f"On the {known_images(run, 'test')} the student reaches {student:.1f} % mAP"
-        return f"{reached}, {side} CLIP zero-shot, and needs no CLIP."
-    before, after = train.get("zero_shot"), train.get("aggregated_label")
-    if before is not None and after is not None:
-        made = f"On the {known_images(run, 'train')} the labels that are trained on have {after:.1f} % mAP"
-        return f"{made}; CLIP's zero-shot probabilities have {before:.1f} %."
-    return "No image has known labels: this page shows what was decided, not how right it is."
+@dataclass(frozen=True)
+class Point:
+    """What a point is about (a class, or the page's element ``anchor``), and what is said of it."""
+
+    name: str
+    text: str
+    anchor: str = ""
 
 
-def findings(run: Run, doubts: Sequence[Choice] = (), name: str = "NAME") -> list[Finding]:
-    """Worst classes (without ground truth: the least certain), what debiasing and local views changed, images without
-    any class, the images to review first, of which the page shows ``doubts`` as ``review-0`` and so on, and how to use
-    the classifier of data set ``name``."""
-    made, truth = run.made, run.train_truth
-    debiasing = step(made["global_prob"], made["global_label"], truth)
-    viewing = step(made["global_label"], before_corrections(made), truth)
-    worst = worst_classes(run) or least_certain(run, step(made["global_label"], made["label"], truth))
-    answers = [worst, _debiasing(run, debiasing), _local_views(run, viewing), none_finding(run)]
-    return [*answers, _review(run, doubts), _use(run, name)]
+@dataclass(frozen=True)
+class Finding:
+    """A question, the answer in a sentence, points about single classes or images, and how to go on: ``then`` says
+    what the shell's line ``command`` is for."""
+
+    question: str
+    answer: str
+    points: tuple[Point, ...]
+    then: str
+    command: str
 
 
-def _debiasing(run: Run, made: Step) -> Finding:
-    question, images, b = "What did debiasing change?", max(1, len(run.train)), run.bias.bias
-    repro = shell_line("dvc", "repro")
-    if not run.bias.enabled:
-        said = "Nothing: it is switched off, b is 1 for every class."
-        return Finding(question, said, (), "To switch it on, set bias.enabled: true in params.yaml, then:", repro)
-    low, high = int(b.argmin()), int(b.argmax())
-    spread = (
-        f"CLIP is least sure of {run.classes[low]} (b = {b[low]:.2f}) and surest of {run.classes[high]}"
-        f" ({b[high]:.2f}). Dividing by b takes that out of the targets; the order of images within a class, and so"
-        " its AP, cannot change."
-        f" Per training image, values of at least 0.5 went from {made.before.labels.sum() / images:.2f} (CLIP zero-shot"
-        f" probability) to {made.after.labels.sum() / images:.2f} (global label)."
+def shell_line(*words: str) -> str:
+    """The words as one line to paste into a shell, quoted where they need it."""
+    return shlex.join(words)
+
+
+def inspect_class(name: str) -> str:
+    """The line that lists the images on which the labels of a class are worst."""
+    return shell_line("ccd", "inspect", "--class", name, "--worst", "20")
+
+
+def inspect_image(image_id: str) -> str:
+    """The line that tells how one image got its labels."""
+    end_of_options = ["--"] if image_id.startswith("-") else []
+    return shell_line("ccd", "inspect", *end_of_options, image_id)
+
+
+def count_of(number: int, what: str) -> str:
+    """``1 image``, ``1,200 images``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def known_images(run: Run, split: str) -> str:
+    """The base of a figure that needs ground truth: ``500 test images with ground truth``."""
+    kind = "training" if split == "train" else "test"
+    return f"{count_of(run.metrics[split].images, f'{kind} image')} with ground truth"
+
+
+WORST = 5
+
+
+def worst_classes(run: Run) -> Finding | None:
+    """The classes with the lowest AP, on the test images if those have labels, else of the training labels. A class
+    that no mean counts, for lack of positives, is named only where there is no other."""
+    split, table, means = (
+        ("test", "test_student", "the student's AP")
+        if run.metrics["test"].images
+        else ("train", "train_aggregated_label", "the AP of the labels as trained on,")
     )
-    said = spread + _hits(made.added, "added") + _quality(run, made)
-    then = "To compare, set bias.enabled: false in params.yaml, then:"
-    return Finding(question, said, _most_changed(run, made), then, repro)
+    known = {name: row[table] for name, row in run.per_class.items() if table in row}
+    if not run.metrics[split].images or not known:
+        return None
+    left_out = uncounted(run.metrics[split], run.per_class, split)
+    place = {name: row for row, name in enumerate(run.classes)}
+    counted = [name for name in known if name not in left_out] or list(known)
+    worst = sorted(counted, key=lambda name: (known[name], place[name]))[:WORST]
+    points = tuple(Point(name, f"AP {known[name]:.1f} %: {_reasons(run, name)}") for name in worst)
+    said = f"By {means} on the {known_images(run, split)}, from the lowest:"
+    then, command = "The images on which the labels of the first are worst:", inspect_class(worst[0])
+    return Finding("Which classes are worst, and why?", said, points, then, command)
 
 
-def _local_views(run: Run, made: Step) -> Finding:
-    raised, lowered = made.added, made.removed
-    said = (
-        f"They raised {count_of(raised.labels.sum(), 'label')} of training images to at least 0.5 and took"
-        f" {lowered.labels.sum():,} below it."
-        + _hits(raised, "raised")
-        + _hits(lowered, "lowered")
-        + _quality(run, made)
-        + _gain(run)
-    )
-    then, command = "Classes whose views lie at one place:", shell_line("ccd", "inspect", "--box-overlap")
-    return Finding("What did the local views add?", said, _most_changed(run, made), then, command)
+def least_certain(run: Run, viewing: Step) -> Finding:
+    """The classes whose labels rest most on local views that the whole image does not support."""
+    labels, alone = viewing.after.labels, viewing.added.labels
+    share = alone / np.maximum(labels, 1)
+    order = sorted(np.flatnonzero(alone).tolist(), key=lambda place: (-share[place], -alone[place], place))[:WORST]
+    points = [
+        Point(
+            run.classes[place],
+            f"{alone[place]:,} of its {count_of(labels[place], 'label')} come from a local view alone",
+        )
+        for place in order
+    ]
+    never = np.flatnonzero(labels == 0)
+    none = f" No image at all has a label for {listed(run.classes[place] for place in never)}." if len(never) else ""
+    said = "Without ground truth nobody knows which are worst; these are the least certain." if points else ""
+    asked = points[0].name if points else run.classes[int(never[0]) if len(never) else 0]
+    question, answer = "Which classes are least certain, and why?", (said + none).strip() or "None stands out."
+    then = f"The images on which the steps disagree most about {asked}:"
+    return Finding(question, answer, tuple(points), then, inspect_class(asked))
 
 
-def _review(run: Run, doubts: Sequence[Choice]) -> Finding:
-    question, export = "Which images should I review first?", shell_line("ccd", "review", "export", "--top", "200")
-    if not doubts:
-        said = "None stands out: no two views disagree."
-        return Finding(question, said, (), "To look at some all the same:", export)
-    points = []
-    for number, choice in enumerate(doubts[:WORST]):
-        steps = (run.made[name][choice.row, choice.class_row] for name in ("global_label", "local_label", "label"))
-        whole, best, label = map(float, steps)
-        values = f"global label {whole:.2f}, local label {best:.2f}, label as trained on {label:.2f}"
-        name = run.classes[choice.class_row]
-        points.append(Point(run.train.ids[choice.row], f"{name}: {values}", f"review-{number}"))
-    said = "Those where whole image and local views contradict each other most; a look at them teaches most."
-    first = inspect_image(run.train.ids[doubts[0].row])
-    then = "The story of the first, and then the most doubtful ones as a sheet to decide on:"
-    return Finding(question, said, tuple(points), then, f"{first}\n{export}")
+def _reasons(run: Run, name: str) -> str:
+    """What the training images say about a weak class, at most two reasons, the most basic first."""
+    place, row = run.classes.index(name), run.per_class[name]
+    truth, labelled = run.train_truth[:, place], run.made["label"][:, place] >= LABELLED
+    found = quality(labelled, truth)
+    reasons = []
+    if (truth >= 0).any() and found.positives == 0:
+        reasons.append("no training image with ground truth shows it")
+    elif 0 < found.positives < 10:
+        shows = "shows" if found.positives == 1 else "show"
+        reasons.append(f"only {count_of(found.positives, 'training image')} with ground truth {shows} it")
+    if found.positives and found.right < 0.5 * found.positives:
+        missed = f"its labels miss {found.positives - found.right} of the {found.positives} that show it"
+        reasons.append(missed + _instead(run, truth == 1, place))
+    if found.labelled and found.right < 0.5 * found.labelled:
+        reasons.append(f"of the {found.labelled} that have its label only {found.right} show it")
+    if row.get("test_zero_shot", 100.0) < 50:
+        reasons.append(f"CLIP itself ranks it badly (zero-shot AP {row['test_zero_shot']:.1f} %)")
+    elif not reasons:
+        learnt = f"its labels find {found.right} of {found.positives}, and {found.right} of {found.labelled} are right"
+        reasons.append(f"{learnt}; yet the student has not learnt it" if found.positives else "CLIP ranks it well")
+    return "; ".join(reasons[:2])
 
 
-def _use(run: Run, name: str) -> Finding:
-    reached = run.metrics["test"].mean_ap.get("student")
-    known = "" if reached is None else f" On the {known_images(run, 'test')} it reaches {reached:.1f} % mAP."
-    said = f"Label any images with it; it needs no CLIP, and knows the classes of this run alone.{known}"
-    words = ("ccd", "predict", f"data/{name}/student.pt", "PHOTOS", "--out", "labels.csv")
-    return Finding("How do I use the classifier?", said, (), "PHOTOS: files or folders.", shell_line(*words))
+def _instead(run: Run, images: np.ndarray, place: int) -> str:
+    """What CLIP puts first on those images, if it is not the class itself."""
+    first = np.bincount(run.made["global_prob"][images].argmax(axis=1), minlength=len(run.classes))
+    first[place] = 0
+    return f" (there CLIP mostly says {run.classes[int(first.argmax())]})" if first.max() > 1 else ""
 
 
-def _hits(changed: Tally, verb: str) -> str:
-    known = changed.known.sum()
-    if not known:
+QUESTION = "How many images show none of the classes?"
+WAYS = (
+    " What one can do: let a rule find them from CLIP's scores (global_labels.none_rule and none_threshold in"
+    " params.yaml); give rule 'background' texts of what else the images show"
+    " (text.background_texts); or review the images and say that nothing is there."
+)
+
+
+@dataclass(frozen=True)
+class WithoutClass:
+    """Of ``known`` images with ground truth, ``empty`` show none of the classes, of which ``labelled`` have a label."""
+
+    known: int
+    empty: int
+    labelled: int
+
+
+def without_class(truth: np.ndarray, labelled: Callable[[np.ndarray], np.ndarray]) -> WithoutClass:
+    """Count the images that show none of the classes, and those of them that have a label all the same.
+
+    Args:
+        truth: (N, C) int8, 1, 0 or -1 (unknown); an image with an unknown class is not known to show none.
+        labelled: rows (n,) -> (n,) bool, which of these images have at least one label.
+    """
+    known = int((truth >= 0).any(axis=1).sum())
+    empty = np.flatnonzero((truth == 0).all(axis=1))
+    parts = (empty[start : start + IMAGES_AT_ONCE] for start in range(0, len(empty), IMAGES_AT_ONCE))
+    return WithoutClass(known, len(empty), sum(int(labelled(rows).sum()) for rows in parts))
+
+
+def none_note(run: Run) -> str:
+    """What a table or a list says of images without any class."""
+    if run.none_images is None:
+        return NOT_LOOKED_FOR
+    found = count_of(run.none_images, "training image")
+    return f"images without any class: {found} by global_labels.none_rule"
+
+
+def none_finding(run: Run) -> Finding:
+    """Without a rule: that nobody looked, and what one can do. Where ground truth is known, how many there are and how
+    many of them have labels."""
+    if run.none_images is None:
+        said, then, command = (
+            f"Not looked for (global_labels.none_rule: off). Such images get labels all the same.{_known(run)}{WAYS}",
+            "The most doubtful images as a sheet to decide on:",
+            shell_line("ccd", "review", "export", "--top", "200"),
+        )
+        return Finding(QUESTION, said, (), then, command)
+    share = 100 * run.none_images / max(1, len(run.train))
+    found = f"{count_of(run.none_images, 'training image')} ({share:.1f} %), found by their scores"
+    said = f"{found}; see none_images.parquet.{_known(run)}"
+    then = "After another global_labels.none_threshold in params.yaml:"
+    return Finding(QUESTION, said, (), then, shell_line("dvc", "repro"))
+
+
+def _known(run: Run) -> str:
+    """What ground truth says of them; empty where it is unknown or knows none."""
+    limits = np.asarray([run.per_class.get(name, {}).get("threshold", LABELLED) for name in run.classes])
+    train = without_class(run.train_truth, lambda rows: (run.made["label"][rows] >= LABELLED).any(axis=1))
+    test = without_class(run.test_truth, lambda rows: (run.tested["student_prob"][rows] >= limits).any(axis=1))
+    yes = "there is a label of at least 0.5 all the same"
+    return _counted(train, "training image", yes) + _counted(test, "test image", "the student says yes to a class")
+
+
+def _counted(found: WithoutClass, what: str, yes: str) -> str:
+    if not found.known:
         return ""
-    present = 100 * (changed.right.sum() / known)
-    return f" Of the {known:,} {verb} ones whose truth is known, {present:.0f} % are really there."
-
-
-def _quality(run: Run, made: Step) -> str:
-    """Precision and recall of labels >= 0.5, before and after a step, where truth is known."""
-    old, new = made.before.quality(made.positives), made.after.quality(made.positives)
-    if old.precision is None or new.precision is None or old.recall is None or new.recall is None:
-        return ""
-    return (
-        f" Of all labels of at least 0.5 on the {known_images(run, 'train')},"
-        f" {new.precision:.0f} % are right (before: {old.precision:.0f} %);"
-        f" they find {new.recall:.0f} % of what is there (before: {old.recall:.0f} %)."
-    )
-
-
-def _gain(run: Run) -> str:
-    means = run.metrics["train"].mean_ap
-    before, after, plain = (means.get(name) for name in ("global_label", "aggregated_label", "zero_shot"))
-    if before is None or after is None or plain is None:
-        return ""
-    return (
-        f" Their mAP went from {before:.1f} % (global label) to {after:.1f} % (aggregated label, as trained on); CLIP's"
-        f" zero-shot probabilities have {plain:.1f} %."
-    )
-
-
-def _most_changed(run: Run, made: Step) -> tuple[Point, ...]:
-    """The classes with most changed labels, and how many of those changes were right where that is known."""
-    more, fewer, up = made.added.labels, made.removed.labels, made.added
-    order = [int(place) for place in np.argsort(-(more + fewer), kind="stable")[:WORST]]
-    points = []
-    for place in order:
-        if more[place] + fewer[place]:
-            known = f" ({up.right[place]:,} of {up.known[place]:,} right)" if up.known[place] else ""
-            points.append(Point(run.classes[place], f"{more[place]:,} more{known}, {fewer[place]:,} fewer"))
-    return tuple(points)
+    said = f" Of the {count_of(found.known, what)} with ground truth, {found.empty:,} show none of the classes"
+    return f"{said}; on {found.labelled:,} of these {found.empty:,} {yes}." if found.empty else f"{said}."

@@ -10,9 +10,9 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ccd.report.finding import count_of, known_images
-from ccd.report.findings import verdict
-from ccd.report.run import Run
+from ccd.report.answers import verdict
+from ccd.report.findings import count_of, known_images
+from ccd.report.run_data import Run
 from ccd.report.tables import Counts, label_counts
 
 SHOWN_CLASSES = 40

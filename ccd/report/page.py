@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ccd.report.answers import findings, verdict
 from ccd.report.cards import (
     TEST_STEPS,
     TRAIN_STEPS,
@@ -20,15 +21,12 @@ from ccd.report.cards import (
     train_card,
     views_shown,
 )
-from ccd.report.choose import LABELLED, Choice, class_cases, doubtful_test, doubtful_train
-from ccd.report.corrections import corrections
-from ccd.report.finding import known_images
-from ccd.report.findings import findings, verdict
-from ccd.report.overlap import coinciding_pairs
+from ccd.report.corrected import corrections
+from ccd.report.doubt import LABELLED, Choice, class_cases, coinciding_pairs, doubtful_test, doubtful_train
+from ccd.report.findings import known_images, none_note
 from ccd.report.photos import Photos
-from ccd.report.run import Run
+from ccd.report.run_data import Run
 from ccd.report.tables import class_table, curve_charts, label_counts, steps
-from ccd.report.without_class import none_note
 
 TEMPLATES = Path(__file__).parent / "templates"
 GALLERY_CLASSES = 80

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ccd.report.choose import IMAGES_AT_ONCE, LABELLED
+from ccd.report.doubt import IMAGES_AT_ONCE, LABELLED
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from itertools import groupby
 import numpy as np
 
 from ccd.report.charts import Chart, Series, line_chart
-from ccd.report.choose import LABELLED
-from ccd.report.finding import count_of, known_images
+from ccd.report.doubt import LABELLED
+from ccd.report.findings import count_of, known_images
 from ccd.report.quality import qualities
-from ccd.report.run import Run
+from ccd.report.run_data import Run
 
 
 @dataclass(frozen=True)

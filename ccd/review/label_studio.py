@@ -1,4 +1,4 @@
-"""Label Studio's JSON export as answers: what was ticked in our control, `ccd.export.annotation_tools.CONTROL`."""
+"""Label Studio's JSON export as answers: what was ticked in our control, `ccd.deploy.label_formats.CONTROL`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ccd.artifacts.corrections import Answer
+from ccd.artifacts.corrections_file import Answer
+from ccd.deploy.label_formats import BOXES, CONTROL, IMAGE
 from ccd.errors import CcdError, listed
-from ccd.export.annotation_tools import BOXES, CONTROL, IMAGE
 
 HINT = "in Label Studio choose Export, JSON (not JSON-MIN)"
 

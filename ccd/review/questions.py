@@ -8,11 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import class_table, corrections, image_index
-from ccd.artifacts.align import same_ids
+from ccd.artifacts import checkpoint_file as checkpoint, class_table, corrections_file as corrections, image_index
+from ccd.artifacts.ids import same_ids
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
-from ccd.report.choose import disagreement, most_doubtful
+from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.images.batches import indexed_files
+from ccd.report.doubt import disagreement, most_doubtful
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import hardware
+from ccd.student.inference import score
+from ccd.student.model import StudentSpec, restore_student
+
+
+def student_probs(path: Path, root: str, index: ImageIndex, log: StageLog) -> np.ndarray:
+    """(N, C) float32, the selected student's probabilities of the images of ``index`` under ``root``.
+
+    Raises:
+        CcdError: the checkpoint or an image is missing or damaged.
+    """
+    found = checkpoint.read(path, "train")
+    spec = StudentSpec.from_dict(found.spec)
+    students = {"student": restore_student(spec, found.weights[found.selected])}
+    return score(students, indexed_files(root, index), spec.image_size_px, hardware(), log)["student"]
+
 
 ASKED_FROM = 0.3
 """A class is asked about if its label, or the student's probability of it, is at least this."""

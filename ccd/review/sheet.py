@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ccd.artifacts.csv_files import csv_line
+from ccd.deploy.label_formats import to_label_studio
+from ccd.deploy.labelled import LabelledSet
 from ccd.deploy.rows import short
-from ccd.export.annotation_tools import to_label_studio
-from ccd.export.labelled import LabelledSet
 from ccd.labels.thresholds import LABELLED
 from ccd.report.photos import Photos
 from ccd.review.questions import Evidence, Question

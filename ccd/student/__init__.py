@@ -1,1 +1,0 @@
-"""The student: a plain CNN with a class activation head, its training loop and its inference."""

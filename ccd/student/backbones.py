@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from ccd import ranks
+from ccd.artifacts.weights_file import load_fitting, read_state_dict
 from ccd.errors import CcdError
-from ccd.weights import load_fitting, read_state_dict
+from ccd.runtime.collectives import rank0_first
 
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
@@ -41,7 +41,7 @@ def build_backbone(name: str, weights: str | Path) -> tuple[nn.Module, int]:
         name: torchvision's name, e.g. ``resnet101``; see `backbone_names`.
         weights: ``imagenet`` for torchvision's IMAGENET1K_V1 (the paper's; torchvision's own default is V2 for some),
             ``none`` for random weights (drawn from torch's global generator), or the path of a state dict (see
-            `ccd.weights.read_state_dict`): that of the whole torchvision model, or without its classifier, which is
+            `ccd.artifacts.weights_file.read_state_dict`): that of the whole torchvision model, or without its classifier, which is
             ignored.
 
     Returns:
@@ -67,7 +67,7 @@ def build_backbone(name: str, weights: str | Path) -> tuple[nn.Module, int]:
     return nn.Sequential(parts), channels
 
 
-@ranks.in_turn()
+@rank0_first()
 def _imagenet(name: str) -> dict[str, Tensor]:
     entry = getattr(models.get_model_weights(name), "IMAGENET1K_V1", None)
     if entry is None:

@@ -11,18 +11,16 @@ import torch
 from torch import Tensor
 
 from ccd.artifacts.image_index import ImageIndex
-from ccd.console import StageLog
-from ccd.loading import ImageFiles, batches_of_rows
-from ccd.params.optimization import OptimizationParams
-from ccd.runtime import Hardware
-from ccd.store import Slot, content_key, fingerprint, open_store
-from ccd.student.averaging import Weights
+from ccd.images.batches import ImageFiles, batches_of_rows
+from ccd.params.sections import OptimizationParams
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import Hardware
+from ccd.runtime.store import Slot, content_key, fingerprint, open_store
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.model import Student
 from ccd.student.objectives import Objective
-from ccd.student.parallel import batch_rows
-from ccd.student.progress import EpochRecord
-from ccd.student.seeds import derived_seed
+from ccd.student.progress import EpochRecord, Weights
+from ccd.student.transforms import batch_rows, derived_seed
 
 
 def fit(

@@ -10,16 +10,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ccd import ranks
 from ccd.errors import CcdError, listed
-from ccd.student.averaging import Weights, cpu_weights
-from ccd.student.model import Student
+from ccd.runtime.collectives import part_of_batch, rank_count, this_rank
+from ccd.student.inference import Precision, autocast
+from ccd.student.model import Student, over_ranks
 from ccd.student.objectives import Objective, Outcome
-from ccd.student.parallel import over_ranks
-from ccd.student.precision import Precision, autocast
-from ccd.student.progress import EpochMeter, EpochRecord
-from ccd.student.resume import Progress, StateFile, Stateful, restore, save
-from ccd.student.seeds import derived_seed, step_generator
+from ccd.student.progress import (
+    EpochMeter,
+    EpochRecord,
+    Progress,
+    StateFile,
+    Stateful,
+    Weights,
+    cpu_weights,
+    restore,
+    save,
+)
+from ccd.student.transforms import derived_seed, step_generator
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -159,7 +166,7 @@ def _train_epoch(
     meter = EpochMeter(targets, time.perf_counter())
     before: Tensor | None = None
     for index, (rows, images) in enumerate(batches):  # (b,), (b, 3, H, W)
-        part = ranks.part_of_batch(len(rows))
+        part = part_of_batch(len(rows))
         if index == 0:
             _train_mode(step.student, batch_images=part.total)
             first_batch_images = part.total
@@ -167,11 +174,11 @@ def _train_epoch(
             continue
         step_seed = derived_seed(seed, epoch, index)
         # stochastic depth (EfficientNet, ConvNeXt) draws from the global generator, on every rank other numbers
-        torch.manual_seed(step_seed if ranks.rank() == 0 else derived_seed(seed, epoch, index, ranks.rank()))
+        torch.manual_seed(step_seed if this_rank() == 0 else derived_seed(seed, epoch, index, this_rank()))
         here = rows.to(step.device)
         outcome = step(
             images.to(step.device, non_blocking=True), targets[here], step_generator(step_seed, part),
-            part.count * ranks.world() / part.total,
+            part.count * rank_count() / part.total,
         )  # fmt: skip
         loss = outcome.loss.item()  # waits for the device, so after the step
         if part.count and not math.isfinite(loss):

@@ -1,18 +1,91 @@
-"""What one epoch of training tells: losses, label-free training mAP, speed."""
+"""What a training has come to: epochs, kept weights, early stop, and the state from which a killed one goes on."""
 
 from __future__ import annotations
 
+import io
+import pickle
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ccd import ranks
 from ccd.errors import CcdError
-from ccd.evaluation.average_precision import average_precision
+from ccd.evaluation.metrics import average_precision
+from ccd.runtime.collectives import all_gather, from_rank0, merge_rows, this_rank
 from ccd.student.objectives import Outcome
+
+Weights = dict[str, Tensor]
+
+
+def cpu_weights(model: nn.Module) -> Weights:
+    """A copy of the state dict on the CPU that later training steps do not touch."""
+    return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in model.state_dict().items()}
+
+
+class WeightAverage:
+    """Running uniform mean of state dicts; BatchNorm statistics are averaged too, integers are taken from the last."""
+
+    def __init__(self, count: int = 0, weights: Weights | None = None) -> None:
+        self.count = count
+        self.weights: Weights = weights or {}
+
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Add one state dict (CPU), which is not modified."""
+        self.count += 1
+        for key, value in weights.items():
+            if key in self.weights and value.is_floating_point():
+                self.weights[key].lerp_(value, 1 / self.count)
+            else:
+                self.weights[key] = value.clone()
+
+
+def first_local_minimum(gains: Sequence[float]) -> int | None:
+    """Index of the first value reached by a fall and left by a rise; None if there is none (yet).
+
+    Of equal values at the bottom it is the first. The first and last value are never a minimum: a minimum needs
+    the next larger value to confirm it. Comparisons with NaN are neither rise nor fall.
+    """
+    bottom = None
+    for index, (before, value) in enumerate(pairwise(gains), start=1):
+        if value < before:
+            bottom = index
+        elif value > before and bottom is not None:
+            return bottom
+    return None
+
+
+def early_stop_epoch(m: Sequence[float]) -> int | None:
+    """Epoch e (index into ``m``) at which g_e = m_e - m_(e-1) has its first local minimum; None: use the last epoch.
+
+    Args:
+        m: mAP of the training predictions against the binarised pseudo-labels, one value per epoch.
+    """
+    minimum = first_local_minimum([after - before for before, after in pairwise(m)])
+    return None if minimum is None else minimum + 1
+
+
+@dataclass
+class EarlyStopTracker:
+    """Follows m epoch by epoch and tells which weights to keep, so that one copy is enough."""
+
+    m: list[float] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int | None:
+        """`early_stop_epoch` of what was seen so far; once set it never changes."""
+        return early_stop_epoch(self.m)
+
+    def update(self, m: float) -> bool:
+        """Add the next epoch's ``m``; True if this epoch is the candidate now and its weights replace those kept."""
+        decided = self.epoch is not None
+        self.m.append(m)
+        gains = [after - before for before, after in pairwise(self.m[-3:])]
+        return not decided and len(gains) == 2 and gains[1] < gains[0]
 
 
 @dataclass(frozen=True)
@@ -77,9 +150,9 @@ class EpochMeter:
         )
 
     def _merge_ranks(self) -> dict[str, float]:
-        ranks.merge_rows(self._targets, self._seen)
-        self._seen = ranks.merge_rows(self._scores, self._seen)
-        found = ranks.all_of((self._images, {name: float(total) for name, total in self._sums.items()}))
+        merge_rows(self._targets, self._seen)
+        self._seen = merge_rows(self._scores, self._seen)
+        found = all_gather((self._images, {name: float(total) for name, total in self._sums.items()}))
         self._images = sum(images for images, _ in found)
         names = {name: None for _, sums in found for name in sums}  # in their order
         return {name: sum(sums.get(name, 0.0) for _, sums in found) for name in names}
@@ -90,3 +163,76 @@ class EpochMeter:
         ap = average_precision(scores, positives)
         known = ap[~np.isnan(ap)]
         return float(100 * known.mean()) if len(known) else float("nan")
+
+
+class StateFile(Protocol):
+    """Where the state is kept; `ccd.runtime.store.Slot` is one."""
+
+    def read(self) -> bytes | None:
+        """What was saved last, if anything."""
+        ...
+
+    def save(self, content: bytes | memoryview) -> None:
+        """Replace what is there."""
+        ...
+
+
+class Stateful(Protocol):
+    """A model, an optimizer or a gradient scaler."""
+
+    def state_dict(self) -> Any:
+        """Its state."""
+        ...
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Take a state over."""
+        ...
+
+
+@dataclass
+class Progress:
+    """What a training has come to, besides what is inside its model and optimizer. Random numbers need no state: they
+    depend on seed, epoch and step alone."""
+
+    records: list[EpochRecord] = field(default_factory=list)
+    tracker: EarlyStopTracker = field(default_factory=EarlyStopTracker)
+    average: WeightAverage = field(default_factory=WeightAverage)
+    candidate: Weights | None = None
+
+
+def save(file: StateFile, progress: Progress, parts: Mapping[str, Stateful], targets: Tensor) -> None:
+    """Keep the progress, the state of every part, and the targets, which an objective may have moved.
+
+    They are the same on every rank; rank 0's are kept."""
+    if this_rank() > 0:
+        return
+    content = {
+        "records": [asdict(record) for record in progress.records],
+        "average": (progress.average.count, progress.average.weights),
+        "candidate": progress.candidate,
+        "targets": targets,
+        "parts": {name: part.state_dict() for name, part in parts.items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    file.save(buffer.getbuffer())
+
+
+def restore(file: StateFile, parts: Mapping[str, Stateful], targets: Tensor) -> Progress:
+    """Bring the parts and ``targets`` to the state that was kept and return the progress.
+
+    Nothing kept, or damaged: a fresh start.
+    """
+    content = from_rank0(file.read)
+    if content is None:
+        return Progress()
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+        return Progress()
+    targets.copy_(state["targets"])
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    records = [EpochRecord(**record) for record in state["records"]]
+    tracker = EarlyStopTracker([record.map_percent for record in records])
+    return Progress(records, tracker, WeightAverage(*state["average"]), state["candidate"])

@@ -9,20 +9,49 @@ from typing import Any
 import numpy as np
 import torch
 
-from ccd import ranks
-from ccd.artifacts.boxes import BoxTable
+from ccd.artifacts.boxes_file import BoxTable
+from ccd.artifacts.ids import Names
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.names import Names
-from ccd.console import StageLog
-from ccd.loading import ImageFiles, image_batches
-from ccd.runtime import Hardware
+from ccd.images.batches import ImageFiles, image_batches
+from ccd.runtime.collectives import end_other_ranks, merged, share
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import Hardware
+from ccd.student.inference import predict, probabilities
 from ccd.student.model import Student
-from ccd.student.predict import predict
-from ccd.student.score import probabilities
-from ccd.views.boxes import Boxes, cam_boxes, view_count, view_threshold
-from ccd.views.running import RunningThreshold
-from ccd.views.shared import unshared_views
-from ccd.views.tiles import tiles as tiles_of
+from ccd.views.boxes import Boxes, cam_boxes, tiles as tiles_of, view_count, view_threshold
+from ccd.views.overlap import unshared_views
+
+
+class RunningThreshold:
+    """A lower bound of the probability from which a class asks for a view (`ccd.views.boxes.view_threshold`).
+
+    The threshold is at least the ``wanted``-th largest of all probabilities, and that is at least the ``wanted``-th
+    largest of those seen so far. Memory: 1.25 x ``wanted`` float32 and what is added at once; the work for every
+    probability is bounded, whatever their number.
+    """
+
+    def __init__(self, wanted: int, tau: float | None = None) -> None:
+        """``tau``: a threshold that is given; the bound is that from the start."""
+        self.value = 0.0 if tau is None else tau
+        self._fixed = tau is not None
+        self._wanted, self._count = wanted, 0
+        # Filled in place: an array that grew by a few with every batch would leave a hole in memory behind every time.
+        self._held = np.empty(wanted + max(wanted // 4, 1), np.float32)
+
+    def add(self, probs: np.ndarray) -> bool:
+        """Take in probabilities, of any shape, float32 in [0, 1]; whether ``value`` has risen."""
+        if self._fixed:
+            return False
+        fresh = probs[probs >= self.value]
+        end = self._count + len(fresh)
+        if end < len(self._held):
+            self._held[self._count : end], self._count = fresh, end
+            return False
+        seen = np.concatenate([self._held[: self._count], fresh])
+        self._held[: self._wanted] = np.partition(seen, -self._wanted)[-self._wanted :]
+        self._count = self._wanted
+        before, self.value = self.value, float(self._held[0])
+        return self.value > before
 
 
 @dataclass(frozen=True)
@@ -92,7 +121,7 @@ def propose_views(
     wanted = view_count(len(index), len(classes), ask.views_per_image)
     probs = np.empty((len(index), len(classes)), np.float32)
     running, views = RunningThreshold(wanted, ask.tau), _Views()
-    mine = ranks.share(np.arange(len(index)), hardware.batch_size)
+    mine = share(np.arange(len(index)), hardware.batch_size)
     batches = image_batches(files, mine, size_px, hardware.batch_size, hardware.workers)
 
     def boxed() -> Iterator[tuple[np.ndarray, np.ndarray, Boxes]]:
@@ -104,13 +133,13 @@ def propose_views(
             sizes_px, names = torch.from_numpy(index.sizes_px[rows]), [index.ids[row] for row in rows]
             yield rows, found, cam_boxes(cams, asked, sizes_px, size_px, names=names, **how)
 
-    for rows, found, boxes in log.batches(ranks.merged(boxed()), len(index), "img"):
+    for rows, found, boxes in log.batches(merged(boxed()), len(index), "img"):
         probs[rows] = found
         scores = found[boxes.rows, boxes.classes]
         views.add(_views(rows[boxes.rows], boxes.classes, scores, boxes.peaks, boxes.boxes_px))
         if running.add(found):
             views.drop_below(running.value)
-    ranks.others_leave()
+    end_other_ranks()
     tau = view_threshold(torch.from_numpy(probs), ask.views_per_image) if ask.tau is None else ask.tau
     views.drop_below(tau)
     kept = views.found

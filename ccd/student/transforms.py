@@ -1,11 +1,49 @@
-"""Batched image transforms on the device; random numbers come from an explicit CPU generator, one draw per image."""
+"""Random numbers of (seed, epoch, step), and batched image transforms that draw from them on the device."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from ccd.student.seeds import per_image
+from ccd.errors import CcdError
+from ccd.runtime.collectives import Part, rank_count, this_rank
+
+
+def derived_seed(*keys: int) -> int:
+    """A 63-bit seed from non-negative integers; unlike their sum, (0, 1) and (1, 0) are unrelated."""
+    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class BatchGenerator(torch.Generator):
+    """The random numbers of a step on a batch of which this process may hold a part; see `per_image`."""
+
+    part: Part | None = None
+
+
+def step_generator(seed: int, part: Part) -> BatchGenerator:
+    """A generator from which every rank draws the numbers that its images have in one process."""
+    generator = BatchGenerator()
+    generator.manual_seed(seed)
+    generator.part = part
+    return generator
+
+
+def per_image(draws: int, images: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers in [0, 1), (draws, images): drawn for the whole batch, and of those this process's."""
+    part = generator.part if isinstance(generator, BatchGenerator) else None
+    first, total = (part.first, part.total) if part is not None else (0, images)
+    return torch.rand(draws, total, generator=generator)[:, first : first + images]
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
+    """A permutation of the rows, (images,) int64: the order of training in that epoch."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
+    return torch.randperm(images, generator=generator)
+
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -95,3 +133,42 @@ def _luma(pixels: Tensor) -> Tensor:
 
 def _per_image(values: Tensor, pixels: Tensor) -> Tensor:
     return values.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """Call it with a number of a step, counted on over all epochs from ``first_epoch``: rows (b,) int64 of this rank.
+
+    Parts of a batch are contiguous and differ by one image at most; the last batch of an epoch may leave a rank none.
+    Picklable, and the same in every process.
+    """
+
+    images: int
+    batch_size: int
+    seed: int
+    first_epoch: int
+    rank: int
+    world: int
+
+    def __call__(self, index: int) -> Tensor:
+        epoch, step = divmod(index, -(-self.images // self.batch_size))
+        order = _recent_order(self.images, self.seed, self.first_epoch + epoch)
+        batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+        return batch.tensor_split(self.world)[self.rank].clone()
+
+
+_recent_order = lru_cache(maxsize=1)(epoch_order)
+
+
+def batch_rows(images: int, batch_size: int, seed: int, first_epoch: int) -> BatchRows:
+    """Those of this rank.
+
+    Raises:
+        CcdError: a batch has fewer images than there are ranks.
+    """
+    if batch_size < rank_count():
+        raise CcdError(
+            f"a batch of {batch_size} images cannot be shared by {rank_count()} processes: lower runtime.processes, "
+            "or enlarge batch_size"
+        )
+    return BatchRows(images, batch_size, seed, first_epoch, this_rank(), rank_count())

@@ -1,4 +1,4 @@
-"""The teacher both backends build: a pair of towers, their tokenizer and their pixel normalisation."""
+"""What the pipeline asks of a teacher."""
 
 from __future__ import annotations
 
@@ -6,15 +6,68 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ccd.errors import CcdError, listed
-from ccd.teacher.base import Precision
 from ccd.teacher.position import ImageTower
+
+Backend = Literal["clip", "open_clip"]
+Normalization = Literal["clip", "imagenet"]
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+class Teacher(Protocol):
+    """A frozen CLIP: images and texts to unit vectors of one space (method section 1)."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of the embeddings."""
+        ...
+
+    @property
+    def stride_px(self) -> int:
+        """Heights and widths of images must be multiples of this: 32 for ResNets, the patch for ViTs."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """The model's own s of softmax(s * cosine), about 100 for OpenAI's models."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights: their names, shapes and float32 values; the same on every machine and device."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One line for a person: backend, model, pixel normalisation, precision."""
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """(T, D) float32, unit rows, on the CPU. Raises CcdError naming the texts that the model would truncate."""
+        ...
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) uint8 -> (b, D) float32, unit rows, on the CPU. Raises CcdError unless h and w are multiples of
+        ``stride_px``."""
+        ...
+
+
+MeanStd = tuple[Sequence[float], Sequence[float]]
+
+CLIP_MEAN_STD: MeanStd = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET_MEAN_STD: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def mean_std(normalization: Normalization, of_the_model: MeanStd) -> MeanStd:
+    """``clip``: what the model was trained with; ``imagenet``: what the published code used by accident."""
+    return of_the_model if normalization == "clip" else IMAGENET_MEAN_STD
+
 
 AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # texts are tokenized this many times too wide, so that what would have been cut off shows
@@ -22,7 +75,7 @@ WIDE = 8
 
 
 class ClipTeacher:
-    """See :class:`ccd.teacher.base.Teacher`. Takes over ``model``: frozen, in eval mode, float32, on ``device``.
+    """See :class:`ccd.teacher.clip_teacher.Teacher`. Takes over ``model``: frozen, in eval mode, float32, on ``device``.
 
     ``model``: a module with ``encode_text``, ``context_length``, ``logit_scale``; ``tower`` is its image part.
     ``tokenize(texts, width)`` -> (T, width) token ids, padded, longer texts truncated.
@@ -75,7 +128,7 @@ class ClipTeacher:
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """See :meth:`ccd.teacher.base.Teacher.encode_text`."""
+        """See :meth:`ccd.teacher.clip_teacher.Teacher.encode_text`."""
         width = int(self._model.context_length)
         tokens = self._tokenize(list(texts), WIDE * width)
         # every row ends in padding, unless it is longer still: then its last token differs from those before
@@ -88,7 +141,7 @@ class ClipTeacher:
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """See :meth:`ccd.teacher.base.Teacher.encode_image`."""
+        """See :meth:`ccd.teacher.clip_teacher.Teacher.encode_image`."""
         batch = pixels.to(self._device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
         dtype = AUTOCAST_DTYPES.get(self._precision)
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ccd.artifacts.weights_file import check_sha256, load_fitting, read_state_dict
 from ccd.errors import CcdError
-from ccd.extras import install_advice
-from ccd.teacher.base import Normalization, Precision
-from ccd.teacher.clip_teacher import ClipTeacher
-from ccd.teacher.pixels import mean_std
+from ccd.errors import install_advice
+from ccd.teacher.clip_teacher import ClipTeacher, Normalization, Precision, mean_std
 from ccd.teacher.position import ImageTower
-from ccd.weights import check_sha256, load_fitting, read_state_dict
 
 DEFAULT_STRIDE_PX = 32
 DIRECTORY_CONFIG = "open_clip_config.json"

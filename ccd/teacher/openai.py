@@ -11,13 +11,10 @@ from clip.clip import _MODELS as DOWNLOAD_URLS
 from clip.model import CLIP, ModifiedResNet, build_model
 from torch import Tensor
 
+from ccd.artifacts.weights_file import StateDict, check_sha256, is_torchscript, read_state_dict, without_prefix
 from ccd.errors import CcdError, listed
-from ccd.sniff import is_torchscript
-from ccd.teacher.base import Normalization, Precision
-from ccd.teacher.clip_teacher import ClipTeacher
-from ccd.teacher.pixels import CLIP_MEAN_STD, mean_std
+from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher, Normalization, Precision, mean_std
 from ccd.teacher.position import ImageTower
-from ccd.weights import StateDict, check_sha256, read_state_dict, without_prefix
 
 RESNET_STRIDE_PX = 32
 _ANCHORS = ("visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale")  # every kind has them
@@ -27,7 +24,7 @@ def load(
     model: str, *, sha256: str | None, normalization: Normalization, precision: Precision, device: torch.device
 ) -> ClipTeacher:
     """Load ``model``: a name of ``clip.available_models()``, or the path of a checkpoint: TorchScript, or a
-    state dict (see `ccd.weights.read_state_dict`).
+    state dict (see `ccd.artifacts.weights_file.read_state_dict`).
 
     Raises:
         CcdError: neither a name nor a file, a failed download, a wrong hash, or a file that holds no CLIP.

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccd.errors import CcdError, listed
-from ccd.views.components import Runs, label_components, runs_of_pixels
 
 # Upsampled float32 maps held at a time. 1 MB on a CPU: more is no faster, and pieces of ever other sizes leave holes
 # in memory; 64 MB on a GPU, where every piece costs a dozen kernels.
@@ -162,3 +161,82 @@ def at_least(boxes_px: np.ndarray, min_side_px: float, sides_px: np.ndarray) -> 
     moved = np.clip((low + high - length) / 2, 0, sides_px - length)
     short = high - low < length
     return np.concatenate([np.where(short, moved, low), np.where(short, moved + length, high)], axis=1)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """R maximal horizontal runs of pixels, by map, row and column. All (R,) int64 but ``peaks`` (R,) float32.
+
+    Pixel columns are ``starts`` <= x < ``ends``; ``peaks`` is the largest value in the run.
+    """
+
+    maps: np.ndarray
+    rows: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    peaks: np.ndarray
+
+
+def runs_of_pixels(pixels: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> Runs:
+    """Join set pixels into runs.
+
+    Args:
+        pixels: (P,) int64, ascending flat indices into maps of (M, H, W).
+        values: (P,) float32, their values.
+        shape: (H, W).
+    """
+    height, width = shape
+    columns = pixels % width
+    first = np.flatnonzero((np.diff(pixels, prepend=-2) != 1) | (columns == 0))
+    last = np.append(first[1:], len(pixels))[: len(first)] - 1
+    peaks = np.maximum.reduceat(values, first) if len(first) else values[:0]
+    lines = pixels[first] // width
+    return Runs(lines // height, lines % height, columns[first], columns[last] + 1, peaks)
+
+
+def label_components(runs: Runs) -> np.ndarray:
+    """(R,) int64: the same label for runs of one 8-connected component, in the order of their first runs from 0."""
+    upper, lower = _touching(runs)
+    labels = np.arange(len(runs.maps))
+    while not np.array_equal(labels[upper], labels[lower]):
+        # both sides' roots take the smaller label, then every run follows its chain of labels to the end
+        smaller = np.minimum(labels[upper], labels[lower])
+        np.minimum.at(labels, labels[upper], smaller)
+        np.minimum.at(labels, labels[lower], smaller)
+        while not np.array_equal(labels, labels[labels]):
+            labels = labels[labels]
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _touching(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of runs (indices) in neighbouring rows of a map that share a column or touch at a corner."""
+    if not len(runs.maps):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    height, width = int(runs.rows.max()) + 2, int(runs.ends.max()) + 2
+    line = (runs.maps * height + runs.rows) * width  # a coordinate that ascends over all runs of all maps
+    below = line + width
+    # of the sorted, disjoint runs in the next row, those that touch are neighbours of each other
+    first = np.searchsorted(line + runs.ends, below + runs.starts, side="left")
+    stop = np.searchsorted(line + runs.starts, below + runs.ends, side="right")
+    counts = np.maximum(stop - first, 0)
+    upper = np.repeat(np.arange(len(line)), counts)
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return upper, np.repeat(first, counts) + offsets
+
+
+def tiles(sizes_px: np.ndarray, count: int, min_side_px: float = 1.0) -> np.ndarray:
+    """``count`` x ``count`` equal parts that cover each image, row by row.
+
+    Args:
+        sizes_px: (N, 2) height and width.
+        min_side_px: shorter sides are widened to this, inside the image (`ccd.views.boxes.at_least`).
+
+    Returns:
+        (N, count**2, 4) float64 x0, y0, x1, y1 in pixels.
+    """
+    row, column = np.divmod(np.arange(count**2), count)
+    shares = np.stack([column, row, column + 1, row + 1], axis=1) / count
+    sides_px = np.asarray(sizes_px, np.float64)[:, None, [1, 0]]
+    boxes_px = shares * np.tile(sides_px, 2)
+    sides_px = np.broadcast_to(sides_px, (*boxes_px.shape[:2], 2)).reshape(-1, 2)
+    return at_least(boxes_px.reshape(-1, 4), min_side_px, sides_px).reshape(boxes_px.shape)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ccd.errors import CcdError
-from ccd.images import crop_resized, squash
-from ccd.loading import ImageFiles, load_in_order
-from ccd.store import content_key
+from ccd.images.batches import ImageFiles, load_in_order
+from ccd.images.decode import channels_first, squash
+from ccd.runtime.store import content_key
 
 CropSource = Literal["original", "resized"]
 
@@ -176,3 +177,26 @@ class _ViewsOfImage:
     def paths(self, index: int) -> list[Path]:
         """The file that the views are cut from."""
         return [self.files.paths[int(self.image_rows[self.groups[index][0]])]]
+
+
+def crop_resized(
+    image: Image.Image, box_px: tuple[float, float, float, float], height_px: int, width_px: int
+) -> NDArray[np.uint8]:
+    """Cut a box out of an RGB image and resize it in one step, with sub-pixel accuracy.
+
+    Near the box's edge the filter also reads pixels just outside it.
+
+    Args:
+        box_px: (x0, y0, x1, y1) in pixels of ``image``; what lies outside is clipped.
+
+    Returns:
+        (3, ``height_px``, ``width_px``) uint8, antialiased bicubic.
+
+    Raises:
+        CcdError: nothing of the box lies inside the image, or a coordinate is not finite.
+    """
+    x0_px, y0_px, x1_px, y1_px = box_px
+    box = (max(0.0, x0_px), max(0.0, y0_px), min(float(image.width), x1_px), min(float(image.height), y1_px))
+    if not np.isfinite(box_px).all() or box[0] >= box[2] or box[1] >= box[3]:
+        raise CcdError(f"box {box_px} has no area inside the image of {image.width} x {image.height} pixels")
+    return channels_first(image.resize((width_px, height_px), Image.Resampling.BICUBIC, box=box))

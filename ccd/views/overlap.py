@@ -1,6 +1,8 @@
-"""Which local views of an image lie on each other."""
+"""Views that lie on each other: which they are, merged, or contested (docs/open_questions.md)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -44,3 +46,75 @@ def coinciding_views(
     corners = boxes_px.astype(np.float64)
     close = iou(corners[left], corners[right]) >= min_iou
     return left[close], right[close]
+
+
+def unshared_views(
+    image_rows: np.ndarray, class_rows: np.ndarray, scores: np.ndarray, boxes_px: np.ndarray, min_iou: float
+) -> np.ndarray:
+    """Which views stay: in each image from the largest student score down, a view takes out every view of another
+    class that coincides with it (IoU >= ``min_iou``) and is still there.
+
+    Of equal scores the class that comes first goes first, then the box further up and left, so that the order of the
+    views decides nothing. Views of one class never take each other out.
+
+    Args:
+        image_rows: (B,) int64, the image of each view.
+        class_rows: (B,) int64, the class that asked for it.
+        scores: (B,) the student's probability of that class.
+        boxes_px: (B, 4) x0, y0, x1, y1.
+
+    Returns:
+        (B,) bool.
+    """
+    kept = np.ones(len(image_rows), bool)
+    order = np.lexsort((*boxes_px.T, class_rows, -scores, image_rows))
+    image = image_rows[order]
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order)) - np.searchsorted(image, image, side="left")
+    left, right = coinciding_views(image_rows, class_rows, boxes_px, min_iou)
+    first = np.where(ranks[left] < ranks[right], left, right)
+    second = left + right - first
+    for rank in np.unique(ranks[first]):
+        taking = (ranks[first] == rank) & kept[first]
+        kept[second[taking]] = False
+    return kept
+
+
+def contested_probs(
+    view_probs: np.ndarray,
+    global_probs: np.ndarray,
+    image_rows: np.ndarray,
+    asked_by: Sequence[str] | np.ndarray,
+    boxes_px: np.ndarray,
+    min_iou: float | None,
+) -> np.ndarray:
+    """Scores of the views as the maximum over views may count them; none is larger than in ``view_probs``.
+
+    The rivals of a view are the views of its image that another class asked for and that coincide with it. A view with
+    rivals counts in full for the class with the largest probability in it or in any of its rivals; of every other
+    class it counts at most the global probability, so that it can lower that class but not raise it. A view without
+    rivals counts as it is. Only the views of an image matter to it, so any images may be given with their views.
+
+    Args:
+        view_probs: (B, C) softmax scores of the views.
+        global_probs: (N, C) softmax scores of the whole images.
+        image_rows: (B,) the image of each view, in 0..N - 1.
+        asked_by: (B) the class that asked for it; a tile (empty name) has no rivals.
+        boxes_px: (B, 4) x0, y0, x1, y1.
+        min_iou: from this intersection over union on views coincide; None: none is contested.
+
+    Returns:
+        (B, C) float64.
+    """
+    if min_iou is None:
+        return view_probs
+    names = np.asarray(asked_by, object)
+    asked = np.flatnonzero(names != "")
+    left, right = (asked[pair] for pair in coinciding_views(image_rows[asked], names[asked], boxes_px[asked], min_iou))
+    best = view_probs.astype(np.float64)  # of the view and its rivals
+    np.maximum.at(best, left, view_probs[right])
+    np.maximum.at(best, right, view_probs[left])
+    rivalled = np.zeros(len(view_probs), bool)
+    rivalled[left] = rivalled[right] = True
+    lost = rivalled[:, None] & (best < best.max(axis=1, keepdims=True))
+    return np.where(lost, np.minimum(view_probs, global_probs[image_rows]), view_probs)

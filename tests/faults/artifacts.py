@@ -13,9 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ccd.artifacts import bias, boxes, checkpoint, class_table, features, seal, text
-from ccd.artifacts.labels import LABELS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
+from ccd.artifacts import (
+    bias_file as bias,
+    boxes_file as boxes,
+    checkpoint_file as checkpoint,
+    class_table,
+    features_file as features,
+    seal,
+    text_file as text,
+)
+from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
 from ccd.student.model import StudentSpec
 from tests.faults.case import ACCEPTED, Case, run, set_params
 

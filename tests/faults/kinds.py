@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from ccd import store
+from ccd.runtime import store
 from tests.faults.child import Child, children_of
 from tests.faults.laboratory import DATA, Laboratory
 

@@ -9,25 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccd.artifacts import (
-    bias,
-    boxes,
-    checkpoint,
+    background_file as none_images,
+    bias_file as bias,
+    boxes_file as boxes,
+    checkpoint_file as checkpoint,
     class_table,
-    classes,
-    features,
+    classes_file as classes,
+    features_file as features,
     image_index,
-    measured,
-    none_images,
-    text,
+    metrics_file as measured,
+    text_file as text,
 )
-from ccd.artifacts.corrections import ensure, path_of
-from ccd.artifacts.global_labels import GLOBAL_LABELS
-from ccd.artifacts.labels import LABELS
+from ccd.artifacts.corrections_file import ensure, path_of
+from ccd.artifacts.label_tables import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.artifacts.parquet import read_parquet
-from ccd.artifacts.predictions import PREDICTIONS
-from ccd.artifacts.pseudo_labels import PSEUDO_LABELS
 from ccd.errors import CcdError
-from ccd.use import apply_preset
+from ccd.params.presets import apply_preset
 from tests.faults.child import Child, Ended, run
 from tests.test_end_to_end import CHAIN, COLOURS, STAGES, run_stage, settings, write_pictures
 from tests.tiny_clip import save_fp16, tiny_clip

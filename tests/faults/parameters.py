@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from ccd.params.base import Section
+from ccd.params.file import Section
 from ccd.params.sections import SECTIONS
 from tests.faults.case import SETTINGS, Case, params_text
 

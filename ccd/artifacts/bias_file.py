@@ -1,0 +1,63 @@
+"""``bias.json``: CLIP's class bias, readable by a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts.files import unreadable
+from ccd.artifacts.seal import read_sealed, write_sealed
+
+SCHEMA = "ccd.bias/1"
+
+
+@dataclass(frozen=True)
+class BiasFile:
+    """``bias`` (C,) float64 b_c, ``top1_counts`` (C,) reliable images per top-1 class, ``reliable_share`` of images
+    with entropy <= max, ``shrunk``: classes whose b_c leans on the mean because nobody's top-1 is theirs."""
+
+    classes: tuple[str, ...]
+    bias: np.ndarray
+    top1_counts: np.ndarray
+    reliable_share: float
+    max_entropy_nats: float
+    shrinkage: float
+    enabled: bool
+    shrunk: tuple[str, ...]
+
+
+def write(path: Path, content: BiasFile) -> None:
+    """Write ``bias.json``."""
+    rows = {
+        name: {"bias": float(b), "top1_images": int(count)}
+        for name, b, count in zip(content.classes, content.bias, content.top1_counts, strict=True)
+    }
+    head = {
+        "enabled": content.enabled,
+        "max_entropy_nats": content.max_entropy_nats,
+        "reliable_share": content.reliable_share,
+        "shrinkage": content.shrinkage,
+        "classes_without_top1": list(content.shrunk),
+    }
+    write_sealed(path, SCHEMA, {**head, "classes": rows})
+
+
+def read(path: Path) -> BiasFile:
+    """Read ``bias.json``. Raises CcdError if it is missing, damaged or of another version."""
+    content = read_sealed(path, SCHEMA, "bias")
+    try:
+        rows = content["classes"]
+        return BiasFile(
+            tuple(rows),
+            np.asarray([row["bias"] for row in rows.values()], np.float64),
+            np.asarray([row["top1_images"] for row in rows.values()], np.int64),
+            float(content["reliable_share"]),
+            float(content["max_entropy_nats"]),
+            float(content["shrinkage"]),
+            bool(content["enabled"]),
+            tuple(content["classes_without_top1"]),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise unreadable(path, f"malformed: {error!r}", "bias") from None

@@ -1,0 +1,180 @@
+"""``clip_global.h5`` and ``clip_local.h5``: CLIP's image embeddings, row-aligned with an id dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ccd.artifacts.files import delayed_interrupts, unreadable
+from ccd.artifacts.hdf5 import attributes_of, creating, read_strings, reading, write_array, write_strings
+from ccd.artifacts.ids import Names, same_ids, same_teacher
+from ccd.errors import CcdError
+
+GLOBAL_SCHEMA = "ccd.clip_global/1"
+LOCAL_SCHEMA = "ccd.clip_local/1"
+ROWS_PER_CHUNK = 256
+ROWS_PER_PIECE = 1024
+
+
+@dataclass(frozen=True)
+class Features:
+    """``ids`` (M): image ids as strings, or box ids as an int64 array. ``values``: (M, D) float32, unit rows.
+    ``attributes``: teacher, its fingerprint, preprocessing."""
+
+    ids: Sequence[str] | np.ndarray
+    values: np.ndarray
+    attributes: dict[str, str]
+
+
+class FeatureWriter:
+    """Takes rows in any order; every row must come exactly once. ``check``: see `ccd.artifacts.hdf5.creating`."""
+
+    def __init__(self, values: h5py.Dataset, check: Callable[[], None]) -> None:
+        self._values = values
+        self._check = check
+        self._seen = np.zeros(len(values), bool)
+
+    def write(self, rows: np.ndarray, features: np.ndarray) -> None:
+        """Store ``features`` (b, D) at ``rows`` (b,).
+
+        Raises:
+            CcdError: NaN, Inf, or a row that was written before.
+            OSError: the disk refused a write, this one or an earlier one.
+        """
+        if not np.isfinite(features).all():
+            raise CcdError(
+                f"the teacher gave NaN or Inf for rows {rows[~np.isfinite(features).all(axis=1)][:10].tolist()}"
+            )
+        order = np.argsort(rows)
+        if self._seen[rows].any():
+            raise CcdError("a row of features was written twice")
+        with delayed_interrupts():
+            self._values[rows[order]] = features[order]
+        self._seen[rows] = True
+        self._check()
+
+    def finish(self) -> None:
+        """Raises CcdError if a row is missing."""
+        if not self._seen.all():
+            raise CcdError(f"{(~self._seen).sum()} of {len(self._seen)} rows of features are missing")
+
+
+@contextmanager
+def writing(
+    path: Path, schema: str, ids: Sequence[str] | Sequence[int] | np.ndarray, width: int, attributes: dict[str, str]
+) -> Iterator[FeatureWriter]:
+    """Open a feature file for writing; it appears at ``path`` only when the block ends well and every row is there."""
+    with creating(path, schema, attributes) as (file, check):
+        if schema == LOCAL_SCHEMA:
+            write_array(file, "box_id", np.asarray(ids, np.int64), np.int64)
+        else:
+            write_strings(file, "image_id", list(map(str, ids)))
+        chunks = (max(1, min(ROWS_PER_CHUNK, len(ids))), width)
+        shape, maximum = (len(ids), width), (None, width)
+        with delayed_interrupts():
+            values = file.create_dataset(
+                "features", shape, np.float32, chunks=chunks, maxshape=maximum, fletcher32=True
+            )
+        writer = FeatureWriter(values, check)
+        yield writer
+        writer.finish()
+
+
+class FeatureFile:
+    """A feature file whose M rows stay on disk until they are asked for. ``ids`` and ``attributes`` as in `Features`.
+
+    Raises:
+        CcdError: missing, damaged, or of another schema.
+    """
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self._path, self._schema = path, schema
+        with reading(path, schema, _stage(schema)) as file:
+            self.ids, self.attributes, count = _ids(file, schema), attributes_of(file), len(file["features"])
+            if file["features"].ndim != 2:
+                raise ValueError("its features are no table of rows and columns")
+        if len(self.ids) != count:
+            raise unreadable(path, f"{len(self.ids)} ids for {count} rows", _stage(schema))
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The features (m, D) float32 of ``rows`` (m,), which ascend. Raises CcdError for NaN or Inf in them."""
+        with reading(self._path, self._schema, _stage(self._schema), whole=False) as file:
+            dataset = file["features"]
+            values = np.empty((len(rows), dataset.shape[1]), np.float32)
+            ends = rows[[0, -1]] if len(rows) else (0, -1)
+            for begin in range(ends[0], ends[1] + 1, ROWS_PER_PIECE):
+                first, last = np.searchsorted(rows, (begin, begin + ROWS_PER_PIECE))
+                here = rows[first:last]
+                if len(here):
+                    values[first:last] = dataset[here[0] : here[-1] + 1][here - here[0]]
+        if not np.isfinite(values).all():
+            raise unreadable(self._path, "it holds NaN or Inf", _stage(self._schema))
+        return values
+
+    def pieces(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """``rows``, which ascend, and their features, `ROWS_PER_PIECE` at a time; no rows are one empty piece."""
+        for start in range(0, max(1, len(rows)), ROWS_PER_PIECE):
+            some = rows[start : start + ROWS_PER_PIECE]
+            yield some, self.take(some)
+
+
+def open_global(path: Path, ids: Sequence[str], teacher: Mapping[str, str]) -> FeatureFile:
+    """``clip_global.h5``, proven to be of the images ``ids``, by the ``teacher`` whose attributes ``text.h5``
+    holds. Raises CcdError otherwise."""
+    found = FeatureFile(path, GLOBAL_SCHEMA)
+    same_ids(path, "clip_global", found.ids, ids)
+    same_teacher(path, "clip_global", found.attributes, teacher)
+    return found
+
+
+def open_local(path: Path, box_count: int, teacher: Mapping[str, str]) -> FeatureFile:
+    """``clip_local.h5``, proven to be of boxes 0 .. ``box_count`` - 1 and by the ``teacher``; see `open_global`."""
+    found = FeatureFile(path, LOCAL_SCHEMA)
+    same_ids(path, "clip_local", found.ids, np.arange(box_count))
+    same_teacher(path, "clip_local", found.attributes, teacher)
+    return found
+
+
+def write(path: Path, schema: str, features: Features) -> None:
+    """Write features that are already in memory."""
+    with writing(path, schema, features.ids, features.values.shape[1], features.attributes) as writer:
+        writer.write(np.arange(len(features.values)), features.values)
+
+
+def read(path: Path, schema: str) -> Features:
+    """Read a whole feature file.
+
+    Raises:
+        CcdError: missing, damaged, of another schema, or with NaN or Inf in it.
+    """
+    found = FeatureFile(path, schema)
+    return Features(found.ids, found.take(np.arange(len(found.ids))), found.attributes)
+
+
+def _stage(schema: str) -> str:
+    return "clip_global" if schema == GLOBAL_SCHEMA else "clip_local"
+
+
+def _ids(file: h5py.File, schema: str) -> Names | np.ndarray:
+    return np.asarray(file["box_id"][...]) if schema == LOCAL_SCHEMA else read_strings(file, "image_id")
+
+
+def read_views(path: Path, boxes: Sequence[int], box_count: int) -> np.ndarray:
+    """The embeddings (len(boxes), D) float32 of the given box ids from ``clip_local.h5``.
+
+    Raises:
+        CcdError: missing, damaged, of another schema, or not aligned with ``box_count`` boxes.
+    """
+    with reading(path, LOCAL_SCHEMA, "clip_local", whole=False) as file:
+        if not np.array_equal(file["box_id"][...], np.arange(box_count)):
+            raise unreadable(path, f"its rows are not the {box_count} boxes of boxes.parquet", "clip_local")
+        rows = np.asarray(boxes, np.int64)
+        order = np.argsort(rows)
+        values = np.empty((len(rows), file["features"].shape[1]), np.float32)
+        values[order] = file["features"][rows[order]]
+    return values

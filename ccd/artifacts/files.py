@@ -1,0 +1,239 @@
+"""Whole files or none: how artifacts and outputs are written and hashed, also where the disk or Ctrl-C interferes."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import signal
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+from ccd.errors import CcdError, listed
+
+ABANDONED_S = 24 * 3600.0
+"""A temporary file of another machine or container counts as left behind once nobody has written to it for so long."""
+_WRITER = re.compile(r"(?P<system>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}")
+_DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; it becomes ``path`` if the block succeeds and vanishes if not.
+
+    Into a stream (see `is_stream`), which must not be replaced, the content is written instead.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    if is_stream(path):
+        with _written_into(path) as temporary:
+            yield temporary
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{writer_token()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
+            error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        with suppress(OSError):  # a read-only file system refuses to delete even what is not there
+            temporary.unlink(missing_ok=True)
+
+
+def writer_token() -> str:
+    """A new name for something that this process writes, unlike that of any other process on any machine.
+
+    It is ``SYSTEM-PID-RANDOM``: the system is the machine since it was started and the process namespace, in which the
+    process id has a meaning.
+    """
+    return f"{_system()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@lru_cache(maxsize=1)
+def _system() -> str:
+    facts = [platform.node()]
+    with suppress(OSError):  # only Linux has these
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.blake2b("\0".join(facts).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` takes bytes without keeping them: a device, a pipe, a socket, or a descriptor such as
+    ``/dev/stdout``. There is nothing in it to lose, and renaming a file to its name would destroy it."""
+    if _DESCRIPTOR.fullmatch(os.path.abspath(path)):  # noqa: PTH100 - resolving would follow it to a file
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextmanager
+def _written_into(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "content"
+        yield temporary
+        with temporary.open("rb") as source, path.open("ab") as target:  # to append leaves a redirected stdout whole
+            shutil.copyfileobj(source, target)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Delete what killed processes left in ``folder`` of a file called ``name`` (None: of any).
+
+    A process of this system is asked for; a file of another system (or of an earlier version, whose names say too
+    little) goes once it is `ABANDONED_S` old.
+    """
+    for leftover in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
+        token = leftover.name.rsplit(".", 2)[1]
+        writer = _WRITER.fullmatch(token)
+        if writer is None and not token.isdecimal():
+            continue  # not ours
+        if writer is not None and writer["system"] == _system():
+            is_left = not _is_running(int(writer["process"]))
+        else:
+            is_left = _age_s(leftover) > ABANDONED_S
+        if is_left:
+            leftover.unlink(missing_ok=True)
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:  # it is gone
+        return 0.0
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it runs, and is somebody else's
+    return True
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write readable JSON; NaN is refused (``ValueError``), since JSON has no such number."""
+    with replacing(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+def unreadable(path: Path, reason: str | Exception, stage: str | None) -> CcdError:
+    """The error for an artifact of ``stage`` that is missing, damaged or of another version.
+
+    Args:
+        reason: what is wrong, or the error that was met.
+        stage: None for a file that a person named, which no stage need have made: then no stage is named.
+    """
+    if isinstance(reason, FileNotFoundError):
+        advice = "" if stage is None else "; run: dvc repro"
+        return CcdError(f"{path}: No such file{advice}")
+    text = reason if isinstance(reason, str) else _text(reason)
+    return CcdError(f"{path}: {text}" + ("" if stage is None else f"; rebuild it with: dvc repro -f -s {stage}"))
+
+
+def _text(error: Exception) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return sha256_of_rest(file)
+
+
+def sha256_of_rest(file: BinaryIO) -> str:
+    """The same of an open file, from where it stands to its end."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def delayed_interrupts() -> Iterator[None]:
+    """Answer Ctrl-C and SIGTERM as usual, but only when the block is done; for blocks that take no time.
+
+    For calls of HDF5: it passes over what was not written, or ends in a segmentation fault, if the Python file that it
+    writes to raises. Python handles signals in the main thread alone; in others nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[tuple[int, FrameType | None]] = []
+    usual = {number: signal.signal(number, lambda *received: waiting.append(received)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, action in usual.items():
+            signal.signal(number, action)
+        for number, frame in waiting:
+            action = usual[signal.Signals(number)]
+            if callable(action):
+                action(number, frame)
+            elif action == signal.SIG_DFL:
+                signal.raise_signal(number)
+
+
+class Sink(io.FileIO):
+    """A new file for HDF5 to write to. The first write that fails is kept as ``error``, and all later ones are ignored.
+
+    HDF5's own file driver cannot close a file whose last blocks find no space: the process ends in a segmentation
+    fault (HDF5 1.14 and 2.0). So HDF5 never hears of it, and the caller asks `check`.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of ``data``, or nothing once a write has failed."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while len(rest) and self.error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """As `io.FileIO.truncate`, ignored once a write has failed."""
+        try:
+            return self.tell() if self.error else super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return self.tell()
+
+    def check(self) -> None:
+        """Raises the OSError of the write that failed, if one did."""
+        if self.error is not None:
+            raise self.error

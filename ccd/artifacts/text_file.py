@@ -1,0 +1,62 @@
+"""``text.h5``: CLIP's embedding of each class, and the scale that turns cosines into logits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts.files import unreadable
+from ccd.artifacts.hdf5 import attributes_of, creating, read_strings, reading, write_array, write_strings
+
+SCHEMA = "ccd.text/1"
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """``classes`` (C), ``values`` (C, D) float32 with unit rows, ``logit_scale`` s, ``texts`` read per class,
+    ``templates``, ``attributes``: teacher and its fingerprint. ``background_texts`` (K) are whole prompts of pictures
+    without any class, ``background`` (K, D) float32 their unit rows; the file has neither where K = 0."""
+
+    classes: tuple[str, ...]
+    values: np.ndarray
+    logit_scale: float
+    texts: tuple[tuple[str, ...], ...]
+    templates: tuple[str, ...]
+    attributes: dict[str, str]
+    background_texts: tuple[str, ...] = ()
+    background: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
+def write(path: Path, text: TextEmbeddings) -> None:
+    """Write ``text.h5``."""
+    templates = json.dumps(list(text.templates), ensure_ascii=False)
+    attributes = {"templates": templates, "logit_scale": np.float64(text.logit_scale), **text.attributes}
+    with creating(path, SCHEMA, attributes) as (file, _):
+        write_strings(file, "class_name", text.classes)
+        write_strings(file, "texts", [json.dumps(list(texts), ensure_ascii=False) for texts in text.texts])
+        write_array(file, "embedding", text.values, np.float32)
+        if text.background_texts:
+            write_strings(file, "background_text", text.background_texts)
+            write_array(file, "background", text.background, np.float32)
+
+
+def read(path: Path) -> TextEmbeddings:
+    """Read ``text.h5``. Raises CcdError if it is missing, damaged or of another version."""
+    with reading(path, SCHEMA, "text") as file:
+        attributes = attributes_of(file)
+        classes = tuple(read_strings(file, "class_name"))
+        texts = tuple(tuple(json.loads(row)) for row in read_strings(file, "texts"))
+        values = file["embedding"][...]
+        outside = tuple(read_strings(file, "background_text")) if "background_text" in file else ()
+        background = file["background"][...] if outside else np.empty((0, values.shape[1]), np.float32)
+        scale, templates = float(attributes.pop("logit_scale")), tuple(json.loads(attributes.pop("templates")))
+    if background.shape != (len(outside), values.shape[1]):
+        raise unreadable(path, f"{len(outside)} background texts, embeddings of shape {background.shape}", "text")
+    if not len(classes) == len(texts) == len(values):
+        raise unreadable(path, f"{len(classes)} classes, {len(texts)} texts, {len(values)} embeddings", "text")
+    if not (np.isfinite(values).all() and np.isfinite(background).all() and np.isfinite(scale)):
+        raise unreadable(path, "it holds NaN or Inf", "text")
+    return TextEmbeddings(classes, values, scale, texts, templates, attributes, outside, background)

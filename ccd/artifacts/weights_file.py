@@ -1,0 +1,288 @@
+"""Files of weights that other programs wrote: what a file is by its first bytes, and the state dict in it.
+
+Nothing in such a file is run: tensors and plain containers are read, pickled objects are refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccd.artifacts.files import sha256_of
+from ccd.errors import CcdError, listed, printable
+from ccd.errors import explained
+
+_HEAD_BYTES = 1024
+_PYTORCH_ZIP = "data.pkl"
+_TORCHSCRIPT_ZIP = "constants.pkl"
+_AGAIN = "download the file itself again"
+_UNPACK = "unpack it and give the file of weights in it"
+# First bytes -> what the file is, and what to do.
+_MAGIC: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"BZh", "a bzip2 archive", _UNPACK),
+    (b"\xfd7zXZ", "an xz archive", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK),
+    (b"7z\xbc\xaf", "a 7-Zip archive", _UNPACK),
+    (b"Rar!", "a RAR archive", _UNPACK),
+    (b"\x89HDF", "an HDF5 file, as Keras writes them", "give a PyTorch state dict or safetensors"),
+    (b"\x89PNG", "a picture", _AGAIN),
+    (b"\xff\xd8\xff", "a picture", _AGAIN),
+    (b"%PDF", "a PDF document", _AGAIN),
+    (b"GGUF", "a GGUF file", "give a PyTorch state dict or safetensors"),
+)
+
+
+def not_weights(path: Path) -> str | None:
+    """What the file is and what to do, if it is certainly no file of weights; None if it may be one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.is_dir():
+        return "a folder; give the file of weights in it"
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if not head:
+        return f"an empty file; {_AGAIN}"
+    for magic, what, advice in _MAGIC:
+        if head.startswith(magic):
+            return f"{what}; {advice}"
+    if head[257:262] == b"ustar":
+        return f"a tar archive; {_UNPACK}"
+    if head.startswith(b"PK\x03\x04"):
+        return _other_zip(path)
+    return _as_text(head)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether the file begins as safetensors do: the header's length (8 bytes, little-endian), then JSON."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and head[5:8] == b"\0\0\0"
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is a TorchScript archive, which holds a program."""
+    return any(name.endswith(f"/{_TORCHSCRIPT_ZIP}") for name in _zip_names(path))
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether the file begins as pickles do, alone or in PyTorch's archives."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"PK\x03\x04", b"\x80"))
+
+
+def _zip_names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except zipfile.BadZipFile:
+        return []
+
+
+def _other_zip(path: Path) -> str | None:
+    names = _zip_names(path)
+    if not names:
+        return f"a damaged or incomplete archive; {_AGAIN}"
+    if any(name.rpartition("/")[2] == _PYTORCH_ZIP for name in names):
+        return None
+    return f"a ZIP archive of {printable(names[0])} and others ({len(names)} entries); {_UNPACK}"
+
+
+def _as_text(head: bytes) -> str | None:
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4 or len(head) < _HEAD_BYTES:  # else a letter is cut off at the end
+            return None
+        text = head[: error.start].decode("utf-8-sig")
+    if any(ord(each) < 32 and not each.isspace() for each in text):
+        return None
+    start = text.strip().lower()
+    if start.startswith("version https://git-lfs") or "/annex/objects/" in start[:300]:
+        return "a Git LFS or git-annex pointer, not the weights themselves; fetch them: git lfs pull (or git annex get)"
+    if start.startswith(("<!doctype html", "<html", "<head", "<body")):
+        return f"a web page, perhaps a server's error or log-in page; {_AGAIN}"
+    if start.startswith("<"):
+        return f"XML or HTML text, perhaps a server's error message; {_AGAIN}"
+    first = printable(text.strip().partition("\n")[0][:60])
+    if start.startswith(("{", "[")):
+        return f"JSON text, perhaps a server's error message ({first}); {_AGAIN}"
+    return f"text ({first}); {_AGAIN}"
+
+
+StateDict = dict[str, Tensor]
+
+# Names under which training programs keep the state dict, those that mean the whole first.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "student", "net", "network", "module", "weights",
+             "params", "backbone")  # fmt: skip
+_LEVELS = 3
+_DAMAGED = "is damaged, incomplete or no PyTorch file; download it again"
+_SAVE = "save its state dict where it was made: torch.save(model.state_dict(), 'weights.pt')"
+
+
+def read_state_dict(path: Path, key: str) -> StateDict:
+    """The state dict in a PyTorch or safetensors file, also inside a training program's checkpoint.
+
+    Args:
+        key: what names the file, for messages, e.g. ``warmup.weights``.
+
+    Raises:
+        CcdError: the file is missing, is something else (which is named), holds pickled objects, is damaged, or holds
+            no state dict or several.
+    """
+    if not path.exists():
+        raise CcdError(f"{key}: {path} does not exist; give the path of a file of weights")
+    refuse_other(path, key)
+    content = _safetensors(path, key) if is_safetensors(path) else _pytorch(path, key)
+    return _unwrapped(content, f"{key}: {path}")
+
+
+def refuse_other(path: Path, key: str) -> None:
+    """Raises CcdError if the file, named by ``key``, is certainly no file of weights; only its start is read."""
+    other = not_weights(path)
+    if other is not None:
+        raise CcdError(f"{key}: {path} holds no weights, it is {other}")
+
+
+def without_prefix(state: Mapping[str, Tensor], expected: Collection[str], what: str) -> StateDict:
+    """``state`` by the names that a network expects, without a prefix such as ``module.`` that wrappers add.
+
+    What lies outside the prefix (the other parts of a larger model) is left out. If no prefix gives all of the
+    ``expected`` names, the one that gives most does, and the caller sees what is missing.
+
+    Raises:
+        CcdError: several prefixes give all of them (a student and a teacher, say); they are named.
+    """
+    counts = {prefix: sum(prefix + name in state for name in expected) for prefix in _prefixes(state, expected)}
+    whole = [prefix for prefix, count in counts.items() if count == len(expected)]
+    if "" in whole:
+        return dict(state)
+    if len(whole) > 1:
+        raise CcdError(f"{what} holds several networks that fit, under {listed(sorted(whole))}; save one of them alone")
+    best = max(counts, key=lambda prefix: counts[prefix], default="")
+    return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}
+
+
+def load_fitting(network: nn.Module, state: Mapping[str, Tensor], what: str, ignored: str | None = None) -> None:
+    """Load ``state`` into ``network``, whose keys that start with ``ignored`` may be missing, or have other shapes.
+
+    Raises:
+        CcdError: other names or shapes; some of them are listed.
+    """
+    own = {key: value for key, value in network.state_dict().items() if not _starts(key, ignored)}
+    needed = [key for key in own if not key.endswith("num_batches_tracked")]
+    found = without_prefix(state, needed, f"{what}: the file")
+    used = {key: value for key, value in found.items() if not _starts(key, ignored)}
+    reshaped = [f"{key} ({_shape(used[key])} instead of {_shape(own[key])})"
+                for key in used if key in own and used[key].shape != own[key].shape]  # fmt: skip
+    if reshaped:
+        raise CcdError(f"weights of {what} have other shapes than the network: {listed(reshaped, 5)}; "
+                       "give the weights of this very network")  # fmt: skip
+    missing, unexpected = [key for key in needed if key not in used], [key for key in used if key not in own]
+    if missing or unexpected:
+        raise CcdError(
+            f"weights of {what} do not fit the network; missing: {listed(missing, 5) or 'none'}; "
+            f"unexpected: {listed(unexpected, 5) or 'none'}; give the weights of this very network"
+        )
+    network.load_state_dict(used, strict=False)
+
+
+def _starts(key: str, prefix: str | None) -> bool:
+    return prefix is not None and key.startswith(prefix)
+
+
+def _shape(value: Tensor) -> str:
+    return " x ".join(map(str, value.shape)) or "a number"
+
+
+def _prefixes(state: Mapping[str, Tensor], expected: Collection[str]) -> list[str]:
+    """Those that put some of the expected names among the state's, the empty one first."""
+    found = {""}
+    for name in expected:
+        found |= {key[: -len(name)] for key in state if key.endswith(f".{name}")}
+    return sorted(found)
+
+
+def _safetensors(path: Path, key: str) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CcdError(
+            f"{key}: {path} is a damaged or incomplete safetensors file ({error}); download it again"
+        ) from None
+
+
+def _pytorch(path: Path, key: str) -> Any:
+    if is_torchscript(path):
+        raise CcdError(f"{key}: {path} is a TorchScript archive, a program, which is not run for safety; {_SAVE}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about details of pickling, which nobody here can change
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CcdError(f"{key}: {path} {_pickled(str(error)) if is_pickle(path) else _DAMAGED}") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        if explained(error) is not None:  # this machine's memory says nothing about the file
+            raise
+        raise CcdError(f"{key}: {path} {_DAMAGED}") from None
+
+
+def _pickled(said: str) -> str:
+    """What PyTorch's refusal means; its own advice is to run what is in the file."""
+    found = re.search(r"(?:GLOBAL|global|function|class) '?([A-Za-z_][\w.]*\.[\w.]+)", said)
+    which = f" ({found[1]})" if found is not None else ""
+    return f"holds a pickled object{which}, not tensors alone; it is not loaded, since that could run code; {_SAVE}"
+
+
+def _unwrapped(content: object, what: str) -> StateDict:
+    found = list(_state_dicts(content, "", _LEVELS))
+    if len(found) == 1:
+        return found[0][1]
+    if found:
+        raise CcdError(f"{what} holds several state dicts: {listed(name for name, _ in found)}; save one of them alone")
+    inside = f"; it holds {listed(map(str, content), 5)}" if isinstance(content, Mapping) and content else ""
+    raise CcdError(f"{what} holds no state dict (a mapping of names to tensors){inside}; {_SAVE}")
+
+
+def _state_dicts(content: object, name: str, levels: int) -> Iterator[tuple[str, StateDict]]:
+    """The state dict that ``content`` is, else those under the first of `_WRAPPERS` that has any."""
+    if not isinstance(content, Mapping) or not content:
+        return
+    if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+        yield name, dict(content)
+        return
+    if levels == 0:
+        return
+    selected = content.get("selected")  # ccd's own checkpoints hold several and name one
+    weights = content.get("weights")
+    if isinstance(selected, str) and isinstance(weights, Mapping) and selected in weights:
+        yield from _state_dicts(weights[selected], f"weights.{selected}", levels - 1)
+        return
+    for wrapper in (each for each in _WRAPPERS if each in content):
+        yield from _state_dicts(content[wrapper], f"{name}.{wrapper}".lstrip("."), levels - 1)
+
+
+def check_sha256(path: str | Path, expected: str | None, key: str) -> None:
+    """Raises CcdError unless the file has the ``expected`` SHA-256 that parameter ``key`` states (None: anything)."""
+    if expected is None:
+        return
+    if not Path(path).is_file():
+        raise CcdError(f"{key} is set, but {path} is no local file; correct the path, or leave {key} empty")
+    found = sha256_of(Path(path))
+    if found != expected:
+        other = not_weights(Path(path))
+        because = "not the same weights" if other is None else f"the file is {other}"
+        raise CcdError(f"{path} has SHA-256 {found}, but {key} says {expected}: {because}")

@@ -1,0 +1,175 @@
+"""``ccd predict``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from ccd.cli.options import device_option, force_option, mendable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from ccd.deploy.outputs import Outputs
+    from ccd.deploy.predict_run import Job, Outcome
+    from ccd.deploy.rows import Format
+    from ccd.deploy.stream import Inputs, Problem
+
+SKIPPED = 3  # exit status
+
+
+@click.command(short_help="Label images with a trained model.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--out", type=click.Path(path_type=Path), help="FILE.csv, .jsonl or .parquet; default: CSV to stdout.")
+@click.option("--format", "kind", type=click.Choice(["csv", "jsonl", "parquet"]), help="Default: by the name of --out.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="One for all classes; default: the model's own.")
+@click.option("--cam", type=click.Path(path_type=Path), metavar="DIR", help="Write overlays and boxes.parquet there.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted --out; finished images are not redone.")
+@force_option
+@device_option
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode images; default: one per core.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON to stdout (needs --out).")
+def predict(
+    model: Path, inputs: tuple[str, ...], out: Path | None, kind: Format | None, threshold: float | None,
+    cam: Path | None, resume: bool, force: bool, device: str, batch_size: int, workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Label images with a trained MODEL: probabilities of all classes, and the classes decided present.
+
+    MODEL is a checkpoint (data/NAME/student.pt), a folder from `ccd export model`, or an .onnx file. INPUT is an image,
+    a folder (with all below it), a quoted pattern, or - for a list of files on stdin. Needs no CLIP and no params.yaml.
+    What lies at --out or in --cam already is not replaced without --force.
+
+    \b
+    Examples:
+      ccd predict data/demo/student.pt photos/ --out labels.csv
+      ccd predict model/ 'photos/**/*.jpg' --out labels.parquet --resume
+      find photos -name '*.jpg' | ccd predict student.onnx - --format jsonl
+      ccd predict data/demo/student.pt a.jpg --cam seen/ --threshold 0.5
+
+    \b
+    Exit status:
+      0    all images labelled
+      2    a mistake in what was asked, nothing written
+      3    done, but files that could not be read were skipped; each is named on stderr
+      130  interrupted; continue with --resume
+    """
+    from ccd.artifacts.files import is_stream
+    from ccd.deploy.outputs import Outputs, check_names
+    from ccd.errors import CcdError
+
+    with mendable():
+        if out is None and (resume or as_json):
+            raise CcdError("--resume and --json need --out FILE")
+        if as_json and out is not None and is_stream(out):
+            raise CcdError(f"--json needs --out FILE, and {out} is none")
+        outputs = Outputs(out, cam, resume, force)
+        check_names(outputs)
+        if outputs.is_complete:
+            click.echo(f"{out} is complete; to predict again, give --force instead of --resume", err=True)
+            if as_json:
+                click.echo(json.dumps({"out": str(out), "complete": True}))
+            return
+        chosen = _format(out, kind)
+        found = _images(outputs, model, inputs)
+        job = _prepare(model, found, threshold, cam, device, batch_size, workers)
+        outcome = _run(job, outputs, chosen)
+        _report(outcome, job.left_out, out, as_json)
+    if outcome.problems:
+        raise SystemExit(SKIPPED)
+
+
+def _format(out: Path | None, kind: Format | None) -> Format:
+    from ccd.artifacts.files import is_stream
+    from ccd.deploy.predict_run import check_stream
+    from ccd.deploy.rows import format_of
+
+    if out is not None and not is_stream(out):
+        return kind or format_of(out)
+    check_stream(kind or "csv")
+    return kind or "csv"
+
+
+def _images(outputs: Outputs, model: Path, inputs: tuple[str, ...]) -> Inputs:
+    from ccd.deploy.outputs import check_against_inputs
+    from ccd.deploy.stream import expand
+
+    found = expand(inputs, map(os.fsdecode, sys.stdin.buffer))
+    for note in check_against_inputs(outputs, model, inputs, found.paths):
+        click.echo(f"note: {note}", err=True)
+    return found
+
+
+def _prepare(
+    model: Path, found: Inputs, threshold: float | None, cam: Path | None, device: str, batch_size: int,
+    workers: int | None,
+) -> Job:  # fmt: skip
+    import numpy as np
+
+    from ccd.deploy.load import open_model
+    from ccd.deploy.predict_run import Job
+    from ccd.runtime.hardware import find_device, worker_count
+
+    classifier = open_model(model, find_device(device))
+    own = classifier.description.cuts
+    cuts = own if threshold is None else np.full(len(own), threshold)
+    enough = min(worker_count(workers), -(-len(found.paths) // batch_size) - 1)  # one batch is decoded here
+    workers = enough if workers is None else workers
+    return Job(classifier, found.paths, cuts, batch_size, workers, cam, left_out=found.left_out)
+
+
+def _run(job: Job, outputs: Outputs, kind: Format) -> Outcome:
+    import dataclasses
+
+    from ccd.artifacts.files import is_stream
+    from ccd.deploy.outputs import keep_finished, start_over
+    from ccd.deploy.predict_run import to_file, to_stream
+    from ccd.runtime.console import StageLog
+
+    with StageLog("predict").bar(len(job.paths), "img") as bar:
+        shown, out = dataclasses.replace(job, on_batch=_teller(bar)), outputs.table
+        start_over(outputs)
+        if out is None:
+            return to_stream(shown, sys.stdout, kind)
+        if is_stream(out):
+            with out.open("a", encoding="utf-8", newline="") as file:
+                return to_stream(shown, file, kind)
+        if (kept := keep_finished(outputs)) is not None:
+            click.echo(f"note: {out} was there; kept as {kept}", err=True)
+        return to_file(shown, out, kind, resume=outputs.resume)
+
+
+def _teller(bar: tqdm[NoReturn]) -> Callable[[int, list[Problem]], None]:
+    def tell(files: int, problems: list[Problem]) -> None:
+        for problem in problems:
+            line = f"skipped: {problem.reason}"
+            if sys.stderr.isatty():
+                bar.write(line, file=sys.stderr)
+            else:
+                click.echo(line, err=True)
+        bar.update(files)
+
+    return tell
+
+
+def _report(outcome: Outcome, left_out: Mapping[str, int], out: Path | None, as_json: bool) -> None:
+    from ccd.datasets.image_search import left_out_line
+
+    skipped = len(outcome.problems)
+    if as_json:
+        files = [{"path": problem.path.as_posix(), "reason": problem.reason} for problem in outcome.problems]
+        counts = {"images": outcome.images, "resumed": outcome.resumed}
+        summary = {"out": str(out), **counts, "skipped": files, "left_out": dict(left_out)}
+        click.echo(json.dumps(summary))  # ASCII, for the sake of names that are not UTF-8
+    before = f" ({outcome.resumed:,} of them from before)" if outcome.resumed else ""
+    where = f"wrote {out}: " if out else ""
+    click.echo(f"{where}{outcome.images:,} images{before}, skipped {skipped:,}", err=True)
+    if left_out:
+        click.echo(left_out_line(left_out), err=True)

@@ -1,0 +1,233 @@
+"""Labels as other tools read them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from urllib.parse import quote
+from xml.sax.saxutils import XMLGenerator, quoteattr
+from xml.sax.xmlreader import AttributesImpl
+
+from ccd.artifacts.csv_files import csv_line
+from ccd.deploy.labelled import Box, LabelledImage, LabelledSet
+from ccd.deploy.rows import short
+from ccd.errors import CcdError, listed
+
+BOX_NOTE = (
+    "Boxes are the local views of classifier-guided CLIP distillation: a peak of a class activation map, widened. "
+    "They say where a class was seen, and are no tight object boxes."
+)
+
+
+def to_csv(labels: LabelledSet) -> dict[str, str]:
+    """``labels.csv``: image_id, path, split, classes (with ``;`` between them), and each class's label in a column."""
+    columns = [f"label of {name}" for name in labels.classes]  # no class can be called like a fixed column
+    lines = [csv_line(["image_id", "path", "split", "classes", *columns])]
+    for image in labels.images:
+        about = [image.image_id, image.path, image.split, ";".join(labels.names(image))]
+        lines.append(csv_line([*about, *_values(image)]))
+    return {"labels.csv": "".join(lines)}
+
+
+def to_hf(labels: LabelledSet) -> dict[str, str]:
+    """``metadata.jsonl`` of Hugging Face's imagefolder; a box is x, y, width and height in pixels."""
+    lines = []
+    for image in labels.images:
+        objects = {
+            "bbox": [_xywh(box) for box in image.boxes],
+            "category": [labels.classes[box.place] for box in image.boxes],
+            "score": [short(box.score) for box in image.boxes],
+        }
+        row = {"file_name": image.path, "labels": labels.names(image), "label_values": _values(image)}
+        lines.append(_json(row | {"split": image.split, "objects": objects}))
+    return {"metadata.jsonl": "".join(line + "\n" for line in lines)}
+
+
+def to_coco(labels: LabelledSet) -> dict[str, str]:
+    """``annotations.json`` in COCO's detection layout; ids count from 1. A label without a box has no annotation, so
+    every image also carries its ``labels``."""
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for number, image in enumerate(labels.images, start=1):
+        values = {labels.classes[place]: short(image.values[place]) for place in image.present}
+        size = {"width": image.width_px, "height": image.height_px}
+        images.append({"id": number, "file_name": image.path, **size, "labels": values})
+        for box in image.boxes:
+            x, y, width, height = _xywh(box)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": box.place + 1,
+                    "bbox": [x, y, width, height],
+                    "area": width * height,
+                    "iscrowd": 0,
+                    "score": short(box.score),
+                    "label": short(image.values[box.place]),
+                }
+            )
+    categories = [{"id": place, "name": name} for place, name in enumerate(labels.classes, start=1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return {"annotations.json": _json({"info": {"description": BOX_NOTE}, "licenses": [], **content}) + "\n"}
+
+
+def to_fiftyone(labels: LabelledSet, folder: str) -> dict[str, str]:
+    """``labels.json`` and ``data.json`` of a FiftyOneImageClassificationDataset with several labels per image; the
+    second says where in ``folder`` the images are. FiftyOne cuts an ending off the second's names, hence theirs."""
+    targets = {
+        image.image_id: [{"label": place, "confidence": short(image.values[place])} for place in image.present]
+        for image in labels.images
+    }
+    places = {image.image_id + PurePosixPath(image.path).suffix: f"{folder}/{image.path}" for image in labels.images}
+    return {
+        "labels.json": _json({"classes": list(labels.classes), "labels": targets}) + "\n",
+        "data.json": _json(places) + "\n",
+    }
+
+
+def _values(image: LabelledImage) -> list[float]:
+    return [short(value) for value in image.values]
+
+
+def _xywh(box: Box) -> list[float]:
+    return [short(value) for value in (box.x0_px, box.y0_px, box.x1_px - box.x0_px, box.y1_px - box.y0_px)]
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+_NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # XML may hold \r, but gives back \n
+
+
+CONTROL, IMAGE, BOXES = "labels", "image", "boxes"
+"""The control of Label Studio whose choices are our classes; others may stand beside it."""
+
+
+def to_label_studio(labels: LabelledSet, url: str) -> dict[str, str]:
+    """``tasks.json``: one task per image with our labels as predictions, and ``labelling_config.xml`` for the project.
+
+    Args:
+        url: what stands before an image's path, e.g. ``/data/local-files/?d=photos/`` for local storage.
+    """
+    _refuse_control_characters(labels)
+    tasks = [_task(labels, image, url) for image in labels.images]
+    content = json.dumps(tasks, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return {"tasks.json": content, "labelling_config.xml": labelling_config(labels.classes)}
+
+
+def _task(labels: LabelledSet, image: LabelledImage, url: str) -> dict[str, object]:
+    size = {"original_width": image.width_px, "original_height": image.height_px, "image_rotation": 0}
+    common = {"to_name": IMAGE, **size}
+    result: list[dict[str, object]] = []
+    if image.present:
+        choices = {"choices": labels.names(image)}
+        result.append({"id": CONTROL, "from_name": CONTROL, "type": "choices", "value": choices, **common})
+    for number, box in enumerate(image.boxes):
+        value = _percent(box, image) | {"rotation": 0, "rectanglelabels": [labels.classes[box.place]]}
+        about = {"id": f"box{number}", "from_name": BOXES, "type": "rectanglelabels", "score": short(box.score)}
+        result.append({**about, "value": value, **common})
+    score = short(max((image.values[place] for place in image.present), default=0.0))
+    data = {"image": url + quote(image.path), "image_id": image.image_id}
+    return {"data": data, "predictions": [{"model_version": "ccd", "score": score, "result": result}]}
+
+
+def _percent(box: Box, image: LabelledImage) -> dict[str, float]:
+    """Label Studio counts in % of the image's sides."""
+    x, width = (100 * value / image.width_px for value in (box.x0_px, box.x1_px - box.x0_px))
+    y, height = (100 * value / image.height_px for value in (box.y0_px, box.y1_px - box.y0_px))
+    return {"x": x, "y": y, "width": width, "height": height}
+
+
+def labelling_config(classes: tuple[str, ...]) -> str:
+    """The labelling interface: the image, a choice of several classes, and boxes."""
+    values = [quoteattr(name, {'"': "&quot;"}) for name in classes]  # Label Studio searches the text for name="..."
+    choices = [f"    <Choice value={value}/>" for value in values]
+    boxes = [f"    <Label value={value}/>" for value in values]
+    lines = [
+        "<View>",
+        f'  <Image name="{IMAGE}" value="$image"/>',
+        f'  <Choices name="{CONTROL}" toName="{IMAGE}" choice="multiple" showInLine="true">',
+        *choices,
+        "  </Choices>",
+        f'  <RectangleLabels name="{BOXES}" toName="{IMAGE}">',
+        *boxes,
+        "  </RectangleLabels>",
+        "</View>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_cvat(labels: LabelledSet) -> dict[str, str]:
+    """``annotations.xml``, CVAT for images 1.1: a tag for every label, a box for every view."""
+    _refuse_control_characters(labels)
+    buffer = io.StringIO()
+    xml = _Xml(buffer)
+    xml.startDocument()
+    xml.open("annotations")
+    xml.text("version", "1.1")
+    _cvat_meta(xml, labels)
+    for number, image in enumerate(labels.images):
+        size = {"width": str(image.width_px), "height": str(image.height_px)}
+        xml.open("image", {"id": str(number), "name": image.path, **size})
+        for place in image.present:
+            xml.leaf("tag", {"label": labels.classes[place], "source": "auto"})
+        for box in image.boxes:
+            sides = {"xtl": box.x0_px, "ytl": box.y0_px, "xbr": box.x1_px, "ybr": box.y1_px}
+            corners = {name: f"{value:.2f}" for name, value in sides.items()}
+            fixed = {"label": labels.classes[box.place], "source": "auto", "occluded": "0"}
+            xml.leaf("box", fixed | corners | {"z_order": "0"})
+        xml.close("image")
+    xml.close("annotations")
+    xml.endDocument()
+    return {"annotations.xml": buffer.getvalue()}
+
+
+def _cvat_meta(xml: _Xml, labels: LabelledSet) -> None:
+    xml.open("meta")
+    xml.open("task")
+    xml.text("name", "ccd")
+    xml.text("size", str(len(labels.images)))
+    xml.text("mode", "annotation")
+    xml.open("labels")
+    for name in labels.classes:
+        xml.open("label")
+        xml.text("name", name)
+        xml.text("type", "any")
+        xml.leaf("attributes", {})
+        xml.close("label")
+    for tag in ("labels", "task", "meta"):
+        xml.close(tag)
+
+
+class _Xml(XMLGenerator):
+    """Elements on lines of their own; memory does not hold a tree."""
+
+    def __init__(self, file: io.StringIO) -> None:
+        super().__init__(file, "utf-8", short_empty_elements=True)
+
+    def open(self, tag: str, attributes: Mapping[str, str] | None = None) -> None:
+        self.startElement(tag, AttributesImpl(attributes or {}))
+        self.characters("\n")
+
+    def close(self, tag: str) -> None:
+        self.endElement(tag)
+        self.characters("\n")
+
+    def leaf(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self.startElement(tag, AttributesImpl(attributes))
+        self.close(tag)
+
+    def text(self, tag: str, content: str) -> None:
+        self.startElement(tag, AttributesImpl({}))
+        self.characters(content)
+        self.close(tag)
+
+
+def _refuse_control_characters(labels: LabelledSet) -> None:
+    bad = [repr(text) for text in (*labels.classes, *(image.path for image in labels.images)) if _NO_XML.search(text)]
+    if bad:
+        raise CcdError(f"names with control characters cannot be written as XML; rename: {listed(bad)}")

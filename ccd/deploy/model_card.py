@@ -1,0 +1,228 @@
+"""What a model was made of, and its card."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from ccd import __version__
+from ccd.artifacts import checkpoint_file as checkpoint, class_table, image_index, metrics_file as measured, text_file
+from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts.listing import artifact_list
+from ccd.deploy.classifier import UNKNOWN_LICENCE, ModelDescription, describe
+from ccd.deploy.load import read_student
+
+SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup", "train")
+WEIGHT_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
+
+
+@dataclass(frozen=True)
+class Background:
+    """``description`` with provenance and licence; ``label_share`` (C,) of the training images that the pseudo-labels
+    give each class, None if unknown; ``test`` and ``per_class``: what evaluate measured, None and {} if nothing."""
+
+    description: ModelDescription
+    label_share: np.ndarray | None
+    test: measured.SplitMetrics | None
+    per_class: dict[str, dict[str, float]]
+
+
+def background(student: Path, licence: str, lock: Path = Path("dvc.lock")) -> tuple[Background, checkpoint.Weights]:
+    """Read ``student.pt`` and whatever lies beside it; what is missing is left out, nothing is guessed.
+
+    Raises:
+        CcdError: the student, or an artifact beside it, is damaged.
+    """
+    (found, sha256), folder = read_student(student), student.parent
+    known = describe(found)
+    story: dict[str, Any] = {
+        "made_with": f"ccd {__version__} (Classifier-guided CLIP Distillation, CVPR 2025, arXiv:2503.16873)",
+        "source_sha256": sha256,
+        **known.provenance,
+        **_teacher(folder / "text.h5"),
+        **_images(folder / "images.parquet"),
+        "parameters": _parameters(student, lock),
+    }
+    test, per_class = _measured(folder)
+    described = replace(known, licence=licence, provenance=story)
+    share = _label_share(folder / "pseudo_labels.parquet", described.spec.classes)
+    return Background(described, share, test, per_class), found.weights[found.selected]
+
+
+def _teacher(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    words = text_file.read(path)
+    backend, _, model = words.attributes.get("teacher", "unknown").partition(" ")
+    return {
+        "teacher": f"{backend} {_name_only(model)}".strip(),
+        "teacher_fingerprint": words.attributes.get("fingerprint", "unknown"),
+        "templates": list(words.templates),
+        "class_texts": [list(texts) for texts in words.texts],
+    }
+
+
+def _images(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    is_train = image_index.read(path).is_train
+    return {"images": {"train": int(is_train.sum()), "test": int((~is_train).sum())}}
+
+
+def _parameters(student: Path, lock: Path) -> dict[str, Any]:
+    """What DVC recorded for these very bytes and those of the artifacts beside them; no folders of this machine."""
+    if not lock.is_file():
+        return {}
+    made = [artifact.parameters for artifact in artifact_list(student.parent, lock) if artifact.made_by]
+    merged = {key: value for parameters in made for key, value in parameters.items()}
+    chosen = {key: value for key, value in sorted(merged.items()) if key.split(".")[0] in (*SECTIONS, "teacher")}
+    return {key: _name_only(value) if isinstance(value, str) else value for key, value in chosen.items()}
+
+
+def _name_only(name: str) -> str:
+    """A local file's name without its folder; names of models, like ViT-B/32, stay."""
+    return PurePath(name).name if PurePath(name).suffix in WEIGHT_FILES else name
+
+
+def _label_share(path: Path, classes: tuple[str, ...]) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    made = class_table.read(path, PSEUDO_LABELS, ["label"])
+    return (made.columns["label"] >= 0.5).mean(axis=0) if made.classes == classes and made.ids else None
+
+
+def _measured(folder: Path) -> tuple[measured.SplitMetrics | None, dict[str, dict[str, float]]]:
+    if not (folder / "metrics.json").is_file() or not (folder / "per_class.csv").is_file():
+        return None, {}
+    test = measured.read_metrics(folder / "metrics.json")["test"]
+    return (test, measured.read_per_class(folder / "per_class.csv")) if test.images else (None, {})
+
+
+SOURCES = {
+    "pseudo-labels": "Each class is decided in as many training images as its pseudo-labels claim: no ground truth.",
+    "labelled images": "They have the largest F1 on labelled images that were given for this purpose.",
+    "0.5": "Nothing was fitted.",
+}
+
+_OURS = re.compile(r"# Image classifier of \d+ classes\n\nA \S+ that says which of these classes an image shows")
+
+
+def is_model_card(text: str) -> bool:
+    """Whether a README.md was written by `model_card`, as far as its head says."""
+    return _OURS.match(text.replace("\r\n", "\n")) is not None
+
+
+def model_card(about: Background) -> str:
+    """README.md of an exported folder."""
+    parts = [
+        _head(about.description), _making(about.description), _measures(about), _classes(about),
+        _use(about.description), _limits(about), _licence(about.description),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(model: ModelDescription) -> str:
+    spec = model.spec
+    return (
+        f"# Image classifier of {len(spec.classes)} classes\n\n"
+        f"A {spec.backbone} that says which of these classes an image shows, any number of them: "
+        f"{', '.join(_plain(name) for name in spec.classes)}.\n"
+        "It was trained without human labels: CLIP labelled the training images (Classifier-guided CLIP Distillation, "
+        "CVPR 2025), and this network learnt those labels. CLIP is not needed to use it."
+    )
+
+
+def _making(model: ModelDescription) -> str:
+    story = model.provenance
+    lines = ["## How it was made", ""]
+    for key, what in (("teacher", "Teacher"), ("templates", "Prompts"), ("images", "Images"), ("weights", "Weights")):
+        value = story.get(key, "unknown")
+        lines.append(f"- {what}: {_plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
+    start = story.get("parameters", {}).get("warmup.weights", "unknown")
+    lines += [
+        f"- Initial weights of the network: {_plain(str(start))}",
+        f"- Made with {story.get('made_with', 'unknown')}",
+    ]
+    return "\n".join([*lines, "", "All recorded parameters are in `model.json`."])
+
+
+def _measures(about: Background) -> str:
+    title = "## How good it is\n\n"
+    test = about.test
+    if test is None:
+        return title + (
+            "**Not measured.** There were no test images with known labels beside the model. Its labels come from CLIP "
+            "alone; look at its answers on images of your own before you rely on them."
+        )
+    rows = [("mAP, this model", test.mean_ap.get("student")), ("mAP, CLIP zero-shot", test.mean_ap.get("zero_shot"))]
+    left_out = f" Left out, for want of positives: {_plain(test.left_out)}." if test.left_out else ""
+    return title + (
+        f"On {test.images:,} labelled test images, mean over {test.classes_counted} classes, in %.{left_out}\n\n"
+        + _table(["", "%"], [[name, "-" if value is None else f"{value:.1f}"] for name, value in rows])
+    )
+
+
+def _classes(about: Background) -> str:
+    model, rows = about.description, []
+    for place, name in enumerate(model.spec.classes):
+        found = about.per_class.get(name, {})
+        share = "" if about.label_share is None else f"{about.label_share[place]:.1%}"
+        figures = [f"{found[key]:.1f}" if key in found else "" for key in ("test_student", "test_f1_thresholds")]
+        rows.append([_plain(name), f"{model.thresholds[place]:.3f}", share, *figures])
+    source = SOURCES.get(model.thresholds_from, "")
+    return (
+        f"## Classes and thresholds\n\nA class is decided present where its probability is at least its threshold. "
+        f"Source of the thresholds: {model.thresholds_from}. {source}\n\n"
+        + _table(["class", "threshold", "training images labelled with it", "test AP %", "test F1 %"], rows)
+    )
+
+
+def _use(model: ModelDescription) -> str:
+    size = model.spec.image_size_px
+    return (
+        "## Use\n\n```\nccd predict THIS_FOLDER photos/ --out labels.csv\n```\n"
+        '```python\nfrom ccd.deploy.load import load_student\n\nload_student("THIS_FOLDER").predict(["photo.jpg"])\n```\n\n'
+        f"Preprocessing (also in `model.json`): upright RGB, squashed to {size} x {size} pixels with antialiased "
+        "bicubic resampling, values in [0, 1]; the network normalises them itself."
+    )
+
+
+def _limits(about: Background) -> str:
+    lines = [
+        "It knows its classes only as CLIP does: what CLIP cannot name, or confuses, it has learnt so.",
+        "An image that shows none of the classes can still get labels.",
+        "Probabilities are not calibrated on ground truth; thresholds assume that classes are about as frequent as in "
+        "the training images.",
+        "Class activation maps show where the network looks; they are coarse, and no detector's boxes.",
+        "Biases of CLIP and of the training images carry over. It was not tested for any use that affects people.",
+    ]
+    weak = [name for name, row in about.per_class.items() if row.get("test_student", 100.0) < 50]
+    if weak:
+        lines.insert(0, f"Test AP is below 50 % for: {', '.join(_plain(name) for name in weak)}.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _licence(model: ModelDescription) -> str:
+    if model.licence != UNKNOWN_LICENCE:
+        return f"## Licence\n\n{_plain(model.licence)}"
+    return (
+        "## Licence\n\nNot stated. It depends on the initial weights, on CLIP, and on the training images; whoever "
+        "passes this model on has to settle it (`ccd export model DIR --licence TEXT` writes it here)."
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML show as it is."""
+    escaped = "".join(f"\\{char}" if char in "\\`*_{}[]#|!" else char for char in " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

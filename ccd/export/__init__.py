@@ -1,1 +1,0 @@
-"""What leaves the pipeline: models to ship and labels for other tools."""

@@ -1,0 +1,286 @@
+"""Image files become batches of pixels here, and nowhere else. No randomness: the order is the caller's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.queues
+import multiprocessing.util
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from ccd.artifacts.image_index import ImageIndex
+from ccd.errors import CcdError, listed
+from ccd.images.decode import read_image, squash
+from ccd.errors import explained
+
+Item = TypeVar("Item")
+_SOCKET_PATH_BYTES, _SOCKET_NAME_BYTES = 107, 24  # of a UNIX socket: the longest path; /listener- and random letters
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """N image files: ``paths``, and the file sizes in bytes that the index recorded (``None``: not checked)."""
+
+    paths: Sequence[Path]
+    bytes_: Sequence[int] | np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, row: int, min_size: int | None = None) -> Image.Image:
+        """Decode image ``row`` to RGB; ``min_size`` (px) allows a cheaper decode, see :func:`ccd.images.decode.decode`.
+
+        Raises:
+            CcdError: the file is missing, damaged, or not of the recorded size.
+        """
+        expected_bytes = None if self.bytes_ is None else int(self.bytes_[row])
+        return read_image(self.paths[row], expected_bytes=expected_bytes, min_size=min_size)
+
+
+def indexed_files(root: str, index: ImageIndex) -> ImageFiles:
+    """The files of an image index under the data set's folder ``root``."""
+    return ImageFiles(_UnderRoot(root, index.paths), index.file_bytes)
+
+
+@dataclass(frozen=True)
+class _UnderRoot(Sequence[Path]):
+    """Paths that are made when asked for: a million of them ready would cost a few hundred MB."""
+
+    root: str
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, row: int) -> Path: ...
+    @overload
+    def __getitem__(self, row: slice) -> _UnderRoot: ...
+    def __getitem__(self, row: int | slice) -> Path | _UnderRoot:
+        if isinstance(row, slice):
+            return _UnderRoot(self.root, self.names[row])
+        return Path(self.root, self.names[row])
+
+
+def image_batches(
+    files: ImageFiles, order: Sequence[int] | np.ndarray | Tensor, size_px: int, batch_size: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`batches_of_rows` of ``order`` (n,), ``batch_size`` images at a time; the last batch may be smaller."""
+    rows = torch.as_tensor(order, dtype=torch.int64)
+    return batches_of_rows(files, _Slices(rows, batch_size), -(-len(rows) // batch_size), size_px, workers)
+
+
+def batches_of_rows(
+    files: ImageFiles,
+    rows_of: Callable[[int], Tensor],
+    count: int,
+    size_px: int,
+    workers: int,
+    *,
+    pin_memory: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield ``count`` batches: rows (b,) int64, pixels (b, 3, size_px, size_px) uint8, squash-resized.
+
+    Batch ``index`` has the rows ``rows_of(index)`` (b,), which may be none; it must be picklable, as the processes that
+    decode call it. The batches are the same for every number of ``workers`` (0 decodes in this process).
+
+    Raises:
+        CcdError: an image cannot be read (the error names the file), or a worker process died.
+    """
+    batches = _SquashedBatch(files, rows_of, size_px)
+    return load_in_order(batches, count, workers, pin_memory=pin_memory, files_of=batches.paths)
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """Classes and not closures, here and below, since they have to travel to processes that are not forked."""
+
+    order: Tensor
+    batch_size: int
+
+    def __call__(self, index: int) -> Tensor:
+        return self.order[index * self.batch_size : (index + 1) * self.batch_size].clone()
+
+
+@dataclass(frozen=True)
+class _SquashedBatch:
+    files: ImageFiles
+    rows_of: Callable[[int], Tensor]
+    size_px: int
+
+    def __call__(self, index: int) -> tuple[Tensor, Tensor]:
+        rows = self.rows_of(index)
+        side_px = self.size_px
+        pixels = torch.empty((len(rows), 3, side_px, side_px), dtype=torch.uint8)
+        for slot, row in zip(pixels, rows.tolist(), strict=True):
+            image = self.files.read(row, min_size=side_px)
+            slot.copy_(torch.from_numpy(squash(image, side_px, side_px)))
+        return rows, pixels
+
+    def paths(self, index: int) -> list[Path]:
+        """The files of a batch."""
+        return [self.files.paths[row] for row in self.rows_of(index).tolist()]
+
+
+def load_in_order(
+    load: Callable[[int], Item],
+    count: int,
+    workers: int,
+    *,
+    pin_memory: bool = False,
+    files_of: Callable[[int], Sequence[Path]] = lambda index: (),
+) -> Iterator[Item]:
+    """Yield ``load(0)`` .. ``load(count - 1)`` in order, computed ahead by ``workers`` processes (0: here, on demand).
+
+    ``load`` must be picklable; each worker computes with one thread (torch's DataLoader sees to that).
+
+    Args:
+        files_of: what ``load(index)`` reads, to say what a worker that died was at.
+
+    Raises:
+        CcdError: what ``load`` raised, as it was raised, a worker process died, or the machine refused it something.
+    """
+    tasks = _Tasks(load, count, workers)
+    if workers:
+        _keep_socket_paths_short()
+    loader: DataLoader[Any] = DataLoader(
+        tasks, batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin_memory,
+        worker_init_fn=_report_lost_results,
+    )  # fmt: skip
+    try:
+        for result in _started(loader):
+            if isinstance(result, _Failure):
+                raise CcdError(result.message)
+            yield result
+    except (RuntimeError, OSError, EOFError) as error:  # noticed, or a dead worker's result could not be fetched
+        dead = tasks.of_dead_workers() if workers else []
+        if not dead and not str(error).startswith("DataLoader worker (pid"):
+            raise
+        at = listed(path for item in dead for path in files_of(item)) or "no file yet"
+        raise CcdError(
+            f"a process that decodes images died; it was at: {at}. Most often memory or /dev/shm ran out: "
+            "lower runtime.workers, or the batch size; if it is the same files again, one of them makes the decoder "
+            "crash: leave it out"
+        ) from None
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's iterator, with its processes.
+
+    PyTorch has a signal handler raise for a dead worker wherever this process happens to be, a step of training or
+    the writing of a file. Without the handler the loader itself notices within 5 s, and can say what was being read.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _keep_socket_paths_short() -> None:
+    """See that processes can meet: tensors travel over UNIX sockets in a folder under ``TMPDIR``, whose path, with the
+    socket's name, may have `_SOCKET_PATH_BYTES`; batch systems make longer ones.
+
+    Workers take the folder over from this process.
+    """
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps it
+    if len(os.fsencode(multiprocessing.util.get_temp_dir())) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES:
+        return
+    for parent in ("/tmp", "/var/tmp", "/dev/shm", "."):
+        try:
+            folder = tempfile.mkdtemp(prefix="ccd-", dir=parent)
+        except OSError:
+            continue
+        multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-100)
+        config["tempdir"] = folder
+        return
+
+
+def _report_lost_results(worker: int) -> None:
+    """Have what fails behind the queue of this worker process reach the main process, as the result of its task.
+
+    A thread of the queue pickles results. By default it prints a traceback, drops the result, and the loader waits for
+    ever. `_on_queue_feeder_error` is multiprocessing's hook for it.
+    """
+
+    def report(queue: Any, error: Exception, item: tuple[int, Any]) -> None:
+        message = explained(error) or f"a process that decodes images cannot hand over what it read ({error!r})"
+        queue.put((item[0], _Failure(f"{message}; runtime.workers: 0 does without such processes")))
+
+    multiprocessing.queues.Queue._on_queue_feeder_error = report  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A CcdError on its way out of a worker: raised there, it would arrive as a traceback."""
+
+    message: str
+
+
+class _Tasks(Dataset[Any]):
+    def __init__(self, load: Callable[[int], Any], count: int, workers: int) -> None:
+        self._load = load
+        self._count = count
+        self._at = torch.full((workers, 2), -1)  # of each worker, its process and what it took up last
+        if workers:
+            self._at.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        worker = get_worker_info()
+        if worker is not None:
+            self._at[worker.id] = torch.tensor([os.getpid(), index])
+        try:
+            result = self._load(index)
+            if worker is not None:
+                _share(result)
+            return result
+        except CcdError as error:
+            return _Failure(str(error))
+        except OSError as error:  # would lose its number on its way
+            if worker is None or (said := explained(error)) is None:
+                raise
+            return _Failure(said)
+
+    def of_dead_workers(self) -> list[int]:
+        """What workers that are no more took up last."""
+        for _ in range(10):  # one that dies closes its connections first
+            alive = {child.pid for child in multiprocessing.active_children()}
+            found = [item for process, item in self._at.tolist() if process not in {-1, *alive}]
+            if found:
+                break
+            time.sleep(0.1)
+        return found
+
+
+def _share(result: object) -> None:
+    """Move tensors to shared memory here, where an error is heard of.
+
+    It would happen in a thread behind the worker's queue, which drops what does not fit; the loader waits for ever.
+    """
+    if isinstance(result, Tensor):
+        result.share_memory_()  # type: ignore[no-untyped-call]
+    elif isinstance(result, tuple):
+        for part in result:
+            _share(part)
+    elif is_dataclass(result):
+        for field in fields(result):
+            _share(getattr(result, field.name))

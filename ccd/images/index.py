@@ -1,0 +1,259 @@
+"""From a data set's file list to the image index: every file is read once, in parallel, and judged once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import astuple, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ccd.artifacts.image_index import DarkImage, ImageIndex, SkippedImage
+from ccd.datasets.record import Dataset, ImageEntry
+from ccd.errors import CcdError, is_utf8, printable
+from ccd.images.decode import FULL_16_BIT, header, opening, read_file, to_rgb
+from ccd.errors import ran_out
+
+DARK_16_BIT = FULL_16_BIT // 4  # 14 bits of data and less
+NAMED = 5
+IN_COMMAND = 20
+
+_GREY_COMMAND = (
+    "import sys, pathlib, numpy, PIL.Image as P; [(o := pathlib.Path('../8bit', f)).parent.mkdir(parents=True, "
+    "exist_ok=True) or P.fromarray((numpy.asarray(P.open(f)) * (255 / {top})).round().clip(0, 255)"
+    ".astype('uint8')).save(o) for f in sys.argv[1:]]"
+)
+
+
+@dataclass(frozen=True)
+class DarkRange:
+    """An image whose 16-bit values use only the lowest quarter of their range: ``highest`` is the largest of them."""
+
+    highest: int
+    is_colour: bool
+
+
+def has_16_bit_colour(image: Image.Image) -> bool:
+    """Whether Pillow will keep only the upper byte of each value; to be asked before the pixels are loaded."""
+    if image.mode not in ("RGB", "RGBA", "LA"):
+        return False
+    return any(";16" in str(tile[3]) or _is_deep_ppm(tile) for tile in getattr(image, "tile", ()))
+
+
+def _is_deep_ppm(tile: Sequence[object]) -> bool:
+    return tile[0] == "ppm" and isinstance(tile[3], tuple) and FULL_16_BIT in tile[3]
+
+
+def dark_range(image: Image.Image, is_16_bit_colour: bool) -> DarkRange | None:
+    """The range of a loaded image if it is dark; None for any other, and for one of 8 bits, at no cost."""
+    if is_16_bit_colour:
+        bands = [image.getchannel(band).getextrema() for band in image.getbands() if band != "A"]
+        highest = max(int(str(high)) for _, high in bands) * 256 + 255
+    elif image.mode.startswith("I"):
+        values = np.asarray(image)
+        highest = int(values.max()) if values.min() >= 0 else FULL_16_BIT
+    else:
+        return None
+    return DarkRange(highest, is_16_bit_colour) if 0 < highest <= DARK_16_BIT else None
+
+
+def find_dark_range(data: bytes, name: str) -> DarkRange | None:
+    """Decode one file's bytes to see whether they can be, and whether they will look nearly black.
+
+    JPEGs are decoded at 1/8 size, which reads every byte for a fraction of the cost. Eight-bit images cost no more than
+    `decode`.
+
+    Raises:
+        CcdError: see `decode`.
+    """
+    with opening(data, name, min_size=1) as image:
+        is_16_bit_colour = has_16_bit_colour(image)
+        image.load()
+        to_rgb(image)
+        return dark_range(image, is_16_bit_colour)
+
+
+def dark_remark(dark: Sequence[DarkImage]) -> str:
+    """How many images are dark, the first names, and what to do; "" where there are none.
+
+    The printed commands are for a shell in the images' folder. They leave the originals as they are.
+    """
+    if not dark:
+        return ""
+    top = (1 << max(image.highest for image in dark).bit_length()) - 1
+    named = ", ".join(f"{printable(image.path)}: 0..{image.highest}" for image in dark[:NAMED])
+    more = f" and {len(dark) - NAMED:,} more" if len(dark) > NAMED else ""
+    lines = [
+        f"{len(dark):,} images use only the lowest {max(1, round(100 * top / FULL_16_BIT))} % of their 16-bit range, "
+        f"0..{FULL_16_BIT} ({named}{more}): they look dark or black to CLIP and to the classifier. A range is not "
+        "stretched unasked: convert them in the images' folder, then put the copies in ../8bit in the originals' place"
+    ]
+    grey = [image.path for image in dark if not image.is_colour]
+    colour = [image.path for image in dark if image.is_colour]
+    if grey:
+        lines.append(shlex.join(["python", "-c", _GREY_COMMAND.format(top=top), *_shown(grey)]))
+    if colour:
+        command = f"mogrify -path ../8bit -evaluate multiply {FULL_16_BIT / top:.5g} -depth 8"
+        lines.append(f"mkdir -p ../8bit && {command} {shlex.join(_shown(colour))}  # ImageMagick, for 16-bit colour")
+    return "\n  ".join(lines)
+
+
+def _shown(paths: Sequence[str]) -> list[str]:
+    return [f"./{path}" for path in paths[:IN_COMMAND]]
+
+
+Verify = Literal["decode", "header"]
+OnBadImage = Literal["error", "skip"]
+
+SHOWN = 20
+QUEUED = 4096  # files a pool is given at a time: what it keeps for each weighs more than what we do
+LARGE_PIXELS = 32 * 1024 * 1024
+_ONE_LARGE_IMAGE = threading.Lock()  # in memory at a time: there may be dozens of threads
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What the index keeps of one file; ``problem`` says why it cannot be used, ``dark`` that it looks black."""
+
+    width_px: int = 0
+    height_px: int = 0
+    size: int = 0
+    digest: str = ""
+    problem: str = ""
+    dark: DarkRange | None = None
+
+
+class FileReader:
+    """Reads one file of a data set: size in pixels and bytes, BLAKE2b-128 of the content, and what is wrong with it.
+
+    ``verify``: ``decode`` reads all pixels, so that no later stage meets a damaged file; JPEGs at 1/8 size, which
+    reads every byte for a fraction of the cost. ``header`` trusts what comes after the header.
+    ``follow_links``: accept files that, once links are resolved, lie outside ``root``.
+    """
+
+    def __init__(self, root: Path, verify: Verify, follow_links: bool) -> None:
+        self._root, self._real_root = root, Path(os.path.realpath(root))
+        self._verify, self._follow_links = verify, follow_links
+        self._folders: dict[str, bool] = {}  # links are resolved once a folder, not once a file
+
+    def __call__(self, path: str) -> FileFacts:
+        """``path`` is relative to the root, with forward slashes."""
+        try:
+            return self._read(path)
+        except OSError as error:
+            if ran_out(error):  # says nothing about this file, and is nothing to skip it for
+                raise
+            return FileFacts(problem=f"cannot be read ({error.strerror or error}); mend or remove it")
+        except CcdError as error:
+            return FileFacts(problem=str(error).removeprefix(f"{path}: "))
+
+    def _read(self, path: str) -> FileFacts:
+        if not is_utf8(path):
+            raise CcdError("the file's name is not valid UTF-8; rename the file")
+        if not self._follow_links and self._leads_out(path):
+            raise CcdError(
+                "a link that leads out of the data set's folder; copy the file, or set index.follow_links: true "
+                "if you trust the data set"
+            )
+        data = read_file(self._root / path, path)
+        (width_px, height_px), dark = header(data, path), None
+        if self._verify == "decode":
+            with _ONE_LARGE_IMAGE if width_px * height_px > LARGE_PIXELS else nullcontext():
+                dark = find_dark_range(data, path)
+        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        return FileFacts(width_px, height_px, len(data), digest, dark=dark)
+
+    def _leads_out(self, path: str) -> bool:
+        folder = str(PurePosixPath(path).parent)
+        if folder not in self._folders:
+            self._folders[folder] = not self._is_inside(self._root / folder)
+        file = self._root / path
+        return not self._is_inside(file) if file.is_symlink() else self._folders[folder]
+
+    def _is_inside(self, path: Path) -> bool:
+        return Path(os.path.realpath(path)).is_relative_to(self._real_root)
+
+
+def scan(
+    root: Path,
+    entries: Sequence[ImageEntry],
+    workers: int,
+    *,
+    verify: Verify = "decode",
+    on_bad_image: OnBadImage = "error",
+    follow_links: bool = False,
+    progress: Callable[[Iterable[FileFacts]], Iterable[FileFacts]] = iter,
+) -> ImageIndex:
+    """Index the images of a data set; see `FileReader` for ``verify`` and ``follow_links``.
+
+    Args:
+        on_bad_image: ``error``, or ``skip``: leave bad files out and list them in ``ImageIndex.skipped``.
+
+    Raises:
+        CcdError: one or more files cannot be used and are not to be skipped, or no training image is left; all are
+            counted, the first `SHOWN` named with reasons.
+    """
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        reader = FileReader(root, verify, follow_links)
+        pieces = (entries[start : start + QUEUED] for start in range(0, len(entries), QUEUED))
+        read = (fact for piece in pieces for fact in pool.map(reader, (entry.path for entry in piece)))
+        facts = list(progress(read))
+    pairs = list(zip(entries, facts, strict=True))
+    skipped = tuple(SkippedImage(printable(entry.path), fact.problem) for entry, fact in pairs if fact.problem)
+    good = [(entry, fact) for entry, fact in pairs if not fact.problem]
+    if skipped and on_bad_image == "error":
+        advice = "mend or remove them, or set index.on_bad_image: skip to leave them out"
+        raise CcdError(f"{root}: {_problems(skipped, len(facts))}\n  {advice}")
+    if not any(entry.split == "train" for entry, _ in good):
+        raise CcdError(f"{root}: no training image can be used: {_problems(skipped, len(facts))}")
+    return ImageIndex(
+        [entry.image_id for entry, _ in good],
+        [entry.path for entry, _ in good],
+        np.asarray([entry.split == "train" for entry, _ in good]),
+        np.asarray([(fact.height_px, fact.width_px) for _, fact in good], np.int32).reshape(-1, 2),
+        np.asarray([fact.size for _, fact in good], np.int64),
+        [fact.digest for _, fact in good],
+        skipped,
+        tuple(DarkImage(entry.path, *astuple(fact.dark)) for entry, fact in good if fact.dark),
+    )
+
+
+def known_labels(found: Dataset, index: ImageIndex) -> tuple[list[str], NDArray[np.int8], NDArray[np.bool_]]:
+    """Ground truth of the indexed images alone: ids (L), labels and difficult flags (L, C)."""
+    indexed = set(index.ids)
+    rows = [row for row, image_id in enumerate(found.labelled) if image_id in indexed]
+    return [found.labelled[row] for row in rows], found.labels[rows], found.difficult[rows]
+
+
+def remarks(index: ImageIndex) -> list[str]:
+    """What is worth saying of an index: files left out, dark images, and files with the same content."""
+    said = []
+    if index.skipped:
+        said.append(_problems(index.skipped, len(index) + len(index.skipped)))
+    if index.dark:
+        said.append(dark_remark(index.dark))
+    first: dict[str, bool] = {}
+    repeats = across = 0
+    for digest, is_train in zip(index.digests, index.is_train.tolist(), strict=True):
+        repeats += digest in first
+        across += first.setdefault(digest, is_train) != is_train
+    if repeats:
+        where = f", {across:,} of them across training and test: they flatter the evaluation" if across else ""
+        said.append(f"{repeats:,} images repeat the content of another{where}")
+    return said
+
+
+def _problems(skipped: Sequence[SkippedImage], count: int) -> str:
+    lines = [f"{each.path}: {each.reason}" for each in skipped[:SHOWN]]
+    if len(skipped) > SHOWN:
+        lines.append(f"and {len(skipped) - SHOWN:,} more")
+    return "\n  ".join([f"{len(skipped):,} of {count:,} images cannot be used:", *lines])

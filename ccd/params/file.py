@@ -1,0 +1,125 @@
+"""Strict reading of one section of ``params.yaml``: an unknown key, a wrong type or a bad range is a clear error."""
+
+from __future__ import annotations
+
+import reprlib
+from datetime import date
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ccd.errors import CcdError
+
+PARAMS_FILE = Path("params.yaml")
+_SHORT = reprlib.Repr()  # a few bytes of YAML can stand for gigabytes of nested lists
+_SHORT.maxstring = _SHORT.maxother = 200
+
+
+class Section(BaseModel):
+    """Base of every section. ``section`` is its name in ``params.yaml``, ``paths`` are keys that may name files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    section: ClassVar[str]
+    paths: ClassVar[tuple[str, ...]] = ()
+
+
+S = TypeVar("S", bound=Section)
+
+
+def load(model: type[S], path: Path = PARAMS_FILE, *, as_written: bool = False) -> S:
+    """Read and validate the section of ``model``.
+
+    ``dvc exp run --temp`` and ``--queue`` run in a copy of what git tracks. A relative path that leads nowhere there is
+    one of the project that was copied, unless ``as_written``.
+
+    Raises:
+        CcdError: the file is missing or not YAML, the section is missing, or a value does not fit; every
+            offending key is named, unknown keys together with the valid ones.
+    """
+    found = validate(model, read_yaml(path).get(model.section), path)
+    original = None if as_written or path != PARAMS_FILE else copied_project(Path.cwd())
+    return found if original is None else _seen_from_copy(found, original)
+
+
+def copied_project(folder: Path) -> Path | None:
+    """The folder that ``folder`` is a copy of, if DVC made it for an experiment in ``PROJECT/.dvc/tmp/exps``."""
+    parts = folder.parts
+    starts = [place for place in range(len(parts)) if parts[place : place + 3] == (".dvc", "tmp", "exps")]
+    if not starts:
+        return None
+    project = Path(*parts[: starts[-1]])
+    inside = [each for each in (folder, *folder.parents) if len(each.parts) > starts[-1] + 3]
+    copy = next((each for each in inside if (each / ".dvc").is_dir()), None)
+    return None if copy is None else project / folder.relative_to(copy)
+
+
+def _seen_from_copy(section: S, original: Path) -> S:
+    values = {key: getattr(section, key) for key in section.paths}
+    elsewhere = {
+        key: str(original / value)
+        for key, value in values.items()
+        if value and not Path(value).exists() and (original / value).exists()
+    }
+    return section.model_copy(update=elsewhere)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The file as a mapping of sections (YAML 1.2, as DVC reads it)."""
+    try:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CcdError(f"{path} does not exist here; {_where_from(path.parent)}") from None
+    except OSError as error:
+        raise CcdError(f"{path}: cannot be read ({error.strerror or error}); {_where_from(path.parent)}") from None
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date or number
+        raise CcdError(f"{path} is not valid YAML: {' '.join(str(error).split())}; mend or remove it") from None
+    if not isinstance(content, dict):
+        raise CcdError(f"{path} holds no sections; {_where_from(path.parent)}")
+    return content
+
+
+def is_clone(folder: Path) -> bool:
+    """Whether ``folder`` is a clone of the repository, for whose paths the presets are written."""
+    return (folder / "dvc.yaml").is_file() and (folder / "stages/index.py").is_file()
+
+
+def is_own_project(folder: Path) -> bool:
+    """Whether ``folder`` is a project that ``ccd init`` made: its pipeline has the stage that looks at the inputs."""
+    try:
+        return "ccd.project.pipeline" in (folder / "dvc.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _where_from(folder: Path) -> str:
+    """How to come by a ``params.yaml``, which depends on what ``folder`` is."""
+    if is_clone(folder):
+        return "write one: ccd use PRESET (ccd use lists the presets)"
+    if is_own_project(folder):
+        return "bring it back (git checkout params.yaml), or start over: ccd init . --images FOLDER --force"
+    return "run this in a project's folder, or make a project for your images: ccd init DIR --images FOLDER"
+
+
+def validate(model: type[S], values: object, path: Path = PARAMS_FILE) -> S:
+    """Check one section's values against its model; see `load` for the errors."""
+    if not isinstance(values, dict):
+        raise CcdError(f"{path}: section '{model.section}' is missing; its keys are: {', '.join(model.model_fields)}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise CcdError("\n".join(_explain(model, path, item) for item in error.errors())) from None
+
+
+def _explain(model: type[Section], path: Path, item: Any) -> str:
+    key = ".".join([model.section, *(str(part) for part in item["loc"])])
+    if item["type"] == "extra_forbidden":
+        return f"{path}: unknown key '{key}'; valid keys of '{model.section}': {', '.join(model.model_fields)}"
+    if item["type"] == "missing":
+        return f"{path}: key '{key}' is missing; every key of a section must be stated"
+    value = item["input"]
+    is_scalar = isinstance(value, (int, float, date)) and item["type"] == "string_type"
+    hint = "; write quotes around it" if is_scalar else ""
+    return f"{path}: {key} = {_SHORT.repr(value)}: {item['msg']}{hint}"

@@ -1,0 +1,260 @@
+"""The library half of ``ccd use``: a preset, a root and single settings become the text of ``params.yaml``."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ccd.artifacts.existing import keep_old
+from ccd.artifacts.files import replacing
+from ccd.errors import CcdError
+from ccd.params.file import PARAMS_FILE, is_own_project, validate
+from ccd.params.sections import SECTIONS, RuntimeParams
+
+PRESET_FOLDER = Path(__file__).parent
+TEMPLATE = "paper"
+MODELS = {model.section: model for model in SECTIONS}
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def presets() -> dict[str, str]:
+    """Preset names, sorted, and what each is (the comment in its first line)."""
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PRESET_FOLDER.glob("*.yaml"))}
+    lines = {name: text.partition("\n")[0].removeprefix("#").strip() for name, text in found.items()}
+    return lines | {TEMPLATE: "the template of all others: every value as in the paper, on PASCAL VOC 2012"}
+
+
+def apply_preset(
+    preset: str,
+    root: str | None,
+    settings: Mapping[str, str],
+    current: str | None = None,
+    *,
+    values: Mapping[str, Any] = NOTHING,
+) -> str:
+    """The text of ``params.yaml``: the commented template with what differs from it.
+
+    Args:
+        preset: one of `presets`.
+        root: replaces ``dataset.root``.
+        settings: ``section.key`` -> text of a value, see `parsed_value`; they win.
+        current: text of the ``params.yaml`` to be replaced, whose ``runtime`` section is kept.
+        values: ``section.key`` -> value as it is: a text that looks like a number stays a text.
+
+    Raises:
+        CcdError: unknown preset, section or key (the valid ones are listed), a value that does not fit, or ``current``
+            is not YAML.
+    """
+    if preset not in presets():
+        raise CcdError(f"unknown preset '{preset}'; the presets are: {', '.join(presets())}")
+    document = _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE)
+    if preset != TEMPLATE:
+        _override(document, _parse((PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8"), preset))
+    runtime = (_parse(current, str(PARAMS_FILE)) if current is not None else {}).get(RuntimeParams.section)
+    if isinstance(runtime, Mapping):
+        kept = {key: value for key, value in runtime.items() if key in RuntimeParams.model_fields}
+        _override(document, {RuntimeParams.section: kept})
+    if root is not None:
+        document["dataset"]["root"] = root
+    return override(_dump(document), settings, values=values)
+
+
+def override(text: str, settings: Mapping[str, str], *, values: Mapping[str, Any] = NOTHING) -> str:
+    """The text of a ``params.yaml`` with ``settings`` and ``values`` as in `apply_preset`, every section checked.
+
+    Raises:
+        CcdError: see `apply_preset`.
+    """
+    document = _parse(text, str(PARAMS_FILE))
+    for name, value in {**values, **{key: parsed_value(key, written) for key, written in settings.items()}}.items():
+        section, dot, key = name.partition(".")
+        if not dot:
+            raise CcdError(f"'{name}' is not of the form section.key; sections: {', '.join(MODELS)}")
+        _override(document, {section: {key: value}})
+    text = _dump(document)
+    for section, model in MODELS.items():
+        validate(model, YAML(typ="safe").load(text)[section])
+    return text
+
+
+def check_replaceable(*, force: bool) -> None:
+    """Refuse to put a preset into a project of ``ccd init``, unless ``force``: presets hold a clone's paths.
+
+    Raises:
+        CcdError: the working directory is such a project.
+    """
+    if is_own_project(Path()) and not force:
+        raise CcdError(
+            f"this project was made by ccd init, and a preset would replace its {PARAMS_FILE}; change single values in "
+            f"{PARAMS_FILE}, or try one: dvc exp run -S aggregate.alpha=0.6; to start over: ccd init . --images FOLDER "
+            "--force; to use the preset all the same: --force"
+        )
+
+
+def replace_params(old: str | None, new: str) -> Path | None:
+    """Write ``new`` as ``params.yaml``, in the place of the text ``old``. Returns the copy of the old one, which is
+    made where `apply_preset` could not make it again."""
+    if new == old:
+        return None
+    kept = keep_old(PARAMS_FILE) if old is not None and not is_plain_preset(old) else None
+    with replacing(PARAMS_FILE) as temporary:
+        temporary.write_text(new, encoding="utf-8")
+    return kept
+
+
+def settings_of(words: Iterable[str]) -> dict[str, str]:
+    """``section.key`` -> text of the value, from the words of ``--set``.
+
+    Raises:
+        CcdError: a word is not of the form ``SECTION.KEY=VALUE``.
+    """
+    pairs = [(word, *word.partition("=")) for word in words]
+    wrong = [word for word, name, equals, _ in pairs if not equals or "." not in name]
+    if wrong:
+        raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
+    return {name.strip(): value for _, name, _, value in pairs}
+
+
+def parsed_value(name: str, text: str) -> Any:
+    """The value that ``section.key=text`` means. A key that holds text takes it as written (``2024``, ``a: b``), but
+    for quotes around it and for ``null``, where it may be empty; any other key takes YAML.
+
+    Raises:
+        CcdError: the text is not YAML.
+    """
+    section, _, key = name.partition(".")
+    field = MODELS[section].model_fields.get(key) if section in MODELS else None
+    kinds = set() if field is None else _kinds(field.annotation)
+    bare = text.strip()
+    if str not in kinds or not kinds <= {str, type(None)}:
+        return _parse_value(name, text)
+    if type(None) in kinds and bare.lower() in ("", "~", "null"):
+        return None
+    return _unquoted(bare)
+
+
+def _unquoted(text: str) -> str:
+    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"":
+        return text
+    try:
+        value = _yaml().load(text)
+    except (YAMLError, ValueError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types of the plain values that a field takes; a list or mapping counts as itself."""
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {get_origin(annotation) or annotation}
+
+
+def is_plain_preset(text: str) -> bool:
+    """Whether the ``text`` of a ``params.yaml`` is a preset's with some root and ``runtime``, so that `apply_preset`
+    makes it again and nothing of a person is in it."""
+    try:
+        document = _parse(text, str(PARAMS_FILE))
+        name, root = document["dataset"]["name"], document["dataset"]["root"]
+        return any(apply_preset(each, root, {}, text) == text for each in presets() if _name_of(each) == name)
+    except (CcdError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _name_of(preset: str) -> str:
+    text = (PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8")
+    return str(_parse(text, preset)["dataset"]["name"])
+
+
+def upgraded_params(current: str) -> str:
+    """This version's template with the values of the ``current`` text of ``params.yaml``, as far as keys are known.
+
+    Raises:
+        CcdError: ``current`` is not YAML, or a value does not fit any more.
+    """
+    document, old = (
+        _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE),
+        _parse(current, str(PARAMS_FILE)),
+    )
+    for section, model in MODELS.items():
+        values = old.get(section)
+        if isinstance(values, Mapping):
+            _override(document, {section: {key: values[key] for key in model.model_fields if key in values}})
+    return override(_dump(document), {})
+
+
+def parameters(text: str) -> dict[str, dict[str, Any]]:
+    """The text of a ``params.yaml`` as plain values by section and key."""
+    values: dict[str, dict[str, Any]] = YAML(typ="safe").load(text)
+    return values
+
+
+def changes(old_text: str, new_text: str) -> list[str]:
+    """What differs between two texts of ``params.yaml``, one line ``section.key: old -> new`` each, in the new order.
+
+    Raises:
+        CcdError: one of them is not YAML.
+    """
+    old, new = (_flat(_parse(text, str(PARAMS_FILE))) for text in (old_text, new_text))
+    absent = "(absent)"
+    lines = [(key, old.get(key, absent), new.get(key, absent)) for key in dict.fromkeys([*new, *old])]
+    return [f"{key}: {before} -> {after}" for key, before, after in lines if before != after]
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, str]:
+    flat = {}
+    for section, values in document.items():
+        for key, value in values.items() if isinstance(values, Mapping) else [("", values)]:
+            flat[f"{section}.{key}".rstrip(".")] = json.dumps(value, ensure_ascii=False, default=str)
+    return flat
+
+
+def _override(document: Any, changed: Mapping[str, Any]) -> None:
+    for section, values in changed.items():
+        if section not in MODELS:
+            raise CcdError(f"unknown section '{section}'; the sections are: {', '.join(MODELS)}")
+        for key, value in values.items():
+            if key not in MODELS[section].model_fields:
+                valid = ", ".join(MODELS[section].model_fields)
+                raise CcdError(f"unknown key '{section}.{key}'; the keys of '{section}' are: {valid}")
+            document[section][key] = value
+
+
+def _parse(text: str, name: str) -> Any:
+    """A mapping that keeps comments, quotes and the way numbers are written."""
+    try:
+        content = _yaml().load(text)
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date or number
+        raise CcdError(f"{name} is not valid YAML: {' '.join(str(error).split())}; mend or remove it") from None
+    if not isinstance(content, Mapping):
+        raise CcdError(f"{name} holds no sections; mend or remove it")
+    return content
+
+
+def _parse_value(name: str, text: str) -> Any:
+    try:
+        return _yaml().load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise CcdError(f"{name}={text}: not a YAML value ({' '.join(str(error).split())})") from None
+
+
+def _dump(document: Any) -> str:
+    stream = io.StringIO()
+    _yaml().dump(document, stream)
+    return stream.getvalue()
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml

@@ -1,0 +1,226 @@
+"""The library half of ``ccd inspect``: one image's story from the artifacts, and which images to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ccd.artifacts import (
+    background_file as none_images,
+    bias_file,
+    boxes_file as box_file,
+    class_table,
+    image_index,
+    text_file,
+)
+from ccd.artifacts.features_file import read_views
+from ccd.artifacts.label_tables import LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.errors import CcdError, listed
+from ccd.labels.scores import clip_probs
+from ccd.report.doubt import (
+    Choice,
+    coinciding_pairs,
+    doubtful_test,
+    doubtful_train,
+    strongest_classes,
+    view_labels,
+    worst_of_class,
+)
+from ccd.report.run_data import truth_of
+
+
+@dataclass(frozen=True)
+class View:
+    """A local view: ``box_id``, the class that ``asked`` with the student's ``score`` (a tile: empty, NaN), corners in
+    pixels of the original image, CLIP's ``probs`` (C,) float32 of it, and the local ``labels`` (C,) that it gives, see
+    `ccd.report.doubt.view_labels`."""
+
+    box_id: int
+    asked: str
+    score: float
+    corners_px: tuple[float, float, float, float]
+    probs: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def first(self) -> int:
+        """The class that it speaks for most."""
+        return strongest_classes(self.labels)[0]
+
+
+@dataclass(frozen=True)
+class ImageStory:
+    """What the artifacts say of one image. ``columns``: name -> (C,), as in ``pseudo_labels.parquet`` for a training
+    image and ``predictions.parquet`` for a test image; ``truth`` (C,): 1 present, 0 absent, -1 unknown. ``none_rule``:
+    whether images that show none of the classes were looked for, among the training images."""
+
+    image_id: str
+    path: str
+    split: str
+    size_px: tuple[int, int]
+    file_bytes: int
+    classes: tuple[str, ...]
+    bias: np.ndarray
+    columns: dict[str, np.ndarray]
+    views: tuple[View, ...]
+    truth: np.ndarray
+    none_rule: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training image to look at for a class, and the values that made it one."""
+
+    image_id: str
+    class_name: str
+    global_label: float
+    local_label: float
+    label: float
+    truth: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A test image on which the teacher's ``debiased`` probability min(p / b, 1) and the student's disagree."""
+
+    image_id: str
+    class_name: str
+    debiased: float
+    student: float
+    truth: int
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """The most doubtful training images (whole view against local views) and test images (teacher against student)."""
+
+    train: list[Example]
+    test: list[Doubt]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two classes whose boxes coincide: on ``images`` training images, with this mean IoU, best seen on one image."""
+
+    first: str
+    second: str
+    images: int
+    mean_iou: float
+    example: str
+
+
+def image_story(data_dir: Path, image_id: str) -> ImageStory:
+    """Everything that ``data_dir`` holds about one image; ground truth where ``labels.parquet`` knows it.
+
+    Raises:
+        CcdError: no such image, or an artifact that is missing or damaged.
+    """
+    index = image_index.read(data_dir / "images.parquet")
+    row = _row_of(index, image_id)
+    name, train = index.ids[row], bool(index.is_train[row])
+    file, spec = ("pseudo_labels.parquet", PSEUDO_LABELS) if train else ("predictions.parquet", PREDICTIONS)
+    table, bias = class_table.read(data_dir / file, spec), bias_file.read(data_dir / "bias.json")
+    if name not in table.ids:
+        raise CcdError(f"{data_dir / file} does not know {name}; rebuild it with: dvc repro {spec.stage}")
+    own = table.ids.index(name)
+    height_px, width_px = (int(side) for side in index.sizes_px[row])
+    columns = {column: values[own] for column, values in table.columns.items()}
+    return ImageStory(
+        name,
+        index.paths[row],
+        "train" if train else "test",
+        (height_px, width_px),
+        int(index.file_bytes[row]),
+        table.classes,
+        bias.bias,
+        columns,
+        _views(data_dir, name, columns, bias.bias) if train else (),
+        truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
+        none_images.count_in(table.metadata) is not None,
+    )
+
+
+def image_ids(data_dir: Path) -> list[str]:
+    """The ids of all images. Raises CcdError if ``images.parquet`` is missing or damaged."""
+    return list(image_index.read(data_dir / "images.parquet").ids)
+
+
+def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
+    """By id, by path under dataset.root, or by a file name that only one image has."""
+    for names in (index.ids, index.paths):
+        if wanted in names:
+            return names.index(wanted)
+    alike = [row for row, path in enumerate(index.paths) if wanted in (Path(path).name, Path(path).stem)]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        raise CcdError(f"{wanted} is the name of {len(alike)} images: {listed(index.ids[row] for row in alike)}")
+    raise CcdError(f"{wanted} is no image of this data set; ids look like {listed(index.ids, 3)}")
+
+
+def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: np.ndarray) -> tuple[View, ...]:
+    """The image's boxes with CLIP's probabilities, computed as aggregate does."""
+    boxes, words = box_file.read(data_dir / "boxes.parquet"), text_file.read(data_dir / "text.h5")
+    mine = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
+    looks = read_views(data_dir / "clip_local.h5", mine, len(boxes.image_ids))
+    probs = clip_probs(looks, words.values, words.logit_scale).astype(np.float32)
+    views = []
+    for box, row in zip(mine, probs, strict=True):
+        x0, y0, x1, y1 = (float(side) for side in boxes.boxes_px[box])
+        labels = view_labels(columns, bias, box, row)
+        views.append(View(box, boxes.classes[box], float(boxes.scores[box]), (x0, y0, x1, y1), row, labels))
+    return tuple(views)
+
+
+def worst(data_dir: Path, class_name: str, count: int) -> list[Example]:
+    """The ``count`` training images whose label of the class is furthest from the truth; without ground truth, those
+    whose whole view and local views disagree most. Raises CcdError for an unknown class."""
+    made = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
+    if class_name not in made.classes:
+        raise CcdError(f"{class_name!r} is no class of this data set; there are: {listed(made.classes, 100)}")
+    truth = truth_of(class_table.read(data_dir / "labels.parquet", LABELS), made.ids)
+    chosen = worst_of_class(made.columns, truth, made.classes.index(class_name), count)
+    return [_example(made, truth, choice) for choice in chosen]
+
+
+def doubtful(data_dir: Path, count: int) -> Doubts:
+    """Per split the ``count`` images whose steps disagree most, as in the report. The student's predictions are known
+    of test images alone, the local views of training images alone."""
+    known = class_table.read(data_dir / "labels.parquet", LABELS)
+    made = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
+    truth = truth_of(known, made.ids)
+    train = [_example(made, truth, choice) for choice in doubtful_train(made.columns, count)]
+    said, bias = (
+        class_table.read(data_dir / "predictions.parquet", PREDICTIONS),
+        bias_file.read(data_dir / "bias.json").bias,
+    )
+    debiased, truth = np.minimum(said.columns["zero_shot_prob"] / bias, 1), truth_of(known, said.ids)
+    test = []
+    for choice in doubtful_test(said.columns, bias, count):
+        at = choice.row, choice.class_row
+        student = float(said.columns["student_prob"][at])
+        name = said.classes[choice.class_row]
+        test.append(Doubt(said.ids[choice.row], name, float(debiased[at]), student, int(truth[at])))
+    return Doubts(train, test)
+
+
+def _example(made: class_table.ClassTable, truth: np.ndarray, choice: Choice) -> Example:
+    row, place = choice.row, choice.class_row
+    first, local, final = (float(made.columns[name][row, place]) for name in ("global_label", "local_label", "label"))
+    return Example(made.ids[row], made.classes[place], first, local, final, int(truth[row, place]), choice.why)
+
+
+def box_overlap(data_dir: Path, count: int, min_images: int = 3) -> list[Overlap]:
+    """The ``count`` pairs of classes whose boxes coincide most; see `ccd.report.doubt.coinciding_pairs`."""
+    boxes = box_file.read(data_dir / "boxes.parquet")
+    asked = boxes.asked
+    images, image_rows = np.unique(np.asarray(boxes.image_ids, object)[asked], return_inverse=True)
+    classes, class_rows = np.unique(np.asarray(boxes.classes, object)[asked], return_inverse=True)
+    pairs = coinciding_pairs(image_rows, class_rows, boxes.boxes_px[asked], count, min_images)
+    return [
+        Overlap(classes[pair.first], classes[pair.second], len(pair.images), pair.mean_iou, images[pair.example])
+        for pair in pairs
+    ]

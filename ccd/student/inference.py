@@ -1,0 +1,140 @@
+"""The student's inference: maps and logits, probabilities, and decision thresholds without ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccd.artifacts.checkpoint_file import Checkpoint
+from ccd.errors import CcdError, listed
+from ccd.images.batches import ImageFiles, image_batches
+from ccd.labels.thresholds import prevalence_thresholds
+from ccd.runtime.collectives import end_other_ranks, from_rank0, merged, share
+from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import Hardware
+from ccd.student.model import Student, StudentSpec, restore_student
+from ccd.student.transforms import to_unit
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context of a forward pass.
+
+    Raises:
+        CcdError: fp16 without a GPU.
+    """
+    if precision == "fp16" and device.type != "cuda":
+        raise CcdError(f"precision fp16 needs a GPU, the device is {device}; use fp32 or bf16")
+    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+
+
+def predict(
+    student: Student, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: Precision = "fp32"
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Score batches without augmentation; the student is moved to ``device`` and left in evaluation mode.
+
+    Args:
+        batches: rows (b,) int64 and pixels (b, 3, H, W) uint8.
+
+    Yields:
+        ``rows`` as they came, ``logits`` (b, C) float32 and ``cam`` (b, C, h, w) float32, both on ``device``.
+
+    Raises:
+        CcdError: the precision does not fit the device.
+    """
+    student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.eval()
+    for rows, images in batches:
+        # entered per batch: held across a yield, these modes would leak into the caller
+        with torch.inference_mode(), autocast(device, precision):
+            logits, cam = student(to_unit(images.to(device, non_blocking=True)))
+        yield rows, logits, cam
+
+
+def score(
+    students: Mapping[str, Student], files: ImageFiles, size_px: int, hardware: Hardware, log: StageLog
+) -> dict[str, np.ndarray]:
+    """sigmoid(logits), (N, C) float32, of every student, on every rank; each image is decoded once.
+
+    Raises:
+        CcdError: an image cannot be read, or a student gives NaN or Inf for it; the files are named.
+    """
+    for student in students.values():
+        student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    collected = {name: [np.empty((0, student.head.out_channels), np.float32)] for name, student in students.items()}
+    rows = share(np.arange(len(files)), hardware.batch_size)
+    batches = image_batches(files, rows, size_px, hardware.batch_size, hardware.workers)
+    found = merged(_score_batches(students, batches, files.paths, hardware.device))
+    for _, probs in log.batches(found, len(files), "img"):
+        for name, values in probs.items():
+            collected[name].append(values)
+    return from_rank0(lambda: {name: np.concatenate(parts) for name, parts in collected.items()})
+
+
+def _score_batches(
+    students: Mapping[str, Student],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    paths: Sequence[Path],
+    device: torch.device,
+) -> Iterator[tuple[Tensor, dict[str, np.ndarray]]]:
+    for rows, images in batches:
+        with torch.inference_mode():
+            pixels = to_unit(images.to(device, non_blocking=True))
+            logits = {name: student(pixels)[0] for name, student in students.items()}
+        probs = {name: probabilities(values, rows, paths, name) for name, values in logits.items()}
+        yield rows, probs
+
+
+def probabilities(logits: Tensor, rows: Tensor, paths: Sequence[Path], name: str) -> np.ndarray:
+    """sigmoid(logits), (b, C) float32, of a student called ``name``, for the images ``rows`` (b,) of ``paths``.
+
+    Raises:
+        CcdError: NaN or Inf; the files are named.
+    """
+    probs = logits.sigmoid().cpu().numpy()
+    broken = rows[~np.isfinite(probs).all(axis=1)].tolist()
+    if broken:
+        where = listed(paths[row] for row in broken)
+        raise CcdError(f"the student '{name}' gives NaN for {where}; train it again, in fp32")
+    return probs
+
+
+def score_checkpoints(
+    warmup: Checkpoint, final: Checkpoint, files: ImageFiles, hardware: Hardware, log: StageLog
+) -> dict[str, np.ndarray]:
+    """`score` of the warmed-up student, of every set of weights of the final one, and as ``student`` the selected.
+
+    Ranks share it, and end here but for the first.
+    """
+    spec = StudentSpec.from_dict(final.spec)
+    states = {"warmup": warmup.weights[warmup.selected], **final.weights}
+    students = {name: restore_student(spec, weights) for name, weights in states.items()}
+    probs = score(students, files, spec.image_size_px, hardware, log)
+    end_other_ranks()
+    return {**probs, "student": probs[final.selected]}
+
+
+def label_free_thresholds(
+    student: Student,
+    files: ImageFiles,
+    labels: np.ndarray,
+    size_px: int,
+    hardware: Hardware,
+    log: StageLog,
+) -> dict[str, Any]:
+    """Score the N training images and match each class's share of (N, C) pseudo-labels.
+
+    A pass of its own: the scores met while training are those of other weights, on mirrored and recoloured images, with
+    BatchNorm in training mode. Ranks share it, and end here but for the first.
+    """
+    probs = score({"student": student}, files, size_px, hardware, log)["student"]
+    end_other_ranks()
+    return {"values": prevalence_thresholds(probs, labels).tolist(), "source": "pseudo-labels"}
