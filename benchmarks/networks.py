@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from clip.model import CLIP
 
-from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.artifacts import checkpoint_file
 from ccd.student.model import Student, StudentSpec, build_student
-from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher
+from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher, ImageTower
 from ccd.teacher.openai import image_tower, tokenize
-from ccd.teacher.position import ImageTower
 
 # name -> embedding width, native side, layers, width, patch, side to measure at
 SHAPES: dict[str, tuple[int, int, int | tuple[int, int, int, int], int, int | None, int]] = {
@@ -68,7 +67,7 @@ def save_student(path: Path, backbone: str, size_px: int) -> None:
     spec = StudentSpec(backbone, CLASSES, 3.0, size_px)
     weights = {"last": dict(student_of(backbone, size_px).state_dict())}
     info = {"epochs": 1, "thresholds": {"values": [0.5] * len(CLASSES), "source": "pseudo-labels"}}
-    checkpoint.write(path, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
+    checkpoint_file.write(path, checkpoint_file.Checkpoint(spec.to_dict(), weights, "last", info))
 
 
 def ready(count: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from benchmarks.measure import ROOT
 from benchmarks.networks import CLASSES, save_tiny_clip
 from benchmarks.photos import write_small
-from ccd.artifacts import corrections_file as corrections
+from ccd.artifacts import corrections_file
 from ccd.params.presets import apply_preset
 
 DATA = Path("data/bench")
@@ -34,7 +34,7 @@ def make_project(folder: Path, images: int, test: int = 0, epochs: int = 3) -> N
     write_small(pictures / "test", images, images + test)
     (pictures / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     save_tiny_clip(folder / "clip.pt")
-    corrections.ensure(folder / corrections.path_of(DATA.name))
+    corrections_file.ensure(folder / corrections_file.path_of(DATA.name))
     settings = {**SETTINGS, "warmup.epochs": str(epochs), "train.epochs": str(epochs)}
     (folder / "params.yaml").write_text(apply_preset("folder", "pictures", settings))
 

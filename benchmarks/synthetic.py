@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes_file as boxes, class_table, features_file as features, image_index, text_file as text
-from ccd.artifacts.label_tables import LABELS, PREDICTIONS
+from ccd.artifacts import boxes_file, class_table, features_file, image_index, text_file
+from ccd.artifacts.class_table import LABELS, PREDICTIONS
 
 ROWS = 8192
 SIZE_PX = (48, 64)
@@ -30,8 +30,9 @@ def write_artifacts(folder: Path, images: int, classes: int, width: int, views: 
     words = _units(rng.standard_normal((classes, width), np.float32))
     names = tuple(f"class {number}" for number in range(classes))
     scale, templates = 100.0, ("a photo of the {}",)
-    text.write(
-        folder / "text.h5", text.TextEmbeddings(names, words, scale, tuple((n,) for n in names), templates, TEACHER)
+    text_file.write(
+        folder / "text.h5",
+        text_file.TextEmbeddings(names, words, scale, tuple((n,) for n in names), templates, TEACHER),
     )
     ids = [f"train/{number:08}" for number in range(images)]
     index = image_index.ImageIndex(
@@ -39,16 +40,16 @@ def write_artifacts(folder: Path, images: int, classes: int, width: int, views: 
         np.full(images, 1, np.int64), [f"{number:032x}" for number in range(images)],
     )  # fmt: skip
     image_index.write(folder / "images.parquet", index)
-    _write_features(folder / "clip_global.h5", features.GLOBAL_SCHEMA, ids, words, rng)
+    _write_features(folder / "clip_global.h5", features_file.GLOBAL_SCHEMA, ids, words, rng)
     owners = np.repeat(np.arange(images), rng.poisson(views, images))
     height_px, width_px = SIZE_PX
     shares = np.concatenate([rng.uniform(0, 0.4, (len(owners), 2)), rng.uniform(0.6, 1, (len(owners), 2))], axis=1)
     corners = (shares * [width_px, height_px, width_px, height_px]).astype(np.float32)
     asked = [names[place] for place in rng.integers(0, classes, len(owners))]
     scores = rng.random(len(owners), np.float32)
-    found = boxes.BoxTable([ids[row] for row in owners], asked, scores, scores, corners, {"tau": "0.05"})
-    boxes.write(folder / "boxes.parquet", found)
-    _write_features(folder / "clip_local.h5", features.LOCAL_SCHEMA, range(len(owners)), words, rng)
+    found = boxes_file.BoxTable([ids[row] for row in owners], asked, scores, scores, corners, {"tau": "0.05"})
+    boxes_file.write(folder / "boxes.parquet", found)
+    _write_features(folder / "clip_local.h5", features_file.LOCAL_SCHEMA, range(len(owners)), words, rng)
 
 
 def write_report_inputs(data: Path, root: Path, photo: str) -> None:
@@ -57,7 +58,7 @@ def write_report_inputs(data: Path, root: Path, photo: str) -> None:
     index = image_index.read(data / "images.parquet")
     paths, lengths = [photo] * len(index), np.full(len(index), (root / photo).stat().st_size)
     image_index.write(data / "images.parquet", replace(index, paths=paths, file_bytes=lengths))
-    classes = text.read(data / "text.h5").classes
+    classes = text_file.read(data / "text.h5").classes
     nothing = np.zeros((0, len(classes)))
     for spec, name in ((LABELS, "labels"), (PREDICTIONS, "predictions")):
         columns = {column: nothing for column, *_ in spec.columns}
@@ -72,7 +73,7 @@ def write_report_inputs(data: Path, root: Path, photo: str) -> None:
 def _write_features(
     path: Path, schema: str, ids: list[str] | range, words: np.ndarray, rng: np.random.Generator
 ) -> None:
-    with features.writing(path, schema, ids, words.shape[1], TEACHER) as writer:
+    with features_file.writing(path, schema, ids, words.shape[1], TEACHER) as writer:
         for rows in pieces(len(ids), ROWS):
             noise = _units(rng.standard_normal((len(rows), words.shape[1]), np.float32))
             writer.write(rows, _units(noise + 0.13 * words[rng.integers(0, len(words), len(rows))]))

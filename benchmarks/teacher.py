@@ -17,11 +17,10 @@ from benchmarks.networks import SHAPES, ready, teacher_of
 from benchmarks.photos import index_of, photos_of
 from benchmarks.settings import Settings
 from benchmarks.tables import Table, speed
-from ccd.artifacts import features_file as features
+from ccd.artifacts import features_file
 from ccd.images.batches import ImageFiles, image_batches
-from ccd.teacher.clip_teacher import Teacher
+from ccd.teacher.clip_teacher import ImageTower, Teacher
 from ccd.teacher.encode import encode_images
-from ccd.teacher.position import ImageTower
 from ccd.views.crops import view_batches
 
 MODELS, MODELS_ON_GPU = ("ViT-B/32", "RN50"), ("RN50x64",)
@@ -121,8 +120,8 @@ def _boxes(sizes_px: np.ndarray) -> np.ndarray:
 def _write(
     settings: Settings, teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]], count: int, watch: Watch
 ) -> int:
-    with features.writing(
-        settings.work / "features.h5", features.LOCAL_SCHEMA, range(count), teacher.embed_dim, {}
+    with features_file.writing(
+        settings.work / "features.h5", features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, {}
     ) as file:
         for rows, values in encode_images(teacher, batches, list(map(str, range(count)))):
             file.write(rows, values)

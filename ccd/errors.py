@@ -8,7 +8,6 @@ import io
 import os
 import re
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -115,6 +114,8 @@ def _is_about_memory(error: RuntimeError) -> bool:
 
 
 INTERRUPTED = 130
+
+
 def came_of_interrupt(error: BaseException) -> bool:
     """Whether it is an error in the course of a Ctrl-C: Python's locks may raise one of their own then."""
     chain: BaseException | None = error

@@ -8,13 +8,13 @@ import numpy as np
 
 from ccd.artifacts import class_table
 from ccd.artifacts.aggregate_inputs import AggregateInputs
-from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.labels.debias import corrected, label_changes, pseudo_labels
 from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import AggregateParams, DatasetParams, GlobalLabelsParams
-from ccd.runtime.launch import stage
 from ccd.runtime.console import StageLog
+from ccd.runtime.launch import stage
 from ccd.views.overlap import contested_probs
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import bias_file, features_file as features, image_index, text_file
+from ccd.artifacts import bias_file, features_file, image_index, text_file
 from ccd.labels.bias import class_bias, joined, sureness
 from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import BiasParams
-from ccd.runtime.launch import stage
 from ccd.runtime.console import StageLog
+from ccd.runtime.launch import stage
 
 
 @stage
@@ -20,7 +20,7 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     """Estimate CLIP's class bias on the training images."""
     params, log = load(BiasParams), StageLog("bias")
     (ids, is_train), words = image_index.read_splits(images), text_file.read(text)
-    looked = features.open_global(clip_global, ids, words.attributes)
+    looked = features_file.open_global(clip_global, ids, words.attributes)
     log.reads(f"{is_train.sum():,} training images", f"{len(words.classes)} classes")
     pieces = (values for _, values in looked.pieces(np.flatnonzero(is_train)))
     sure = joined([sureness(clip_probs(values, words.values, words.logit_scale)) for values in pieces])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import boxes_file as box_file, checkpoint_file as checkpoint, image_index
+from ccd.artifacts import boxes_file, checkpoint_file, image_index
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import CamBoxesParams, DatasetParams
-from ccd.runtime.launch import shared_stage
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import hardware
+from ccd.runtime.launch import shared_stage
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.propose import Ask, propose_views
 
@@ -20,7 +20,7 @@ def main(images: Path, warmup: Path, out: Path) -> None:
     """Ask for views where the warmed-up student sees a class, and box the peaks of its maps."""
     params, index = load(CamBoxesParams), image_index.read(images).train()
     log, place, files = StageLog("cam_boxes"), hardware(), indexed_files(load(DatasetParams).root, index)
-    found = checkpoint.read(warmup, "warmup")
+    found = checkpoint_file.read(warmup, "warmup")
     spec = StudentSpec.from_dict(found.spec)
     student = restore_student(spec, found.weights[found.selected])
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
@@ -30,7 +30,7 @@ def main(images: Path, warmup: Path, out: Path) -> None:
     )
     size_px, merge = params.image_size_px, params.least_shared_iou
     views = propose_views(student, files, index, spec.classes, ask, size_px, place, log, how, merge, params.tiles)
-    box_file.write(out, views)
+    boxes_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
     tau, bare = float(views.metadata["tau"]), len(index) - views.asking_images
     log.found(f"tau = {tau:.4f}: {len(views.asked) / len(index):.2f} views an image; {bare:,} images have none")

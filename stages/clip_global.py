@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import features_file as features, image_index
+from ccd.artifacts import features_file, image_index
 from ccd.images.batches import image_batches, indexed_files
 from ccd.params.file import load
 from ccd.params.sections import ClipGlobalParams, DatasetParams, TeacherParams
-from ccd.runtime.collectives import from_rank0, merged, on_rank0, share
-from ccd.runtime.launch import shared_stage
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import hardware
+from ccd.runtime.hardware import from_rank0, hardware, merged, on_rank0, share
+from ccd.runtime.launch import shared_stage
 from ccd.runtime.store import open_store
 from ccd.teacher.encode import encode_images, encoding, load_teacher
 
@@ -27,7 +26,9 @@ def main(images: Path, out: Path) -> None:
     name = encoding(teacher, image_size_px=size_px)
     kept = open_store().features(name, [bytes.fromhex(each) for each in index.digests])
     origin = {"teacher": teacher.description, "fingerprint": teacher.fingerprint, "image_size_px": str(size_px)}
-    with on_rank0(features.writing(out, features.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin)) as writer:
+    with on_rank0(
+        features_file.writing(out, features_file.GLOBAL_SCHEMA, index.ids, teacher.embed_dim, origin)
+    ) as writer:
         missing = from_rank0(lambda: kept.restore(writer.write))
         batches = image_batches(files, share(missing, place.batch_size), size_px, place.batch_size, place.workers)
         encoded = kept.recording(merged(encode_images(teacher, batches, index.ids)))

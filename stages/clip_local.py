@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import boxes_file as box_file, features_file as features, image_index
-from ccd.artifacts.ids import rows_of
+from ccd.artifacts import boxes_file, features_file, image_index
+from ccd.artifacts.image_index import rows_of
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import ClipLocalParams, DatasetParams, TeacherParams
-from ccd.runtime.collectives import from_rank0, merged, on_rank0, share
-from ccd.runtime.launch import shared_stage
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import hardware
+from ccd.runtime.hardware import from_rank0, hardware, merged, on_rank0, share
+from ccd.runtime.launch import shared_stage
 from ccd.runtime.store import open_store
 from ccd.teacher.encode import encode_images, encoding, load_teacher
 from ccd.views.crops import view_batches, view_keys
@@ -21,7 +20,7 @@ from ccd.views.crops import view_batches, view_keys
 @shared_stage
 def main(images: Path, boxes: Path, out: Path) -> None:
     """Embed every box, cut from its image."""
-    params, index, views = load(ClipLocalParams), image_index.read(images), box_file.read(boxes)
+    params, index, views = load(ClipLocalParams), image_index.read(images), boxes_file.read(boxes)
     log, place, count, size_px = StageLog("clip_local"), hardware(), len(views.image_ids), params.image_size_px
     owners = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
@@ -29,7 +28,9 @@ def main(images: Path, boxes: Path, out: Path) -> None:
     files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
     kept = open_store().features(encoding(teacher, **dict(params)), view_keys(index.digests, owners, views.boxes_px))
     about = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
-    with on_rank0(features.writing(out, features.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)) as writer:
+    with on_rank0(
+        features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)
+    ) as writer:
         missing = from_rank0(lambda: kept.restore(writer.write))
         batches = view_batches(files, index.sizes_px, owners, views.boxes_px, share(missing), size_px,
                                teacher.stride_px, place.batch_size, place.workers, **cut)  # fmt: skip

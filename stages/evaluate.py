@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccd.artifacts import (
-    checkpoint_file as checkpoint,
+    checkpoint_file,
     class_table,
-    features_file as features,
+    features_file,
     image_index,
-    metrics_file as scores,
+    metrics_file,
     text_file,
 )
-from ccd.artifacts.label_tables import LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.evaluation import summary
 from ccd.images.batches import indexed_files
 from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, EvaluateParams
-from ccd.runtime.launch import shared_stage
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import hardware
+from ccd.runtime.launch import shared_stage
 from ccd.student.inference import score_checkpoints
 
 
@@ -31,15 +31,19 @@ def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_label
     counted, index, words = load(EvaluateParams).counted(), image_index.read(images), text_file.read(text)
     known, test = class_table.read(labels, LABELS, of=words.classes), index.test()
     made = class_table.read(pseudo_labels, PSEUDO_LABELS, summary.STEPS, of=words.classes)
-    first, final, log = checkpoint.read(warmup, "warmup"), checkpoint.read(student, "train"), StageLog("evaluate")
+    first, final, log = (
+        checkpoint_file.read(warmup, "warmup"),
+        checkpoint_file.read(student, "train"),
+        StageLog("evaluate"),
+    )
     log.reads(f"{len(test):,} test images", f"{len(known.ids):,} images with known labels")
-    looked = features.open_global(clip_global, index.ids, words.attributes).take(index.test_rows)
+    looked = features_file.open_global(clip_global, index.ids, words.attributes).take(index.test_rows)
     said = {"zero_shot": clip_probs(looked, words.values, words.logit_scale)}
     said |= score_checkpoints(first, final, indexed_files(load(DatasetParams).root, test), hardware(), log)
     trained_on = summary.Scores(made.ids, summary.pseudo_tables(made.columns, float(made.metadata["alpha"])))
     tested, truth = summary.Scores(test.ids, said), summary.Truth(known.ids, known.classes, **known.columns)
-    found = summary.evaluate(trained_on, tested, truth, checkpoint.thresholds(final)[0], *counted)
-    scores.write(metrics, per_class, found.metrics, found.rows)
+    found = summary.evaluate(trained_on, tested, truth, checkpoint_file.thresholds(final)[0], *counted)
+    metrics_file.write(metrics, per_class, found.metrics, found.rows)
     table = {"zero_shot_prob": said["zero_shot"], "student_prob": said["student"]}
     class_table.write(predictions, PREDICTIONS, class_table.ClassTable(test.ids, known.classes, table, {}))
     log.wrote((metrics, 2, "splits"), (per_class, len(found.rows), "rows"), (predictions, len(test), "images"))

@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import (
-    background_file as none_images,
+    background_file,
     bias_file,
     class_table,
-    features_file as features,
+    features_file,
     image_index,
     text_file,
 )
-from ccd.artifacts.ids import same_classes
-from ccd.artifacts.label_tables import GLOBAL_LABELS
+from ccd.artifacts.class_table import GLOBAL_LABELS
+from ccd.artifacts.image_index import same_classes
 from ccd.labels.background import background_prob, find_none, none_said
 from ccd.labels.debias import whole_image_labels
 from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import GlobalLabelsParams
-from ccd.runtime.launch import stage
 from ccd.runtime.console import StageLog
+from ccd.runtime.launch import stage
 
 
 @stage
@@ -31,7 +31,7 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
     params, log, (ids, is_train) = load(GlobalLabelsParams), StageLog("global_labels"), image_index.read_splits(images)
     words, debias, found, positives, without = text_file.read(text), bias_file.read(bias), [], 0, 0
     same_classes(bias, "bias", debias.classes, words.classes)
-    looked, train = features.open_global(clip_global, ids, words.attributes), np.flatnonzero(is_train)
+    looked, train = features_file.open_global(clip_global, ids, words.attributes), np.flatnonzero(is_train)
     log.reads(f"{len(train):,} training images", f"{len(words.classes)} classes")
     with class_table.writing(out, GLOBAL_LABELS, words.classes, {}) as table:
         for rows, values in looked.pieces(train):
@@ -43,7 +43,7 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
             labelled = (columns["label"] >= 0.5).sum(axis=1)
             positives, without = positives + labelled.sum(), without + (labelled == 0).sum()
     scores, empty, weights = (np.concatenate(column) for column in zip(*found, strict=True))
-    none_images.write(none, none_images.NoneImages(ids.take(train), scores, empty, weights, params.none_rule))
+    background_file.write(none, background_file.NoneImages(ids.take(train), scores, empty, weights, params.none_rule))
     log.wrote((out, len(train) * len(words.classes), "rows (image x class)"), (none, len(train), "images"))
     said = (
         f"{positives / len(train):.2f} labels >= 0.5 per training image, {without / len(train):.1%} of images without"

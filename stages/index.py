@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import class_table, classes_file as class_list, corrections_file as corrections, image_index
-from ccd.artifacts.label_tables import LABELS
+from ccd.artifacts import class_table, classes_file, corrections_file, image_index
+from ccd.artifacts.class_table import LABELS
 from ccd.datasets import load_dataset
 from ccd.datasets.image_search import left_out_line
 from ccd.images.index import known_labels, remarks, scan
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, IndexParams, RuntimeParams
-from ccd.runtime.launch import stage
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import worker_count
+from ccd.runtime.launch import stage
 
 
 @stage
@@ -29,9 +29,9 @@ def main(images: Path, classes: Path, labels: Path) -> None:
                  progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
     names = tuple(entry.name for entry in found.classes)
     known, label, difficult = known_labels(found, index)
-    corrections.check(corrections.path_of(load(DatasetParams).name), index.train().ids, names, root)
+    corrections_file.check(corrections_file.path_of(load(DatasetParams).name), index.train().ids, names, root)
     image_index.write(images, index)
-    class_list.write(classes, class_list.ClassList(names, tuple(entry.texts for entry in found.classes)))
+    classes_file.write(classes, classes_file.ClassList(names, tuple(entry.texts for entry in found.classes)))
     truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})
     class_table.write(labels, LABELS, truth)
     log.wrote((images, len(index), "images"), (classes, len(names), "classes"), (labels, label.size, "labels"))

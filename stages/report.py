@@ -10,9 +10,8 @@ from ccd.params.sections import SECTIONS, DatasetParams, EvaluateParams, Runtime
 from ccd.report.overview import write_overview
 from ccd.report.page import render
 from ccd.report.run_data import RunFiles, read_run
-from ccd.runtime.timings import library_versions
+from ccd.runtime.console import StageLog, library_versions
 from ccd.runtime.launch import stage
-from ccd.runtime.console import StageLog
 
 
 @stage

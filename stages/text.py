@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import classes_file as class_list, text_file
+from ccd.artifacts import classes_file, text_file
 from ccd.params.file import load
 from ccd.params.sections import TeacherParams, TextParams, chosen_texts
-from ccd.runtime.launch import stage
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import hardware
+from ccd.runtime.launch import stage
 from ccd.teacher.encode import class_embeddings, load_teacher
 
 
@@ -17,7 +17,7 @@ from ccd.teacher.encode import class_embeddings, load_teacher
 def main(classes: Path, out: Path) -> None:
     """Encode the class names under every template."""
     params, origin, log = load(TextParams), load(TeacherParams), StageLog("text")
-    known = class_list.read(classes)
+    known = classes_file.read(classes)
     texts = chosen_texts(params, known.names, known.texts)
     log.reads(f"{len(texts)} classes", f"{len(params.templates)} templates")
     teacher = load_teacher(**origin.model_dump(), device=hardware().device)

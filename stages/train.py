@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import checkpoint_file as checkpoint, class_table, csv_files, image_index
-from ccd.artifacts.ids import same_ids
-from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts import checkpoint_file, class_table, image_index
+from ccd.artifacts.class_table import PSEUDO_LABELS
+from ccd.artifacts.files import write_csv
+from ccd.artifacts.image_index import same_ids
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, TrainParams
-from ccd.runtime.launch import shared_stage
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import hardware
+from ccd.runtime.launch import shared_stage
 from ccd.student.fit import curve_rows, final_weights, fit
 from ccd.student.inference import label_free_thresholds
 from ccd.student.model import StudentSpec, restore_student
@@ -23,7 +24,11 @@ from ccd.student.objectives import final_objective
 def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Path) -> None:
     """Continue the warmed-up student on the aggregated labels."""
     params, index, log = load(TrainParams), image_index.read(images).train(), StageLog("train")
-    start, place, files = checkpoint.read(warmup, "warmup"), hardware(), indexed_files(load(DatasetParams).root, index)
+    start, place, files = (
+        checkpoint_file.read(warmup, "warmup"),
+        hardware(),
+        indexed_files(load(DatasetParams).root, index),
+    )
     spec = StudentSpec.from_dict(start.spec | {"image_size_px": params.image_size_px})
     targets = class_table.read(pseudo_labels, PSEUDO_LABELS, ["label"], of=spec.classes)
     same_ids(pseudo_labels, "aggregate", targets.ids, index.ids)
@@ -34,8 +39,8 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     weights, info = final_weights(result)
     student.load_state_dict(weights[params.checkpoint])
     info["thresholds"] = label_free_thresholds(student, files, labels, params.image_size_px, place, log)
-    checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))
-    csv_files.write(curves, curve_rows(result.records))
+    checkpoint_file.write(out, checkpoint_file.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))
+    write_csv(curves, curve_rows(result.records))
     slot.clear()
     log.wrote((out, len(weights), "sets of weights"), (curves, params.epochs, "epochs"))
     log.found(f"early stop after epoch {info['early_stop_epoch']}; train.checkpoint keeps '{params.checkpoint}'")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import checkpoint_file as checkpoint, class_table, csv_files, image_index
-from ccd.artifacts.ids import same_ids
-from ccd.artifacts.label_tables import GLOBAL_LABELS
+from ccd.artifacts import checkpoint_file, class_table, image_index
+from ccd.artifacts.class_table import GLOBAL_LABELS
+from ccd.artifacts.files import write_csv
+from ccd.artifacts.image_index import same_ids
 from ccd.artifacts.weights_file import check_sha256
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, WarmupParams
-from ccd.runtime.collectives import end_other_ranks
-from ccd.runtime.launch import shared_stage
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import hardware
+from ccd.runtime.hardware import end_other_ranks, hardware
+from ccd.runtime.launch import shared_stage
 from ccd.student.fit import curve_rows, fit
 from ccd.student.model import StudentSpec, build_student
 from ccd.student.objectives import warmup_objective
@@ -34,8 +34,8 @@ def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     result, slot = fit(student, files, targets.columns["label"], warmup_objective, params, index, place, log)
     weights, info = {"last": result.last}, {"epochs": params.epochs}
     end_other_ranks()
-    checkpoint.write(out, checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
-    csv_files.write(curves, curve_rows(result.records))
+    checkpoint_file.write(out, checkpoint_file.Checkpoint(spec.to_dict(), weights, "last", info))
+    write_csv(curves, curve_rows(result.records))
     slot.clear()
     log.wrote((out, len(result.last), "tensors"), (curves, params.epochs, "epochs"))
     log.found(f"{result.records[-1].map_percent:.1f} % mAP against its own labels after {params.epochs} epochs")

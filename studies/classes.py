@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import class_table, classes_file as class_list
-from ccd.artifacts.label_tables import LABELS
+from ccd.artifacts import class_table, classes_file
+from ccd.artifacts.class_table import LABELS
 from ccd.errors import CcdError
 from ccd.params.file import load, read_yaml
 from ccd.params.sections import TextParams
@@ -36,10 +36,10 @@ def drop_classes(run: Run, dropped: int) -> None:
     if dropped == 0:
         return
     known = class_table.read(run.data / "labels.parquet", LABELS)
-    every = class_list.read(run.data / "classes.json")
+    every = classes_file.read(run.data / "classes.json")
     kept = kept_classes(len(every.names), dropped)
     names, texts = tuple(every.names[row] for row in kept), tuple(every.texts[row] for row in kept)
-    class_list.write(run.give("classes.json"), class_list.ClassList(names, texts))
+    classes_file.write(run.give("classes.json"), classes_file.ClassList(names, texts))
     columns = {name: np.ascontiguousarray(values[:, kept]) for name, values in known.columns.items()}
     class_table.write(run.data / "labels.parquet", LABELS, class_table.ClassTable(known.ids, names, columns, {}))
 
@@ -57,7 +57,7 @@ def settings(study: Study, variant: Variant, seed: int, data: Path, params: Path
     changed = study.settings(variant, seed)
     if not (variant.synonyms or study.drop_classes):
         return changed
-    every, texts = class_list.read(data / "classes.json"), dict(load(TextParams, params).class_texts)
+    every, texts = classes_file.read(data / "classes.json"), dict(load(TextParams, params).class_texts)
     kept = [every.names[row] for row in kept_classes(len(every.names), study.drop_classes)]
     if variant.synonyms:
         own = dict(zip(every.names, every.texts, strict=True)) | {name: tuple(words) for name, words in texts.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd.artifacts import class_table, corrections_file as corrections
+from ccd.artifacts import class_table, corrections_file
+from ccd.artifacts.class_table import LABELS, PSEUDO_LABELS
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.sections import DatasetParams
 from ccd.report.doubt import disagreement, most_doubtful
@@ -24,13 +24,13 @@ def give_corrections(run: Run, wanted: Corrected, seed: int, index: ImageIndex) 
     Args:
         index: the training images, at least ``wanted.images`` of which have known labels (`studies.given.check`).
     """
-    path = run.folder / corrections.path_of(run.name)
-    corrections.write(path, {})
+    path = run.folder / corrections_file.path_of(run.name)
+    corrections_file.write(path, {})
     if wanted.images == 0:
         return
     known = class_table.read(run.data / "labels.parquet", LABELS)
     rows = _chosen(run, wanted, seed, index, known_rows(index, known))
-    corrections.write(path, decided([index.ids[row] for row in rows], known))
+    corrections_file.write(path, decided([index.ids[row] for row in rows], known))
 
 
 def known_rows(index: ImageIndex, known: class_table.ClassTable) -> np.ndarray:
@@ -59,7 +59,7 @@ def doubtful_order(gap: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(first, np.int64), np.setdiff1d(np.arange(len(gap)), first)])
 
 
-def decided(ids: list[str], known: class_table.ClassTable) -> corrections.Decisions:
+def decided(ids: list[str], known: class_table.ClassTable) -> corrections_file.Decisions:
     """Every class of the images ``ids``, by the true labels; a difficult object is present."""
     place = {image: row for row, image in enumerate(known.ids)}
     labels = known.columns["label"]

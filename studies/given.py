@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes_file as box_file, class_table, features_file as features, image_index, text_file
-from ccd.artifacts.ids import rows_of
-from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.label_tables import GLOBAL_LABELS, LABELS, PSEUDO_LABELS
+from ccd.artifacts import boxes_file, class_table, features_file, image_index, text_file
+from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PSEUDO_LABELS
+from ccd.artifacts.image_index import ImageIndex, rows_of
 from ccd.errors import CcdError
 from ccd.labels.debias import nobody_decided
 from ccd.labels.scores import clip_probs, entropy_nats
@@ -72,7 +71,7 @@ def give(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozense
     if variant.boxes is not None:
         wanted = index if ids is None else index.take(np.flatnonzero([image in ids for image in index.ids]))
         views = _views(variant.boxes, run.folder, wanted, seed)
-        box_file.write(run.give("boxes.parquet"), views)
+        boxes_file.write(run.give("boxes.parquet"), views)
     if variant.corrections is not None:
         give_corrections(run, variant.corrections, seed, index)
     if variant.labels == "cdul":
@@ -84,7 +83,7 @@ def give(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozense
         _give_labels(run, index.ids, known.classes, truth_columns(known, index.ids), alpha=0.0)
 
 
-def _views(strategy: Strategy, folder: Path, index: ImageIndex, seed: int) -> box_file.BoxTable:
+def _views(strategy: Strategy, folder: Path, index: ImageIndex, seed: int) -> boxes_file.BoxTable:
     if strategy == "grid":
         boxes_px = tiles(index.sizes_px, GRID)
         return box_table(index.ids, [[""] * GRID**2] * len(index), list(boxes_px))
@@ -99,8 +98,11 @@ def _views(strategy: Strategy, folder: Path, index: ImageIndex, seed: int) -> bo
 
 def cdul_columns(data: Path, whole: class_table.ClassTable) -> dict[str, np.ndarray]:
     """CDUL's initial labels as the columns of ``pseudo_labels.parquet``: the local ones are the tiles' score."""
-    views = box_file.read(data / "boxes.parquet")
-    looked, words = features.read(data / "clip_local.h5", features.LOCAL_SCHEMA), text_file.read(data / "text.h5")
+    views = boxes_file.read(data / "boxes.parquet")
+    looked, words = (
+        features_file.read(data / "clip_local.h5", features_file.LOCAL_SCHEMA),
+        text_file.read(data / "text.h5"),
+    )
     tile_probs = clip_probs(looked.values, words.values, words.logit_scale)
     rows = rows_of(data / "boxes.parquet", "cam_boxes", views.image_ids, whole.ids)
     prob = whole.columns["prob"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes_file as box_file, class_table
-from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
+from ccd.artifacts import boxes_file, class_table
+from ccd.artifacts.class_table import LABELS, PSEUDO_LABELS
 from ccd.artifacts.metrics_file import read_metrics, read_per_class
 from ccd.errors import CcdError
 from ccd.evaluation.metrics import Measure
@@ -103,5 +103,5 @@ def _views_per_image(data: Path, ids: frozenset[str]) -> dict[str, float]:
     """None where the run needed no boxes."""
     if not (data / "boxes.parquet").exists():
         return {}
-    boxes = box_file.read(data / "boxes.parquet")
+    boxes = boxes_file.read(data / "boxes.parquet")
     return {"views_per_image": sum(image in ids for image in boxes.image_ids) / max(1, len(ids))}

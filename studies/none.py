@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import background_file as none_images, class_table
-from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
+from ccd.artifacts import background_file, class_table
+from ccd.artifacts.class_table import LABELS, PSEUDO_LABELS
 
 LABELLED = 0.5
 
@@ -26,7 +26,7 @@ def measured_none(data: Path, ids: Collection[str] | None, wanted: bool) -> dict
     """
     made = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
     found, known = (
-        none_images.read(data / "none_images.parquet", made.ids),
+        background_file.read(data / "none_images.parquet", made.ids),
         class_table.read(data / "labels.parquet", LABELS),
     )
     if found.rule == "off" and not wanted:

@@ -13,12 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from ccd.artifacts import boxes_file as box_file, class_table, image_index
-from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts import boxes_file, class_table, image_index
+from ccd.artifacts.class_table import PSEUDO_LABELS
+from ccd.errors import user_errors
 from ccd.images.decode import read_image
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams
-from ccd.errors import user_errors
 
 STEPS = (
     ("global_prob", "CLIP, whole image", "#b8c4d6"),
@@ -27,7 +27,7 @@ STEPS = (
 )
 
 
-def draw(index: image_index.ImageIndex, views: box_file.BoxTable, labels: class_table.ClassTable, rows: np.ndarray,
+def draw(index: image_index.ImageIndex, views: boxes_file.BoxTable, labels: class_table.ClassTable, rows: np.ndarray,
          root: Path, out: Path) -> None:  # fmt: skip
     """One column per image of ``rows`` (rows of ``labels``): boxes above, bars of its five strongest classes below."""
     figure, axes = plt.subplots(
@@ -46,7 +46,7 @@ def draw(index: image_index.ImageIndex, views: box_file.BoxTable, labels: class_
     plt.close(figure)
 
 
-def draw_image(axis: Axes, pixels: np.ndarray, views: box_file.BoxTable, winners: dict[int, str]) -> None:
+def draw_image(axis: Axes, pixels: np.ndarray, views: boxes_file.BoxTable, winners: dict[int, str]) -> None:
     """The image and, of its views, those that gave a strong class its label, named."""
     axis.imshow(pixels)
     axis.axis("off")
@@ -83,7 +83,7 @@ def main(out: Path, count: int) -> None:
     with user_errors():
         dataset = load(DatasetParams)
         folder = Path("data") / dataset.name
-        index, views = image_index.read(folder / "images.parquet"), box_file.read(folder / "boxes.parquet")
+        index, views = image_index.read(folder / "images.parquet"), boxes_file.read(folder / "boxes.parquet")
         labels = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS)
         raised = ((labels.columns["label"] >= 0.5) & (labels.columns["global_label"] < 0.5)).sum(axis=1)
         draw(index, views, labels, np.argsort(-raised, kind="stable")[:count], Path(dataset.root), out)

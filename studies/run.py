@@ -18,11 +18,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from ccd.runtime.timings import TIMINGS_LOG, recorded_timings
 from ccd.artifacts.corrections_file import ensure, path_of
 from ccd.errors import CcdError
 from ccd.params.file import read_yaml
 from ccd.params.presets import override
+from ccd.runtime.console import TIMINGS_LOG, recorded_timings
 
 COPIED = ("ccd", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
 PATHS = ("dataset.root", "index.classes_file", "index.labels_file", "teacher.model", "teacher.pretrained",

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import click
 
-from ccd.artifacts import csv_files, image_index
-from ccd.artifacts.files import replacing
-from ccd.errors import CcdError
+from ccd.artifacts import image_index
+from ccd.artifacts.files import replacing, write_csv
+from ccd.errors import CcdError, user_errors
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.sections import DatasetParams
-from ccd.errors import user_errors
 from ccd.runtime.console import StageLog
 from studies import figure, spec, table
 from studies.classes import drop_classes, settings
@@ -102,9 +101,9 @@ def run_study(place: Place, study: spec.Study, jobs: int) -> list[Finding]:
 
 def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: dict[str, dict[str, float]]) -> None:
     """The `OUTPUTS`."""
-    csv_files.write(folder / "runs.csv", table.run_rows(findings))
-    csv_files.write(folder / "table.csv", table.table_rows(findings, paper))
-    csv_files.write(folder / "per_class.csv", table.class_rows(findings, paper))
+    write_csv(folder / "runs.csv", table.run_rows(findings))
+    write_csv(folder / "table.csv", table.table_rows(findings, paper))
+    write_csv(folder / "per_class.csv", table.class_rows(findings, paper))
     with replacing(folder / "table.md") as temporary:
         temporary.write_text(
             table.markdown(study.title, study.sweep.key if study.sweep else "", findings, paper), encoding="utf-8"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.artifacts import checkpoint_file
 from ccd.student.model import StudentSpec, build_student
 
 CLASSES = ("cat", "path", "-dog")
@@ -29,7 +29,7 @@ def write_student(path: Path, *, thresholds: tuple[float, ...] | None = (0.5, 0.
     info = {"epochs": 3}
     if thresholds is not None:
         info |= {"thresholds": {"values": list(thresholds), "source": "pseudo-labels"}}
-    checkpoint.write(path, checkpoint.Checkpoint(SPEC.to_dict(), {"average": weights}, "average", info))
+    checkpoint_file.write(path, checkpoint_file.Checkpoint(SPEC.to_dict(), {"average": weights}, "average", info))
     return path
 
 

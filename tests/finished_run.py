@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 
 from ccd.artifacts import (
-    bias_file as bias,
-    boxes_file as boxes,
+    bias_file,
+    boxes_file,
     class_table,
-    features_file as features,
+    features_file,
     image_index,
-    text_file as text,
+    text_file,
 )
-from ccd.artifacts.label_tables import LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.labels.debias import nobody_decided
 from ccd.params.presets import apply_preset
 
@@ -44,13 +44,13 @@ def write_run(folder: Path, *, labelled: bool = True, classes: tuple[str, ...] =
     words[3:, 0] = 1
     attributes = {"teacher": "toy clip", "fingerprint": "0"}
     texts = tuple((name,) for name in classes)
-    text.write(
-        folder / "text.h5", text.TextEmbeddings(classes, words, 100.0, texts, ("a photo of the {}",), attributes)
+    text_file.write(
+        folder / "text.h5", text_file.TextEmbeddings(classes, words, 100.0, texts, ("a photo of the {}",), attributes)
     )
     counts = np.zeros(len(classes), np.int64)
     counts[0] = 1
-    bias.write(
-        folder / "bias.json", bias.BiasFile(classes, np.full(len(classes), 0.5), counts, 0.75, 2.0, 1.0, True, ())
+    bias_file.write(
+        folder / "bias.json", bias_file.BiasFile(classes, np.full(len(classes), 0.5), counts, 0.75, 2.0, 1.0, True, ())
     )
     _write_views(folder, classes)
     _write_tables(folder, classes, labelled)
@@ -85,15 +85,17 @@ def _write_views(folder: Path, classes: Sequence[str]) -> None:
     ids, names = ["train/a", "train/a", "train/a", "train/b", "train/c"], [*classes[:3], classes[0], classes[1]]
     corners = np.array([[0, 0, 200, 150], [10, 0, 210, 150], [40, 20, 400, 300], [0, 0, 300, 500], [5, 5, 99, 99]])
     scores, peaks = np.linspace(0.5, 0.9, 5, dtype=np.float32), np.ones(5, np.float32)
-    boxes.write(
+    boxes_file.write(
         folder / "boxes.parquet",
-        boxes.BoxTable(ids, names, scores, peaks, corners.astype(np.float32), {"tau": "0.4"}),
+        boxes_file.BoxTable(ids, names, scores, peaks, corners.astype(np.float32), {"tau": "0.4"}),
     )
     rng = np.random.default_rng(1)
     looks = rng.normal(size=(5, 3)).astype(np.float32)
     looks /= np.linalg.norm(looks, axis=1, keepdims=True)
-    features.write(
-        folder / "clip_local.h5", features.LOCAL_SCHEMA, features.Features(np.arange(5), looks, {"teacher": "toy clip"})
+    features_file.write(
+        folder / "clip_local.h5",
+        features_file.LOCAL_SCHEMA,
+        features_file.Features(np.arange(5), looks, {"teacher": "toy clip"}),
     )
 
 

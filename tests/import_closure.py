@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ruamel.yaml import YAML
 
-from ccd.runtime.closure import ROOT, closure
+from ccd.runtime.store import ROOT, closure
 
 DATA = ("data/", "corrections/")  # what stages make, and what people write
 

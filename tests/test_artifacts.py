@@ -13,20 +13,20 @@ import pytest
 import torch
 
 from ccd.artifacts import (
-    bias_file as bias,
-    boxes_file as boxes,
-    checkpoint_file as checkpoint,
+    bias_file,
+    boxes_file,
+    checkpoint_file,
     class_table,
-    classes_file as classes,
-    csv_files,
-    features_file as features,
-    files as atomic,
-    ids as align,
+    classes_file,
+    features_file,
+    files,
     image_index,
-    seal,
-    text_file as text,
+    image_index as align,
+    sealed,
+    text_file,
 )
-from ccd.artifacts.label_tables import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts.files import write_csv
 from ccd.errors import CcdError
 
 IDS = ["a", "b/ü", "c"]
@@ -50,27 +50,31 @@ def pseudo_table() -> class_table.ClassTable:
     return class_table.ClassTable(IDS, CLASSES, columns, {"alpha": "0.4"})
 
 
-def box_table() -> boxes.BoxTable:
+def box_table() -> boxes_file.BoxTable:
     four = np.array([[0, 0, 4.5, 3], [1, 2, 3, 4]], np.float32)
-    return boxes.BoxTable(["a", "c"], ["cat", "cat"], np.float32([0.5, 0.6]), np.float32([1, 2]), four, {"tau": "0.1"})
+    return boxes_file.BoxTable(
+        ["a", "c"], ["cat", "cat"], np.float32([0.5, 0.6]), np.float32([1, 2]), four, {"tau": "0.1"}
+    )
 
 
-def embeddings() -> text.TextEmbeddings:
+def embeddings() -> text_file.TextEmbeddings:
     phrases = (("cat", "kitten"), ("<script>",))
-    return text.TextEmbeddings(CLASSES, np.eye(2, 3, dtype=np.float32), 100.0, phrases, ("a {}",), {"teacher": "t"})
+    return text_file.TextEmbeddings(
+        CLASSES, np.eye(2, 3, dtype=np.float32), 100.0, phrases, ("a {}",), {"teacher": "t"}
+    )
 
 
-def bias_content() -> bias.BiasFile:
-    return bias.BiasFile(CLASSES, np.array([0.7, 0.9]), np.array([3, 0]), 0.5, 2.0, 1.0, True, ("<script>",))
+def bias_content() -> bias_file.BiasFile:
+    return bias_file.BiasFile(CLASSES, np.array([0.7, 0.9]), np.array([3, 0]), 0.5, 2.0, 1.0, True, ("<script>",))
 
 
-def global_features() -> features.Features:
-    return features.Features(IDS, np.arange(12, dtype=np.float32).reshape(3, 4), {"teacher": "t"})
+def global_features() -> features_file.Features:
+    return features_file.Features(IDS, np.arange(12, dtype=np.float32).reshape(3, 4), {"teacher": "t"})
 
 
-def weights() -> checkpoint.Checkpoint:
+def weights() -> checkpoint_file.Checkpoint:
     state = {"w": torch.arange(4.0), "n": torch.tensor(3)}
-    return checkpoint.Checkpoint({"classes": list(CLASSES)}, {"last": state}, "last", {"epochs": 2})
+    return checkpoint_file.Checkpoint({"classes": list(CLASSES)}, {"last": state}, "last", {"epochs": 2})
 
 
 def reseal(path: Path) -> None:
@@ -78,29 +82,29 @@ def reseal(path: Path) -> None:
     content = path.read_bytes()
     start = content.index(b"ccd-seal:") + 9
     path.write_bytes(content[:start] + b"0" * 32 + content[start + 32 :])
-    seal.stamp(path)
+    sealed.stamp(path)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "images.parquet": lambda path: image_index.write(path, index()),
-    "classes.json": lambda path: classes.write(path, classes.ClassList(CLASSES, (("cat",), ("s",)))),
+    "classes.json": lambda path: classes_file.write(path, classes_file.ClassList(CLASSES, (("cat",), ("s",)))),
     "pseudo_labels.parquet": lambda path: class_table.write(path, PSEUDO_LABELS, pseudo_table()),
-    "boxes.parquet": lambda path: boxes.write(path, box_table()),
-    "clip_global.h5": lambda path: features.write(path, features.GLOBAL_SCHEMA, global_features()),
-    "text.h5": lambda path: text.write(path, embeddings()),
-    "bias.json": lambda path: bias.write(path, bias_content()),
-    "warmup.pt": lambda path: checkpoint.write(path, weights()),
-    "curves.csv": lambda path: csv_files.write(path, [{"epoch": 1, "loss": 0.1 + 0.2}]),
+    "boxes.parquet": lambda path: boxes_file.write(path, box_table()),
+    "clip_global.h5": lambda path: features_file.write(path, features_file.GLOBAL_SCHEMA, global_features()),
+    "text.h5": lambda path: text_file.write(path, embeddings()),
+    "bias.json": lambda path: bias_file.write(path, bias_content()),
+    "warmup.pt": lambda path: checkpoint_file.write(path, weights()),
+    "curves.csv": lambda path: write_csv(path, [{"epoch": 1, "loss": 0.1 + 0.2}]),
 }
 READERS: dict[str, Callable[[Path], object]] = {
     "images.parquet": image_index.read,
-    "classes.json": classes.read,
+    "classes.json": classes_file.read,
     "pseudo_labels.parquet": lambda path: class_table.read(path, PSEUDO_LABELS),
-    "boxes.parquet": boxes.read,
-    "clip_global.h5": lambda path: features.read(path, features.GLOBAL_SCHEMA),
-    "text.h5": text.read,
-    "bias.json": bias.read,
-    "warmup.pt": lambda path: checkpoint.read(path, "warmup"),
+    "boxes.parquet": boxes_file.read,
+    "clip_global.h5": lambda path: features_file.read(path, features_file.GLOBAL_SCHEMA),
+    "text.h5": text_file.read,
+    "bias.json": bias_file.read,
+    "warmup.pt": lambda path: checkpoint_file.read(path, "warmup"),
 }
 
 
@@ -179,7 +183,7 @@ def test_class_table_without_images(tmp_path: Path) -> None:
 def test_permuted_rows_are_refused(tmp_path: Path) -> None:
     class_table.write(tmp_path / "t", PSEUDO_LABELS, pseudo_table())
     table = pq.read_table(tmp_path / "t")
-    with atomic.replacing(tmp_path / "t") as temporary:
+    with files.replacing(tmp_path / "t") as temporary:
         pq.write_table(table.take([1, 0, 2, 3, 4, 5]), temporary)
         with pytest.raises(CcdError, match="not what was written"):  # the seal in its metadata is another file's
             class_table.read(temporary, PSEUDO_LABELS)
@@ -189,10 +193,10 @@ def test_permuted_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_features_come_in_any_order_but_each_row_once(tmp_path: Path) -> None:
-    with features.writing(tmp_path / "f", features.LOCAL_SCHEMA, np.arange(3), 2, {}) as writer:
+    with features_file.writing(tmp_path / "f", features_file.LOCAL_SCHEMA, np.arange(3), 2, {}) as writer:
         writer.write(np.array([2, 0]), np.array([[5, 6], [1, 2]], np.float32))
         writer.write(np.array([1]), np.array([[3, 4]], np.float32))
-    found = features.read(tmp_path / "f", features.LOCAL_SCHEMA)
+    found = features_file.read(tmp_path / "f", features_file.LOCAL_SCHEMA)
     assert found.values.tolist() == [[1, 2], [3, 4], [5, 6]] and list(found.ids) == [0, 1, 2]
 
 
@@ -200,7 +204,7 @@ def test_features_come_in_any_order_but_each_row_once(tmp_path: Path) -> None:
 def test_missing_or_repeated_rows_leave_no_file(rows: list[int], tmp_path: Path) -> None:
     with (
         pytest.raises(CcdError),
-        features.writing(tmp_path / "f", features.LOCAL_SCHEMA, np.arange(2), 1, {}) as writer,
+        features_file.writing(tmp_path / "f", features_file.LOCAL_SCHEMA, np.arange(2), 1, {}) as writer,
     ):
         for row in rows:
             writer.write(np.array([row]), np.ones((1, 1), np.float32))
@@ -210,29 +214,31 @@ def test_missing_or_repeated_rows_leave_no_file(rows: list[int], tmp_path: Path)
 def test_a_flipped_bit_in_features_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     values = np.full((3, 4), 1.2345, np.float32)
-    features.write(path, features.GLOBAL_SCHEMA, features.Features(IDS, values, {}))
+    features_file.write(path, features_file.GLOBAL_SCHEMA, features_file.Features(IDS, values, {}))
     content = bytearray(path.read_bytes())
     content[content.index(values.tobytes()) + 5] ^= 1
     path.write_bytes(content)
     with pytest.raises(CcdError, match="clip_global"):
-        features.read(path, features.GLOBAL_SCHEMA)
+        features_file.read(path, features_file.GLOBAL_SCHEMA)
 
 
 def test_features_of_no_view(tmp_path: Path) -> None:
-    features.write(tmp_path / "f", features.LOCAL_SCHEMA, features.Features(np.arange(0), np.empty((0, 4)), {}))
-    assert features.read(tmp_path / "f", features.LOCAL_SCHEMA).values.shape == (0, 4)
+    features_file.write(
+        tmp_path / "f", features_file.LOCAL_SCHEMA, features_file.Features(np.arange(0), np.empty((0, 4)), {})
+    )
+    assert features_file.read(tmp_path / "f", features_file.LOCAL_SCHEMA).values.shape == (0, 4)
 
 
 def test_the_rest_comes_back(tmp_path: Path) -> None:
     for name in ("boxes.parquet", "text.h5", "bias.json", "warmup.pt", "classes.json"):
         WRITERS[name](tmp_path / name)
-    found = boxes.read(tmp_path / "boxes.parquet")
+    found = boxes_file.read(tmp_path / "boxes.parquet")
     assert found.metadata == {"tau": "0.1"} and found.boxes_px.tolist() == box_table().boxes_px.tolist()
-    words = text.read(tmp_path / "text.h5")
+    words = text_file.read(tmp_path / "text.h5")
     assert (words.classes, words.texts, words.logit_scale) == (CLASSES, embeddings().texts, 100.0)
-    back = bias.read(tmp_path / "bias.json")
+    back = bias_file.read(tmp_path / "bias.json")
     assert back.bias.tolist() == [0.7, 0.9] and back.shrunk == ("<script>",)
-    state = checkpoint.read(tmp_path / "warmup.pt", "warmup")
+    state = checkpoint_file.read(tmp_path / "warmup.pt", "warmup")
     assert torch.equal(state.weights["last"]["w"], torch.arange(4.0)) and state.info == {"epochs": 2}
 
 
@@ -241,16 +247,16 @@ def test_a_pickle_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "ran",))  # type: ignore[return-value]
 
-    torch.save({"schema": checkpoint.SCHEMA, "x": Planted()}, tmp_path / "p.pt")
+    torch.save({"schema": checkpoint_file.SCHEMA, "x": Planted()}, tmp_path / "p.pt")
     with pytest.raises(CcdError, match="train"):
-        checkpoint.read(tmp_path / "p.pt", "train")
+        checkpoint_file.read(tmp_path / "p.pt", "train")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["x"]
@@ -276,8 +282,8 @@ def test_texts_of_classes_and_of_backgrounds_come_back(outside: tuple[str, ...],
     assert given.background.shape == (0, 0), "none unless asked for"
     if outside:
         given = replace(given, background_texts=outside, background=np.eye(2, 3, 1, dtype=np.float32))
-    text.write(tmp_path / "text.h5", given)
-    found = text.read(tmp_path / "text.h5")
+    text_file.write(tmp_path / "text.h5", given)
+    found = text_file.read(tmp_path / "text.h5")
     assert (found.background_texts, found.texts, found.templates) == (outside, given.texts, given.templates)
     assert found.background.shape == (len(outside), 3)
     np.testing.assert_array_equal(found.background, given.background.reshape(-1, 3))
@@ -285,12 +291,12 @@ def test_texts_of_classes_and_of_backgrounds_come_back(outside: tuple[str, ...],
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
 def test_boxes_are_written_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(boxes, "ROWS_PER_GROUP", rows)
+    monkeypatch.setattr(boxes_file, "ROWS_PER_GROUP", rows)
     corners = np.arange(12, dtype=np.float32).reshape(3, 4)
     scores = np.float32([0.5, 0.6, 0.7])
-    wrote = boxes.BoxTable(["a", "a", "c"], ["cat", "dog", ""], scores, scores + 1, corners, {"tau": "0.1"})
-    boxes.write(tmp_path / "boxes.parquet", wrote)
-    found = boxes.read(tmp_path / "boxes.parquet")
+    wrote = boxes_file.BoxTable(["a", "a", "c"], ["cat", "dog", ""], scores, scores + 1, corners, {"tau": "0.1"})
+    boxes_file.write(tmp_path / "boxes.parquet", wrote)
+    found = boxes_file.read(tmp_path / "boxes.parquet")
     assert (found.image_ids, found.classes, found.metadata) == (wrote.image_ids, wrote.classes, wrote.metadata)
     np.testing.assert_array_equal(found.boxes_px, corners)
     assert pq.read_table(tmp_path / "boxes.parquet")["box_id"].to_pylist() == [0, 1, 2]

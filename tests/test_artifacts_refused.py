@@ -15,23 +15,24 @@ import pytest
 import torch
 
 from ccd.artifacts import (
-    bias_file as bias,
-    boxes_file as boxes,
-    checkpoint_file as checkpoint,
+    bias_file,
+    boxes_file,
+    checkpoint_file,
     class_table,
-    classes_file as classes,
-    csv_files,
-    features_file as features,
-    files as atomic,
+    classes_file,
+    features_file,
+    files,
     image_index,
-    metrics_file as measured,
-    metrics_file as scores,
-    text_file as text,
+    metrics_file,
+    text_file,
 )
-from ccd.artifacts.label_tables import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts.files import write_csv
 from ccd.errors import CcdError
 from tests.faults.artifacts import reseal, rewrite
 from tests.test_artifacts import CLASSES, IDS, READERS, WRITERS, embeddings, index, pseudo_table
+
+CHECKPOINT = checkpoint_file.SCHEMA
 
 
 def resealed(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
@@ -89,7 +90,7 @@ SPOILT: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("text.h5", "NaN", in_hdf5(lambda file: put(file, "embedding", np.full((2, 3), np.nan))), "it holds NaN or Inf"),
     ("text.h5", "scale", in_hdf5(lambda file: file.attrs.__setitem__("logit_scale", np.inf)), "it holds NaN or Inf"),
     ("text.h5", "no scale", in_hdf5(lambda file: file.attrs.__delitem__("logit_scale")), "logit_scale"),
-    ("warmup.pt", "no weights", lambda path: torch.save({"schema": checkpoint.SCHEMA, "spec": {}}, path), "it has no"),
+    ("warmup.pt", "no weights", lambda path: torch.save({"schema": CHECKPOINT, "spec": {}}, path), "it has no"),
     ("warmup.pt", "no mapping", lambda path: torch.save([1], path), "its schema is None"),
 ]  # fmt: skip
 
@@ -134,10 +135,10 @@ def test_a_table_of_one_class(tmp_path: Path) -> None:
 
 
 def test_thresholds_come_with_the_student_or_are_one_half() -> None:
-    bare = checkpoint.Checkpoint({"classes": ["a", "b"]}, {}, "last", {})
-    assert checkpoint.thresholds(bare) == ([0.5, 0.5], "0.5")
+    bare = checkpoint_file.Checkpoint({"classes": ["a", "b"]}, {}, "last", {})
+    assert checkpoint_file.thresholds(bare) == ([0.5, 0.5], "0.5")
     own = replace(bare, info={"thresholds": {"values": (0.25, 0.75), "source": "labels"}})
-    assert checkpoint.thresholds(own) == ([0.25, 0.75], "labels")
+    assert checkpoint_file.thresholds(own) == ([0.25, 0.75], "labels")
 
 
 def test_splits_of_the_index(tmp_path: Path) -> None:
@@ -160,29 +161,29 @@ METRICS = {
 
 def test_metrics_and_tables_come_back(tmp_path: Path) -> None:
     json_file, table, curve = tmp_path / "metrics.json", tmp_path / "per_class.csv", tmp_path / "curves.csv"
-    scores.write(json_file, table, METRICS, [{"class": "cat, big", "ap": 0.5}, {"class": "dog", "ap": ""}])
+    metrics_file.write(json_file, table, METRICS, [{"class": "cat, big", "ap": 0.5}, {"class": "dog", "ap": ""}])
     assert json_file.read_text().startswith('{\n  "train": {\n    "mAP"') and json_file.read_text().endswith("}\n")
     assert json.loads(json_file.read_text()) == METRICS
-    expected = measured.SplitMetrics({"student": 50.0, "zero_shot": None}, 7, 2, "cat")
-    assert measured.read_metrics(json_file) == {"train": expected, "test": expected}
-    assert measured.read_per_class(table) == {"cat, big": {"ap": 0.5}, "dog": {}}
-    csv_files.write(curve, [{"epoch": 1, "loss": 0.1 + 0.2}, {"epoch": 2, "loss": 1.0}])
+    expected = metrics_file.SplitMetrics({"student": 50.0, "zero_shot": None}, 7, 2, "cat")
+    assert metrics_file.read_metrics(json_file) == {"train": expected, "test": expected}
+    assert metrics_file.read_per_class(table) == {"cat, big": {"ap": 0.5}, "dog": {}}
+    write_csv(curve, [{"epoch": 1, "loss": 0.1 + 0.2}, {"epoch": 2, "loss": 1.0}])
     assert curve.read_bytes() == b"epoch,loss\n1,0.30000000000000004\n2,1.0\n"
-    assert measured.read_curve(curve, "train") == [{"epoch": 1.0, "loss": 0.1 + 0.2}, {"epoch": 2.0, "loss": 1.0}]
+    assert metrics_file.read_curve(curve, "train") == [{"epoch": 1.0, "loss": 0.1 + 0.2}, {"epoch": 2.0, "loss": 1.0}]
 
 
 @pytest.mark.parametrize(
     ("read", "content"),
     [
-        (measured.read_metrics, "{"),
-        (measured.read_metrics, '{"train": {}, "test": {}}'),
-        (measured.read_metrics, None),
-        (measured.read_per_class, "class,ap\ncat,high\n"),
-        (measured.read_per_class, "name,ap\ncat,1\n"),
-        (measured.read_per_class, None),
-        (lambda path: measured.read_curve(path, "train"), 'epoch\n"1'),
-        (lambda path: measured.read_curve(path, "train"), "epoch\none\n"),
-        (lambda path: measured.read_curve(path, "train"), None),
+        (metrics_file.read_metrics, "{"),
+        (metrics_file.read_metrics, '{"train": {}, "test": {}}'),
+        (metrics_file.read_metrics, None),
+        (metrics_file.read_per_class, "class,ap\ncat,high\n"),
+        (metrics_file.read_per_class, "name,ap\ncat,1\n"),
+        (metrics_file.read_per_class, None),
+        (lambda path: metrics_file.read_curve(path, "train"), 'epoch\n"1'),
+        (lambda path: metrics_file.read_curve(path, "train"), "epoch\none\n"),
+        (lambda path: metrics_file.read_curve(path, "train"), None),
     ],
 )
 def test_metrics_and_tables_that_are_malformed_name_the_stage(
@@ -195,7 +196,7 @@ def test_metrics_and_tables_that_are_malformed_name_the_stage(
 
 
 def test_what_may_be_missing_is_declared() -> None:
-    schemas = [boxes.SCHEMA, image_index.SCHEMA]
+    schemas = [boxes_file.SCHEMA, image_index.SCHEMA]
     schemas += [spec.schema for spec in (GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS)]
     nullable = {(schema.metadata[b"schema"].decode(), field.name) for schema in schemas for field in schema
                 if field.nullable}  # fmt: skip
@@ -205,9 +206,9 @@ def test_what_may_be_missing_is_declared() -> None:
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
     for write in (
-        lambda path: atomic.write_json(path, {"a": float("nan")}),
-        lambda path: bias.write(
-            path, bias.BiasFile(("a",), np.array([np.nan]), np.array([1]), 1.0, 2.0, 1.0, True, ())
+        lambda path: files.write_json(path, {"a": float("nan")}),
+        lambda path: bias_file.write(
+            path, bias_file.BiasFile(("a",), np.array([np.nan]), np.array([1]), 1.0, 2.0, 1.0, True, ())
         ),
     ):
         with pytest.raises(ValueError, match="JSON"):
@@ -216,16 +217,16 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
 
 
 def test_what_every_field_comes_back_as(tmp_path: Path) -> None:
-    content = bias.BiasFile(CLASSES, np.array([0.7, 0.9]), np.array([3, 0]), 0.5, 1.75, 10.0, False, ("<script>",))
-    bias.write(tmp_path / "bias.json", content)
-    found = bias.read(tmp_path / "bias.json")
+    content = bias_file.BiasFile(CLASSES, np.array([0.7, 0.9]), np.array([3, 0]), 0.5, 1.75, 10.0, False, ("<script>",))
+    bias_file.write(tmp_path / "bias.json", content)
+    found = bias_file.read(tmp_path / "bias.json")
     assert replace(found, bias=0, top1_counts=0) == replace(content, bias=0, top1_counts=0)  # type: ignore[arg-type]
     assert (found.bias.tolist(), found.top1_counts.tolist()) == ([0.7, 0.9], [3, 0])
-    classes.write(tmp_path / "classes.json", classes.ClassList(("a", "ü"), (("x", "y"), ())))
-    assert classes.read(tmp_path / "classes.json") == classes.ClassList(("a", "ü"), (("x", "y"), ()))
+    classes_file.write(tmp_path / "classes.json", classes_file.ClassList(("a", "ü"), (("x", "y"), ())))
+    assert classes_file.read(tmp_path / "classes.json") == classes_file.ClassList(("a", "ü"), (("x", "y"), ()))
     assert "ü" in (tmp_path / "classes.json").read_text(encoding="utf-8"), "readable by a person"
-    text.write(tmp_path / "text.h5", embeddings())
-    words = text.read(tmp_path / "text.h5")
+    text_file.write(tmp_path / "text.h5", embeddings())
+    words = text_file.read(tmp_path / "text.h5")
     nothing = {"values": 0, "background": 0}
     assert replace(words, **nothing) == replace(embeddings(), **nothing)  # type: ignore[arg-type]
 
@@ -233,14 +234,16 @@ def test_what_every_field_comes_back_as(tmp_path: Path) -> None:
 def test_features_refuse_what_is_no_number_and_rows_of_another_index(tmp_path: Path) -> None:
     with (
         pytest.raises(CcdError, match=r"NaN or Inf for rows \[2\]"),
-        features.writing(tmp_path / "x", features.GLOBAL_SCHEMA, IDS, 2, {}) as writer,
+        features_file.writing(tmp_path / "x", features_file.GLOBAL_SCHEMA, IDS, 2, {}) as writer,
     ):
         writer.write(np.array([0, 2]), np.float32([[1, 1], [1, np.inf]]))
     assert list(tmp_path.iterdir()) == []
     path, teacher = tmp_path / "clip_global.h5", {"teacher": "t", "fingerprint": "a"}
-    features.write(path, features.GLOBAL_SCHEMA, features.Features(IDS, np.ones((3, 2), np.float32), teacher))
-    assert features.open_global(path, index().ids, teacher).take(np.arange(3)).tolist() == [[1, 1]] * 3
+    features_file.write(
+        path, features_file.GLOBAL_SCHEMA, features_file.Features(IDS, np.ones((3, 2), np.float32), teacher)
+    )
+    assert features_file.open_global(path, index().ids, teacher).take(np.arange(3)).tolist() == [[1, 1]] * 3
     with pytest.raises(CcdError, match="clip_global"):
-        features.open_global(path, index().train().ids, teacher)
+        features_file.open_global(path, index().train().ids, teacher)
     with pytest.raises(CcdError, match="teacher"):
-        features.open_global(path, index().ids, teacher | {"fingerprint": "b"})
+        features_file.open_global(path, index().ids, teacher | {"fingerprint": "b"})

@@ -15,17 +15,17 @@ import pytest
 import torch
 
 import ccd.artifacts.checkpoint_file
-import ccd.artifacts.seal
+import ccd.artifacts.sealed
 from ccd.artifacts import (
-    bias_file as bias,
-    boxes_file as boxes,
-    checkpoint_file as checkpoint,
+    bias_file,
+    boxes_file,
+    checkpoint_file,
     class_table,
-    features_file as features,
-    text_file as text,
+    features_file,
+    text_file,
 )
-from ccd.artifacts.hdf5 import reading
-from ccd.artifacts.parquet import open_parquet
+from ccd.artifacts.features_file import reading
+from ccd.artifacts.sealed import open_parquet
 from ccd.deploy.load import WEIGHTS, open_model, read_folder, write_folder
 from ccd.errors import CcdError
 from ccd.labels.debias import nobody_decided
@@ -39,12 +39,12 @@ from tests.faults.laboratory import build
 CPU = torch.device("cpu")
 
 
-def filled(value: float) -> checkpoint.Checkpoint:
+def filled(value: float) -> checkpoint_file.Checkpoint:
     """Weights that are all the same number."""
-    return checkpoint.Checkpoint({}, {"last": {name: torch.full((300, 300), value) for name in "abc"}}, "last", {})
+    return checkpoint_file.Checkpoint({}, {"last": {name: torch.full((300, 300), value) for name in "abc"}}, "last", {})
 
 
-def value_of(found: checkpoint.Checkpoint) -> float:
+def value_of(found: checkpoint_file.Checkpoint) -> float:
     """That number; an error if there are two."""
     (value,) = torch.unique(torch.stack(list(found.weights["last"].values()))).tolist()
     return float(value)
@@ -53,18 +53,18 @@ def value_of(found: checkpoint.Checkpoint) -> float:
 def test_a_checkpoint_that_is_replaced_all_the_time_is_old_or_new(tmp_path: Path) -> None:
     path, digests = tmp_path / "student.pt", {}
     for value in (1.0, 0.0):
-        checkpoint.write(path, filled(value))
+        checkpoint_file.write(path, filled(value))
         digests[hashlib.sha256(path.read_bytes()).hexdigest()] = value
 
     def rewrite() -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until and not (tmp_path / "stop").exists():
             for value in (1.0, 0.0):
-                checkpoint.write(path, filled(value))
+                checkpoint_file.write(path, filled(value))
 
     child, seen = Child(rewrite, tmp_path, tmp_path / "log"), set()
     for _ in range(40):
-        found, sha256 = checkpoint.read_hashed(path, "train")
+        found, sha256 = checkpoint_file.read_hashed(path, "train")
         seen.add(value_of(found))
         assert digests[sha256] == value_of(found)
     (tmp_path / "stop").touch()
@@ -116,22 +116,22 @@ def label_version(path: Path) -> str:
 SPEC = SPECS["pseudo_labels.parquet"]
 VERSIONS: dict[str, tuple[Callable[[Path, str], object], Callable[[Path], str]]] = {
     "text.h5": (
-        lambda path, value: text.write(path, replace(words(), attributes={"teacher": value})),
-        lambda path: text.read(path).attributes["teacher"],
+        lambda path, value: text_file.write(path, replace(words(), attributes={"teacher": value})),
+        lambda path: text_file.read(path).attributes["teacher"],
     ),
     "boxes.parquet": (
-        lambda path, value: boxes.write(path, replace(views(), metadata={"tau": value})),
-        lambda path: boxes.read(path).metadata["tau"],
+        lambda path, value: boxes_file.write(path, replace(views(), metadata={"tau": value})),
+        lambda path: boxes_file.read(path).metadata["tau"],
     ),
     "pseudo_labels.parquet": (
         lambda path, value: class_table.write(path, SPEC, swapped(value)),
         label_version,
     ),
     "bias.json": (
-        lambda path, value: bias.write(
-            path, bias.BiasFile((value,), np.ones(1), np.ones(1, np.int64), 1.0, 2.0, 1.0, True, ())
+        lambda path, value: bias_file.write(
+            path, bias_file.BiasFile((value,), np.ones(1), np.ones(1, np.int64), 1.0, 2.0, 1.0, True, ())
         ),
-        lambda path: bias.read(path).classes[0],
+        lambda path: bias_file.read(path).classes[0],
     ),
 }
 
@@ -142,7 +142,7 @@ def test_an_artifact_that_is_rewritten_while_it_is_read_is_whole(
 ) -> None:
     """Between the check of its seal and the parser."""
     path, (write, read) = tmp_path / name, VERSIONS[name]
-    verify = ccd.artifacts.seal.verify
+    verify = ccd.artifacts.sealed.verify
     write(path, "old")
     assert read(path) == "old"
 
@@ -150,21 +150,24 @@ def test_an_artifact_that_is_rewritten_while_it_is_read_is_whole(
         verify(path, stage)
         write(path, "new")
 
-    monkeypatch.setattr(ccd.artifacts.seal, "verify", replaced)
+    monkeypatch.setattr(ccd.artifacts.sealed, "verify", replaced)
     assert read(path) == "new"
 
 
 def test_a_reader_that_is_open_keeps_the_old_file(tmp_path: Path) -> None:
     h5, parquet = tmp_path / "clip_global.h5", tmp_path / "pseudo_labels.parquet"
     old, new = units(3), units(4)[:3]
-    features.write(h5, features.GLOBAL_SCHEMA, features.Features(list("abc"), old, {}))
+    features_file.write(h5, features_file.GLOBAL_SCHEMA, features_file.Features(list("abc"), old, {}))
     class_table.write(parquet, SPEC, swapped("old"))
-    with reading(h5, features.GLOBAL_SCHEMA, "clip_global") as file, open_parquet(parquet, SPEC.schema, "x") as table:
-        features.write(h5, features.GLOBAL_SCHEMA, features.Features(list("abc"), new, {}))
+    with (
+        reading(h5, features_file.GLOBAL_SCHEMA, "clip_global") as file,
+        open_parquet(parquet, SPEC.schema, "x") as table,
+    ):
+        features_file.write(h5, features_file.GLOBAL_SCHEMA, features_file.Features(list("abc"), new, {}))
         class_table.write(parquet, SPEC, swapped("new"))
         np.testing.assert_array_equal(file["features"][...], old)
         assert table.read()["label"].to_pylist() == [0.25, 0.75]
-    np.testing.assert_array_equal(features.read(h5, features.GLOBAL_SCHEMA).values, new)
+    np.testing.assert_array_equal(features_file.read(h5, features_file.GLOBAL_SCHEMA).values, new)
     assert class_table.read(parquet, SPEC).metadata["alpha"] == "new"
 
 

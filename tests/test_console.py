@@ -11,8 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from ccd.cli.main import main
-from ccd.errors import CcdError
-from ccd.errors import DEBUG_VARIABLE, user_errors
+from ccd.errors import DEBUG_VARIABLE, CcdError, user_errors
 from ccd.runtime.launch import stage
 
 
@@ -71,7 +70,8 @@ def test_a_bug_is_no_users_mistake() -> None:
 )
 def test_text_that_the_locale_cannot_print_ends_nothing(locale: dict[str, str]) -> None:
     code = (
-        "from ccd.errors import user_errors\nfrom ccd.runtime.console import StageLog\nwith user_errors(): StageLog('bias').found(chr(0x732B))"
+        "from ccd.errors import user_errors\nfrom ccd.runtime.console import StageLog\n"
+        "with user_errors(): StageLog('bias').found(chr(0x732B))"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **locale}, capture_output=True, check=False)
     assert done.returncode == 0 and done.stdout.decode("utf-8") == "[bias] \u732b\n", done.stderr

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ccd.artifacts.csv_files import IMAGE, classes_in, csv_line, meant, read_sheet
+from ccd.artifacts.csv_files import IMAGE, classes_in, meant, read_sheet
+from ccd.artifacts.files import csv_line
 from ccd.datasets.label_table import read_label_table
 from ccd.errors import CcdError
 

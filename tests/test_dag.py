@@ -117,7 +117,7 @@ def test_ground_truth_reaches_evaluation_alone() -> None:
     assert [stage for stage in CHAIN if truth in data_deps(stage)] == ["evaluate", "report"]
     assert after({"evaluate"}) == {"evaluate", "report"}, "what evaluation wrote must not flow back"
     for stage in set(CHAIN) - {"index", "evaluate", "report"}:
-        assert not {"ccd/artifacts/label_tables.py", "ccd/datasets/record.py"} & set(STAGES[stage]["deps"]), stage
+        assert not {"ccd/artifacts/class_table.py", "ccd/datasets/record.py"} & set(STAGES[stage]["deps"]), stage
 
 
 def test_every_artifact_is_made_once_and_used_or_final() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.artifacts import checkpoint_file
 from ccd.errors import CcdError
 from ccd.images.batches import ImageFiles
 from ccd.labels.scores import clip_probs
@@ -37,7 +37,7 @@ def test_one_image_goes_through_the_whole_chain(tmp_path: Path, monkeypatch: pyt
     labels = pd.read_parquet(tmp_path / "data/toy/pseudo_labels.parquet")
     assert len(labels) == 2 and labels["label"].between(0, 1).all()
     for file, stage in (("warmup.pt", "warmup"), ("student.pt", "train")):
-        found = checkpoint.read(tmp_path / "data/toy" / file, stage)
+        found = checkpoint_file.read(tmp_path / "data/toy" / file, stage)
         for weights in found.weights.values():
             assert all(torch.isfinite(values).all() for values in weights.values())
             assert int(weights["backbone.bn1.num_batches_tracked"]) == 0, "one image has no statistics"
@@ -53,7 +53,7 @@ def test_a_last_batch_of_one_image_among_images_of_one_colour(tmp_path: Path, mo
     Image.new("RGB", (40, 30)).save(folder / "test/black.png")
     for name in CHAIN:
         run_stage(name)
-    found = checkpoint.read(tmp_path / "data/toy/warmup.pt", "warmup")
+    found = checkpoint_file.read(tmp_path / "data/toy/warmup.pt", "warmup")
     assert int(found.weights["last"]["backbone.bn1.num_batches_tracked"]) == 1, "the fifth image is dropped"
     labels = pd.read_parquet(tmp_path / "data/toy/pseudo_labels.parquet")
     assert len(labels) == 10 and labels["label"].between(0, 1).all()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
 from tests.test_end_to_end import CHAIN, COLOURS, prepare, run_stage, write_pictures
 
@@ -49,7 +49,7 @@ def test_training_images_are_decided_as_often_as_their_pseudo_labels_say(
 
 def test_evaluate_reports_decisions_at_these_thresholds(finished: Path) -> None:
     folder = finished / "data/toy"
-    cuts, source = checkpoint.thresholds(checkpoint.read(folder / "student.pt", "train"))
+    cuts, source = checkpoint_file.thresholds(checkpoint_file.read(folder / "student.pt", "train"))
     rows = pd.read_csv(folder / "per_class.csv")
     assert source == "pseudo-labels" and rows["threshold"].tolist() == pytest.approx(cuts)
     test = json.loads((folder / "metrics.json").read_text())["test"]

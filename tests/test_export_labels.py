@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
 from ccd.deploy.label_formats import to_cvat, to_label_studio
 from ccd.deploy.labelled import Box, LabelledImage, LabelledSet
@@ -71,8 +71,8 @@ def test_test_images_are_decided_by_the_students_thresholds(project: Path) -> No
     done = export("csv", "--split", "test")
     assert done.exit_code == 2 and "student.pt" in done.stderr and not Path("out").exists()
     info = {"thresholds": {"values": [0.5, 0.2, 0.5], "source": "pseudo-labels"}}
-    content = checkpoint.Checkpoint({"classes": list(CLASSES)}, {"last": {}}, "last", info)
-    checkpoint.write(Path("data/toy/student.pt"), content)
+    content = checkpoint_file.Checkpoint({"classes": list(CLASSES)}, {"last": {}}, "last", info)
+    checkpoint_file.write(Path("data/toy/student.pt"), content)
     assert exported("csv", "--split", "all") == {"images": 6, "labels": 5, "boxes": 2}
     table = pd.read_csv("out/labels.csv", keep_default_na=False)
     assert table["split"].tolist() == ["train"] * 4 + ["test"] * 2

@@ -17,9 +17,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file
 
-from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
-from ccd.deploy import classifier, model_export as onnx_file
+from ccd.deploy import classifier, model_export
 from ccd.deploy.load import load_student
 from ccd.deploy.model_card import background, model_card
 from ccd.errors import CcdError
@@ -61,7 +61,7 @@ def onnx(student: Path) -> Path:
 
 def test_the_folder_holds_the_selected_weights_and_says_how_to_use_them(student: Path, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == list(FILES)
-    weights, found = load_file(folder / "model.safetensors"), checkpoint.read(student, "train")
+    weights, found = load_file(folder / "model.safetensors"), checkpoint_file.read(student, "train")
     assert weights.keys() == found.weights["average"].keys()
     assert all(torch.equal(weights[name], found.weights["average"][name]) for name in weights)
     content = json.loads((folder / "model.json").read_text())
@@ -129,8 +129,8 @@ def test_a_file_that_differs_from_torch_is_not_kept(
     student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(onnx_file, "parity", lambda *args: float("nan"))
-    monkeypatch.setattr(onnx_file, "_converted", lambda *args: __import__("onnx").ModelProto())
+    monkeypatch.setattr(model_export, "parity", lambda *args: float("nan"))
+    monkeypatch.setattr(model_export, "_converted", lambda *args: __import__("onnx").ModelProto())
     done = invoke("export", "onnx", tmp_path / "student.onnx", "--student", student)
     assert done.exit_code == 2 and "differs from PyTorch" in done.stderr and not list(tmp_path.iterdir())
 
@@ -184,7 +184,7 @@ def write_finished_student(folder: Path) -> Path:
     spec = StudentSpec("mobilenet_v3_small", classes, 1.0, 32)
     info = {"epochs": 3, "thresholds": {"values": [0.5, 0.5, 0.5], "source": "pseudo-labels"}}
     weights = {"last": build_student(spec, "none", 0).state_dict()}
-    checkpoint.write(folder / "student.pt", checkpoint.Checkpoint(spec.to_dict(), weights, "last", info))
+    checkpoint_file.write(folder / "student.pt", checkpoint_file.Checkpoint(spec.to_dict(), weights, "last", info))
     return folder / "student.pt"
 
 
@@ -283,7 +283,7 @@ def test_real_photos_get_the_same_answers_from_all_three(shared_dir: Path, tmp_p
     spec = StudentSpec("mobilenet_v2", classes, 3.0, 128)
     network = build_student(spec, shared_dir / "models/mobilenet_v2_imagenet.pt", seed=0)
     state = {"last": network.state_dict()}
-    checkpoint.write(tmp_path / "student.pt", checkpoint.Checkpoint(spec.to_dict(), state, "last", {}))
+    checkpoint_file.write(tmp_path / "student.pt", checkpoint_file.Checkpoint(spec.to_dict(), state, "last", {}))
     for words in (("model", tmp_path / "model"), ("onnx", tmp_path / "student.onnx")):
         assert invoke("export", *words, "--student", tmp_path / "student.pt").exit_code == 0
     photos = sorted((shared_dir / "data/coco_photos/val2014").glob("*.jpg"))[:100]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccd.artifacts import csv_files
-from ccd.artifacts.seal import BLANK, stamp, verify
+from ccd.artifacts.files import write_csv
+from ccd.artifacts.sealed import BLANK, stamp, verify
 from ccd.datasets.voc import annotated_objects
 from ccd.errors import CcdError
-from ccd.student.backbones import build_backbone
+from ccd.student.model import build_backbone
 from ccd.teacher.encode import load_teacher
 from tests.faults.artifacts import Planted
 
@@ -92,7 +92,7 @@ def test_xml_has_no_entities(xml: str, encoding: str, tmp_path: Path) -> None:
 
 def test_a_formula_in_a_class_name_stays_what_it_is(tmp_path: Path) -> None:
     """CSV has no way to say that a cell is text; SECURITY.md says what to do."""
-    csv_files.write(tmp_path / "t.csv", [{"class": '=HYPERLINK("http://x","y")', "ap": 1}])
+    write_csv(tmp_path / "t.csv", [{"class": '=HYPERLINK("http://x","y")', "ap": 1}])
     assert (tmp_path / "t.csv").read_text() == 'class,ap\n"=HYPERLINK(""http://x"",""y"")",1\n'
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ccd.artifacts import class_table, image_index
-from ccd.artifacts.label_tables import LABELS
+from ccd.artifacts.class_table import LABELS
 from ccd.datasets.record import ImageEntry
 from ccd.errors import CcdError
 from ccd.images.index import scan

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ccd.artifacts import class_table
-from ccd.artifacts.label_tables import LABELS
+from ccd.artifacts.class_table import LABELS
 from ccd.evaluation.summary import Scores, Truth, evaluate
 from ccd.labels.background import none_said
 from ccd.project.settings import readme

@@ -25,20 +25,20 @@ from hypothesis import Phase, given, settings, strategies as st
 from PIL import Image
 
 from ccd.artifacts import (
-    bias_file as bias,
-    boxes_file as boxes,
-    checkpoint_file as checkpoint,
+    bias_file,
+    boxes_file,
+    checkpoint_file,
     class_table,
-    classes_file as classes,
-    corrections_file as corrections,
-    features_file as features,
+    classes_file,
+    corrections_file,
+    features_file,
     image_index,
-    metrics_file as measured,
-    seal,
-    text_file as text,
+    metrics_file,
+    sealed,
+    text_file,
 )
+from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.image_keys import ImageKeys
-from ccd.artifacts.label_tables import PSEUDO_LABELS
 from ccd.datasets import load_dataset
 from ccd.datasets.class_names import NUS_WIDE
 from ccd.datasets.voc import CLASSES as VOC
@@ -83,8 +83,8 @@ def _sections(path: Path) -> object:
 
 def _resealed(read: Callable[[Path], object], path: Path) -> object:
     """Damage by somebody who can seal."""
-    path.write_bytes(re.sub(rb"ccd-seal:[0-9a-f]{32}", seal.BLANK.encode(), path.read_bytes()))
-    seal.stamp(path)
+    path.write_bytes(re.sub(rb"ccd-seal:[0-9a-f]{32}", sealed.BLANK.encode(), path.read_bytes()))
+    sealed.stamp(path)
     return read(path)
 
 
@@ -107,13 +107,13 @@ def _data_set(file: str, split: str = "train") -> Subject:
 
 EXACT: dict[str, Callable[[Path], object]] = {
     "images.parquet": image_index.read,
-    "classes.json": classes.read,
-    "text.h5": text.read,
-    "clip_local.h5": partial(features.read, schema=features.LOCAL_SCHEMA),
-    "bias.json": bias.read,
-    "boxes.parquet": boxes.read,
+    "classes.json": classes_file.read,
+    "text.h5": text_file.read,
+    "clip_local.h5": partial(features_file.read, schema=features_file.LOCAL_SCHEMA),
+    "bias.json": bias_file.read,
+    "boxes.parquet": boxes_file.read,
     "pseudo_labels.parquet": partial(class_table.read, spec=PSEUDO_LABELS),
-    "student.pt": partial(checkpoint.read, stage="train"),
+    "student.pt": partial(checkpoint_file.read, stage="train"),
 }
 REVIEWED = partial(read_reviewed, training=ImageKeys(TRAIN), classes=CLASSES)
 IMAGES = ("a.jpg", "progressive.jpg", "a.png", "a.webp", "a.gif", "a.tiff", "a.bmp")
@@ -122,10 +122,10 @@ SUBJECTS = [
     *[Subject(f"artifacts/{name}", read, exact=True) for name, read in EXACT.items()],
     *[Subject(f"artifacts/{name}", partial(_resealed, EXACT[name]), f"{name}, resealed")
       for name in ("classes.json", "bias.json")],
-    Subject("artifacts/metrics.json", measured.read_metrics),
-    Subject("artifacts/per_class.csv", measured.read_per_class),
-    Subject("artifacts/train_curves.csv", partial(measured.read_curve, stage="train")),
-    Subject("corrections.csv", partial(corrections.read, ids=TRAIN, classes=CLASSES)),
+    Subject("artifacts/metrics.json", metrics_file.read_metrics),
+    Subject("artifacts/per_class.csv", metrics_file.read_per_class),
+    Subject("artifacts/train_curves.csv", partial(metrics_file.read_curve, stage="train")),
+    Subject("corrections.csv", partial(corrections_file.read, ids=TRAIN, classes=CLASSES)),
     *[Subject(name, REVIEWED) for name in ("sheet.csv", "table.csv", "tasks.json")],
     *[_data_set(f"folder/{name}") for name in ("classes.txt", "labels.csv")],
     _data_set("coco/annotations/instances_train.json"),
@@ -139,9 +139,11 @@ SUBJECTS = [
 
 def _write_artifacts(folder: Path) -> None:
     write_run(folder)
-    classes.write(folder / "classes.json", classes.ClassList(CLASSES, tuple((name,) for name in CLASSES)))
+    classes_file.write(folder / "classes.json", classes_file.ClassList(CLASSES, tuple((name,) for name in CLASSES)))
     state = {"w": torch.arange(4.0), "n": torch.tensor(3)}
-    checkpoint.write(folder / "student.pt", checkpoint.Checkpoint({"classes": ["cup"]}, {"last": state}, "last", {}))
+    checkpoint_file.write(
+        folder / "student.pt", checkpoint_file.Checkpoint({"classes": ["cup"]}, {"last": state}, "last", {})
+    )
 
 
 def _write_answers(folder: Path) -> None:

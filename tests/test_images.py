@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import AvifImagePlugin, Image, features
 
 from ccd.errors import CcdError
-from ccd.images import decode as images
+from ccd.images import decode
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 AVIF = ["AVIF"] if features.check("avif") else []
@@ -54,24 +54,24 @@ def test_exif_orientation_is_applied(
     exif = Image.Exif()
     exif[274] = orientation
     data = encoded(quarters(), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
-    image = images.decode(data, "x")
+    image = decode.decode(data, "x")
     assert image.size == ((40, 24) if orientation < 5 else (24, 40))
     assert near(image.getpixel((3, 3)), top_left)
     assert near(image.getpixel((image.width - 4, 3)), top_right)
-    assert images.header(data, "x") == image.size
+    assert decode.header(data, "x") == image.size
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_senseless_orientation_means_upright(value: int) -> None:
     exif = Image.Exif()
     exif[274] = value
-    assert images.decode(encoded(quarters(), "JPEG", exif=exif), "x").size == (40, 24)
+    assert decode.decode(encoded(quarters(), "JPEG", exif=exif), "x").size == (40, 24)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_does_not_cost_the_image() -> None:
     data = encoded(quarters(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff garbage")
-    assert images.decode(data, "x").size == (40, 24)
+    assert decode.decode(data, "x").size == (40, 24)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_broken_exif_does_not_cost_the_image() -> None:
     ],
 )
 def test_modes_become_rgb(image: Image.Image, kind: str, expected: tuple[int, int, int]) -> None:
-    decoded = images.decode(encoded(image, kind), "x", min_size=16)
+    decoded = decode.decode(encoded(image, kind), "x", min_size=16)
     assert (decoded.mode, decoded.size) == ("RGB", image.size)
     assert near(decoded.getpixel((2, 2)), expected)
 
@@ -100,50 +100,50 @@ def test_transparent_palette_entry_is_white() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putdata([0, 1])
-    decoded = images.decode(encoded(palette, "PNG", transparency=1), "x")
+    decoded = decode.decode(encoded(palette, "PNG", transparency=1), "x")
     assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [RED, WHITE]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_16_bit_is_scaled_not_clipped(kind: str) -> None:
     values = np.array([[0, 257 * 100, 300, 65535]], np.uint16)
-    decoded = np.asarray(images.decode(encoded(Image.fromarray(values), kind), "x"))
+    decoded = np.asarray(decode.decode(encoded(Image.fromarray(values), kind), "x"))
     assert decoded[0, :, 0].tolist() == [0, 100, 1, 255]
 
 
 def test_floats_are_stretched_over_their_own_range() -> None:
     values = np.array([[-1.0, 0.0, 3.0]], np.float32)
-    assert np.asarray(images.decode(encoded(Image.fromarray(values), "TIFF"), "x"))[0, :, 0].tolist() == [0, 64, 255]
+    assert np.asarray(decode.decode(encoded(Image.fromarray(values), "TIFF"), "x"))[0, :, 0].tolist() == [0, 64, 255]
 
 
 def test_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
     for kind in ("GIF", "WEBP", "PNG", "MPO", *AVIF):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-        assert near(images.decode(data, "x").getpixel((4, 4)), RED), kind
+        assert near(decode.decode(data, "x").getpixel((4, 4)), RED), kind
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
 def test_extreme_shapes(size: tuple[int, int]) -> None:
-    image = images.decode(encoded(Image.new("RGB", size, BLUE), "JPEG"), "x", min_size=64)
-    squashed = images.squash(image, 16, 24)
+    image = decode.decode(encoded(Image.new("RGB", size, BLUE), "JPEG"), "x", min_size=64)
+    squashed = decode.squash(image, 16, 24)
     assert squashed.shape == (3, 16, 24)
     assert near(squashed[:, 8, 8], BLUE)
 
 
 def test_large_photo_is_decoded_at_a_fraction_not_below_the_asked_size() -> None:
     data = encoded(quarters(6000, 4000), "JPEG")
-    assert images.decode(data, "x").size == (6000, 4000)
-    assert images.decode(data, "x", min_size=448).size == (750, 500)
-    assert images.decode(data, "x", min_size=501).size == (1500, 1000)
+    assert decode.decode(data, "x").size == (6000, 4000)
+    assert decode.decode(data, "x", min_size=448).size == (750, 500)
+    assert decode.decode(data, "x", min_size=501).size == (1500, 1000)
 
 
 def test_squash_and_crop_are_channels_first() -> None:
     image = quarters(40, 24)
-    squashed = images.squash(image, 8, 12)
+    squashed = decode.squash(image, 8, 12)
     assert (squashed.shape, squashed.dtype.name, squashed.flags["C_CONTIGUOUS"]) == ((3, 8, 12), "uint8", True)
     assert near(squashed[:, 0, 11], GREEN)
-    crop = images.crop_resized(image, (20.0, 0.0, 40.0, 12.0), 6, 6)
+    crop = decode.crop_resized(image, (20.0, 0.0, 40.0, 12.0), 6, 6)
     assert crop.shape == (3, 6, 6)
     assert (crop[:, 1:5, 1:5] == np.array(GREEN)[:, None, None]).all()
 
@@ -151,12 +151,12 @@ def test_squash_and_crop_are_channels_first() -> None:
 def test_crop_is_clipped_and_sub_pixel() -> None:
     ramp = Image.fromarray(np.tile(np.arange(0, 200, 10, dtype=np.uint8)[None, :, None], (4, 1, 3)))
     assert np.array_equal(
-        images.crop_resized(ramp, (-50.0, -9.0, 10.0, 4.0), 4, 10),
-        images.crop_resized(ramp, (0.0, 0.0, 10.0, 4.0), 4, 10),
+        decode.crop_resized(ramp, (-50.0, -9.0, 10.0, 4.0), 4, 10),
+        decode.crop_resized(ramp, (0.0, 0.0, 10.0, 4.0), 4, 10),
     )
     # Half a pixel to the right on a ramp of 10 per pixel is 5 brighter (inside, away from the box's edges).
-    shift = images.crop_resized(ramp, (4.5, 0.0, 14.5, 4.0), 4, 10).astype(int)
-    base = images.crop_resized(ramp, (4.0, 0.0, 14.0, 4.0), 4, 10).astype(int)
+    shift = decode.crop_resized(ramp, (4.5, 0.0, 14.5, 4.0), 4, 10).astype(int)
+    base = decode.crop_resized(ramp, (4.0, 0.0, 14.0, 4.0), 4, 10).astype(int)
     assert (shift - base)[:, :, 3:7].tolist() == [[[5] * 4] * 4] * 3
 
 
@@ -165,7 +165,7 @@ def test_crop_is_clipped_and_sub_pixel() -> None:
 )
 def test_box_without_area_is_an_error(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(CcdError, match="no area inside the image of 40 x 24"):
-        images.crop_resized(quarters(), box, 4, 4)
+        decode.crop_resized(quarters(), box, 4, 4)
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -178,10 +178,10 @@ def png_claiming(width: int, height: int) -> bytes:
 
 def test_pixel_limit_is_ours_and_pillow_keeps_its_own(tmp_path: Path) -> None:
     before = Image.MAX_IMAGE_PIXELS
-    assert images.header(png_claiming(16384, 16384), "fits.png") == (16384, 16384)
+    assert decode.header(png_claiming(16384, 16384), "fits.png") == (16384, 16384)
     bomb = png_claiming(16385, 16384)
     (tmp_path / "bomb.png").write_bytes(bomb)
-    for attempt in (lambda: images.header(bomb, "bomb.png"), lambda: images.read_image(tmp_path / "bomb.png")):
+    for attempt in (lambda: decode.header(bomb, "bomb.png"), lambda: decode.read_image(tmp_path / "bomb.png")):
         with pytest.raises(CcdError, match=r"bomb\.png: 16385 x 16384 pixels, the limit is 256 megapixels"):
             attempt()
     assert before == Image.MAX_IMAGE_PIXELS
@@ -203,7 +203,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path, data: bytes, rea
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
     with pytest.raises(CcdError, match=reason) as caught:
-        images.read_image(path)
+        decode.read_image(path)
     assert str(path) in str(caught.value)
 
 
@@ -215,8 +215,8 @@ def test_heic_is_turned_once(orientation: int, corner: tuple[int, int, int]) -> 
     picture.info["exif"] = exif.tobytes()
     pillow_heif.register_heif_opener()  # to write it
     data, threads = encoded(picture, "HEIF", quality=90), pillow_heif.options.DECODE_THREADS
-    image = images.decode(data, "x", min_size=8)
-    assert image.size == images.header(data, "x") == ((160, 96) if orientation < 5 else (96, 160))
+    image = decode.decode(data, "x", min_size=8)
+    assert image.size == decode.header(data, "x") == ((160, 96) if orientation < 5 else (96, 160))
     assert near(image.getpixel((9, 9)), corner)
     assert threads == pillow_heif.options.DECODE_THREADS
 
@@ -227,7 +227,7 @@ def test_avif_is_decoded_by_one_thread_and_pillow_keeps_its_number(monkeypatch: 
     asked, whole = [], AvifImagePlugin._get_default_max_threads
     monkeypatch.setattr(AvifImagePlugin, "_get_default_max_threads", lambda: (asked.append(whole()), asked[-1])[1])
     before = AvifImagePlugin.DEFAULT_MAX_THREADS
-    images.decode(data, "x")
+    decode.decode(data, "x")
     assert asked == [1] and before == AvifImagePlugin.DEFAULT_MAX_THREADS
 
 
@@ -236,45 +236,45 @@ def test_a_truncated_avif_is_damaged_not_unknown() -> None:
     data = encoded(quarters(400, 300), "AVIF")
     for keep in (40, len(data) // 2, len(data) - 9):
         with pytest.raises(CcdError, match="x: damaged or truncated"):
-            images.decode(data[:keep], "x")
+            decode.decode(data[:keep], "x")
 
 
 def test_the_content_decides_the_format_whatever_the_name(tmp_path: Path) -> None:
     for name, kind in (("IMG_1.HEIC", "JPEG"), ("z.avif", "PNG"), ("a.jpg", "WEBP"), ("b.png", "DIB")):
         (tmp_path / name).write_bytes(encoded(quarters(), kind))
-        assert images.read_image(tmp_path / name).size == (40, 24), name
+        assert decode.read_image(tmp_path / name).size == (40, 24), name
 
 
 def test_header_names_files_that_are_no_image() -> None:
     for name, data, reason in (("a", b"", "is empty"), ("b", b"nothing", "not an image"), ("c", b"<html>", "web page")):
         with pytest.raises(CcdError, match=f"{name}: .*{reason}"):
-            images.header(data, name)
+            decode.header(data, name)
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(CcdError, match=r"gone\.jpg: cannot be read \(No such file"):
-        images.read_image(tmp_path / "gone.jpg")
+        decode.read_image(tmp_path / "gone.jpg")
     with pytest.raises(CcdError, match="a folder, not a file"):
-        images.read_image(tmp_path)
+        decode.read_image(tmp_path)
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would wait for ever
     with pytest.raises(CcdError, match=r"pipe\.jpg: a pipe or device, not a file"):
-        images.read_image(tmp_path / "pipe.jpg")
+        decode.read_image(tmp_path / "pipe.jpg")
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
-        file.truncate(images.MAX_FILE_BYTES + 1)  # sparse: takes no room
+        file.truncate(decode.MAX_FILE_BYTES + 1)  # sparse: takes no room
     with pytest.raises(CcdError, match=r"huge\.jpg: 2147483649 bytes, the limit is 2147483648"):
-        images.read_image(tmp_path / "huge.jpg")
+        decode.read_image(tmp_path / "huge.jpg")
 
 
 def test_file_of_another_size_than_indexed(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(quarters()))
     size = path.stat().st_size
-    assert images.read_image(path, expected_bytes=size).size == (40, 24)
+    assert decode.read_image(path, expected_bytes=size).size == (40, 24)
     with pytest.raises(CcdError, match="changed since index; run `dvc repro -f -s index` and then `dvc repro`"):
-        images.read_image(path, expected_bytes=size + 1)
+        decode.read_image(path, expected_bytes=size + 1)
 
 
 SEEDS = [encoded(quarters(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", *AVIF)]
@@ -292,6 +292,6 @@ def test_damaged_bytes_give_an_image_or_a_ccd_error(data: bytes, edits: list[tup
     for where, value in edits:
         damaged[int(where * len(damaged))] = value
     try:
-        assert images.decode(bytes(damaged[: max(1, int(keep * len(damaged)))]), "x").mode == "RGB"
+        assert decode.decode(bytes(damaged[: max(1, int(keep * len(damaged)))]), "x").mode == "RGB"
     except CcdError as error:
         assert str(error).startswith("x: ")

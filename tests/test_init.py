@@ -21,7 +21,7 @@ from ccd.cli.main import main
 from ccd.errors import CcdError
 from ccd.params.presets import PRESET_FOLDER, apply_preset, upgraded_params
 from ccd.params.sections import SECTIONS
-from ccd.project import create, pipeline, pipeline as inputs, survey as disk
+from ccd.project import create, pipeline, pipeline as inputs, survey
 from ccd.project.settings import dataset_name
 from tests.test_end_to_end import COLOURS, write_pictures
 from tests.tiny_clip import save_fp16, tiny_clip
@@ -249,7 +249,7 @@ def test_the_commit_that_experiments_start_from_is_told(photos: Path) -> None:
 
 def test_a_full_disk_is_a_warning(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(create, "prepare_version_control", lambda folder: [])
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(survey.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     done = quick("project", "--images", photos)
     assert done.exit_code == 0 and "1 MB are free" in done.stderr and "disk: about" in done.stdout
 

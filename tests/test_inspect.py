@@ -12,16 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ccd.runtime.timings import record_timing
 from ccd.artifacts import (
-    bias_file as bias,
-    boxes_file as boxes,
+    bias_file,
+    boxes_file,
     class_table,
-    features_file as features,
-    text_file as text,
+    features_file,
+    text_file,
 )
-from ccd.artifacts.ids import rows_of
-from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts.class_table import PSEUDO_LABELS
+from ccd.artifacts.image_index import rows_of
 from ccd.artifacts.listing import artifact_list
 from ccd.errors import CcdError
 from ccd.labels.debias import global_label, nobody_decided, pseudo_labels as make_labels
@@ -37,6 +36,7 @@ from ccd.report.inspect_text import (
     story_data,
     story_text,
 )
+from ccd.runtime.console import record_timing
 from tests.finished_run import ALPHA, CLASSES, TRAIN, write_run
 
 FLOOR = 0.05
@@ -46,8 +46,11 @@ FLOOR = 0.05
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run, its pseudo-labels really made from its views."""
     folder = write_run(tmp_path_factory.mktemp("run"))
-    words, debias = text.read(folder / "text.h5"), bias.read(folder / "bias.json").bias
-    views, looks = boxes.read(folder / "boxes.parquet"), features.read(folder / "clip_local.h5", features.LOCAL_SCHEMA)
+    words, debias = text_file.read(folder / "text.h5"), bias_file.read(folder / "bias.json").bias
+    views, looks = (
+        boxes_file.read(folder / "boxes.parquet"),
+        features_file.read(folder / "clip_local.h5", features_file.LOCAL_SCHEMA),
+    )
     whole = np.random.default_rng(2).dirichlet(np.ones(3), len(TRAIN)).astype(np.float32)
     rows = rows_of(folder / "boxes.parquet", "cam_boxes", views.image_ids, TRAIN)
     probs = clip_probs(looks.values, words.values, words.logit_scale)
@@ -85,7 +88,7 @@ def test_printed_numbers_are_those_of_the_file(folder: Path) -> None:
     assert cup[2] == "0.500" and " ".join(cup[6:8]) == f"box {int(expected['box_id'])}"
     assert "box 0" in printed and "train/a (train), train/a.jpg, 400 x 300 px" in printed
     corners = printed.splitlines()[5].split()[-4:]
-    assert corners == [f"{side:.3f}" for side in boxes.read(folder / "boxes.parquet").boxes_px[2]]
+    assert corners == [f"{side:.3f}" for side in boxes_file.read(folder / "boxes.parquet").boxes_px[2]]
 
 
 def test_json_of_an_image_with_three_boxes_is_the_artifacts_to_the_last_bit(folder: Path) -> None:

@@ -13,9 +13,8 @@ from types import FrameType
 import click
 import pytest
 
-from ccd.errors import user_errors
+from ccd.errors import deferring, user_errors
 from ccd.runtime.launch import stage
-from ccd.errors import deferring
 from tests.test_artifacts import WRITERS
 
 EVERY = 29  # of the steps within libraries one in so many; of our own modules' all

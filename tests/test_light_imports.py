@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic import write_artifacts
-from ccd.artifacts import corrections_file as corrections
+from ccd.artifacts import corrections_file
 from ccd.report.run_data import RunFiles
 from tests.finished_run import write_run
 
@@ -42,7 +42,7 @@ def imported(folder: Path, module: str, words: list[str]) -> list[str]:
 
 def test_label_stages(tmp_path: Path) -> None:
     write_artifacts(tmp_path, images=9, classes=3, width=8, views=1.0)
-    corrections.ensure(tmp_path / "corrections.csv")
+    corrections_file.ensure(tmp_path / "corrections.csv")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     for name, words in FILES.items():
         assert imported(tmp_path, f"stages.{name}", words.split()) == [], name

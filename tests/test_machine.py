@@ -19,22 +19,19 @@ import torch
 
 import ccd.images.index
 from ccd.artifacts import (
-    bias_file as bias,
-    boxes_file as boxes,
-    checkpoint_file as checkpoint,
-    classes_file as classes,
-    csv_files,
-    features_file as features,
-    text_file as text,
+    bias_file,
+    boxes_file,
+    checkpoint_file,
+    classes_file,
+    features_file,
+    text_file,
 )
-from ccd.artifacts.files import ABANDONED_S, remove_leftovers, replacing, writer_token
+from ccd.artifacts.files import ABANDONED_S, remove_leftovers, replacing, write_csv, writer_token
 from ccd.datasets.record import ImageEntry
-from ccd.errors import CcdError
+from ccd.errors import DEBUG_VARIABLE, CcdError, explained, user_errors
 from ccd.images.decode import decode
 from ccd.images.index import scan
-from ccd.errors import DEBUG_VARIABLE, user_errors
 from ccd.runtime.launch import stage
-from ccd.errors import explained
 from tests.faults.artifacts import units, views, words
 from tests.faults.case import picture
 from tests.faults.child import run
@@ -102,18 +99,18 @@ def test_bugs_stay_bugs(error: Exception) -> None:
 
 ROWS = 20_000
 WRITERS: dict[str, Callable[[Path], object]] = {
-    "clip_global.h5": lambda path: features.write(
-        path, features.GLOBAL_SCHEMA, features.Features([f"{row}" for row in range(ROWS)], units(ROWS), {})
+    "clip_global.h5": lambda path: features_file.write(
+        path, features_file.GLOBAL_SCHEMA, features_file.Features([f"{row}" for row in range(ROWS)], units(ROWS), {})
     ),
-    "text.h5": lambda path: text.write(path, words()),
-    "boxes.parquet": lambda path: boxes.write(path, views()),
-    "bias.json": lambda path: bias.write(
+    "text.h5": lambda path: text_file.write(path, words()),
+    "boxes.parquet": lambda path: boxes_file.write(path, views()),
+    "bias.json": lambda path: bias_file.write(
         path,
-        bias.BiasFile(tuple(map(str, range(50))), np.ones(50), np.ones(50, np.int64), 1.0, 2.0, 1.0, True, ()),
+        bias_file.BiasFile(tuple(map(str, range(50))), np.ones(50), np.ones(50, np.int64), 1.0, 2.0, 1.0, True, ()),
     ),
-    "classes.json": lambda path: classes.write(path, classes.ClassList(("a" * 3000,), (("a",),))),
-    "warmup.pt": lambda path: checkpoint.write(path, checkpoint.Checkpoint({}, {"a": {"w": torch.ones(999)}}, "a", {})),
-    "curves.csv": lambda path: csv_files.write(path, [{"epoch": row} for row in range(999)]),
+    "classes.json": lambda path: classes_file.write(path, classes_file.ClassList(("a" * 3000,), (("a",),))),
+    "warmup.pt": lambda path: checkpoint_file.write(path, checkpoint_file.Checkpoint({}, {"a": {"w": torch.ones(999)}}, "a", {})),
+    "curves.csv": lambda path: write_csv(path, [{"epoch": row} for row in range(999)]),
 }  # fmt: skip
 
 
@@ -163,7 +160,7 @@ def test_hours_of_encoding_stop_when_the_disk_is_full(tmp_path: Path) -> None:
 
     def write() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        with features.writing(tmp_path / "x.h5", features.LOCAL_SCHEMA, range(20_000), 512, {}) as writer:
+        with features_file.writing(tmp_path / "x.h5", features_file.LOCAL_SCHEMA, range(20_000), 512, {}) as writer:
             for start in range(0, 20_000, 100):
                 done.append(start)
                 writer.write(np.arange(start, start + 100), values)
@@ -200,12 +197,12 @@ def test_an_image_is_not_damaged_for_what_the_machine_lacks(tmp_path: Path, monk
 
 
 def test_an_artifact_is_not_damaged_for_what_the_machine_lacks(tmp_path: Path) -> None:
-    boxes.write(tmp_path / "boxes.parquet", views())
+    boxes_file.write(tmp_path / "boxes.parquet", views())
 
     def read() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
         with user_errors():
-            boxes.read(tmp_path / "boxes.parquet")
+            boxes_file.read(tmp_path / "boxes.parquet")
 
     ended = run(read, tmp_path, tmp_path / "log")
     assert ended.code == 2 and "Too many open files; raise the limit" in ended.said and "repro" not in ended.said
@@ -263,7 +260,12 @@ def test_a_whole_file_is_not_called_damaged_for_what_the_machine_refuses(
         raise OSError(number, os.strerror(number), str(self))
 
     monkeypatch.setattr(Path, "open", refuse)
-    reader = {"h5": text.read, "parquet": boxes.read, "json": classes.read, "pt": lambda p: checkpoint.read(p, "train")}
+    reader = {
+        "h5": text_file.read,
+        "parquet": boxes_file.read,
+        "json": classes_file.read,
+        "pt": lambda p: checkpoint_file.read(p, "train"),
+    }
     with pytest.raises(OSError) as caught:
         reader[name.split(".")[1]](path)
     said = explained(caught.value)
@@ -272,7 +274,7 @@ def test_a_whole_file_is_not_called_damaged_for_what_the_machine_refuses(
 
 def test_a_locked_hdf5_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "text.h5"
-    text.write(path, words())
+    text_file.write(path, words())
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         code = "import pathlib, sys; from ccd.artifacts import text; text.read(pathlib.Path(sys.argv[1]))"
@@ -281,7 +283,7 @@ def test_a_locked_hdf5_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_artifact_is_made_and_not_rebuilt(tmp_path: Path) -> None:
-    for read, name in ((text.read, "text.h5"), (boxes.read, "boxes.parquet")):
+    for read, name in ((text_file.read, "text.h5"), (boxes_file.read, "boxes.parquet")):
         with pytest.raises(CcdError, match=rf"{name}: No such file; run: dvc repro$"):
             read(tmp_path / name)
 

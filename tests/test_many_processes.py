@@ -218,7 +218,7 @@ def test_a_process_that_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch, 
 
 def fail(rank_that_fails: int) -> None:
     """A stage whose other ranks wait for one that makes a mistake."""
-    from ccd.runtime.collectives import all_of, rank
+    from ccd.runtime.hardware import all_of, rank
     from ccd.runtime.launch import shared_stage
 
     def main(out: Path) -> None:

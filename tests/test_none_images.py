@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ccd.artifacts import background_file as none_images, text_file as text
+from ccd.artifacts import background_file, text_file
 from ccd.errors import CcdError
 from ccd.labels.background import RuleName, background_prob, find_none
 from ccd.labels.debias import global_label, pseudo_labels
@@ -123,28 +123,30 @@ def test_nats_may_exceed_1_and_an_idle_threshold_is_accepted() -> None:
 def test_the_artifact_comes_back_and_belongs_to_its_images(tmp_path: Path) -> None:
     path, ids = tmp_path / "none_images.parquet", ["a", "b"]
     scores, found, weights = np.array([0.25, 0.75]), np.array([False, True]), np.array([1.0, 0.5])
-    none_images.write(path, none_images.NoneImages(ids, scores, found, weights, "entropy"))
-    back = none_images.read(path, ids)
+    background_file.write(path, background_file.NoneImages(ids, scores, found, weights, "entropy"))
+    back = background_file.read(path, ids)
     assert back.found.tolist() == [False, True] and back.weights.tolist() == [1, 0.5] and back.rule == "entropy"
     np.testing.assert_array_equal(back.scores, scores)
     assert back.summary() == {"none_images": "1"}
     with pytest.raises(CcdError, match="not the 2 images asked for"):
-        none_images.read(path, ["b", "a"])
-    none_images.write(path, none_images.NoneImages(ids, scores, found, np.array([1.0, 1.5]), "entropy"))
+        background_file.read(path, ["b", "a"])
+    background_file.write(path, background_file.NoneImages(ids, scores, found, np.array([1.0, 1.5]), "entropy"))
     with pytest.raises(CcdError, match=r"a weight is not in 0\.\.1"):
-        none_images.read(path, ids)
-    off = none_images.NoneImages(ids, np.full(2, np.nan), np.zeros(2, bool), np.ones(2), "off")
-    none_images.write(path, off)
-    assert np.isnan(none_images.read(path, ids).scores).all() and none_images.read(path, ids).summary() == {}
+        background_file.read(path, ids)
+    off = background_file.NoneImages(ids, np.full(2, np.nan), np.zeros(2, bool), np.ones(2), "off")
+    background_file.write(path, off)
+    assert np.isnan(background_file.read(path, ids).scores).all() and background_file.read(path, ids).summary() == {}
 
 
 def test_text_keeps_background_prompts_apart_from_the_classes(tmp_path: Path) -> None:
-    plain = text.TextEmbeddings(("cat",), np.eye(1, 2, dtype=np.float32), 1.0, (("cat",),), ("a {}",), {"teacher": "t"})
-    text.write(tmp_path / "plain.h5", plain)
-    assert text.read(tmp_path / "plain.h5").background.shape == (0, 2)
+    plain = text_file.TextEmbeddings(
+        ("cat",), np.eye(1, 2, dtype=np.float32), 1.0, (("cat",),), ("a {}",), {"teacher": "t"}
+    )
+    text_file.write(tmp_path / "plain.h5", plain)
+    assert text_file.read(tmp_path / "plain.h5").background.shape == (0, 2)
     outside = np.eye(2, dtype=np.float32)
-    full = text.TextEmbeddings(*vars(plain).values())
-    full = text.TextEmbeddings(
+    full = text_file.TextEmbeddings(*vars(plain).values())
+    full = text_file.TextEmbeddings(
         full.classes,
         full.values,
         full.logit_scale,
@@ -154,8 +156,8 @@ def test_text_keeps_background_prompts_apart_from_the_classes(tmp_path: Path) ->
         ("sky", "wall"),
         outside,
     )
-    text.write(tmp_path / "full.h5", full)
-    back = text.read(tmp_path / "full.h5")
+    text_file.write(tmp_path / "full.h5", full)
+    back = text_file.read(tmp_path / "full.h5")
     assert back.background_texts == ("sky", "wall") and back.classes == ("cat",)
     np.testing.assert_array_equal(back.background, outside)
     np.testing.assert_array_equal(back.values, plain.values)

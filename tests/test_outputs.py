@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ccd.cli.overlay_command import overlay_name
-from ccd.deploy import predict_run as run, rows
+from ccd.deploy import predict_run, rows
 from ccd.params.presets import apply_preset
 from tests.finished_run import write_project
 from tests.toy_commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
@@ -169,7 +169,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
                 raise KeyboardInterrupt
             return original(*args)  # type: ignore[arg-type]
 
-        patch.setattr(run, "IMAGES_PER_PIECE", 1)
+        patch.setattr(predict_run, "IMAGES_PER_PIECE", 1)
         patch.setattr(rows, "table", stop_at_the_second)
         assert invoke(*PREDICT, "--batch-size", "1", *words).exit_code == 130
 

@@ -14,17 +14,15 @@ import pytest
 
 from benchmarks.synthetic import write_artifacts
 from ccd.artifacts import (
-    boxes_file as boxes,
+    boxes_file,
     class_table,
-    corrections_file as corrections,
-    features_file as feature_rows,
-    features_file as features,
-    hdf5,
-    ids as align,
+    corrections_file,
+    features_file,
     image_index,
-    seal,
+    image_index as align,
+    sealed,
 )
-from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.errors import CcdError
 from stages import aggregate, bias, global_labels
 from tests.test_artifacts import CLASSES, index, pseudo_table, reseal
@@ -57,32 +55,37 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = image_index.read(tmp_path / "images.parquet")
     image_index.write(tmp_path / "images.parquet", replace(found, is_train=np.arange(23) % 5 != 3))
     _drop_views_of(tmp_path, found.ids[3::5])
-    corrections.write(tmp_path / "corrections.csv", {(found.ids[4], "class 1"): 1, (found.ids[20], "class 0"): 0})
+    corrections_file.write(tmp_path / "corrections.csv", {(found.ids[4], "class 1"): 1, (found.ids[20], "class 0"): 0})
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def _drop_views_of(folder: Path, ids: list[str]) -> None:
-    views, looked = boxes.read(folder / "boxes.parquet"), features.read(folder / "clip_local.h5", features.LOCAL_SCHEMA)
+    views, looked = (
+        boxes_file.read(folder / "boxes.parquet"),
+        features_file.read(folder / "clip_local.h5", features_file.LOCAL_SCHEMA),
+    )
     _write_views(folder, views, looked, np.flatnonzero([name not in ids for name in views.image_ids]))
 
 
-def _write_views(folder: Path, views: boxes.BoxTable, looked: features.Features, rows: np.ndarray) -> None:
+def _write_views(folder: Path, views: boxes_file.BoxTable, looked: features_file.Features, rows: np.ndarray) -> None:
     ids, classes = ([names[row] for row in rows] for names in (views.image_ids, views.classes))
-    some = boxes.BoxTable(ids, classes, views.scores[rows], views.cam_peaks[rows], views.boxes_px[rows], views.metadata)
-    boxes.write(folder / "boxes.parquet", some)
-    kept = features.Features(np.arange(len(rows)), looked.values[rows], looked.attributes)
-    features.write(folder / "clip_local.h5", features.LOCAL_SCHEMA, kept)
+    some = boxes_file.BoxTable(
+        ids, classes, views.scores[rows], views.cam_peaks[rows], views.boxes_px[rows], views.metadata
+    )
+    boxes_file.write(folder / "boxes.parquet", some)
+    kept = features_file.Features(np.arange(len(rows)), looked.values[rows], looked.attributes)
+    features_file.write(folder / "clip_local.h5", features_file.LOCAL_SCHEMA, kept)
 
 
 def test_label_stages_write_the_same_bytes_in_small_pieces(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_label_stages()
-    monkeypatch.setattr(features, "ROWS_PER_PIECE", 4)
+    monkeypatch.setattr(features_file, "ROWS_PER_PIECE", 4)
     monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 3)
     assert run_label_stages() == whole
     monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 1000)
-    monkeypatch.setattr(features, "ROWS_PER_PIECE", 1000)
+    monkeypatch.setattr(features_file, "ROWS_PER_PIECE", 1000)
     assert run_label_stages() == whole
 
 
@@ -91,8 +94,8 @@ def test_views_may_come_in_any_order(run_folder: Path, monkeypatch: pytest.Monke
     run_label_stages()
     before = class_table.read(run_folder / "pseudo_labels.parquet", PSEUDO_LABELS).columns
     views, looked = (
-        boxes.read(run_folder / "boxes.parquet"),
-        features.read(Path("clip_local.h5"), features.LOCAL_SCHEMA),
+        boxes_file.read(run_folder / "boxes.parquet"),
+        features_file.read(Path("clip_local.h5"), features_file.LOCAL_SCHEMA),
     )
     order = np.random.default_rng(0).permutation(len(views.image_ids))
     _write_views(run_folder, views, looked, order)
@@ -124,10 +127,10 @@ def test_a_table_in_pieces_is_the_same_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_features_are_read_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "ROWS_PER_PIECE", 3)
+    monkeypatch.setattr(features_file, "ROWS_PER_PIECE", 3)
     values = np.arange(44, dtype=np.float32).reshape(22, 2)
-    features.write(tmp_path / "f", features.LOCAL_SCHEMA, features.Features(np.arange(22), values, {}))
-    file = features.FeatureFile(tmp_path / "f", features.LOCAL_SCHEMA)
+    features_file.write(tmp_path / "f", features_file.LOCAL_SCHEMA, features_file.Features(np.arange(22), values, {}))
+    file = features_file.FeatureFile(tmp_path / "f", features_file.LOCAL_SCHEMA)
     for rows in ([0, 1, 2, 3], [5], [1, 4, 5, 20, 21], [], list(range(22))):
         np.testing.assert_array_equal(file.take(np.asarray(rows, np.int64)), values[rows].reshape(-1, 2))
     some = np.asarray([0, 2, 3, 9, 21])
@@ -139,11 +142,11 @@ def test_features_are_read_where_they_are_asked_for(tmp_path: Path, monkeypatch:
 
 def test_a_few_views_in_any_order_and_of_these_boxes_alone(tmp_path: Path) -> None:
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
-    features.write(tmp_path / "f", features.LOCAL_SCHEMA, features.Features(np.arange(6), values, {}))
-    np.testing.assert_array_equal(feature_rows.read_views(tmp_path / "f", [4, 0, 3], 6), values[[4, 0, 3]])
-    assert feature_rows.read_views(tmp_path / "f", [], 6).shape == (0, 2)
+    features_file.write(tmp_path / "f", features_file.LOCAL_SCHEMA, features_file.Features(np.arange(6), values, {}))
+    np.testing.assert_array_equal(features_file.read_views(tmp_path / "f", [4, 0, 3], 6), values[[4, 0, 3]])
+    assert features_file.read_views(tmp_path / "f", [], 6).shape == (0, 2)
     with pytest.raises(CcdError, match="not the 7 boxes"):
-        feature_rows.read_views(tmp_path / "f", [0], 7)
+        features_file.read_views(tmp_path / "f", [0], 7)
 
 
 @pytest.mark.parametrize("size", [1, 7, 40, 1000])
@@ -152,27 +155,27 @@ def test_the_seal_does_not_depend_on_how_a_file_is_read(
 ) -> None:
     image_index.write(tmp_path / "one", index())
     content = (tmp_path / "one").read_bytes()
-    monkeypatch.setattr(seal, "_BLOCK", size)
-    seal.verify(tmp_path / "one", "index")
+    monkeypatch.setattr(sealed, "_BLOCK", size)
+    sealed.verify(tmp_path / "one", "index")
     reseal(tmp_path / "one")
     assert (tmp_path / "one").read_bytes() == content
     for at in (0, content.index(b"ccd-seal:") + 12, len(content) - 1):
         (tmp_path / "one").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(CcdError, match="not what was written"):
-            seal.verify(tmp_path / "one", "index")
+            sealed.verify(tmp_path / "one", "index")
 
 
 def test_a_seal_may_be_the_first_thing_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "one").write_text(seal.BLANK + " and more")
-    seal.stamp(tmp_path / "one")
-    seal.verify(tmp_path / "one", "index")
+    (tmp_path / "one").write_text(sealed.BLANK + " and more")
+    sealed.stamp(tmp_path / "one")
+    sealed.verify(tmp_path / "one", "index")
 
 
 @pytest.mark.parametrize(("content", "says"), [(b"", "it is empty"), (b"no seal at all", "it has no seal")])
 def test_a_file_without_a_seal(content: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(content)
     with pytest.raises(CcdError, match=says):
-        seal.verify(tmp_path / "one", "index")
+        sealed.verify(tmp_path / "one", "index")
 
 
 def test_what_the_machine_refuses_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +184,7 @@ def test_what_the_machine_refuses_is_no_damage(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OSError, match="Too many open files"):
-        seal.verify(tmp_path / "one", "index")
+        sealed.verify(tmp_path / "one", "index")
 
 
 def test_rows_of_images_in_any_order() -> None:
@@ -192,8 +195,8 @@ def test_rows_of_images_in_any_order() -> None:
 
 
 def test_features_that_are_no_table(tmp_path: Path) -> None:
-    with hdf5.creating(tmp_path / "f", features.LOCAL_SCHEMA, {}) as (file, _):
-        hdf5.write_array(file, "box_id", np.arange(2), np.int64)
-        hdf5.write_array(file, "features", np.zeros(2), np.float32)
+    with features_file.creating(tmp_path / "f", features_file.LOCAL_SCHEMA, {}) as (file, _):
+        features_file.write_array(file, "box_id", np.arange(2), np.int64)
+        features_file.write_array(file, "features", np.zeros(2), np.float32)
     with pytest.raises(CcdError, match="no table"):
-        features.read(tmp_path / "f", features.LOCAL_SCHEMA)
+        features_file.read(tmp_path / "f", features_file.LOCAL_SCHEMA)

@@ -17,10 +17,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from ccd.artifacts import checkpoint_file as checkpoint
-from ccd.artifacts.csv_files import csv_line
+from ccd.artifacts import checkpoint_file
+from ccd.artifacts.files import csv_line
 from ccd.cli.main import main
-from ccd.deploy import outputs as cams, predict_run as run, rows, stream as inputs
+from ccd.deploy import outputs, predict_run, rows, stream
 from ccd.deploy.load import load_student
 from ccd.errors import CcdError
 from ccd.images.decode import read_image, squash
@@ -51,7 +51,7 @@ def invoke(*words: object, stdin: str = "") -> Result:
 
 def by_hand(model: Path, paths: list[Path]) -> np.ndarray:
     """Each picture alone, without any of the code under test."""
-    found = checkpoint.read(model, "train")
+    found = checkpoint_file.read(model, "train")
     student = restore_student(StudentSpec.from_dict(found.spec), found.weights["average"]).eval()
     import torch
 
@@ -189,19 +189,19 @@ def test_mistakes_are_one_message_and_write_nothing(
 def test_an_interrupted_run_continues_without_doing_anything_twice(
     model: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "IMAGES_PER_PIECE", 2)
+    monkeypatch.setattr(predict_run, "IMAGES_PER_PIECE", 2)
     how = ("photos", "--workers", 0, "--batch-size", 1, "--cam", "seen")
     assert invoke(model, *how, "--out", "whole.csv").exit_code == 0
     whole_boxes = Path("seen/boxes.parquet").read_bytes()
-    original, looked = cams.see, []
+    original, looked = outputs.see, []
 
-    def stop_at_the_fourth(*args: object) -> cams.Seen:
+    def stop_at_the_fourth(*args: object) -> outputs.Seen:
         looked.append(args[0].paths[0])  # type: ignore[attr-defined]
         if len(looked) == 4:
             raise KeyboardInterrupt
         return original(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cams, "see", stop_at_the_fourth)
+    monkeypatch.setattr(outputs, "see", stop_at_the_fourth)
     done = invoke(model, *how, "--out", "out.csv", "--force")  # --cam's folder is that of the first run
     assert done.exit_code == 130 and "interrupted" in done.stderr and not Path("out.csv").exists()
     done = invoke(model, *how, "--out", "out.csv")
@@ -245,12 +245,14 @@ def test_boxes_lie_in_the_image_and_overlays_have_its_size(model: Path, photos: 
 
 def test_an_overlay_never_leaves_its_folder() -> None:
     root = Path("/a")
-    names = [cams.overlay_name(Path(path), root) for path in ("/a/b/../../x.jpg", "/a/x.jpg", "/a/x.png", "/a/b/x.jpg")]
+    names = [
+        outputs.overlay_name(Path(path), root) for path in ("/a/b/../../x.jpg", "/a/x.jpg", "/a/x.png", "/a/b/x.jpg")
+    ]
     assert len(set(names)) == 4 and not any(".." in name.parts or name.is_absolute() for name in names)
 
 
 def test_inputs_are_taken_once_and_in_order(photos: list[Path]) -> None:
-    found = inputs.expand(["photos/4.png", "photos", "photos/**/*.png", "-"], ["photos/0.png\n", "not there\n", "\n"])
+    found = stream.expand(["photos/4.png", "photos", "photos/**/*.png", "-"], ["photos/0.png\n", "not there\n", "\n"])
     assert found.paths == [
         Path(f"photos/{name}") for name in ("4.png", "0.png", "2.png", "deep/er/1.png", "deep/er/3.png")
     ] + [Path("not there")]
@@ -276,14 +278,14 @@ def test_what_folders_hold_beside_images_is_counted(model: Path, photos: list[Pa
 
 def test_a_pattern_loses_nothing_without_a_word(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     Path("photos/gone.png").symlink_to("nowhere")
-    found = inputs.expand(["photos/*"], [])
+    found = stream.expand(["photos/*"], [])
     assert Path("photos/gone.png") in found.paths and len(found.paths) == 4 and found.left_out == {"(folder)": 1}
-    assert inputs.expand(["photos/**/*"], []).left_out == {}
+    assert stream.expand(["photos/**/*"], []).left_out == {}
     with pytest.raises(CcdError, match=r"no images in photos/d\*; left out: 1 \(folder\)"):
-        inputs.expand(["photos/d*"], [])
+        stream.expand(["photos/d*"], [])
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("er"))  # root may open everything
     for pattern in ("photos/**/*.png", "photos/*/*/*.png", "photos/**"):
-        assert Path("photos/deep/er") in inputs.expand([pattern], []).paths, pattern
+        assert Path("photos/deep/er") in stream.expand([pattern], []).paths, pattern
 
 
 def test_a_folder_without_permission_is_skipped_and_named(

@@ -12,7 +12,7 @@ import torch
 from ruamel.yaml import YAML
 
 from ccd.params.presets import apply_preset
-from ccd.project import pipeline, survey as disk
+from ccd.project import pipeline, survey
 from ccd.project.settings import dataset_name
 from ccd.project.suggest import Download, downloads, suggest
 from ccd.project.survey import Counts, disk_bytes, shortages, size_text
@@ -105,7 +105,7 @@ def test_the_disk_is_counts_times_sizes() -> None:
 
 
 def test_disk_that_is_not_free_is_one_line_for_each_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000_000))
+    monkeypatch.setattr(survey.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000_000))
     needed = {"artifacts": 600_000_000, "cache": 600_000_000, "store": 0, "weights": 300_000_000}
     wanted = [Download("teacher", "x", "", tmp_path / "cache/clip.pt", 300_000_000)]
     (line,) = shortages(needed, tmp_path / "not/yet/there", wanted)

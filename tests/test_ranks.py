@@ -10,14 +10,22 @@ import torch
 from torch import nn
 
 from ccd.errors import CcdError
-from ccd.runtime.collectives import all_gather, from_rank0, merge_rows, merged, part_of_batch, rank_count, share, this_rank
-from ccd.runtime.collectives import Part
-from ccd.runtime.hardware import leave_ranks
+from ccd.runtime.hardware import (
+    Part,
+    all_gather,
+    from_rank0,
+    leave_ranks,
+    merge_rows,
+    merged,
+    part_of_batch,
+    rank_count,
+    share,
+    this_rank,
+)
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
-from ccd.student.objectives import FinalObjective, GradientAlignment
 from ccd.student.model import SharedBatchNorm2d
-from ccd.student.transforms import BatchRows, batch_rows
-from ccd.student.transforms import epoch_order, per_image, step_generator
+from ccd.student.objectives import FinalObjective, GradientAlignment
+from ccd.student.transforms import BatchRows, batch_rows, epoch_order, per_image, step_generator
 from tests.many_ranks import on_ranks
 from tests.student_toys import colour_patches, tiny_student
 from tests.test_student_resume import KilledError, Memory

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ccd.artifacts import class_table
-from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.labels.debias import corrected
 from ccd.report.answers import findings
 from ccd.report.corrected import corrections

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd.artifacts import features_file as features
+from ccd.artifacts import features_file
 from ccd.labels.scores import clip_probs
 from ccd.report.cards import pair_boxes, pair_card, train_card, views_shown
 from ccd.report.doubt import Choice, Pair, coinciding_pairs
@@ -38,7 +38,7 @@ def test_card_of_an_image_with_three_boxes(run: Run, folder: Path) -> None:
     assert views_shown(run, choice) == [(0, "cup")]
     assert views_shown(run, Choice(0, 1, "")) == [(1, "tall lamp"), (0, "cup")]
     card = train_card(run, Photos(folder, 1_000_000), choice, run.view_probs([0]))
-    looks = features.read(folder / "clip_local.h5", features.LOCAL_SCHEMA).values
+    looks = features_file.read(folder / "clip_local.h5", features_file.LOCAL_SCHEMA).values
     probs = clip_probs(looks, run.text.values, run.text.logit_scale)[0]
     lamp = f"tall lamp {probs[1] / 0.5:.2f}"  # not won by this view: p / b
     assert card.views[0].says == f"{lamp}, cup 1.40"  # won: the local label itself
@@ -58,8 +58,8 @@ def test_card_of_an_image_without_views(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize("labelled", [True, False])
 def test_page_and_overview_of_a_run_without_test_images_and_views(labelled: bool, tmp_path: Path) -> None:
     run = read_run(RunFiles.in_folder(write_run(tmp_path, labelled=labelled)))
-    none = features.Features(np.arange(0), np.zeros((0, 3), np.float32), {"teacher": "toy clip"})
-    features.write(tmp_path / "clip_local.h5", features.LOCAL_SCHEMA, none)
+    none = features_file.Features(np.arange(0), np.zeros((0, 3), np.float32), {"teacher": "toy clip"})
+    features_file.write(tmp_path / "clip_local.h5", features_file.LOCAL_SCHEMA, none)
     index = {name: getattr(run.test, name)[:0] for name in ("ids", "paths", "is_train", "sizes_px", "file_bytes")}
     bare = replace(
         run,
@@ -140,8 +140,8 @@ def enlarged(run: Run, folder: Path, images: int) -> Run:
         digests=[""] * images,
     )
     looks = rng.normal(size=(images, 3)).astype(np.float32)
-    values = features.Features(np.arange(images), looks, {"teacher": "toy clip"})
-    features.write(folder / "clip_local.h5", features.LOCAL_SCHEMA, values)
+    values = features_file.Features(np.arange(images), looks, {"teacher": "toy clip"})
+    features_file.write(folder / "clip_local.h5", features_file.LOCAL_SCHEMA, values)
     made = {name: rng.random(shape, np.float32) for name in run.made}
     made["box_id"] = np.repeat(np.arange(images)[:, None], shape[1], axis=1)
     return replace(

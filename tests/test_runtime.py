@@ -8,37 +8,37 @@ import pytest
 import torch
 
 from ccd.errors import CcdError
-from ccd.runtime import hardware as runtime
+from ccd.runtime import hardware
 from tests.test_end_to_end import prepare
 
 
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="3")
-    assert runtime.process_count() == 3
+    assert hardware.process_count() == 3
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="auto")
-    assert runtime.process_count() == 1, "the CPU is one device"
+    assert hardware.process_count() == 1, "the CPU is one device"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="auto", runtime__device="auto")
-    assert runtime.process_count() == 2
+    assert hardware.process_count() == 2
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="3", runtime__device="cuda")
     with pytest.raises(CcdError, match="this machine has 2"):
-        runtime.process_count()
+        hardware.process_count()
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="2", runtime__device="cuda:1")
     with pytest.raises(CcdError, match="a GPU of its own"):
-        runtime.process_count()
+        hardware.process_count()
 
 
 def test_every_rank_of_a_machine_has_its_own_gpu_and_its_share_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    alone = runtime.worker_count(None)
+    alone = hardware.worker_count(None)
     for name, value in {"RANK": "7", "WORLD_SIZE": "8", "LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    assert runtime.find_device("auto") == runtime.find_device("cuda") == torch.device("cuda:3")
-    assert runtime.find_device("cpu") == torch.device("cpu")
-    assert runtime.worker_count(None) == max(1, alone // 4) and runtime.worker_count(5) == 5
+    assert hardware.find_device("auto") == hardware.find_device("cuda") == torch.device("cuda:3")
+    assert hardware.find_device("cpu") == torch.device("cpu")
+    assert hardware.worker_count(None) == max(1, alone // 4) and hardware.worker_count(5) == 5
     with pytest.raises(CcdError, match="names one GPU"):
-        runtime.find_device("cuda:1")
+        hardware.find_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as Slurm shows it
-    assert runtime.find_device("auto") == torch.device("cuda:0")
+    assert hardware.find_device("auto") == torch.device("cuda:0")

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ccd.artifacts.files import writer_token
-from ccd.runtime.closure import files_of
-from ccd.runtime.store import KEY_BYTES, Store, content_key, fingerprint
+from ccd.runtime.store import KEY_BYTES, Store, content_key, files_of, fingerprint
 
 KEYS = [content_key(bytes([number])) for number in range(6)]
 VALUES = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -148,7 +147,6 @@ def test_a_name_covers_everything_that_is_imported_and_nothing_that_only_talks()
         names = set(files_of(modules))
         assert {
             "ccd/runtime/hardware.py",
-            "ccd/runtime/collectives.py",
             "ccd/images/decode.py",
             "ccd/images/batches.py",
         } <= names
@@ -160,7 +158,7 @@ def test_an_edit_of_any_imported_file_gives_another_name(monkeypatch: pytest.Mon
     edited = tmp_path / "ranks.py"
     edited.write_text("pass\n")
     before = fingerprint("features", ["ccd.teacher.encode"])
-    files = {**files_of(("ccd.teacher.encode",)), "ccd/runtime/collectives.py": edited}
+    files = {**files_of(("ccd.teacher.encode",)), "ccd/runtime/hardware.py": edited}
     monkeypatch.setattr("ccd.runtime.store.files_of", lambda modules: files)
     assert fingerprint("features", ["ccd.teacher.encode"]) != before
 

@@ -8,7 +8,7 @@ import torch
 from torchvision import models
 
 from ccd.errors import CcdError
-from ccd.student.backbones import backbone_names, build_backbone
+from ccd.student.model import backbone_names, build_backbone
 
 
 @pytest.mark.parametrize(

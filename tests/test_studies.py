@@ -15,14 +15,14 @@ from dvc.repo import Repo
 from PIL import Image
 from ruamel.yaml import YAML
 
-from ccd.runtime.timings import TIMINGS_LOG, record_timing
 from ccd.artifacts import class_table, image_index
+from ccd.artifacts.class_table import LABELS
 from ccd.artifacts.corrections_file import path_of
-from ccd.artifacts.label_tables import LABELS
 from ccd.errors import CcdError
 from ccd.params.file import read_yaml
 from ccd.params.presets import override
 from ccd.params.sections import SECTIONS
+from ccd.runtime.console import TIMINGS_LOG, record_timing
 from studies import figure, table
 from studies.corrected import decided, doubtful_order
 from studies.given import check

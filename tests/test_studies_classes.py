@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccd.artifacts import background_file as none_images, class_table, classes_file as classes
-from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
+from ccd.artifacts import background_file, class_table, classes_file
+from ccd.artifacts.class_table import LABELS, PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.labels.debias import nobody_decided
 from ccd.params.presets import override
@@ -31,7 +31,7 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     data = tmp_path / "data/toy"
     data.mkdir(parents=True)
-    classes.write(data / "classes.json", classes.ClassList(NAMES, tuple((name,) for name in NAMES)))
+    classes_file.write(data / "classes.json", classes_file.ClassList(NAMES, tuple((name,) for name in NAMES)))
     columns = {"label": TRUTH, "difficult": TRUTH.astype(bool)}
     class_table.write(data / "labels.parquet", LABELS, class_table.ClassTable(IDS, NAMES, columns, {}))
     return tmp_path
@@ -49,11 +49,12 @@ def test_a_dropped_class_leaves_class_list_and_truth_and_index_makes_them_no_mor
     run = Run(project, "toy", {})
     drop_classes(run, 0)
     assert (
-        classes.read(run.data / "classes.json").names == NAMES and "stages.index" in (project / "dvc.yaml").read_text()
+        classes_file.read(run.data / "classes.json").names == NAMES
+        and "stages.index" in (project / "dvc.yaml").read_text()
     )
     drop_classes(run, 2)
     kept = kept_classes(4, 2)
-    left, known = classes.read(run.data / "classes.json"), class_table.read(run.data / "labels.parquet", LABELS)
+    left, known = classes_file.read(run.data / "classes.json"), class_table.read(run.data / "labels.parquet", LABELS)
     assert left.names == known.classes == tuple(NAMES[row] for row in kept) and known.ids == IDS
     np.testing.assert_array_equal(known.columns["label"], TRUTH[:, kept])
     assert "stages.index" not in (project / "dvc.yaml").read_text()
@@ -128,8 +129,8 @@ def test_images_without_a_class_are_measured_where_their_truth_is_known(project:
 
     def write(rule: str) -> None:
         found = np.array([False, True, True, False])
-        none_images.write(
-            data / "none_images.parquet", none_images.NoneImages(ids, label[:, 0], found, 1.0 - found, rule)
+        background_file.write(
+            data / "none_images.parquet", background_file.NoneImages(ids, label[:, 0], found, 1.0 - found, rule)
         )
 
     write("entropy")

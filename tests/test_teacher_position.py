@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccd.errors import CcdError
+from ccd.teacher.clip_teacher import interpolate_position
 from ccd.teacher.openai import image_tower
-from ccd.teacher.position import interpolate_position
 from tests.tiny_clip import tiny_clip
 
 CLASS_TOKEN = torch.tensor([[7.0, -7.0]])

@@ -74,8 +74,8 @@ def test_a_project_runs_grows_and_is_upgraded(wheel: Path, tmp_path: Path) -> No
     write_pictures(photos, tuple(COLOURS))
     save_fp16(tiny_clip("vit"), tmp_path / "vit.pt")
     words = [word for setting in SETTINGS for word in ("--set", setting)]
-    Project(tmp_path, site).run("ccd.cli.main", "init", "mine", "--images", "photos", "--teacher", "vit.pt", "--student",
-                                "resnet18", "--no-estimate", *words)  # fmt: skip
+    options = ["--images", "photos", "--teacher", "vit.pt", "--student", "resnet18", "--no-estimate", *words]
+    Project(tmp_path, site).run("ccd.cli.main", "init", "mine", *options)
     project = Project(tmp_path / "mine", site)
 
     said = project.run("dvc", "repro")

@@ -6,9 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from ccd.runtime.collectives import all_of, rank
-from ccd.runtime.launch import shared_stage
 from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import all_of, rank
+from ccd.runtime.launch import shared_stage
 
 
 @shared_stage

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import (
-    background_file as none_images,
+    background_file,
     bias_file,
-    boxes_file as box_file,
+    boxes_file,
     class_table,
     corrections_file,
-    features_file as features,
+    features_file,
     text_file,
 )
-from ccd.artifacts.ids import RowsOfImages, rows_of, same_classes
-from ccd.artifacts.label_tables import GLOBAL_LABELS
+from ccd.artifacts.class_table import GLOBAL_LABELS
+from ccd.artifacts.image_index import RowsOfImages, rows_of, same_classes
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class AggregateInputs:
 
         Raises CcdError: a file is missing, damaged, or not of the same images, classes, boxes and teacher."""
         debias = bias_file.read(bias)
-        self.words, self.bias, self.views = text_file.read(text), debias.bias, box_file.read(boxes)
+        self.words, self.bias, self.views = text_file.read(text), debias.bias, boxes_file.read(boxes)
         same_classes(bias, "bias", debias.classes, self.words.classes)
         self.ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=self.words.classes).ids
-        self.empty = none_images.read(none, self.ids)
+        self.empty = background_file.read(none, self.ids)
         self.people = corrections_file.read(corrections, self.ids, self.words.classes, root)
         self._global_labels = global_labels
-        self._looked = features.open_local(clip_local, len(self.views.image_ids), self.words.attributes)
+        self._looked = features_file.open_local(clip_local, len(self.views.image_ids), self.words.attributes)
         self._views_of = RowsOfImages(rows_of(boxes, "cam_boxes", self.views.image_ids, self.ids))
 
     def pieces(self) -> Iterator[Piece]:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from ccd.artifacts.files import unreadable
-from ccd.artifacts.ids import Names, same_ids
-from ccd.artifacts.parquet import read_parquet, schema, write_parquet
+from ccd.artifacts.image_index import Names, same_ids
+from ccd.artifacts.sealed import read_parquet, schema, write_parquet
 
 SCHEMA = schema(
     "ccd.none_images/1",

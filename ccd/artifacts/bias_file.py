@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts.files import unreadable
-from ccd.artifacts.seal import read_sealed, write_sealed
+from ccd.artifacts.sealed import read_sealed, write_sealed
 
 SCHEMA = "ccd.bias/1"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ccd.artifacts.ids import Names
-from ccd.artifacts.parquet import read_parquet, schema, write_parquet
+from ccd.artifacts.image_index import Names
+from ccd.artifacts.sealed import read_parquet, schema, write_parquet
 
 ROWS_PER_GROUP = 2**17
 

@@ -1,7 +1,6 @@
-"""The long form of (N, C) arrays: one row per image and class, image-major, as people filter it.
+"""The tables of image x class, in long form: one row per image and class, image-major, as people filter it.
 
-``labels.parquet``, ``global_labels.parquet`` and ``pseudo_labels.parquet`` share it. `read` and `write` take whole
-arrays, `pieces` and `writing` a bounded number of images at a time.
+`read` and `write` take whole (N, C) arrays, `pieces` and `writing` a bounded number of images at a time.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ccd.artifacts.files import unreadable
-from ccd.artifacts.ids import Names, same_classes
-from ccd.artifacts.parquet import file_metadata, open_parquet, schema, writing_parquet
+from ccd.artifacts.image_index import Names, same_classes
+from ccd.artifacts.sealed import file_metadata, open_parquet, schema, writing_parquet
 
 ROWS_PER_BATCH = 2**17
 IMAGES_PER_PIECE = 1024
@@ -223,3 +222,50 @@ def _check_keys(piece: pa.Table, classes: tuple[str, ...]) -> Names:
     if not in_order or not (name_codes == name_codes[:1]).all() or not (image_codes == image_codes[:, :1]).all():
         raise ValueError("rows are not images x classes in order")
     return Names(image.dictionary.take(pa.array(image_codes[:, 0])))
+
+
+LABELS = TableSpec(
+    "ccd.labels/1",
+    (
+        ("label", pa.int8(), False, "1: the class is present, 0: it is not; images without known labels have no rows"),
+        ("difficult", pa.bool_(), False, "all objects of the class in the image are marked difficult"),
+    ),
+    "index",
+)
+
+
+GLOBAL_LABELS = TableSpec(
+    "ccd.global_labels/1",
+    (
+        ("prob", pa.float32(), False, "p: softmax over classes of s * cosine (method section 1)"),
+        ("entropy_nats", pa.float32(), False, "H of the image's p, the same for all its classes (section 2)"),
+        ("label", pa.float32(), False, "q = clip(max(p, floor) / b, 0, 1) (section 3)"),
+    ),
+    "global_labels",
+)
+
+
+PSEUDO_LABELS = TableSpec(
+    "ccd.pseudo_labels/2",
+    (
+        ("global_prob", pa.float32(), False, "p of the whole image"),
+        ("local_prob", pa.float32(), True, "largest p over the image's local views; null: the image has none"),
+        ("global_label", pa.float32(), False, "q, from global_prob (method section 3)"),
+        ("local_label", pa.float32(), False, "l, from local_prob (section 6); q where the image has no view"),
+        ("label", pa.float32(), False, "y = clip(alpha * q + (1 - alpha) * l, 0, 1) (section 7): the training target"),
+        ("box_id", pa.int64(), True, "the view with the largest p, as in boxes.parquet; null: the image has none"),
+        ("correction", pa.int8(), True, "what a person decided: 1 present, 0 absent; null: nobody did"),
+        ("uncorrected_label", pa.float32(), True, "y before the correction; null: there is none, label is y"),
+    ),
+    "aggregate",
+)
+
+
+PREDICTIONS = TableSpec(
+    "ccd.predictions/1",
+    (
+        ("zero_shot_prob", pa.float32(), False, "the teacher's p of the whole image"),
+        ("student_prob", pa.float32(), False, "sigmoid(logit) of the selected student"),
+    ),
+    "evaluate",
+)

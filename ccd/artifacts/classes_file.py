@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccd.artifacts.files import unreadable
-from ccd.artifacts.seal import read_sealed, write_sealed
+from ccd.artifacts.sealed import read_sealed, write_sealed
 
 SCHEMA = "ccd.classes/1"
 

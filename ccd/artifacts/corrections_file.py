@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts.csv_files import Row, csv_line, meant, read_sheet
-from ccd.artifacts.files import replacing
+from ccd.artifacts.csv_files import Row, meant, read_sheet
+from ccd.artifacts.files import csv_line, replacing
 from ccd.artifacts.image_keys import ImageKeys
 from ccd.errors import CcdError, listed
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccd.artifacts.files import replacing
 from ccd.errors import CcdError, listed, printable
 
 DELIMITERS = (",", ";", "\t")
@@ -29,7 +28,6 @@ IMAGE = ("image_id", "path")
 Layout = tuple[tuple[str, ...], ...]
 """The columns that there must be; of each tuple one is enough."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SHOWN = 80
 _MARKS = (  # the longer ones first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -123,30 +121,6 @@ def _split_names(cell: str, known: Collection[str], between: str) -> tuple[list[
             bad.append(name)
         parts = parts[end or 1 :]
     return list(dict.fromkeys(good)), bad
-
-
-def csv_line(cells: Sequence[Any]) -> str:
-    """One line of CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\r\n")  # whose characters are those that get quoted
-    writer.writerow([neutral(cell) if isinstance(cell, str) else cell for cell in cells])
-    return buffer.getvalue().removesuffix("\r\n") + "\n"
-
-
-def neutral(text: str) -> str:
-    """``text`` as a spreadsheet shows it instead of calculating it."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def write(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> None:
-    """Write an artifact (training curves, a table of classes) for ``dvc plots`` and spreadsheets: the first row's keys
-    as header, numbers in full, text as it is."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8")
 
 
 def _text(path: Path, hint: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import hashlib
 import io
@@ -16,18 +17,18 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError
 
 ABANDONED_S = 24 * 3600.0
 """A temporary file of another machine or container counts as left behind once nobody has written to it for so long."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _WRITER = re.compile(r"(?P<system>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}")
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
 
@@ -144,6 +145,30 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         )
 
 
+def csv_line(cells: Sequence[Any]) -> str:
+    """One line of CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\r\n")  # whose characters are those that get quoted
+    writer.writerow([neutral(cell) if isinstance(cell, str) else cell for cell in cells])
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
+def neutral(text: str) -> str:
+    """``text`` as a spreadsheet shows it instead of calculating it."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> None:
+    """Write an artifact (training curves, a table of classes) for ``dvc plots`` and spreadsheets: the first row's keys
+    as header, numbers in full, text as it is."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as temporary:
+        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+
+
 def unreadable(path: Path, reason: str | Exception, stage: str | None) -> CcdError:
     """The error for an artifact of ``stage`` that is missing, damaged or of another version.
 
@@ -191,14 +216,16 @@ def delayed_interrupts() -> Iterator[None]:
         yield
         return
     waiting: list[tuple[int, FrameType | None]] = []
-    usual = {number: signal.signal(number, lambda *received: waiting.append(received)) for number in SIGNALS}
+    usual: dict[int, Any] = {
+        number: signal.signal(number, lambda *received: waiting.append(received)) for number in SIGNALS
+    }
     try:
         yield
     finally:
         for number, action in usual.items():
             signal.signal(number, action)
         for number, frame in waiting:
-            action = usual[signal.Signals(number)]
+            action = usual[number]
             if callable(action):
                 action(number, frame)
             elif action == signal.SIG_DFL:

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ccd.artifacts.files import unreadable
-from ccd.runtime.timings import TIMINGS_LOG, Timing, md5_of, recorded_timings
+from ccd.runtime.console import TIMINGS_LOG, Timing, md5_of, recorded_timings
 
 ENDINGS = (".parquet", ".h5", ".json", ".csv", ".pt", ".html", ".png")
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccd.artifacts import csv_files
-from ccd.artifacts.files import unreadable, write_json
+from ccd.artifacts.files import unreadable, write_csv, write_json
 from ccd.errors import is_refusal
 
 
@@ -19,7 +18,7 @@ def write(
 ) -> None:
     """Write both; see `ccd.evaluation.summary` for what is in them."""
     write_json(metrics, content)
-    csv_files.write(per_class, rows)
+    write_csv(per_class, rows)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ccd.artifacts.files import sha256_of
-from ccd.errors import CcdError, listed, printable
-from ccd.errors import explained
+from ccd.errors import CcdError, explained, listed, printable
 
 _HEAD_BYTES = 1024
 _PYTORCH_ZIP = "data.pkl"

@@ -41,7 +41,7 @@ def model(folder: Path, student: Path | None, licence: str, force: bool, as_json
     """Write the student into FOLDER: model.safetensors, model.json and a model card (README.md).
 
     model.json states classes, preprocessing, thresholds, licence, what the model was made of, and the weights' SHA-256.
-    `ccd predict FOLDER ...` and ccd.deploy.load.load_student open it. A FOLDER that holds files of these names is refused.
+    `ccd predict FOLDER ...` and `ccd.load_student` open it. A FOLDER that holds files of these names is refused.
 
     \b
     Examples:

@@ -61,10 +61,10 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], force: 
     back when you return. For a clone of the repository; projects for your own images are made by `ccd init`.
     """
     from ccd.artifacts.corrections_file import ensure, path_of
+    from ccd.errors import user_errors
     from ccd.params.file import PARAMS_FILE, load
     from ccd.params.presets import apply_preset, changes, check_replaceable, presets, replace_params, settings_of
     from ccd.params.sections import DatasetParams
-    from ccd.errors import user_errors
 
     with user_errors():
         if preset is None:
@@ -124,13 +124,12 @@ def inspect(
       ccd inspect --class bottle --worst 20
       ccd inspect --doubtful --json
     """
-    from ccd.cli import overlay_command as overlays
-    from ccd.errors import CcdError
+    from ccd.cli import overlay_command
+    from ccd.errors import CcdError, user_errors
     from ccd.params.file import load
     from ccd.params.sections import DatasetParams
-    from ccd.report import inspect as library, inspect_text as texts
+    from ccd.report import inspect, inspect_text
     from ccd.report.overlay import write_overlay
-    from ccd.errors import user_errors
 
     with user_errors():
         asked = sum((image is not None, class_name is not None, doubtful, box_overlap))
@@ -141,24 +140,26 @@ def inspect(
         if image is not None:
             root = Path(dataset.root)
             if out is not None:
-                overlays.check_overlay(out, root, force=force)
-            story = library.image_story(folder, image)
-            click.echo(texts.as_json(texts.story_data(story)) if as_json else texts.story_text(story))
+                overlay_command.check_overlay(out, root, force=force)
+            story = inspect.image_story(folder, image)
+            click.echo(
+                inspect_text.as_json(inspect_text.story_data(story)) if as_json else inspect_text.story_text(story)
+            )
             if out is not None:
                 write_overlay(story, root, out)
                 click.echo(f"wrote {out}", err=as_json)
             elif not as_json:
-                said, there = overlays.save_default_overlay(story, library.image_ids(folder), root, force=force)
+                said, there = overlay_command.save_default_overlay(story, inspect.image_ids(folder), root, force=force)
                 click.echo(said, err=not there)
         elif class_name is not None:
-            examples = library.worst(folder, class_name, count)
-            click.echo(texts.as_json(examples) if as_json else texts.examples_text(examples))
+            examples = inspect.worst(folder, class_name, count)
+            click.echo(inspect_text.as_json(examples) if as_json else inspect_text.examples_text(examples))
         elif doubtful:
-            doubts = library.doubtful(folder, count)
-            click.echo(texts.as_json(doubts) if as_json else texts.doubts_text(doubts))
+            doubts = inspect.doubtful(folder, count)
+            click.echo(inspect_text.as_json(doubts) if as_json else inspect_text.doubts_text(doubts))
         else:
-            overlaps = library.box_overlap(folder, count)
-            click.echo(texts.as_json(overlaps) if as_json else texts.overlaps_text(overlaps))
+            overlaps = inspect.box_overlap(folder, count)
+            click.echo(inspect_text.as_json(overlaps) if as_json else inspect_text.overlaps_text(overlaps))
 
 
 @main.command(short_help="List what the pipeline has written, and from what.")
@@ -167,14 +168,14 @@ def artifacts(as_json: bool) -> None:
     """List what the pipeline has written for the data set of params.yaml: rows, size, schema and md5, and what made it:
     stage, seconds (where this machine ran it) and parameters."""
     from ccd.artifacts.listing import artifact_list
+    from ccd.errors import user_errors
     from ccd.params.file import load
     from ccd.params.sections import DatasetParams
-    from ccd.report import inspect_text as texts
-    from ccd.errors import user_errors
+    from ccd.report import inspect_text
 
     with user_errors():
         found = artifact_list(Path("data") / load(DatasetParams).name)
-        click.echo(texts.as_json(found) if as_json else texts.artifacts_text(found))
+        click.echo(inspect_text.as_json(found) if as_json else inspect_text.artifacts_text(found))
 
 
 @main.command(short_help="List, or make smaller, what saves repeated work.")
@@ -189,8 +190,8 @@ def store(limit_gb: float | None, as_json: bool) -> None:
     """
     from datetime import datetime
 
-    from ccd.report.inspect_text import aligned
     from ccd.errors import user_errors
+    from ccd.report.inspect_text import aligned
     from ccd.runtime.store import open_store
 
     with user_errors():

@@ -109,9 +109,9 @@ def import_command(file: Path, as_json: bool) -> None:
       2    a mistake, or no answer that can be used; nothing written
       3    done, but some rows were left out; each is named
     """
-    from ccd.artifacts import class_table, corrections_file as corrections
+    from ccd.artifacts import class_table, corrections_file
+    from ccd.artifacts.class_table import PSEUDO_LABELS
     from ccd.artifacts.existing import keep_old
-    from ccd.artifacts.label_tables import PSEUDO_LABELS
     from ccd.errors import printable
     from ccd.params.file import load
     from ccd.params.sections import DatasetParams
@@ -119,14 +119,14 @@ def import_command(file: Path, as_json: bool) -> None:
 
     with mendable():
         dataset = load(DatasetParams)
-        target, data = corrections.path_of(dataset.name), Path("data") / dataset.name
+        target, data = corrections_file.path_of(dataset.name), Path("data") / dataset.name
         current = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
         found = _reviewed(file, data, Path(dataset.root), current.ids, current.classes)
-        corrections.ensure(target)
-        before = corrections.read_decisions(target, current.ids, current.classes, Path(dataset.root))
+        corrections_file.ensure(target)
+        before = corrections_file.read_decisions(target, current.ids, current.classes, Path(dataset.root))
         merged = merge(before, found.decisions, current)
         kept = keep_old(target) if merged.changes else None
-        corrections.write(target, merged.decisions)
+        corrections_file.write(target, merged.decisions)
         if as_json:
             click.echo(json.dumps(_imported_content(found, merged, target, kept)))
         else:
@@ -197,7 +197,7 @@ def tidy_command(as_json: bool) -> None:
     Images and classes are read as stage index reads them, every image once. Nothing is lost: the corrections as they
     were stay as .csv.bak, and `ccd review import corrections/<dataset.name>.set_aside.csv` takes back what fits again.
     """
-    from ccd.artifacts import corrections_file as corrections
+    from ccd.artifacts import corrections_file
     from ccd.artifacts.image_keys import ImageKeys
     from ccd.params.file import load
     from ccd.params.sections import DatasetParams, IndexParams, RuntimeParams
@@ -208,8 +208,8 @@ def tidy_command(as_json: bool) -> None:
     with mendable():
         params, workers = load(IndexParams), worker_count(load(RuntimeParams).workers)
         dataset = load(DatasetParams, as_written=params.adapter == "demo")  # as stage index does
-        target, root = corrections.path_of(dataset.name), Path(dataset.root)
-        corrections.ensure(target)
+        target, root = corrections_file.path_of(dataset.name), Path(dataset.root)
+        corrections_file.ensure(target)
         ids, classes = train_images_and_classes(params, root, workers, StageLog("review"))
         done = tidy(target, ImageKeys(ids, root), classes)
         aside = set_aside_of(target)

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ccd.errors import CcdError, printable
+from ccd.errors import CcdError, printable, ran_out
 from ccd.images.decode import HEAD_BYTES, is_available, optional_format
-from ccd.errors import ran_out
 
 OWN_LISTS = ("classes.txt", "labels.csv", "scenes.json")
 NO_ENDING, FOLDER = "(no ending)", "(folder)"

@@ -1,7 +1,7 @@
 """A CSV of image labels: columns ``image_id`` or ``path``, ``classes`` (with ``;`` between them), optionally ``split``.
 
 What `ccd predict` and `ccd export labels` write is one. How the file may be written: `ccd.artifacts.csv_files`; what an
-image may be called: `ccd.artifacts.ids`. Empty ``classes`` means that none is present; an image without a row
+image may be called: `ccd.artifacts.image_index`. Empty ``classes`` means that none is present; an image without a row
 has unknown labels.
 """
 

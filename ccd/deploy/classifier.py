@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ccd.artifacts.checkpoint_file import Checkpoint, thresholds
-from ccd.errors import CcdError
-from ccd.errors import install_advice
+from ccd.errors import CcdError, install_advice
 from ccd.student.inference import predict
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import XMLGenerator, quoteattr
 from xml.sax.xmlreader import AttributesImpl
 
-from ccd.artifacts.csv_files import csv_line
+from ccd.artifacts.files import csv_line
 from ccd.deploy.labelled import Box, LabelledImage, LabelledSet
 from ccd.deploy.rows import short
 from ccd.errors import CcdError, listed

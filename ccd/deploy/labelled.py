@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from ccd.artifacts import boxes_file as box_file, checkpoint_file as checkpoint, class_table, image_index
-from ccd.artifacts.ids import same_classes, same_ids
-from ccd.artifacts.label_tables import PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts import boxes_file, checkpoint_file, class_table, image_index
+from ccd.artifacts.class_table import PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts.image_index import same_classes, same_ids
 from ccd.labels.thresholds import LABELLED
 
 Split = Literal["train", "test", "all"]
@@ -90,13 +90,13 @@ def read_labelled(folder: Path, split: Split, min_label: float | None) -> Labell
 def _student_cuts(path: Path, classes: tuple[str, ...], min_label: float | None) -> np.ndarray:
     if min_label is not None:
         return np.full(len(classes), min_label)
-    found = checkpoint.read(path, "train")
+    found = checkpoint_file.read(path, "train")
     same_classes(path, "train", found.spec["classes"], classes)
-    return np.asarray(checkpoint.thresholds(found)[0])
+    return np.asarray(checkpoint_file.thresholds(found)[0])
 
 
 def _boxes_by_image(path: Path, classes: tuple[str, ...]) -> dict[str, list[Box]]:
-    found, place = box_file.read(path), {name: column for column, name in enumerate(classes)}
+    found, place = boxes_file.read(path), {name: column for column, name in enumerate(classes)}
     by_image: dict[str, list[Box]] = defaultdict(list)
     for row, image_id in enumerate(found.image_ids):
         corners = (float(side) for side in found.boxes_px[row])

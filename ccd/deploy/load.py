@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.artifacts import checkpoint_file
 from ccd.artifacts.checkpoint_file import Weights
 from ccd.artifacts.existing import keep_old
 from ccd.artifacts.files import replacing, sha256_of, write_json
@@ -131,7 +131,7 @@ def check_exists(path: Path) -> None:
     raise CcdError(f"{path}: no such file; " + (f"models here: {listed(near)}" if near else "check its name"))
 
 
-def read_student(path: Path) -> tuple[checkpoint.Checkpoint, str]:
+def read_student(path: Path) -> tuple[checkpoint_file.Checkpoint, str]:
     """A checkpoint that a person named, and its SHA-256. A stage is named to rebuild it only if a stage made it.
 
     Raises:
@@ -139,7 +139,7 @@ def read_student(path: Path) -> tuple[checkpoint.Checkpoint, str]:
     """
     check_exists(path)
     made_here = path.resolve().is_relative_to(Path("data").resolve())
-    return checkpoint.read_hashed(path, "train" if made_here else None)
+    return checkpoint_file.read_hashed(path, "train" if made_here else None)
 
 
 def _onnx_description(session: Any, path: Path) -> ModelDescription:

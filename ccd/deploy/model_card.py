@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ccd import __version__
-from ccd.artifacts import checkpoint_file as checkpoint, class_table, image_index, metrics_file as measured, text_file
-from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts import checkpoint_file, class_table, image_index, metrics_file, text_file
+from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.listing import artifact_list
 from ccd.deploy.classifier import UNKNOWN_LICENCE, ModelDescription, describe
 from ccd.deploy.load import read_student
@@ -29,11 +29,13 @@ class Background:
 
     description: ModelDescription
     label_share: np.ndarray | None
-    test: measured.SplitMetrics | None
+    test: metrics_file.SplitMetrics | None
     per_class: dict[str, dict[str, float]]
 
 
-def background(student: Path, licence: str, lock: Path = Path("dvc.lock")) -> tuple[Background, checkpoint.Weights]:
+def background(
+    student: Path, licence: str, lock: Path = Path("dvc.lock")
+) -> tuple[Background, checkpoint_file.Weights]:
     """Read ``student.pt`` and whatever lies beside it; what is missing is left out, nothing is guessed.
 
     Raises:
@@ -97,11 +99,11 @@ def _label_share(path: Path, classes: tuple[str, ...]) -> np.ndarray | None:
     return (made.columns["label"] >= 0.5).mean(axis=0) if made.classes == classes and made.ids else None
 
 
-def _measured(folder: Path) -> tuple[measured.SplitMetrics | None, dict[str, dict[str, float]]]:
+def _measured(folder: Path) -> tuple[metrics_file.SplitMetrics | None, dict[str, dict[str, float]]]:
     if not (folder / "metrics.json").is_file() or not (folder / "per_class.csv").is_file():
         return None, {}
-    test = measured.read_metrics(folder / "metrics.json")["test"]
-    return (test, measured.read_per_class(folder / "per_class.csv")) if test.images else (None, {})
+    test = metrics_file.read_metrics(folder / "metrics.json")["test"]
+    return (test, metrics_file.read_per_class(folder / "per_class.csv")) if test.images else (None, {})
 
 
 SOURCES = {
@@ -187,7 +189,7 @@ def _use(model: ModelDescription) -> str:
     size = model.spec.image_size_px
     return (
         "## Use\n\n```\nccd predict THIS_FOLDER photos/ --out labels.csv\n```\n"
-        '```python\nfrom ccd.deploy.load import load_student\n\nload_student("THIS_FOLDER").predict(["photo.jpg"])\n```\n\n'
+        '```python\nfrom ccd import load_student\n\nload_student("THIS_FOLDER").predict(["photo.jpg"])\n```\n\n'
         f"Preprocessing (also in `model.json`): upright RGB, squashed to {size} x {size} pixels with antialiased "
         "bicubic resampling, values in [0, 1]; the network normalises them itself."
     )

@@ -15,8 +15,7 @@ from ccd.artifacts.files import replacing
 from ccd.deploy.classifier import onnx_session, to_json
 from ccd.deploy.load import DESCRIPTION, ONNX_KEY, WEIGHTS, keep_foreign, write_folder
 from ccd.deploy.model_card import background, is_model_card, model_card
-from ccd.errors import CcdError
-from ccd.errors import install_advice
+from ccd.errors import CcdError, install_advice
 from ccd.student.model import Student, restore_student
 
 TOLERANCE = 1e-4

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ccd.artifacts.existing import keep_old, refuse_existing, refuse_folders, refuse_inputs
 from ccd.artifacts.files import is_stream, replacing
-from ccd.artifacts.parquet import schema
+from ccd.artifacts.sealed import schema
 from ccd.datasets.folder import LABELS_FILE
 from ccd.datasets.image_search import is_image
-from ccd.deploy import rows as pieces
+from ccd.deploy import rows
 from ccd.deploy.stream import Scored
 from ccd.errors import CcdError
 from ccd.images.decode import read_image
@@ -135,12 +135,12 @@ class Outputs:
     @property
     def continues(self) -> bool:
         """Whether there is interrupted work to continue, and it shall be."""
-        return self.resume and self.table is not None and pieces.is_unfinished(self.table)
+        return self.resume and self.table is not None and rows.is_unfinished(self.table)
 
     @property
     def is_complete(self) -> bool:
         """Whether the run to continue has come to its end already."""
-        return self.resume and self.table is not None and self.table.is_file() and not pieces.is_unfinished(self.table)
+        return self.resume and self.table is not None and self.table.is_file() and not rows.is_unfinished(self.table)
 
     @property
     def boxes(self) -> Path | None:
@@ -173,9 +173,9 @@ def _check_table(table: Path, outputs: Outputs) -> None:
     if outputs.boxes is not None and table.resolve() == outputs.boxes.resolve():
         raise CcdError(f"{table} is where --cam {outputs.cam_folder} writes its boxes; choose another --out")
     if not outputs.resume and not outputs.force:
-        pieces.refuse_unfinished(table)
+        rows.refuse_unfinished(table)
         refuse_existing([table], force=False)
-    pieces.refuse_other_folder(table)
+    rows.refuse_other_folder(table)
 
 
 def _check_boxes(boxes: Path, outputs: Outputs) -> None:
@@ -185,9 +185,9 @@ def _check_boxes(boxes: Path, outputs: Outputs) -> None:
     refuse_folders([boxes])
     if outputs.continues or outputs.force:
         return
-    if pieces.is_unfinished(boxes):
+    if rows.is_unfinished(boxes):
         raise CcdError(
-            f"{pieces.folder_of(boxes)} is left from an interrupted run; continue it with --resume and the same --out, "
+            f"{rows.folder_of(boxes)} is left from an interrupted run; continue it with --resume and the same --out, "
             "give another --cam folder, or start over with --force"
         )
     refuse_existing([boxes], force=False)
@@ -249,7 +249,7 @@ def start_over(outputs: Outputs) -> None:
     """Delete what interrupted runs left of these outputs, where ``force`` says so."""
     for path in (outputs.table, outputs.boxes):
         if outputs.force and path is not None:
-            pieces.discard(path)
+            rows.discard(path)
 
 
 def keep_finished(outputs: Outputs) -> Path | None:

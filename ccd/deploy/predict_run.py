@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ccd.artifacts.files import replacing
-from ccd.deploy import outputs as cams, rows
+from ccd.deploy import outputs, rows
 from ccd.deploy.classifier import Classifier
 from ccd.deploy.outputs import BOXES
 from ccd.deploy.rows import Pieces
@@ -57,7 +57,7 @@ class Job:
     @cached_property
     def root(self) -> Path:
         """The folder that all images lie in."""
-        return cams.common_folder(self.paths)
+        return outputs.common_folder(self.paths)
 
     def identity(self) -> dict[str, str]:
         """What must not change between a run and its continuation."""
@@ -144,9 +144,9 @@ def _table(job: Job, batch: Scored) -> pa.Table:
 def _look(job: Job, batch: Scored) -> pa.Table:
     """Write the overlays of a batch; returns its boxes."""
     assert job.cam_folder is not None
-    seen = cams.see(batch, decide(batch.probs, job.cuts), job.classifier.description.spec.image_size_px)
-    cams.write_overlays(seen, job.classes, job.cam_folder, job.root)
-    return cams.boxes_table(seen, job.classes)
+    seen = outputs.see(batch, decide(batch.probs, job.cuts), job.classifier.description.spec.image_size_px)
+    outputs.write_overlays(seen, job.classes, job.cam_folder, job.root)
+    return outputs.boxes_table(seen, job.classes)
 
 
 def _box_pieces(job: Job, keep: int) -> Pieces | None:
@@ -169,7 +169,7 @@ def _finish_boxes(job: Job, boxes: Pieces | None) -> None:
         return
     with (
         replacing(job.cam_folder / BOXES) as temporary,
-        pq.ParquetWriter(temporary, cams.BOXES_SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(temporary, outputs.BOXES_SCHEMA, compression="zstd") as writer,
     ):
         for piece in boxes.tables():
             writer.write_table(piece)

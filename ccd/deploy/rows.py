@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccd.artifacts.csv_files import csv_line
-from ccd.artifacts.files import remove_leftovers, replacing, write_json
+from ccd.artifacts.files import csv_line, remove_leftovers, replacing, write_json
 from ccd.errors import CcdError
 from ccd.labels.thresholds import decide
 

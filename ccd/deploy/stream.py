@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ccd.datasets.image_search import FOLDER, by_frequency, left_out_line, search
 from ccd.deploy.classifier import Classifier
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError, listed, ran_out
 from ccd.images.batches import load_in_order
 from ccd.images.decode import decode, header, read_file, squash
-from ccd.errors import ran_out
 
 STDIN = "-"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import checkpoint_file as checkpoint
+from ccd.artifacts import checkpoint_file
 from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
 from ccd.artifacts.files import is_stream
 from ccd.datasets.image_search import find_images
@@ -110,5 +110,5 @@ def save_tuned(model: Path, out: Path, tuned: Tuned) -> list[Path]:
         return kept
     found = read_student(model)[0]
     info = found.info | {"thresholds": {"values": tuned.after.tolist(), "source": SOURCE}}
-    checkpoint.write(out, replace(found, info=info))
+    checkpoint_file.write(out, replace(found, info=info))
     return []

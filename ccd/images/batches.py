@@ -23,9 +23,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ccd.artifacts.image_index import ImageIndex
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError, explained, listed
 from ccd.images.decode import read_image, squash
-from ccd.errors import explained
 
 Item = TypeVar("Item")
 _SOCKET_PATH_BYTES, _SOCKET_NAME_BYTES = 107, 24  # of a UNIX socket: the longest path; /listener- and random letters

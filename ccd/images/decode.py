@@ -278,4 +278,3 @@ def is_available(kind: str) -> bool:
     if kind == "AVIF":
         return "avif" in features.modules and features.check_module("avif") is True
     return find_spec("pillow_heif") is not None
-

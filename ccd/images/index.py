@@ -19,9 +19,8 @@ from PIL import Image
 
 from ccd.artifacts.image_index import DarkImage, ImageIndex, SkippedImage
 from ccd.datasets.record import Dataset, ImageEntry
-from ccd.errors import CcdError, is_utf8, printable
+from ccd.errors import CcdError, is_utf8, printable, ran_out
 from ccd.images.decode import FULL_16_BIT, header, opening, read_file, to_rgb
-from ccd.errors import ran_out
 
 DARK_16_BIT = FULL_16_BIT // 4  # 14 bits of data and less
 NAMED = 5

@@ -18,8 +18,8 @@ from ccd.datasets.image_search import find_images
 from ccd.errors import CcdError
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, IndexParams
-from ccd.runtime.launch import stage
 from ccd.runtime.console import StageLog
+from ccd.runtime.launch import stage
 
 
 @stage

@@ -16,7 +16,7 @@ from ccd.params.presets import apply_preset, parameters, parsed_value
 from ccd.project.pipeline import project_text
 from ccd.project.suggest import TOWERS, Suggestion, local_file, path_from
 from ccd.project.survey import Params
-from ccd.student.backbones import backbone_names
+from ccd.student.model import backbone_names
 
 _TEXT = """\
 # {name}

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import (
-    background_file as none_images,
+    background_file,
     bias_file,
-    boxes_file as box_file,
+    boxes_file,
     class_table,
     image_index,
     text_file,
 )
+from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.artifacts.features_file import read_views
-from ccd.artifacts.label_tables import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.errors import CcdError, listed
 from ccd.labels.scores import clip_probs
 from ccd.report.doubt import (
@@ -139,7 +139,7 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
         columns,
         _views(data_dir, name, columns, bias.bias) if train else (),
         truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
-        none_images.count_in(table.metadata) is not None,
+        background_file.count_in(table.metadata) is not None,
     )
 
 
@@ -163,7 +163,7 @@ def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
 
 def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: np.ndarray) -> tuple[View, ...]:
     """The image's boxes with CLIP's probabilities, computed as aggregate does."""
-    boxes, words = box_file.read(data_dir / "boxes.parquet"), text_file.read(data_dir / "text.h5")
+    boxes, words = boxes_file.read(data_dir / "boxes.parquet"), text_file.read(data_dir / "text.h5")
     mine = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
     looks = read_views(data_dir / "clip_local.h5", mine, len(boxes.image_ids))
     probs = clip_probs(looks, words.values, words.logit_scale).astype(np.float32)
@@ -215,7 +215,7 @@ def _example(made: class_table.ClassTable, truth: np.ndarray, choice: Choice) ->
 
 def box_overlap(data_dir: Path, count: int, min_images: int = 3) -> list[Overlap]:
     """The ``count`` pairs of classes whose boxes coincide most; see `ccd.report.doubt.coinciding_pairs`."""
-    boxes = box_file.read(data_dir / "boxes.parquet")
+    boxes = boxes_file.read(data_dir / "boxes.parquet")
     asked = boxes.asked
     images, image_rows = np.unique(np.asarray(boxes.image_ids, object)[asked], return_inverse=True)
     classes, class_rows = np.unique(np.asarray(boxes.classes, object)[asked], return_inverse=True)

@@ -10,17 +10,17 @@ from typing import Literal
 import numpy as np
 
 from ccd.artifacts import (
-    background_file as none_file,
+    background_file,
     bias_file,
-    boxes_file as box_file,
+    boxes_file,
     class_table,
     image_index,
-    metrics_file as measured,
+    metrics_file,
     text_file,
 )
+from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.artifacts.features_file import read_views
-from ccd.artifacts.ids import rows_of, same_classes, same_ids
-from ccd.artifacts.label_tables import LABELS, PREDICTIONS, PSEUDO_LABELS
+from ccd.artifacts.image_index import rows_of, same_classes, same_ids
 from ccd.labels.scores import clip_probs
 from ccd.runtime.hardware import hand_back_memory
 
@@ -70,7 +70,7 @@ class Run:
     classes: tuple[str, ...]
     text: text_file.TextEmbeddings
     bias: bias_file.BiasFile
-    boxes: box_file.BoxTable
+    boxes: boxes_file.BoxTable
     box_rows: np.ndarray
     box_classes: np.ndarray
     made: dict[str, np.ndarray]
@@ -78,7 +78,7 @@ class Run:
     tested: dict[str, np.ndarray]
     train_truth: np.ndarray
     test_truth: np.ndarray
-    metrics: dict[str, measured.SplitMetrics]
+    metrics: dict[str, metrics_file.SplitMetrics]
     per_class: dict[str, dict[str, float]]
     curves: list[dict[str, float]]
     warmup_epochs: int
@@ -100,7 +100,7 @@ class Run:
 def read_run(files: RunFiles, treat_difficult: Difficult = "ignore") -> Run:
     """Read and align everything; ``treat_difficult`` as in `truth_of`. Raises CcdError for a missing, damaged or
     foreign artifact, naming it."""
-    words, bias, boxes = text_file.read(files.text), bias_file.read(files.bias), box_file.read(files.boxes)
+    words, bias, boxes = text_file.read(files.text), bias_file.read(files.bias), boxes_file.read(files.boxes)
     index = image_index.read(files.images)
     train, test, classes, known = index.train(), index.test(), words.classes, class_table.read(files.labels, LABELS)
     del index  # gone before the largest table comes, like what was needed to read boxes and to find their images
@@ -118,16 +118,16 @@ def read_run(files: RunFiles, treat_difficult: Difficult = "ignore") -> Run:
         same_classes(path, stage, found, classes)
     same_ids(files.pseudo_labels, "aggregate", made.ids, train.ids)
     same_ids(files.predictions, "evaluate", tested.ids, test.ids)
-    warmup = measured.read_curve(files.warmup_curves, "warmup")
-    final = measured.read_curve(files.train_curves, "train")
+    warmup = metrics_file.read_curve(files.warmup_curves, "warmup")
+    final = metrics_file.read_curve(files.train_curves, "train")
     return Run(
         train, test, classes, words, bias, boxes, images,
         rows_of(files.boxes, "cam_boxes", boxes.classes, (*classes, "")),
         made.columns, float(made.metadata["alpha"]), tested.columns,
         *truths,
-        measured.read_metrics(files.metrics), measured.read_per_class(files.per_class),
+        metrics_file.read_metrics(files.metrics), metrics_file.read_per_class(files.per_class),
         [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
-        files.clip_local, none_file.count_in(made.metadata),
+        files.clip_local, background_file.count_in(made.metadata),
     )  # fmt: skip
 
 

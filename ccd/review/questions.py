@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import checkpoint_file as checkpoint, class_table, corrections_file as corrections, image_index
-from ccd.artifacts.ids import same_ids
-from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.label_tables import PSEUDO_LABELS
+from ccd.artifacts import checkpoint_file, class_table, corrections_file, image_index
+from ccd.artifacts.class_table import PSEUDO_LABELS
+from ccd.artifacts.image_index import ImageIndex, same_ids
 from ccd.images.batches import indexed_files
 from ccd.report.doubt import disagreement, most_doubtful
 from ccd.runtime.console import StageLog
@@ -26,7 +25,7 @@ def student_probs(path: Path, root: str, index: ImageIndex, log: StageLog) -> np
     Raises:
         CcdError: the checkpoint or an image is missing or damaged.
     """
-    found = checkpoint.read(path, "train")
+    found = checkpoint_file.read(path, "train")
     spec = StudentSpec.from_dict(found.spec)
     students = {"student": restore_student(spec, found.weights[found.selected])}
     return score(students, indexed_files(root, index), spec.image_size_px, hardware(), log)["student"]
@@ -72,7 +71,7 @@ def read_evidence(data: Path, decided_file: Path, student: np.ndarray | None, ro
     index = image_index.read(data / "images.parquet").train()
     made = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS)
     same_ids(data / "pseudo_labels.parquet", "aggregate", made.ids, index.ids)
-    decided = corrections.read(decided_file, made.ids, made.classes, root).of_images(0, len(made.ids))
+    decided = corrections_file.read(decided_file, made.ids, made.classes, root).of_images(0, len(made.ids))
     steps = {"global": made.columns["global_label"], "local": np.clip(made.columns["local_label"], 0, 1)}
     steps |= ({} if student is None else {"student": student}) | {"final": made.columns["label"]}
     gap = disagreement(made.columns | {"correction": decided}, student)

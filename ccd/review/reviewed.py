@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccd.artifacts import corrections_file as corrections
+from ccd.artifacts import corrections_file
 from ccd.artifacts.class_table import ClassTable
 from ccd.artifacts.corrections_file import COLUMNS, Answer, Decisions, LeftOut, judge
-from ccd.artifacts.csv_files import IMAGE, Sheet, classes_in, csv_line, read_sheet
+from ccd.artifacts.csv_files import IMAGE, Sheet, classes_in, read_sheet
 from ccd.artifacts.existing import keep_old
-from ccd.artifacts.files import replacing
+from ccd.artifacts.files import csv_line, replacing
 from ccd.artifacts.image_keys import ImageKeys
 from ccd.datasets import load_dataset
 from ccd.errors import CcdError, listed, printable
@@ -177,12 +177,12 @@ def tidy(path: Path, images: ImageKeys, classes: list[str]) -> Tidied:
     Raises:
         CcdError: a file cannot be read or written, or the file of rows set aside is not one that this writes.
     """
-    decisions, left_out = corrections.judge(corrections.read_answers(path), images, classes)
+    decisions, left_out = corrections_file.judge(corrections_file.read_answers(path), images, classes)
     if not left_out:
         return Tidied(len(decisions), (), None)
     _append(set_aside_of(path), [_line(each) for each in left_out])
     old = keep_old(path)
-    corrections.write(path, decisions)
+    corrections_file.write(path, decisions)
     return Tidied(len(decisions), tuple(left_out), old)
 
 
@@ -200,7 +200,7 @@ def _append(path: Path, lines: list[str]) -> None:
     if path.exists():
         old = path.read_bytes().decode("utf-8", "replace")
         if not old.startswith(header) or "\ufffd" in old:
-            raise CcdError(f"{path}: not as `{corrections.TIDY}` writes it; rename it, and try again")
+            raise CcdError(f"{path}: not as `{corrections_file.TIDY}` writes it; rename it, and try again")
     there = {_decision(line) for line in old.splitlines()}
     new = "".join({_decision(line): line for line in lines if _decision(line) not in there}.values())
     try:

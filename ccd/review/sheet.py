@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ccd.artifacts.csv_files import csv_line
+from ccd.artifacts.files import csv_line
 from ccd.deploy.label_formats import to_label_studio
 from ccd.deploy.labelled import LabelledSet
 from ccd.deploy.rows import short

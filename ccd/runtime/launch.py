@@ -150,7 +150,7 @@ def _become(command: Sequence[str]) -> None:
     """Replace this process by ``command``, which then gets its signals and gives its exit status."""
     sys.stdout.flush()
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], list(command))
     except FileNotFoundError:
         raise CcdError(f"{LAUNCHER}: {command[0]} was not found; it must begin with a launcher's command") from None
 
@@ -169,7 +169,7 @@ def _torchrun(count: int, command: Sequence[str]) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the rank that failed says why
     where = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(count)]
     try:
-        run(parse_args([*where, *command]))
+        run(parse_args([*where, *command]))  # type: ignore[no-untyped-call]
     except SignalException as stopped:
         if stopped.sigval == signal.SIGINT:
             end_interrupted()
@@ -180,8 +180,9 @@ def _torchrun(count: int, command: Sequence[str]) -> None:
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from None
         raise CcdError(
-            f"process {number} of {count} was killed ({signal.Signals(-failure.exitcode).name}); most often memory ran "
-            "out: lower runtime.processes, runtime.workers or a batch size. What was encoded, and whole epochs, are kept"
+            f"process {number} of {count} was killed ({signal.Signals(-failure.exitcode).name}); most often memory "
+            "ran out: lower runtime.processes, runtime.workers or a batch size. What was encoded, and whole epochs, "
+            "are kept"
         ) from None
 
 

@@ -7,6 +7,7 @@ and deleting any of it costs time alone.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,73 @@ from ccd.artifacts.files import remove_leftovers, replacing, writer_token
 from ccd.params.file import load
 from ccd.params.sections import RuntimeParams
 from ccd.runtime import launch
-from ccd.runtime.closure import files_of
-from ccd.runtime.timings import library_versions
+from ccd.runtime.console import library_versions
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("ccd", "stages")
+NO_EFFECT = frozenset(
+    {
+        "ccd/runtime/console.py",
+        "ccd/errors.py",
+        "ccd/runtime/launch.py",
+        "ccd/params/sections.py",
+        "ccd/runtime/store.py",
+    }
+)
+"""What a stage says, and where it runs, cannot change what it writes; nor can what only these import."""
+
+
+@lru_cache
+def files_of(modules: tuple[str, ...]) -> dict[str, Path]:
+    """Name (relative, POSIX) -> file of everything that the dotted ``modules`` reach, sorted; without `NO_EFFECT`."""
+    return {name: ROOT / name for name in sorted(closure(path for module in modules for path in _candidates(module)))}
+
+
+def closure(scripts: Iterable[Path]) -> set[str]:
+    """Files (relative, POSIX) that ``scripts`` reach by imports, themselves included.
+
+    Empty files and `NO_EFFECT` are left out.
+    """
+    found: set[Path] = set()
+    waiting = list(scripts)
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        if path.relative_to(ROOT).as_posix() not in NO_EFFECT:
+            waiting += imported_files(path)
+    return {path.relative_to(ROOT).as_posix() for path in found if path.stat().st_size} - NO_EFFECT
+
+
+@cache
+def imported_files(path: Path) -> list[Path]:
+    """The project's files that one file imports, anywhere in it. Raises ValueError for a relative import."""
+    modules: list[str] = []
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or not node.module:
+                raise ValueError(f"{path}: relative import")
+            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [file for module in modules for file in _candidates(module)]
+
+
+def _candidates(module: str) -> list[Path]:
+    """The files of a dotted name and of the packages above it, as far as they are ours."""
+    parts = module.split(".")
+    if parts[0] not in PACKAGES:
+        return []
+    prefixes = (ROOT.joinpath(*parts[: end + 1]) for end in range(len(parts)))
+    options = (option for prefix in prefixes for option in (prefix.with_suffix(".py"), prefix / "__init__.py"))
+    return [option for option in options if option.is_file()]
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
 
 FOLDER = Path(".ccd/store")
 KEY_BYTES = 16
@@ -39,7 +106,7 @@ def fingerprint(kind: str, modules: Sequence[str], **facts: object) -> str:
     Args:
         kind: ``features`` or ``training``; starts the name.
         modules: dotted names. Their text is part of the identity, and so is that of everything in ``ccd`` that they
-            import, directly or not (`ccd.runtime.closure`), as DVC follows it.
+            import, directly or not (`ccd.runtime.store`), as DVC follows it.
         facts: strings, numbers, lists or dicts of such.
     """
     known = {"facts": facts, "versions": library_versions()}

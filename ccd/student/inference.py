@@ -14,9 +14,8 @@ from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.errors import CcdError, listed
 from ccd.images.batches import ImageFiles, image_batches
 from ccd.labels.thresholds import prevalence_thresholds
-from ccd.runtime.collectives import end_other_ranks, from_rank0, merged, share
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import Hardware
+from ccd.runtime.hardware import Hardware, end_other_ranks, from_rank0, merged, share
 from ccd.student.model import Student, StudentSpec, restore_student
 from ccd.student.transforms import to_unit
 

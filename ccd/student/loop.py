@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccd.errors import CcdError, listed
-from ccd.runtime.collectives import part_of_batch, rank_count, this_rank
+from ccd.runtime.hardware import part_of_batch, rank_count, this_rank
 from ccd.student.inference import Precision, autocast
 from ccd.student.model import Student, over_ranks
 from ccd.student.objectives import Objective, Outcome

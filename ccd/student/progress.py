@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ccd.errors import CcdError
 from ccd.evaluation.metrics import average_precision
-from ccd.runtime.collectives import all_gather, from_rank0, merge_rows, this_rank
+from ccd.runtime.hardware import all_gather, from_rank0, merge_rows, this_rank
 from ccd.student.objectives import Outcome
 
 Weights = dict[str, Tensor]

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 
 from ccd.artifacts.boxes_file import BoxTable
-from ccd.artifacts.ids import Names
-from ccd.artifacts.image_index import ImageIndex
+from ccd.artifacts.image_index import ImageIndex, Names
 from ccd.images.batches import ImageFiles, image_batches
-from ccd.runtime.collectives import end_other_ranks, merged, share
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import Hardware
+from ccd.runtime.hardware import Hardware, end_other_ranks, merged, share
 from ccd.student.inference import predict, probabilities
 from ccd.student.model import Student
 from ccd.views.boxes import Boxes, cam_boxes, tiles as tiles_of, view_count, view_threshold

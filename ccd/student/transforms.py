@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ccd.errors import CcdError
-from ccd.runtime.collectives import Part, rank_count, this_rank
+from ccd.runtime.hardware import Part, rank_count, this_rank
 
 
 def derived_seed(*keys: int) -> int:

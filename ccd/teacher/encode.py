@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccd.errors import CcdError, listed
+from ccd.runtime.hardware import rank0_first
 from ccd.runtime.store import fingerprint
-from ccd.runtime.collectives import rank0_first
 from ccd.teacher import open_clip, openai
 from ccd.teacher.clip_teacher import Backend, Normalization, Precision, Teacher
 
@@ -74,8 +74,8 @@ def encode_images(
     them gives the same features, bit for bit on a CPU.
 
     Args:
-        batches: (rows (b,) int64, pixels (b, 3, h, w) uint8), e.g. of :func:`ccd.images.batches.image_batches`; a loader with
-            workers decodes the next batches while this one is computed.
+        batches: (rows (b,) int64, pixels (b, 3, h, w) uint8), e.g. of `ccd.images.batches.image_batches`; a loader
+            with workers decodes the next batches while this one is computed.
         names: the image of each row, for error messages.
 
     Yields:

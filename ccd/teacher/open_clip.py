@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ccd.artifacts.weights_file import check_sha256, load_fitting, read_state_dict
-from ccd.errors import CcdError
-from ccd.errors import install_advice
-from ccd.teacher.clip_teacher import ClipTeacher, Normalization, Precision, mean_std
-from ccd.teacher.position import ImageTower
+from ccd.errors import CcdError, install_advice
+from ccd.teacher.clip_teacher import ClipTeacher, ImageTower, Normalization, Precision, mean_std
 
 DEFAULT_STRIDE_PX = 32
 DIRECTORY_CONFIG = "open_clip_config.json"

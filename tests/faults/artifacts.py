@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import torch
 
 from ccd.artifacts import (
-    bias_file as bias,
-    boxes_file as boxes,
-    checkpoint_file as checkpoint,
+    bias_file,
+    boxes_file,
+    checkpoint_file,
     class_table,
-    features_file as features,
-    seal,
-    text_file as text,
+    features_file,
+    sealed,
+    text_file,
 )
-from ccd.artifacts.label_tables import LABELS, PSEUDO_LABELS
+from ccd.artifacts.class_table import LABELS, PSEUDO_LABELS
 from ccd.student.model import StudentSpec
 from tests.faults.case import ACCEPTED, Case, run, set_params
 
@@ -52,16 +52,18 @@ def finish(folder: Path) -> None:
     """Every artifact up to the pseudo-labels, by the stages where they need no network."""
     data = folder / DATA
     run("index", folder)
-    text.write(data / "text.h5", words())
+    text_file.write(data / "text.h5", words())
     looks(data / "clip_global.h5")
     for stage in ("bias", "global_labels"):
         run(stage, folder)
-    boxes.write(data / "boxes.parquet", views())
-    features.write(data / "clip_local.h5", features.LOCAL_SCHEMA, features.Features(np.arange(2), units(2), TEACHER))
+    boxes_file.write(data / "boxes.parquet", views())
+    features_file.write(
+        data / "clip_local.h5", features_file.LOCAL_SCHEMA, features_file.Features(np.arange(2), units(2), TEACHER)
+    )
     run("aggregate", folder)
     state = {"w": torch.arange(1000.0)}
     spec = StudentSpec("resnet18", CLASSES, cam_boost=1.0, image_size_px=64).to_dict()
-    checkpoint.write(data / "warmup.pt", checkpoint.Checkpoint(spec, {"last": state}, "last", {}))
+    checkpoint_file.write(data / "warmup.pt", checkpoint_file.Checkpoint(spec, {"last": state}, "last", {}))
 
 
 def units(count: int) -> np.ndarray:
@@ -69,17 +71,19 @@ def units(count: int) -> np.ndarray:
     return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
 
 
-def words() -> text.TextEmbeddings:
-    return text.TextEmbeddings(CLASSES, units(2), 1.0, (("cat",), ("dog",)), ("a {}",), TEACHER)
+def words() -> text_file.TextEmbeddings:
+    return text_file.TextEmbeddings(CLASSES, units(2), 1.0, (("cat",), ("dog",)), ("a {}",), TEACHER)
 
 
-def views(image: str = "b.png") -> boxes.BoxTable:
+def views(image: str = "b.png") -> boxes_file.BoxTable:
     corners = np.array([[0, 0, 9, 9], [1, 2, 30, 20]], np.float32)
-    return boxes.BoxTable(["a.png", image], ["cat", "dog"], np.float32([0.5, 0.6]), np.float32([1, 2]), corners, {})
+    return boxes_file.BoxTable(
+        ["a.png", image], ["cat", "dog"], np.float32([0.5, 0.6]), np.float32([1, 2]), corners, {}
+    )
 
 
 def looks(path: Path, ids: list[str] = IDS, teacher: dict[str, str] = TEACHER) -> None:
-    features.write(path, features.GLOBAL_SCHEMA, features.Features(ids, units(len(ids)), teacher))
+    features_file.write(path, features_file.GLOBAL_SCHEMA, features_file.Features(ids, units(len(ids)), teacher))
 
 
 def reseal(path: Path, change: Callable[[bytes], bytes]) -> None:
@@ -87,7 +91,7 @@ def reseal(path: Path, change: Callable[[bytes], bytes]) -> None:
     content = change(path.read_bytes())
     start = content.index(b"ccd-seal:") + 9
     path.write_bytes(content[:start] + b"0" * 32 + content[start + 32 :])
-    seal.stamp(path)
+    sealed.stamp(path)
 
 
 def flip(path: Path) -> None:
@@ -113,8 +117,8 @@ def older(path: Path) -> None:
 def rewrite(path: Path, table: pa.Table, **metadata: str) -> None:
     """Write a table in a file's place, sealed, with its metadata changed."""
     known = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    pq.write_table(table.replace_schema_metadata(known | {"seal": seal.BLANK} | metadata), path)
-    seal.stamp(path)
+    pq.write_table(table.replace_schema_metadata(known | {"seal": sealed.BLANK} | metadata), path)
+    sealed.stamp(path)
 
 
 def classes_swapped(path: Path) -> None:
@@ -126,7 +130,7 @@ SPECS = {"pseudo_labels.parquet": PSEUDO_LABELS, "labels.parquet": LABELS}
 
 
 def bias_swapped(path: Path) -> None:
-    bias.write(path, replace(bias.read(path), classes=CLASSES[::-1]))
+    bias_file.write(path, replace(bias_file.read(path), classes=CLASSES[::-1]))
 
 
 def rows_swapped(path: Path) -> None:
@@ -148,7 +152,7 @@ def linked(path: Path) -> None:
 
 
 def misaligned(path: Path) -> None:
-    features.write(path, features.LOCAL_SCHEMA, features.Features(np.arange(3), units(3), TEACHER))
+    features_file.write(path, features_file.LOCAL_SCHEMA, features_file.Features(np.arange(3), units(3), TEACHER))
 
 
 def by_hand(path: Path) -> None:
@@ -165,7 +169,7 @@ class Planted:
 
 
 def planted(path: Path) -> None:
-    torch.save({"schema": checkpoint.SCHEMA, "weights": Planted()}, path)
+    torch.save({"schema": checkpoint_file.SCHEMA, "weights": Planted()}, path)
 
 
 DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
@@ -190,7 +194,12 @@ STRANGE: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("another class order", "bias.json", bias_swapped, "its 2 classes are not the 2 of the data set, in their order"),
     ("edited by hand", "bias.json", by_hand, "its content is not what was written: damaged or edited"),
     ("rows permuted", "global_labels.parquet", rows_swapped, "rows are not images x classes in order"),
-    ("another data set's", "boxes.parquet", lambda path: boxes.write(path, views("z.png")), "'z.png' (and 0 more) is"),
+    (
+        "another data set's",
+        "boxes.parquet",
+        lambda path: boxes_file.write(path, views("z.png")),
+        "'z.png' (and 0 more) is",
+    ),
     ("not the boxes' rows", "clip_local.h5", misaligned, "its 3 rows are not the 2 images asked for"),
     ("another class order", "pseudo_labels.parquet", classes_swapped, "its 2 classes are not the 2 of the data set"),
     ("another class order", "labels.parquet", classes_swapped, "its 2 classes are not the 2 of the data set"),
@@ -217,10 +226,10 @@ def scored(logits: list[list[float]], **changed: str) -> Callable[[Path], None]:
         set_params(folder, **changed)
         run("index", folder)
         values = np.asarray(logits, np.float32)
-        features.write(
-            folder / DATA / "clip_global.h5", features.GLOBAL_SCHEMA, features.Features(IDS, values, TEACHER)
+        features_file.write(
+            folder / DATA / "clip_global.h5", features_file.GLOBAL_SCHEMA, features_file.Features(IDS, values, TEACHER)
         )
-        text.write(folder / DATA / "text.h5", replace(words(), values=np.eye(2, dtype=np.float32)))
+        text_file.write(folder / DATA / "text.h5", replace(words(), values=np.eye(2, dtype=np.float32)))
 
     return make
 

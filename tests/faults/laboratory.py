@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccd.artifacts import (
-    background_file as none_images,
-    bias_file as bias,
-    boxes_file as boxes,
-    checkpoint_file as checkpoint,
+    background_file,
+    bias_file,
+    boxes_file,
+    checkpoint_file,
     class_table,
-    classes_file as classes,
-    features_file as features,
+    classes_file,
+    features_file,
     image_index,
-    metrics_file as measured,
-    text_file as text,
+    metrics_file,
+    text_file,
 )
+from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.artifacts.corrections_file import ensure, path_of
-from ccd.artifacts.label_tables import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
-from ccd.artifacts.parquet import read_parquet
+from ccd.artifacts.sealed import read_parquet
 from ccd.errors import CcdError
 from ccd.params.presets import apply_preset
 from tests.faults.child import Child, Ended, run
@@ -33,24 +33,24 @@ DATA = Path("data/toy")
 LIMIT_S = 300
 READERS: dict[str, Callable[[Path], object]] = {
     "images.parquet": image_index.read,
-    "classes.json": classes.read,
+    "classes.json": classes_file.read,
     "labels.parquet": lambda path: class_table.read(path, LABELS),
-    "text.h5": text.read,
-    "clip_global.h5": lambda path: features.read(path, features.GLOBAL_SCHEMA),
-    "bias.json": bias.read,
+    "text.h5": text_file.read,
+    "clip_global.h5": lambda path: features_file.read(path, features_file.GLOBAL_SCHEMA),
+    "bias.json": bias_file.read,
     "global_labels.parquet": lambda path: class_table.read(path, GLOBAL_LABELS),
-    "none_images.parquet": lambda path: none_images.read(
-        path, read_parquet(path, none_images.SCHEMA, "global_labels")[0]["image_id"].to_pylist()
+    "none_images.parquet": lambda path: background_file.read(
+        path, read_parquet(path, background_file.SCHEMA, "global_labels")[0]["image_id"].to_pylist()
     ),
-    "warmup.pt": lambda path: checkpoint.read(path, "warmup"),
-    "warmup_curves.csv": lambda path: measured.read_curve(path, "warmup"),
-    "boxes.parquet": boxes.read,
-    "clip_local.h5": lambda path: features.read(path, features.LOCAL_SCHEMA),
+    "warmup.pt": lambda path: checkpoint_file.read(path, "warmup"),
+    "warmup_curves.csv": lambda path: metrics_file.read_curve(path, "warmup"),
+    "boxes.parquet": boxes_file.read,
+    "clip_local.h5": lambda path: features_file.read(path, features_file.LOCAL_SCHEMA),
     "pseudo_labels.parquet": lambda path: class_table.read(path, PSEUDO_LABELS),
-    "student.pt": lambda path: checkpoint.read(path, "train"),
-    "train_curves.csv": lambda path: measured.read_curve(path, "train"),
-    "metrics.json": measured.read_metrics,
-    "per_class.csv": measured.read_per_class,
+    "student.pt": lambda path: checkpoint_file.read(path, "train"),
+    "train_curves.csv": lambda path: metrics_file.read_curve(path, "train"),
+    "metrics.json": metrics_file.read_metrics,
+    "per_class.csv": metrics_file.read_per_class,
     "predictions.parquet": lambda path: class_table.read(path, PREDICTIONS),
 }
 READERS["report.html"] = READERS["overview.png"] = Path.exists  # no reader could refuse them

@@ -1,10 +1,10 @@
-"""A checksum over the whole of an artifact, kept inside it.
+"""Sealed files: a checksum over every byte of an artifact, kept inside it; JSON and Parquet under a declared schema.
 
 Parquet's page checksums and HDF5's fletcher32 cover values, but not the footers, headers and attributes around them.
 A seal covers every byte: the text ``ccd-seal:`` and 32 zeros are written into the file's metadata, and the zeros are
 then replaced by the BLAKE2b-128 of the file as it was with them. Any reader of the format can still read the file. It
 is checked before the file is given to a parser, so that no parser sees damaged bytes. It proves that nothing changed
-by accident; it is no signature, and whoever wants to forge one can.
+by accident; it is no signature.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from ccd.artifacts.files import replacing, unreadable
-from ccd.errors import CcdError
-from ccd.errors import is_refusal
+from ccd.errors import CcdError, is_refusal
 
 KEY = "seal"
 _MARK = b"ccd-seal:"
@@ -109,3 +113,77 @@ def read_sealed(path: Path, schema: str, stage: str) -> dict[str, Any]:
     if found != schema:
         raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)
     return content  # type: ignore[no-any-return]
+
+
+def schema(name: str, fields: list[tuple[str, pa.DataType, bool, str]]) -> pa.Schema:
+    """A schema from (name, type, nullable, doc) rows; ``name`` (e.g. ``ccd.boxes/1``) is kept in the file."""
+    columns = [pa.field(column, kind, nullable, {"doc": doc}) for column, kind, nullable, doc in fields]
+    return pa.schema(columns, metadata={"schema": name})
+
+
+def file_metadata(schema: pa.Schema) -> dict[str, str]:
+    """The key-value pairs of a file that say something of its content."""
+    pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return {key: value for key, value in pairs.items() if key not in ("ARROW:schema", KEY)}
+
+
+def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], declared: pa.Schema, metadata: dict[str, str]) -> None:
+    """Write record batches, each a row group, under ``declared``; see `writing_parquet`."""
+    with writing_parquet(path, declared, metadata) as write:
+        for batch in batches:
+            write(batch)
+
+
+@contextmanager
+def writing_parquet(
+    path: Path, declared: pa.Schema, metadata: dict[str, str]
+) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Yield a function that appends a row group; the file appears at ``path`` only when the block ends well.
+
+    ``metadata`` stands beside the schema's name. Pages carry checksums for any reader that verifies them; the whole
+    file is sealed.
+    """
+    full = declared.with_metadata({**file_metadata(declared), **metadata, KEY: BLANK})
+    with replacing(path) as temporary:
+        with pq.ParquetWriter(temporary, full, compression="zstd", write_page_checksum=True) as writer:
+
+            def write(batch: pa.RecordBatch) -> None:
+                writer.write_table(pa.Table.from_batches([batch.cast(full)]), row_group_size=max(1, batch.num_rows))
+
+            yield write
+        stamp(temporary)
+
+
+def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
+    """Open a file that ``stage`` wrote; its schema name and columns must be the declared ones.
+
+    Raises:
+        CcdError: missing, damaged, or written under another schema.
+    """
+    verify(path, stage)
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        if is_refusal(error):
+            raise
+        raise unreadable(path, error, stage) from None
+    wanted = (declared.metadata or {})[b"schema"].decode()
+    found = (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
+    if found != wanted or not file.schema_arrow.equals(declared):
+        file.close()
+        raise unreadable(path, f"its schema is {found!r}, expected {wanted!r}", stage)
+    return file
+
+
+def read_parquet(
+    path: Path, declared: pa.Schema, stage: str, columns: list[str] | None = None
+) -> tuple[pa.Table, dict[str, str]]:
+    """The table, or some of its columns, and its metadata; see `open_parquet` for the errors."""
+    with open_parquet(path, declared, stage) as file:
+        try:
+            table = file.read(columns, use_threads=False)  # each thread would keep memory of what was freed
+        except (OSError, pa.ArrowException) as error:
+            if is_refusal(error):
+                raise
+            raise unreadable(path, error, stage) from None
+        return table, file_metadata(file.schema_arrow)
