@@ -26,6 +26,7 @@ from ccd.artifacts import (
     features_file,
     text_file,
 )
+from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.artifacts.files import ABANDONED_S, remove_leftovers, replacing, write_csv, writer_token
 from ccd.datasets.record import ImageEntry
 from ccd.errors import DEBUG_VARIABLE, CcdError, explained, user_errors
@@ -109,7 +110,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
         bias_file.BiasFile(tuple(map(str, range(50))), np.ones(50), np.ones(50, np.int64), 1.0, 2.0, 1.0, True, ()),
     ),
     "classes.json": lambda path: classes_file.write(path, classes_file.ClassList(("a" * 3000,), (("a",),))),
-    "warmup.pt": lambda path: checkpoint_file.write(path, checkpoint_file.Checkpoint({}, {"a": {"w": torch.ones(999)}}, "a", {})),
+    "warmup.pt": lambda path: checkpoint_file.write(path, Checkpoint({}, {"a": {"w": torch.ones(999)}}, "a", {})),
     "curves.csv": lambda path: write_csv(path, [{"epoch": row} for row in range(999)]),
 }  # fmt: skip
 

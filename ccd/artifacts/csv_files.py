@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ccd.artifacts.files import FORMULA_MARKS
 from ccd.errors import CcdError, listed, printable
 
 DELIMITERS = (",", ";", "\t")
@@ -95,7 +96,7 @@ def meant(text: str, known: Collection[str]) -> str | None:
 def spellings(text: str) -> tuple[str, ...]:
     """What a cell may stand for, the likeliest first."""
     stripped = text.strip()
-    bare = tuple(each[1:] for each in (text, stripped) if each.startswith("'") and each[1:].startswith(_FORMULA))
+    bare = tuple(each[1:] for each in (text, stripped) if each.startswith("'") and each[1:].startswith(FORMULA_MARKS))
     return tuple(dict.fromkeys((text, stripped, *bare)))
 
 

@@ -17,7 +17,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from ccd.errors import CcdError
 
 ABANDONED_S = 24 * 3600.0
 """A temporary file of another machine or container counts as left behind once nobody has written to it for so long."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
 _WRITER = re.compile(r"(?P<system>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}")
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
 
@@ -155,7 +155,7 @@ def csv_line(cells: Sequence[Any]) -> str:
 
 def neutral(text: str) -> str:
     """``text`` as a spreadsheet shows it instead of calculating it."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.startswith(FORMULA_MARKS) else text
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> None:
@@ -216,9 +216,11 @@ def delayed_interrupts() -> Iterator[None]:
         yield
         return
     waiting: list[tuple[int, FrameType | None]] = []
-    usual: dict[int, Any] = {
-        number: signal.signal(number, lambda *received: waiting.append(received)) for number in SIGNALS
-    }
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        waiting.append((number, frame))
+
+    usual: dict[int, Any] = {number: signal.signal(number, keep) for number in SIGNALS}
     try:
         yield
     finally:

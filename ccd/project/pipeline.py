@@ -21,6 +21,16 @@ from ccd.params.sections import DatasetParams, IndexParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.launch import stage
 
+INPUTS_STAGE = "inputs"
+INPUTS_FILE = "inputs.json"
+_FOLDER = Path(__file__).resolve().parent
+_INSTALLED = _FOLDER.parents[1]
+_HEADER = """\
+# Written by `ccd init`: the stages of the installed ccd. `dvc repro` runs what changed, `dvc dag` draws it; numbers are
+# in params.yaml. Your own stages may stand here too. If another version of ccd has other stages, `dvc repro` asks for
+# `ccd init . --upgrade`, which replaces ccd's and keeps yours.
+"""
+
 
 @stage
 def main(out: Path) -> None:
@@ -58,21 +68,6 @@ def _lists(root: Path, params: IndexParams) -> dict[str, str]:
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for name, path in files.items()
     }
-
-
-if __name__ == "__main__":
-    main()
-
-
-INPUTS_STAGE = "inputs"
-INPUTS_FILE = "inputs.json"
-_FOLDER = Path(__file__).resolve().parent
-_INSTALLED = _FOLDER.parents[1]
-_HEADER = """\
-# Written by `ccd init`: the stages of the installed ccd. `dvc repro` runs what changed, `dvc dag` draws it; numbers are
-# in params.yaml. Your own stages may stand here too. If another version of ccd has other stages, `dvc repro` asks for
-# `ccd init . --upgrade`, which replaces ccd's and keeps yours.
-"""
 
 
 def repository_pipeline() -> Path:
@@ -176,3 +171,7 @@ def _yaml() -> YAML:
     yaml.width, yaml.preserve_quotes = 200, True
     yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,8 @@
 """What a stage says on the console: what it reads, how far it is, what it wrote, one finding; and how long it took.
 
 Times go to an untracked log, since no artifact may hold a time. It lies among DVC's own scratch files
-(``.dvc/tmp``) and is keyed by the md5 of what was written, so that a result that DVC restores brings back the time of its run.
+(``.dvc/tmp``) and is keyed by the md5 of what was written, so that a result that DVC restores brings back the time of
+its run.
 """
 
 from __future__ import annotations

@@ -31,15 +31,11 @@ from ccd.runtime.console import library_versions
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ccd", "stages")
 NO_EFFECT = frozenset(
-    {
-        "ccd/runtime/console.py",
-        "ccd/errors.py",
-        "ccd/runtime/launch.py",
-        "ccd/params/sections.py",
-        "ccd/runtime/store.py",
-    }
+    f"ccd/{name}.py"
+    for name in ("__init__", "errors", "params/file", "params/sections", "runtime/console", "runtime/launch")
 )
-"""What a stage says, and where it runs, cannot change what it writes; nor can what only these import."""
+"""Files that cannot change what a stage writes, nor can what only they import: what it says, where it runs, and how
+params.yaml is checked, since DVC follows its values. dvc.yaml names the same files."""
 
 
 @lru_cache
