@@ -13,14 +13,15 @@ from types import FrameType
 import click
 import pytest
 
-from ccd.errors import deferring, user_errors
+from ccd.artifacts.files import delayed_interrupts
+from ccd.errors import user_errors
 from ccd.runtime.launch import stage
 from tests.test_artifacts import WRITERS
 
 EVERY = 29  # of the steps within libraries one in so many; of our own modules' all
 ROOT = Path(__file__).parents[1]
 OURS = str(ROOT / "ccd")
-# a signal in the callback of a weak reference, outside of what is deferred
+# a signal in the callback of a weak reference
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -141,7 +142,20 @@ def test_other_statuses_stay(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_handlers_are_as_before_afterwards() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
-    with deferring(), deferring():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with delayed_interrupts(), delayed_interrupts():
         pass
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_delayed_signal_is_answered_when_the_block_is_done(number: signal.Signals) -> None:
+    answered: list[int] = []
+    before = signal.signal(number, lambda received, frame: answered.append(received))
+    try:
+        with delayed_interrupts():
+            signal.raise_signal(number)
+            assert answered == []
+        assert answered == [number]
+    finally:
+        signal.signal(number, before)

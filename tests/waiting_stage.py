@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import all_of, rank
+from ccd.runtime.hardware import all_gather, this_rank
 from ccd.runtime.launch import shared_stage
 
 
@@ -15,11 +15,11 @@ from ccd.runtime.launch import shared_stage
 def main(out: Path) -> None:
     """Wait."""
     (out / str(os.getpid())).touch()
-    all_of(None)
+    all_gather(None)
     StageLog("waiting").reads("nothing")
-    if rank() > 0:
+    if this_rank() > 0:
         time.sleep(600)
-    all_of(None)
+    all_gather(None)
 
 
 if __name__ == "__main__":
