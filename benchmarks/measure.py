@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from ccd.runtime.hardware import hand_back_memory
+from ccd.runtime.memory import hand_back_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 

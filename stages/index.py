@@ -8,7 +8,7 @@ from ccd.artifacts import class_table, classes_file, corrections_file, image_ind
 from ccd.artifacts.class_table import LABELS
 from ccd.datasets import load_dataset
 from ccd.datasets.image_search import left_out_line
-from ccd.images.index import known_labels, remarks, scan
+from ccd.datasets.scan import known_labels, remarks, scan
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, IndexParams, RuntimeParams
 from ccd.runtime.console import StageLog

@@ -13,8 +13,8 @@ from PIL import Image
 
 from ccd.artifacts.image_index import DarkImage, ImageIndex
 from ccd.datasets.record import ImageEntry
+from ccd.datasets.scan import dark_remark, remarks, scan
 from ccd.images.decode import read_image
-from ccd.images.index import dark_remark, remarks, scan
 from stages import index as index_stage
 from tests.faults.case import fresh
 from tests.odd_images import colour_png

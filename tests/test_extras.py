@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ccd.runtime import failures as extras
+from ccd import errors
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = re.compile(r"pip3? install ([^`\n#]*)")
@@ -69,19 +69,19 @@ def test_advice_lists_the_requirements_of_the_extra_quoted(extra: str) -> None:
     settings = ConfigParser()
     settings.read(ROOT / "setup.cfg")
     stated = settings["options.extras_require"][extra].split()
-    assert shlex.split(extras.install_advice(extra)) == ["pip", "install", *stated]
-    assert len(stated) > 0 and settings["metadata"]["name"] == extras.DISTRIBUTION
+    assert shlex.split(errors.install_advice(extra)) == ["pip", "install", *stated]
+    assert len(stated) > 0 and settings["metadata"]["name"] == errors.DISTRIBUTION
 
 
 def test_an_installed_copy_asks_its_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "_CLONE", tmp_path)
+    monkeypatch.setattr(errors, "_CLONE", tmp_path)
     stated = ["torch>=2.4", 'onnx>=1.17; extra == "onnx"', "onnxruntime>=1.20 ; extra == 'onnx'", 'a; extra == "dev"']
     asked = []
-    monkeypatch.setattr(extras, "requires", lambda name: asked.append(name) or stated)
-    assert extras.install_advice("onnx") == "pip install 'onnx>=1.17' 'onnxruntime>=1.20'"
+    monkeypatch.setattr(errors, "requires", lambda name: asked.append(name) or stated)
+    assert errors.install_advice("onnx") == "pip install 'onnx>=1.17' 'onnxruntime>=1.20'"
     assert asked == ["ccd-multilabel"], "another distribution that is called ccd is not asked"
 
 
 def test_an_unknown_extra_is_a_bug() -> None:
     with pytest.raises(ValueError, match="nonsense"):
-        extras.install_advice("nonsense")
+        errors.install_advice("nonsense")

@@ -10,8 +10,8 @@ import pytest
 from ccd.artifacts import class_table, image_index
 from ccd.artifacts.class_table import LABELS
 from ccd.datasets.record import ImageEntry
+from ccd.datasets.scan import scan
 from ccd.errors import CcdError
-from ccd.images.index import scan
 from tests.faults.case import fresh, picture, run, set_params
 
 BAD = {"bad/empty.jpg": b"", "bad/page.jpg": b"<html>404</html>", "b.png": b"no image"}
@@ -113,7 +113,7 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_same_content_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ccd.images.index import remarks
+    from ccd.datasets.scan import remarks
 
     for name in ("a.png", "b.png", "c.png"):
         picture(1).save(tmp_path / name)

@@ -41,9 +41,9 @@ from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.image_keys import ImageKeys
 from ccd.datasets import load_dataset
 from ccd.datasets.class_names import NUS_WIDE
+from ccd.datasets.scan import FileReader
 from ccd.datasets.voc import CLASSES as VOC
 from ccd.errors import CcdError
-from ccd.images.index import FileReader
 from ccd.params.file import read_yaml, validate
 from ccd.params.sections import SECTIONS
 from ccd.review.reviewed import read_reviewed

@@ -12,9 +12,9 @@ from PIL import Image
 from ccd.datasets import image_search
 from ccd.datasets.image_search import left_out_line, search
 from ccd.datasets.record import ImageEntry
+from ccd.datasets.scan import scan
 from ccd.errors import CcdError
-from ccd.images import formats as image_formats
-from ccd.images.index import scan
+from ccd.images import decode
 from stages import index as index_stage
 from tests.faults.case import fresh
 
@@ -42,7 +42,7 @@ def write(root: Path, **files: bytes) -> Path:
 @pytest.fixture()
 def without_heif(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine where pillow-heif is not installed."""
-    for module in (image_search, image_formats):
+    for module in (image_search, decode):
         monkeypatch.setattr(module, "is_available", lambda kind: kind != "HEIF")
 
 

@@ -15,6 +15,7 @@ from PIL import AvifImagePlugin, Image, features
 
 from ccd.errors import CcdError
 from ccd.images import decode
+from ccd.views.crops import crop_resized
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 AVIF = ["AVIF"] if features.check("avif") else []
@@ -143,7 +144,7 @@ def test_squash_and_crop_are_channels_first() -> None:
     squashed = decode.squash(image, 8, 12)
     assert (squashed.shape, squashed.dtype.name, squashed.flags["C_CONTIGUOUS"]) == ((3, 8, 12), "uint8", True)
     assert near(squashed[:, 0, 11], GREEN)
-    crop = decode.crop_resized(image, (20.0, 0.0, 40.0, 12.0), 6, 6)
+    crop = crop_resized(image, (20.0, 0.0, 40.0, 12.0), 6, 6)
     assert crop.shape == (3, 6, 6)
     assert (crop[:, 1:5, 1:5] == np.array(GREEN)[:, None, None]).all()
 
@@ -151,12 +152,12 @@ def test_squash_and_crop_are_channels_first() -> None:
 def test_crop_is_clipped_and_sub_pixel() -> None:
     ramp = Image.fromarray(np.tile(np.arange(0, 200, 10, dtype=np.uint8)[None, :, None], (4, 1, 3)))
     assert np.array_equal(
-        decode.crop_resized(ramp, (-50.0, -9.0, 10.0, 4.0), 4, 10),
-        decode.crop_resized(ramp, (0.0, 0.0, 10.0, 4.0), 4, 10),
+        crop_resized(ramp, (-50.0, -9.0, 10.0, 4.0), 4, 10),
+        crop_resized(ramp, (0.0, 0.0, 10.0, 4.0), 4, 10),
     )
     # Half a pixel to the right on a ramp of 10 per pixel is 5 brighter (inside, away from the box's edges).
-    shift = decode.crop_resized(ramp, (4.5, 0.0, 14.5, 4.0), 4, 10).astype(int)
-    base = decode.crop_resized(ramp, (4.0, 0.0, 14.0, 4.0), 4, 10).astype(int)
+    shift = crop_resized(ramp, (4.5, 0.0, 14.5, 4.0), 4, 10).astype(int)
+    base = crop_resized(ramp, (4.0, 0.0, 14.0, 4.0), 4, 10).astype(int)
     assert (shift - base)[:, :, 3:7].tolist() == [[[5] * 4] * 4] * 3
 
 
@@ -165,7 +166,7 @@ def test_crop_is_clipped_and_sub_pixel() -> None:
 )
 def test_box_without_area_is_an_error(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(CcdError, match="no area inside the image of 40 x 24"):
-        decode.crop_resized(quarters(), box, 4, 4)
+        crop_resized(quarters(), box, 4, 4)
 
 
 def png_claiming(width: int, height: int) -> bytes:

@@ -21,7 +21,6 @@ from ccd.artifacts import (
 )
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.image_index import rows_of
-from ccd.artifacts.listing import artifact_list
 from ccd.errors import CcdError
 from ccd.labels.debias import global_label, nobody_decided, pseudo_labels as make_labels
 from ccd.labels.scores import clip_probs
@@ -37,6 +36,7 @@ from ccd.report.inspect_text import (
     story_text,
 )
 from ccd.runtime.console import record_timing
+from ccd.runtime.listing import artifact_list
 from tests.finished_run import ALPHA, CLASSES, TRAIN, write_run
 
 FLOOR = 0.05

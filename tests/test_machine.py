@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-import ccd.images.index
+import ccd.datasets.scan
 from ccd.artifacts import (
     bias_file,
     boxes_file,
@@ -29,9 +29,9 @@ from ccd.artifacts import (
 from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.artifacts.files import ABANDONED_S, remove_leftovers, replacing, write_csv, writer_token
 from ccd.datasets.record import ImageEntry
+from ccd.datasets.scan import scan
 from ccd.errors import DEBUG_VARIABLE, CcdError, explained, user_errors
 from ccd.images.decode import decode
-from ccd.images.index import scan
 from ccd.runtime.launch import stage
 from tests.faults.artifacts import units, views, words
 from tests.faults.case import picture
@@ -139,12 +139,12 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from ccd.artifacts import features
+from ccd.artifacts import features_file
 from ccd.errors import user_errors
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-values = features.Features(np.arange(20_000), np.ones((20_000, 8), np.float32), {})
+values = features_file.Features(np.arange(20_000), np.ones((20_000, 8), np.float32), {})
 with user_errors():
-    features.write(Path(sys.argv[1]), features.LOCAL_SCHEMA, values)
+    features_file.write(Path(sys.argv[1]), features_file.LOCAL_SCHEMA, values)
 """
 
 
@@ -181,7 +181,7 @@ def test_a_file_is_not_skipped_for_what_the_machine_lacks(tmp_path: Path, monkey
     def refuse(path: Path, name: str) -> bytes:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
-    monkeypatch.setattr(ccd.images.index, "read_file", refuse)
+    monkeypatch.setattr(ccd.datasets.scan, "read_file", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         scan(tmp_path, [ImageEntry("a", "a.png", "train")], 1, on_bad_image="skip")
 
@@ -192,7 +192,7 @@ def test_an_image_is_not_damaged_for_what_the_machine_lacks(tmp_path: Path, monk
     def refuse(image: object) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("ccd.images.decode._to_rgb", refuse)
+    monkeypatch.setattr("ccd.images.decode.to_rgb", refuse)
     with pytest.raises(MemoryError):
         decode((tmp_path / "a.png").read_bytes(), "a.png")
 
@@ -278,7 +278,7 @@ def test_a_locked_hdf5_file_is_read(tmp_path: Path) -> None:
     text_file.write(path, words())
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        code = "import pathlib, sys; from ccd.artifacts import text; text.read(pathlib.Path(sys.argv[1]))"
+        code = "import pathlib, sys; from ccd.artifacts import text_file; text_file.read(pathlib.Path(sys.argv[1]))"
         done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

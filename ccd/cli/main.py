@@ -167,11 +167,11 @@ def inspect(
 def artifacts(as_json: bool) -> None:
     """List what the pipeline has written for the data set of params.yaml: rows, size, schema and md5, and what made it:
     stage, seconds (where this machine ran it) and parameters."""
-    from ccd.artifacts.listing import artifact_list
     from ccd.errors import user_errors
     from ccd.params.file import load
     from ccd.params.sections import DatasetParams
     from ccd.report import inspect_text
+    from ccd.runtime.listing import artifact_list
 
     with user_errors():
         found = artifact_list(Path("data") / load(DatasetParams).name)

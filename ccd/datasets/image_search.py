@@ -49,7 +49,7 @@ def find_images(root: Path) -> list[str]:
 def search(root: Path, lists: Iterable[Path] = ()) -> FoundImages:
     """Find all images under ``root``; hidden files and folders are passed over.
 
-    Links to folders are followed, each folder once; `ccd.images.index.FileReader` judges what lies outside ``root``.
+    Links to folders are followed, each folder once; `ccd.datasets.scan.FileReader` judges what lies outside ``root``.
 
     Args:
         lists: files of the data set that are no images and need not be counted, beside `OWN_LISTS` in ``root``.

@@ -14,9 +14,9 @@ import numpy as np
 from ccd import __version__
 from ccd.artifacts import checkpoint_file, class_table, image_index, metrics_file, text_file
 from ccd.artifacts.class_table import PSEUDO_LABELS
-from ccd.artifacts.listing import artifact_list
 from ccd.deploy.classifier import UNKNOWN_LICENCE, ModelDescription, describe
 from ccd.deploy.load import read_student
+from ccd.runtime.listing import artifact_list
 
 SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup", "train")
 WEIGHT_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})

@@ -22,7 +22,7 @@ class DatasetParams(Section):
 
 
 class IndexParams(Section):
-    """Keys that an adapter does not use stay null. See `ccd.images.index.scan` for the last three."""
+    """Keys that an adapter does not use stay null. See `ccd.datasets.scan.scan` for the last three."""
 
     section: ClassVar[str] = "index"
     paths: ClassVar[tuple[str, ...]] = ("classes_file", "labels_file")

@@ -18,8 +18,8 @@ from ccd.datasets import load_dataset
 from ccd.datasets.class_names import read_classes
 from ccd.datasets.image_search import left_out_line
 from ccd.datasets.record import ClassInfo
+from ccd.datasets.scan import FileFacts, remarks, scan
 from ccd.errors import CcdError, listed
-from ccd.images.index import FileFacts, remarks, scan
 from ccd.project.suggest import TOWERS, Download, student_bytes
 
 CONTEXT_TOKENS = 77

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ccd.artifacts.listing import Artifact
 from ccd.labels.background import NOT_LOOKED_FOR
 from ccd.report.inspect import Doubts, Example, ImageStory, Overlap
+from ccd.runtime.listing import Artifact
 
 WIDEST = 100
 _GAP = "  "

@@ -22,7 +22,7 @@ from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.artifacts.features_file import read_views
 from ccd.artifacts.image_index import rows_of, same_classes, same_ids
 from ccd.labels.scores import clip_probs
-from ccd.runtime.hardware import hand_back_memory
+from ccd.runtime.memory import hand_back_memory
 
 Difficult = Literal["ignore", "positive", "negative"]
 

@@ -15,8 +15,8 @@ from ccd.artifacts.existing import keep_old
 from ccd.artifacts.files import csv_line, replacing
 from ccd.artifacts.image_keys import ImageKeys
 from ccd.datasets import load_dataset
+from ccd.datasets.scan import scan
 from ccd.errors import CcdError, listed, printable
-from ccd.images.index import scan
 from ccd.labels.thresholds import LABELLED
 from ccd.params.sections import IndexParams
 from ccd.review.label_studio import read_tasks

@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -25,15 +25,6 @@ from ccd.errors import CcdError
 from ccd.params.file import load
 from ccd.params.sections import RuntimeParams
 from ccd.runtime import launch
-
-
-def hand_back_memory() -> None:
-    """Give what was freed to the system, where the C library can (glibc): what small things leave between them is no
-    place for large ones that follow."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library, with another allocator
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LONGEST_WAIT = timedelta(minutes=30)  # of one rank for another

@@ -1,0 +1,15 @@
+"""Memory that was freed, for processes that do not import torch; see `ccd.runtime.hardware.keep_freed_memory`."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import suppress
+
+
+def hand_back_memory() -> None:
+    """Give what was freed to the system, where the C library can (glibc): what small things leave between them is no
+    place for large ones that follow."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library, with another allocator
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
