@@ -14,7 +14,8 @@ from benchmarks.settings import Settings
 from benchmarks.synthetic import write_artifacts, write_report_inputs
 from benchmarks.tables import Table, speed
 
-CLASSES, WIDTH = 80, 1024
+CLASSES = 80
+WIDTH = 1024
 LARGE = 1_000_000
 TEST_SHARE = 10  # one test image for so many training images
 IMAGE_STAGES = ("index", "clip_global", "warmup", "cam_boxes", "clip_local", "train", "evaluate")
@@ -49,7 +50,8 @@ NOTE = (
 
 def measure_growth(settings: Settings) -> Table:
     """Image stages on tiny JPEGs with a tiny teacher and student."""
-    work, until = settings.work, settings.until
+    work = settings.work
+    until = settings.until
     rows = [row for count in settings.sizes for row in _image_stages(work / f"images-{count}", count, until)]
     about = (
         " JPEGs of 64 x 48 px, a teacher of one layer, a MobileNetV3 small at 64 px, one epoch, one local view an"
@@ -93,11 +95,19 @@ def _cells(rows: Sequence[Row], stages: Sequence[str]) -> list[list[str]]:
     for row in sorted(rows, key=lambda row: stages.index(row.stage)):
         least = first.setdefault(row.stage, row)
         growth = "" if row is least else row.growth(least)
-        seconds, peak_mb = row.found.seconds, row.found.peak_mb
-        cells.append([
-            row.stage, f"{row.images:,}", f"{seconds:.1f}", f"{peak_mb:,.0f}", f"{row.labels_mb:,.0f}", growth,
-            speed(row.images / seconds),
-        ])  # fmt: skip
+        seconds = row.found.seconds
+        peak_mb = row.found.peak_mb
+        cells.append(
+            [
+                row.stage,
+                f"{row.images:,}",
+                f"{seconds:.1f}",
+                f"{peak_mb:,.0f}",
+                f"{row.labels_mb:,.0f}",
+                growth,
+                speed(row.images / seconds),
+            ]
+        )
     return cells
 
 

@@ -15,14 +15,16 @@ from benchmarks.tables import Table
 
 CHAIN = ("index", "text", "clip_global", "bias", "global_labels")
 COMPARED = ("images.parquet", "clip_global.h5", "bias.json", "global_labels.parquet")
-IMAGES, MORE = 2000, 200
+IMAGES = 2000
+MORE = 200
 COLUMNS = ("run", "images", "encoded", "clip_global, seconds", "same bytes as from nothing")
 NOTE = "Tiny images and a tiny teacher; index, text, clip_global, bias and global_labels are run."
 
 
 def measure_increment(settings: Settings) -> Table:
     """A run, the same with more images, and one from nothing."""
-    grown, fresh = settings.work / "grown", settings.work / "fresh"
+    grown = settings.work / "grown"
+    fresh = settings.work / "fresh"
     make_project(grown, IMAGES)
     first = _chain(grown)
     write_small(grown / "pictures", IMAGES, IMAGES + MORE)

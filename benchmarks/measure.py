@@ -51,7 +51,8 @@ class Watch:
     def batch(self, items: int) -> None:
         """Call it after every batch, with the items in it."""
         if self._started is None:
-            self._started, self._first = time.perf_counter(), items
+            self._started = time.perf_counter()
+            self._first = items
 
     def round(self, items: int) -> Round:
         """Call it after the run, with all its items; one of a single batch counts whole."""

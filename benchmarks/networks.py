@@ -36,9 +36,16 @@ def teacher_of(name: str, device: torch.device) -> tuple[ClipTeacher, ImageTower
     network = random_clip(name)
     mean, std = CLIP_MEAN_STD
     teacher = ClipTeacher(
-        network, image_tower(network), tokenize, embed_dim=SHAPES[name][0], mean=mean, std=std, precision="fp32",
-        device=device, description=name,
-    )  # fmt: skip
+        network,
+        image_tower(network),
+        tokenize,
+        embed_dim=SHAPES[name][0],
+        mean=mean,
+        std=std,
+        precision="fp32",
+        device=device,
+        description=name,
+    )
     return teacher, image_tower(network)
 
 

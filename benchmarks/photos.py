@@ -46,9 +46,10 @@ def index_of(paths: list[Path]) -> ImageIndex:
         [f"{number:06}" for number in range(len(paths))],
         [str(path.resolve()) for path in paths],
         np.ones(len(paths), bool),
-        np.asarray(sizes, np.int32), np.asarray([len(content) for content in data]),
+        np.asarray(sizes, np.int32),
+        np.asarray([len(content) for content in data]),
         [f"{number:032x}" for number in range(len(paths))],
-    )  # fmt: skip
+    )
 
 
 def write_small(folder: Path, start: int, end: int) -> None:

@@ -35,13 +35,15 @@ def measure_startup(settings: Settings) -> Table:
 
 def _row(settings: Settings, name: str, command: Sequence[str], folder: Path) -> list[str]:
     runs = [run(command, folder) for _ in range(settings.repeats)]
-    seconds, peak_mb = median(each.seconds for each in runs), median(each.peak_mb for each in runs)
+    seconds = median(each.seconds for each in runs)
+    peak_mb = median(each.peak_mb for each in runs)
     return [name, f"{seconds:.2f}", f"{peak_mb:,.0f}"]
 
 
 def _dvc(settings: Settings) -> list[str]:
     """Only where the pipeline has run: a benchmark must not start it."""
-    name, dvc = "dvc repro, nothing to do", [sys.executable, "-m", "dvc"]
+    name = "dvc repro, nothing to do"
+    dvc = [sys.executable, "-m", "dvc"]
     said = subprocess.run([*dvc, "status"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     if "up to date" not in said.stdout:
         return [name, "not measured: run `make repro` before", ""]

@@ -26,7 +26,8 @@ from ccd.student.fit import fit
 from ccd.student.objectives import bce, consistency, final_objective, warmup_objective
 from ccd.student.propose import Ask, propose_views
 
-STUDENTS, STUDENTS_ON_GPU = (("mobilenet_v2", 224),), (("resnet50", 224), ("resnet101", 448))
+STUDENTS = (("mobilenet_v2", 224),)
+STUDENTS_ON_GPU = (("resnet50", 224), ("resnet101", 448))
 BATCH = 16
 COLUMNS = (
     "stage", "student", "per run", "library images/s", "bare model images/s", "efficiency", "library, first batch, s",
@@ -70,10 +71,12 @@ def _training(case: Case, stage: str) -> list[str]:
     changed = {"image_size_px": case.size_px, "epochs": 1, "batch_size": BATCH}
     params = validate(model, {**known, **changed})
     objective = final_objective(1.0, 0.5, None) if stage == "train" else warmup_objective
-    files, index = ImageFiles(case.paths), index_of(case.paths)
+    files = ImageFiles(case.paths)
+    index = index_of(case.paths)
 
     def library(watch: Watch) -> int:
-        student, log = student_of(case.backbone, case.size_px), WatchedLog(stage, watch, BATCH)
+        student = student_of(case.backbone, case.size_px)
+        log = WatchedLog(stage, watch, BATCH)
         _, slot = fit(student, files, case.targets, objective, params, index, case.settings.hardware, log)
         slot.clear()
         return len(case.paths)
@@ -85,7 +88,8 @@ def _bare_steps(case: Case, strong: bool) -> Work:
     device = case.settings.hardware.device
     student = student_of(case.backbone, case.size_px).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-5)
-    pixels, targets = ready(BATCH, (case.size_px, case.size_px), device), torch.from_numpy(case.targets).to(device)
+    pixels = ready(BATCH, (case.size_px, case.size_px), device)
+    targets = torch.from_numpy(case.targets).to(device)
 
     def work(watch: Watch) -> int:
         student.train()
@@ -106,13 +110,16 @@ def _bare_steps(case: Case, strong: bool) -> Work:
 
 
 def _proposing(case: Case) -> list[str]:
-    student, files, index = student_of(case.backbone, case.size_px), ImageFiles(case.paths), index_of(case.paths)
+    student = student_of(case.backbone, case.size_px)
+    files = ImageFiles(case.paths)
+    index = index_of(case.paths)
     place = case.settings.hardware
     how = {"cam_threshold": 0.95, "offset": 0.125, "connected_components": False, "boxes_per_class": 1}
 
     def library(watch: Watch) -> int:
         log = WatchedLog("cam_boxes", watch, 1)
-        ask, widened = Ask(None, 5.0), {**how, "min_side_px": 8.0}
+        ask = Ask(None, 5.0)
+        widened = {**how, "min_side_px": 8.0}
         propose_views(student, files, index, CLASSES, ask, case.size_px, place, log, widened)
         return len(files)
 
@@ -126,9 +133,13 @@ def _predicting(case: Case) -> list[str]:
 
     def library(watch: Watch) -> int:
         job = Job(
-            classifier, case.paths, classifier.description.cuts, case.settings.batch_size, place.workers,
+            classifier,
+            case.paths,
+            classifier.description.cuts,
+            case.settings.batch_size,
+            place.workers,
             on_batch=lambda files, problems: watch.batch(files),
-        )  # fmt: skip
+        )
         return to_file(job, case.settings.work / "predictions.parquet", "parquet", resume=False).images
 
     return _row(case, "predict", library, _bare_forward(case))
@@ -137,7 +148,8 @@ def _predicting(case: Case) -> list[str]:
 def _bare_forward(case: Case) -> Work:
     """Ready tensors through the network, one for every photo."""
     count = len(case.paths)
-    device, batch_size = case.settings.hardware.device, case.settings.batch_size
+    device = case.settings.hardware.device
+    batch_size = case.settings.batch_size
     student = student_of(case.backbone, case.size_px).to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     pixels = ready(min(batch_size, count), (case.size_px, case.size_px), device)
 
@@ -157,7 +169,8 @@ class WatchedLog(StageLog):
 
     def __init__(self, name: str, watch: Watch, items: int) -> None:
         super().__init__(name)
-        self._watch, self._items = watch, items
+        self._watch = watch
+        self._items = items
 
     def bar(self, total: int, unit: str) -> tqdm[NoReturn]:
         """The bar of any log."""
@@ -176,6 +189,7 @@ def _row(case: Case, stage: str, library: Work, bare: Work) -> list[str]:
     bare(Watch())  # the first pass sets things up
     rounds = interleaved({"library": library, "bare": bare}, case.settings.repeats)
     values = [speed(typical(rounds[name]).rate) for name in ("library", "bare")]
-    efficiency, start = ratio(rounds["library"], rounds["bare"]), f"{typical(rounds['library']).start_s:.1f}"
+    efficiency = ratio(rounds["library"], rounds["bare"])
+    start = f"{typical(rounds['library']).start_s:.1f}"
     images = f"{len(case.paths)} images"
     return [stage, f"{case.backbone} at {case.size_px} px", images, *values, f"{efficiency:.0%}", start]

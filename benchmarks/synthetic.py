@@ -29,16 +29,21 @@ def write_artifacts(folder: Path, images: int, classes: int, width: int, views: 
     rng = np.random.default_rng(seed)
     words = _units(rng.standard_normal((classes, width), np.float32))
     names = tuple(f"class {number}" for number in range(classes))
-    scale, templates = 100.0, ("a photo of the {}",)
+    scale = 100.0
+    templates = ("a photo of the {}",)
     text_file.write(
         folder / "text.h5",
         text_file.TextEmbeddings(names, words, scale, tuple((n,) for n in names), templates, TEACHER),
     )
     ids = [f"train/{number:08}" for number in range(images)]
     index = image_index.ImageIndex(
-        ids, [f"{name}.jpg" for name in ids], np.ones(images, bool), np.full((images, 2), SIZE_PX, np.int32),
-        np.full(images, 1, np.int64), [f"{number:032x}" for number in range(images)],
-    )  # fmt: skip
+        ids,
+        [f"{name}.jpg" for name in ids],
+        np.ones(images, bool),
+        np.full((images, 2), SIZE_PX, np.int32),
+        np.full(images, 1, np.int64),
+        [f"{number:032x}" for number in range(images)],
+    )
     image_index.write(folder / "images.parquet", index)
     _write_features(folder / "clip_global.h5", features_file.GLOBAL_SCHEMA, ids, words, rng)
     owners = np.repeat(np.arange(images), rng.poisson(views, images))
@@ -56,7 +61,8 @@ def write_report_inputs(data: Path, root: Path, photo: str) -> None:
     """What the report reads beside the artifacts of `write_artifacts` and of the label stages, for a run without labels
     and without test images. Every image becomes the file ``photo`` of `SIZE_PX` (height, width) under ``root``."""
     index = image_index.read(data / "images.parquet")
-    paths, lengths = [photo] * len(index), np.full(len(index), (root / photo).stat().st_size)
+    paths = [photo] * len(index)
+    lengths = np.full(len(index), (root / photo).stat().st_size)
     image_index.write(data / "images.parquet", replace(index, paths=paths, file_bytes=lengths))
     classes = text_file.read(data / "text.h5").classes
     nothing = np.zeros((0, len(classes)))

@@ -23,7 +23,8 @@ from ccd.teacher.clip_teacher import ImageTower, Teacher
 from ccd.teacher.encode import encode_images
 from ccd.views.crops import view_batches
 
-MODELS, MODELS_ON_GPU = ("ViT-B/32", "RN50"), ("RN50x64",)
+MODELS = ("ViT-B/32", "RN50")
+MODELS_ON_GPU = ("RN50x64",)
 VIEWS_PER_IMAGE = 4
 ASPECTS = ((1.0, 1.0), (1.0, 0.75), (0.75, 1.0), (1.0, 0.5))  # width, height
 COLUMNS = (
@@ -57,7 +58,9 @@ def measure_teacher(settings: Settings) -> Table:
 
 
 def _whole(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
-    size_px, count, place = SHAPES[name][-1], len(paths), settings.hardware
+    size_px = SHAPES[name][-1]
+    count = len(paths)
+    place = settings.hardware
 
     def library(watch: Watch) -> int:
         batches = image_batches(ImageFiles(paths), range(count), size_px, settings.batch_size, place.workers)
@@ -76,14 +79,28 @@ def _whole(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
 
 
 def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
-    size_px, index, place = SHAPES[name][-1], index_of(paths), settings.hardware
+    size_px = SHAPES[name][-1]
+    index = index_of(paths)
+    place = settings.hardware
     owners = np.repeat(np.arange(len(paths)), VIEWS_PER_IMAGE)
     boxes_px = _boxes(index.sizes_px[owners])
-    count, files = len(owners), ImageFiles(paths)
+    count = len(owners)
+    files = ImageFiles(paths)
 
     def batches() -> Iterable[tuple[Tensor, Tensor]]:
-        return view_batches(files, index.sizes_px, owners, boxes_px, np.arange(count), size_px, teacher.stride_px,
-                            settings.batch_size, place.workers, source="original", resized_px=size_px)  # fmt: skip
+        return view_batches(
+            files,
+            index.sizes_px,
+            owners,
+            boxes_px,
+            np.arange(count),
+            size_px,
+            teacher.stride_px,
+            settings.batch_size,
+            place.workers,
+            source="original",
+            resized_px=size_px,
+        )
 
     shapes: Counter[tuple[tuple[int, int], int]] = Counter()
     shape_of = np.empty((count, 2), np.int64)
@@ -156,6 +173,7 @@ def _row(settings: Settings, head: str, per_run: str, library: Work, bare: Work,
     bare(Watch())  # the first pass sets things up
     rounds = interleaved({"library": library, "bare": bare, "one": one_at_a_time}, settings.repeats)
     values = [speed(typical(rounds[name]).rate) for name in ("library", "bare", "one")]
-    efficiency, faster = ratio(rounds["library"], rounds["bare"]), ratio(rounds["library"], rounds["one"])
+    efficiency = ratio(rounds["library"], rounds["bare"])
+    faster = ratio(rounds["library"], rounds["one"])
     start = f"{typical(rounds['library']).start_s:.1f}"
     return [*head.split(" | "), per_run, values[0], values[1], f"{efficiency:.0%}", values[2], f"{faster:.2f}x", start]

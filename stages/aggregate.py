@@ -19,20 +19,28 @@ from ccd.views.overlap import contested_probs
 
 
 @stage
-def main(global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, corrections: Path,
-         out: Path) -> None:  # fmt: skip
+def main(
+    global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, corrections: Path, out: Path
+) -> None:
     """Score the local views, take the best of each image, mix with the global label, and let people's word count."""
-    params, floor, log = load(AggregateParams), load(GlobalLabelsParams).floor, StageLog("aggregate")
+    params = load(AggregateParams)
+    floor = load(GlobalLabelsParams).floor
+    log = StageLog("aggregate")
     root = Path(load(DatasetParams).root)
     made = AggregateInputs(global_labels, none, clip_local, text, bias, boxes, corrections, root)
-    people, words, counts = len(made.people.labels), made.words, np.zeros(4, np.int64)
+    people = len(made.people.labels)
+    words = made.words
+    counts = np.zeros(4, np.int64)
     log.reads(f"{len(made.ids):,} images", f"{len(made.views.image_ids):,} local views", f"{people:,} corrections")
     with class_table.writing(
         out, PSEUDO_LABELS, words.classes, {"alpha": repr(params.alpha), **made.empty.summary()}
     ) as table:
         for some in made.pieces():
-            probs, rows = clip_probs(made.features_of(some), words.values, words.logit_scale), some.image_rows
-            iou, first, q = params.least_contest_iou, some.global_prob, some.global_label
+            probs = clip_probs(made.features_of(some), words.values, words.logit_scale)
+            rows = some.image_rows
+            iou = params.least_contest_iou
+            first = some.global_prob
+            q = some.global_label
             probs = contested_probs(probs, first, rows, some.asked_by, some.boxes_px, iou)
             columns = pseudo_labels(first, q, probs, rows, made.bias, floor, params.alpha, some.box_ids, some.weights)
             counts += label_changes(columns)
@@ -40,8 +48,10 @@ def main(global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Pa
     log.wrote((out, len(made.ids) * len(words.classes), "rows (image x class)"))
     before, after = counts[:2] / len(made.ids)
     said = f"labels >= 0.5 per training image: {before:.2f} from the whole image, {after:.2f} with local views"
-    log.found(f"{said}, which raised {counts[2]:,} to 0.5 or more and took {counts[3]:,} below"
-              f"{'; corrections come on top' if people else ''}")  # fmt: skip
+    log.found(
+        f"{said}, which raised {counts[2]:,} to 0.5 or more and took {counts[3]:,} below"
+        f"{'; corrections come on top' if people else ''}"
+    )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from ccd.runtime.launch import stage
 @stage
 def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     """Estimate CLIP's class bias on the training images."""
-    params, log = load(BiasParams), StageLog("bias")
-    (ids, is_train), words = image_index.read_splits(images), text_file.read(text)
+    params = load(BiasParams)
+    log = StageLog("bias")
+    (ids, is_train) = image_index.read_splits(images)
+    words = text_file.read(text)
     looked = features_file.open_global(clip_global, ids, words.attributes)
     log.reads(f"{is_train.sum():,} training images", f"{len(words.classes)} classes")
     pieces = (values for _, values in looked.pieces(np.flatnonzero(is_train)))
@@ -29,12 +31,19 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     values = found.values if params.enabled else np.ones_like(found.values)
     empty = tuple(name for name, count in zip(words.classes, found.top1_counts, strict=True) if count == 0)
     content = bias_file.BiasFile(
-        words.classes, values, found.top1_counts, found.reliable_share,
-        params.max_entropy_nats, params.shrinkage, params.enabled, empty,
-    )  # fmt: skip
+        words.classes,
+        values,
+        found.top1_counts,
+        found.reliable_share,
+        params.max_entropy_nats,
+        params.shrinkage,
+        params.enabled,
+        empty,
+    )
     bias_file.write(out, content)
     log.wrote((out, len(values), "classes"))
-    low, high = int(values.argmin()), int(values.argmax())
+    low = int(values.argmin())
+    high = int(values.argmax())
     log.found(
         f"bias from {values[low]:.3f} ({words.classes[low]}) to {values[high]:.3f} ({words.classes[high]});"
         f" {found.reliable_share:.2%} of training images are reliable; {len(empty)} classes come first on none of these"

@@ -18,8 +18,11 @@ from ccd.student.propose import Ask, propose_views
 @shared_stage
 def main(images: Path, warmup: Path, out: Path) -> None:
     """Ask for views where the warmed-up student sees a class, and box the peaks of its maps."""
-    params, index = load(CamBoxesParams), image_index.read(images).train()
-    log, place, files = StageLog("cam_boxes"), hardware(), indexed_files(load(DatasetParams).root, index)
+    params = load(CamBoxesParams)
+    index = image_index.read(images).train()
+    log = StageLog("cam_boxes")
+    place = hardware()
+    files = indexed_files(load(DatasetParams).root, index)
     found = checkpoint_file.read(warmup, "warmup")
     spec = StudentSpec.from_dict(found.spec)
     student = restore_student(spec, found.weights[found.selected])
@@ -28,11 +31,13 @@ def main(images: Path, warmup: Path, out: Path) -> None:
     how = params.model_dump(
         include={"cam_threshold", "offset", "connected_components", "boxes_per_class", "min_side_px"}
     )
-    size_px, merge = params.image_size_px, params.least_shared_iou
+    size_px = params.image_size_px
+    merge = params.least_shared_iou
     views = propose_views(student, files, index, spec.classes, ask, size_px, place, log, how, merge, params.tiles)
     boxes_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
-    tau, bare = float(views.metadata["tau"]), len(index) - views.asking_images
+    tau = float(views.metadata["tau"])
+    bare = len(index) - views.asking_images
     log.found(f"tau = {tau:.4f}: {len(views.asked) / len(index):.2f} views an image; {bare:,} images have none")
 
 

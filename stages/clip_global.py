@@ -18,8 +18,10 @@ from ccd.teacher.encode import encode_images, encoding, load_teacher
 @shared_stage
 def main(images: Path, out: Path) -> None:
     """Embed the whole images, squashed to a square."""
-    size_px, index = load(ClipGlobalParams).image_size_px, image_index.read(images)
-    log, place = StageLog("clip_global"), hardware()
+    size_px = load(ClipGlobalParams).image_size_px
+    index = image_index.read(images)
+    log = StageLog("clip_global")
+    place = hardware()
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
     log.reads(f"{len(index):,} images", teacher.description, f"{size_px} px")
     files = indexed_files(load(DatasetParams).root, index)

@@ -20,20 +20,36 @@ from ccd.views.crops import view_batches, view_keys
 @shared_stage
 def main(images: Path, boxes: Path, out: Path) -> None:
     """Embed every box, cut from its image."""
-    params, index, views = load(ClipLocalParams), image_index.read(images), boxes_file.read(boxes)
-    log, place, count, size_px = StageLog("clip_local"), hardware(), len(views.image_ids), params.image_size_px
+    params = load(ClipLocalParams)
+    index = image_index.read(images)
+    views = boxes_file.read(boxes)
+    log = StageLog("clip_local")
+    place = hardware()
+    count = len(views.image_ids)
+    size_px = params.image_size_px
     owners = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
     log.reads(f"{count:,} views of {len(set(views.image_ids)):,} images", teacher.description, f"{size_px} px")
-    files, cut = indexed_files(load(DatasetParams).root, index), params.model_dump(exclude={"image_size_px"})
+    files = indexed_files(load(DatasetParams).root, index)
+    cut = params.model_dump(exclude={"image_size_px"})
     kept = open_store().features(encoding(teacher, **dict(params)), view_keys(index.digests, owners, views.boxes_px))
     about = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
     with on_rank0(
         features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)
     ) as writer:
         missing = from_rank0(lambda: kept.restore(writer.write))
-        batches = view_batches(files, index.sizes_px, owners, views.boxes_px, share(missing), size_px,
-                               teacher.stride_px, place.batch_size, place.workers, **cut)  # fmt: skip
+        batches = view_batches(
+            files,
+            index.sizes_px,
+            owners,
+            views.boxes_px,
+            share(missing),
+            size_px,
+            teacher.stride_px,
+            place.batch_size,
+            place.workers,
+            **cut,
+        )
         encoded = kept.recording(merged(encode_images(teacher, batches, views.image_ids)))
         for rows, values in log.batches(encoded, len(missing), "view"):
             writer.write(rows, values)

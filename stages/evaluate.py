@@ -25,23 +25,35 @@ from ccd.student.inference import score_checkpoints
 
 
 @shared_stage
-def main(images: Path, labels: Path, clip_global: Path, text: Path, pseudo_labels: Path, warmup: Path, student: Path,
-         metrics: Path, per_class: Path, predictions: Path) -> None:  # fmt: skip
+def main(
+    images: Path,
+    labels: Path,
+    clip_global: Path,
+    text: Path,
+    pseudo_labels: Path,
+    warmup: Path,
+    student: Path,
+    metrics: Path,
+    per_class: Path,
+    predictions: Path,
+) -> None:
     """Measure everything that the pipeline predicts."""
-    counted, index, words = load(EvaluateParams).counted(), image_index.read(images), text_file.read(text)
-    known, test = class_table.read(labels, LABELS, of=words.classes), index.test()
+    counted = load(EvaluateParams).counted()
+    index = image_index.read(images)
+    words = text_file.read(text)
+    known = class_table.read(labels, LABELS, of=words.classes)
+    test = index.test()
     made = class_table.read(pseudo_labels, PSEUDO_LABELS, summary.STEPS, of=words.classes)
-    first, final, log = (
-        checkpoint_file.read(warmup, "warmup"),
-        checkpoint_file.read(student, "train"),
-        StageLog("evaluate"),
-    )
+    first = checkpoint_file.read(warmup, "warmup")
+    final = checkpoint_file.read(student, "train")
+    log = StageLog("evaluate")
     log.reads(f"{len(test):,} test images", f"{len(known.ids):,} images with known labels")
     looked = features_file.open_global(clip_global, index.ids, words.attributes).take(index.test_rows)
     said = {"zero_shot": clip_probs(looked, words.values, words.logit_scale)}
     said |= score_checkpoints(first, final, indexed_files(load(DatasetParams).root, test), hardware(), log)
     trained_on = summary.Scores(made.ids, summary.pseudo_tables(made.columns, float(made.metadata["alpha"])))
-    tested, truth = summary.Scores(test.ids, said), summary.Truth(known.ids, known.classes, **known.columns)
+    tested = summary.Scores(test.ids, said)
+    truth = summary.Truth(known.ids, known.classes, **known.columns)
     found = summary.evaluate(trained_on, tested, truth, checkpoint_file.thresholds(final)[0], *counted)
     metrics_file.write(metrics, per_class, found.metrics, found.rows)
     table = {"zero_shot_prob": said["zero_shot"], "student_prob": said["student"]}

@@ -28,10 +28,17 @@ from ccd.runtime.launch import stage
 @stage
 def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, none: Path) -> None:
     """Score the training images, floor, debias and clip; tell which show none of the classes."""
-    params, log, (ids, is_train) = load(GlobalLabelsParams), StageLog("global_labels"), image_index.read_splits(images)
-    words, debias, found, positives, without = text_file.read(text), bias_file.read(bias), [], 0, 0
+    params = load(GlobalLabelsParams)
+    log = StageLog("global_labels")
+    (ids, is_train) = image_index.read_splits(images)
+    words = text_file.read(text)
+    debias = bias_file.read(bias)
+    found = []
+    positives = 0
+    without = 0
     same_classes(bias, "bias", debias.classes, words.classes)
-    looked, train = features_file.open_global(clip_global, ids, words.attributes), np.flatnonzero(is_train)
+    looked = features_file.open_global(clip_global, ids, words.attributes)
+    train = np.flatnonzero(is_train)
     log.reads(f"{len(train):,} training images", f"{len(words.classes)} classes")
     with class_table.writing(out, GLOBAL_LABELS, words.classes, {}) as table:
         for rows, values in looked.pieces(train):
@@ -41,7 +48,8 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
             columns = whole_image_labels(probs, debias.bias, params.floor, found[-1][2])
             table.write(ids.take(rows), columns)
             labelled = (columns["label"] >= 0.5).sum(axis=1)
-            positives, without = positives + labelled.sum(), without + (labelled == 0).sum()
+            positives = positives + labelled.sum()
+            without = without + (labelled == 0).sum()
     scores, empty, weights = (np.concatenate(column) for column in zip(*found, strict=True))
     background_file.write(none, background_file.NoneImages(ids.take(train), scores, empty, weights, params.none_rule))
     log.wrote((out, len(train) * len(words.classes), "rows (image x class)"), (none, len(train), "images"))

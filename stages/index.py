@@ -21,12 +21,18 @@ def main(images: Path, classes: Path, labels: Path) -> None:
     """Index the data set that params.yaml names."""
     params = load(IndexParams)
     # The demo renders its scenes into its root: an experiment's copy gets its own, and never changes the project's.
-    root, log = Path(load(DatasetParams, as_written=params.adapter == "demo").root), StageLog("index")
+    root = Path(load(DatasetParams, as_written=params.adapter == "demo").root)
+    log = StageLog("index")
     log.reads(f"{params.adapter} data set in {root}")
     checks = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
     found = load_dataset(**params.model_dump(exclude=set(checks)), root=root, progress=log.counter("scene"))
-    index = scan(root, found.images, worker_count(load(RuntimeParams).workers), **checks,
-                 progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
+    index = scan(
+        root,
+        found.images,
+        worker_count(load(RuntimeParams).workers),
+        **checks,
+        progress=lambda each: log.progress(each, len(found.images), "img"),
+    )
     names = tuple(entry.name for entry in found.classes)
     known, label, difficult = known_labels(found, index)
     corrections_file.check(corrections_file.path_of(load(DatasetParams).name), index.train().ids, names, root)

@@ -15,13 +15,42 @@ from ccd.runtime.launch import stage
 
 
 @stage
-def main(images: Path, labels: Path, text: Path, bias: Path, boxes: Path, clip_local: Path, pseudo_labels: Path,
-         predictions: Path, metrics: Path, per_class: Path, warmup_curves: Path, train_curves: Path, out: Path,
-         overview: Path) -> None:  # fmt: skip
+def main(
+    images: Path,
+    labels: Path,
+    text: Path,
+    bias: Path,
+    boxes: Path,
+    clip_local: Path,
+    pseudo_labels: Path,
+    predictions: Path,
+    metrics: Path,
+    per_class: Path,
+    warmup_curves: Path,
+    train_curves: Path,
+    out: Path,
+    overview: Path,
+) -> None:
     """Draw the report from all artifacts and a bounded number of images."""
-    log, dataset = StageLog("report"), load(DatasetParams)
-    run = read_run(RunFiles(images, labels, text, bias, boxes, clip_local, pseudo_labels, predictions, metrics,
-                            per_class, warmup_curves, train_curves), load(EvaluateParams).difficult)  # fmt: skip
+    log = StageLog("report")
+    dataset = load(DatasetParams)
+    run = read_run(
+        RunFiles(
+            images,
+            labels,
+            text,
+            bias,
+            boxes,
+            clip_local,
+            pseudo_labels,
+            predictions,
+            metrics,
+            per_class,
+            warmup_curves,
+            train_curves,
+        ),
+        load(EvaluateParams).difficult,
+    )
     log.reads(f"{len(run.train):,} training and {len(run.test):,} test images", f"{len(run.classes):,} classes")
     # Where the images lie and which hardware looked at them is no property of the run.
     parameters = {

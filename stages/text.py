@@ -16,7 +16,9 @@ from ccd.teacher.encode import class_embeddings, load_teacher
 @stage
 def main(classes: Path, out: Path) -> None:
     """Encode the class names under every template."""
-    params, origin, log = load(TextParams), load(TeacherParams), StageLog("text")
+    params = load(TextParams)
+    origin = load(TeacherParams)
+    log = StageLog("text")
     known = classes_file.read(classes)
     texts = chosen_texts(params, known.names, known.texts)
     log.reads(f"{len(texts)} classes", f"{len(params.templates)} templates")

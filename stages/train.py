@@ -23,17 +23,18 @@ from ccd.student.objectives import final_objective
 @shared_stage
 def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Path) -> None:
     """Continue the warmed-up student on the aggregated labels."""
-    params, index, log = load(TrainParams), image_index.read(images).train(), StageLog("train")
-    start, place, files = (
-        checkpoint_file.read(warmup, "warmup"),
-        hardware(),
-        indexed_files(load(DatasetParams).root, index),
-    )
+    params = load(TrainParams)
+    index = image_index.read(images).train()
+    log = StageLog("train")
+    start = checkpoint_file.read(warmup, "warmup")
+    place = hardware()
+    files = indexed_files(load(DatasetParams).root, index)
     spec = StudentSpec.from_dict(start.spec | {"image_size_px": params.image_size_px})
     targets = class_table.read(pseudo_labels, PSEUDO_LABELS, ["label"], of=spec.classes)
     same_ids(pseudo_labels, "aggregate", targets.ids, index.ids)
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
-    student, labels = restore_student(spec, start.weights[start.selected]), targets.columns["label"]
+    student = restore_student(spec, start.weights[start.selected])
+    labels = targets.columns["label"]
     objective = final_objective(params.consistency_weight, params.color_jitter, params.label_update_sigma)
     result, slot = fit(student, files, labels, objective, params, index, place, log)
     weights, info = final_weights(result)

@@ -23,16 +23,20 @@ from ccd.student.objectives import warmup_objective
 @shared_stage
 def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     """Train the student on the debiased labels of the whole images."""
-    params, index = load(WarmupParams), image_index.read(images).train()
-    targets, log = class_table.read(global_labels, GLOBAL_LABELS, ["label"]), StageLog("warmup")
+    params = load(WarmupParams)
+    index = image_index.read(images).train()
+    targets = class_table.read(global_labels, GLOBAL_LABELS, ["label"])
+    log = StageLog("warmup")
     same_ids(global_labels, "global_labels", targets.ids, index.ids)
     log.reads(f"{len(index):,} images", f"{params.backbone} from {params.weights}", f"{params.image_size_px} px")
-    place, files = hardware(), indexed_files(load(DatasetParams).root, index)
+    place = hardware()
+    files = indexed_files(load(DatasetParams).root, index)
     check_sha256(params.weights, params.weights_sha256, "warmup.weights_sha256")
     spec = StudentSpec(params.backbone, targets.classes, params.cam_boost, params.image_size_px)
     student = build_student(spec, params.weights, params.seed)
     result, slot = fit(student, files, targets.columns["label"], warmup_objective, params, index, place, log)
-    weights, info = {"last": result.last}, {"epochs": params.epochs}
+    weights = {"last": result.last}
+    info = {"epochs": params.epochs}
     end_other_ranks()
     checkpoint_file.write(out, checkpoint_file.Checkpoint(spec.to_dict(), weights, "last", info))
     write_csv(curves, curve_rows(result.records))

@@ -38,7 +38,8 @@ def random_boxes(boxes: Sequence[np.ndarray], sizes_px: np.ndarray, seed: int) -
     """
     rng = np.random.default_rng(seed)
     scales = [np.tile([width, height], (len(each), 1)) for each, (height, width) in zip(boxes, sizes_px, strict=True)]
-    every, scale = np.concatenate([np.empty((0, 4)), *boxes]), np.concatenate([np.empty((0, 2)), *scales])
+    every = np.concatenate([np.empty((0, 4)), *boxes])
+    scale = np.concatenate([np.empty((0, 2)), *scales])
     shares = rng.permutation((every[:, 2:] - every[:, :2]) / scale)
     low = rng.uniform(size=shares.shape) * (1 - shares)
     drawn = np.concatenate([low, low + shares], axis=1) * np.tile(scale, (1, 2))

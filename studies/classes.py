@@ -38,7 +38,8 @@ def drop_classes(run: Run, dropped: int) -> None:
     known = class_table.read(run.data / "labels.parquet", LABELS)
     every = classes_file.read(run.data / "classes.json")
     kept = kept_classes(len(every.names), dropped)
-    names, texts = tuple(every.names[row] for row in kept), tuple(every.texts[row] for row in kept)
+    names = tuple(every.names[row] for row in kept)
+    texts = tuple(every.texts[row] for row in kept)
     classes_file.write(run.give("classes.json"), classes_file.ClassList(names, texts))
     columns = {name: np.ascontiguousarray(values[:, kept]) for name, values in known.columns.items()}
     class_table.write(run.data / "labels.parquet", LABELS, class_table.ClassTable(known.ids, names, columns, {}))
@@ -57,7 +58,8 @@ def settings(study: Study, variant: Variant, seed: int, data: Path, params: Path
     changed = study.settings(variant, seed)
     if not (variant.synonyms or study.drop_classes):
         return changed
-    every, texts = classes_file.read(data / "classes.json"), dict(load(TextParams, params).class_texts)
+    every = classes_file.read(data / "classes.json")
+    texts = dict(load(TextParams, params).class_texts)
     kept = [every.names[row] for row in kept_classes(len(every.names), study.drop_classes)]
     if variant.synonyms:
         own = dict(zip(every.names, every.texts, strict=True)) | {name: tuple(words) for name, words in texts.items()}

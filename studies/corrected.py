@@ -44,7 +44,8 @@ def _chosen(run: Run, wanted: Corrected, seed: int, index: ImageIndex, candidate
         drawn: np.ndarray = np.random.default_rng(seed).permutation(candidates)[: wanted.images]
         return drawn
     run.repro("train" if wanted.order == "student" else "aggregate")
-    made, student = class_table.read(run.data / "pseudo_labels.parquet", PSEUDO_LABELS), None
+    made = class_table.read(run.data / "pseudo_labels.parquet", PSEUDO_LABELS)
+    student = None
     if wanted.order == "student":
         root = run.folder / load(DatasetParams, run.folder / PARAMS_FILE).root
         student = student_probs(run.data / "student.pt", str(root), index, StageLog("corrections"))

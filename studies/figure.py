@@ -20,7 +20,8 @@ COLOURS = {
     "train_aggregated_label": "#4e9a67", "result": "#7b5bb5",
 }  # fmt: skip
 """As in the report: global, local, final, truth, student."""
-TEXT, MUTED = "#1d2430", "#5d6878"
+TEXT = "#1d2430"
+MUTED = "#5d6878"
 WITH_STUDENTS = ("train_aggregated_raw", "train_aggregated_label", "result")
 STYLE: Any = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED,
@@ -30,8 +31,9 @@ STYLE: Any = {
 MOST_CLASSES = 20
 
 
-def draw(path: Path, title: str, findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]],
-         axis: str | None) -> None:  # fmt: skip
+def draw(
+    path: Path, title: str, findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]], axis: str | None
+) -> None:
     """Write a PNG; ``axis``: the swept parameter, whose values are the variants' names, or None."""
     with mpl.rc_context(STYLE):
         rows = means(findings)
@@ -112,7 +114,8 @@ def _mean_bars(
     shown: Sequence[str],
     paper: Mapping[str, Mapping[str, float]],
 ) -> None:
-    places, step = np.arange(len(rows)), 0.8 / len(shown)
+    places = np.arange(len(rows))
+    step = 0.8 / len(shown)
     for number, name in enumerate(shown):
         centre = np.asarray([cells[name].mean for cells in rows.values()])
         width = np.asarray([cells[name].deviation for cells in rows.values()])
@@ -124,8 +127,14 @@ def _mean_bars(
                 plot.text(1, y, f"{value:.1f}", va="center", color="white", fontsize=7)
     quoted = [(place, paper[name]["mean"]) for place, name in enumerate(rows) if "mean" in paper.get(name, {})]
     if quoted:
-        plot.plot([value for _, value in quoted], [place for place, _ in quoted], "D", color=TEXT, markersize=4,
-                  label="the paper")  # fmt: skip
+        plot.plot(
+            [value for _, value in quoted],
+            [place for place, _ in quoted],
+            "D",
+            color=TEXT,
+            markersize=4,
+            label="the paper",
+        )
     plot.set_yticks(places, list(rows))
     plot.invert_yaxis()
     plot.set_xlim(0, 100)

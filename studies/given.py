@@ -45,7 +45,8 @@ def check(study: Study, data: Path, params: Path) -> None:
         CcdError: a parameter that a variant sets does not exist or fit, too few classes are left, no synonym is known,
             or the data set does not have the boxes or the true labels that a variant is given, or not enough of them.
     """
-    text, variants = params.read_text(encoding="utf-8"), study.rows().values()
+    text = params.read_text(encoding="utf-8")
+    variants = study.rows().values()
     for variant in variants:
         override(text, settings(study, variant, study.seeds[0], data, params))
     if any(variant.boxes not in (None, "grid") for variant in variants):
@@ -87,7 +88,8 @@ def _views(strategy: Strategy, folder: Path, index: ImageIndex, seed: int) -> bo
     if strategy == "grid":
         boxes_px = tiles(index.sizes_px, GRID)
         return box_table(index.ids, [[""] * GRID**2] * len(index), list(boxes_px))
-    params, root = load(IndexParams, folder / PARAMS_FILE), load(DatasetParams, folder / PARAMS_FILE).root
+    params = load(IndexParams, folder / PARAMS_FILE)
+    root = load(DatasetParams, folder / PARAMS_FILE).root
     objects = true_boxes(params, folder / root, index)
     offset = load(CamBoxesParams, folder / PARAMS_FILE).offset if strategy == "around" else 0.0
     boxes = [around_boxes(each, size, offset) for each, size in zip(objects, index.sizes_px, strict=True)]
@@ -99,10 +101,8 @@ def _views(strategy: Strategy, folder: Path, index: ImageIndex, seed: int) -> bo
 def cdul_columns(data: Path, whole: class_table.ClassTable) -> dict[str, np.ndarray]:
     """CDUL's initial labels as the columns of ``pseudo_labels.parquet``: the local ones are the tiles' score."""
     views = boxes_file.read(data / "boxes.parquet")
-    looked, words = (
-        features_file.read(data / "clip_local.h5", features_file.LOCAL_SCHEMA),
-        text_file.read(data / "text.h5"),
-    )
+    looked = features_file.read(data / "clip_local.h5", features_file.LOCAL_SCHEMA)
+    words = text_file.read(data / "text.h5")
     tile_probs = clip_probs(looked.values, words.values, words.logit_scale)
     rows = rows_of(data / "boxes.parquet", "cam_boxes", views.image_ids, whole.ids)
     prob = whole.columns["prob"]

@@ -61,12 +61,14 @@ def measured_labels(
     """Means, and per class the AP of the study's ``ranking``, of the pseudo-labels in ``data`` on those training images
     (all, or ``ids``) whose truth is known, under the ``evaluate`` section of the file ``params``; nothing where no
     class is counted."""
-    made, known = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS), _truth(data)
+    made = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS)
+    known = _truth(data)
     rows = np.asarray([row for row, image in enumerate(made.ids) if ids is None or image in ids], np.int64)
     columns = {name: values[rows] for name, values in made.columns.items()}
     tables = pseudo_tables(columns, float(made.metadata["alpha"]))
     wanted = load(EvaluateParams, params)
-    train, empty = Scores([made.ids[row] for row in rows], tables), Scores([], {})
+    train = Scores([made.ids[row] for row in rows], tables)
+    empty = Scores([], {})
     found = measure_splits(train, empty, known, wanted.difficult, wanted.min_positives)["train"]
     means = {f"train_{name}": value for name, value in found.mean_ap.items() if value is not None}
     views = _views_per_image(data, frozenset(made.ids[row] for row in rows))
@@ -83,7 +85,8 @@ def measured_students(data: Path, params: Path, shows: str) -> tuple[dict[str, f
             " have"
         )
     means = {f"test_{name}": value for name, value in test.mean_ap.items() if value is not None}
-    fewest, column = load(EvaluateParams, params).min_positives, f"test_{shows}"
+    fewest = load(EvaluateParams, params).min_positives
+    column = f"test_{shows}"
     rows = {name: row for name, row in read_per_class(data / "per_class.csv").items() if column in row}
     per_class = {name: row[column] for name, row in rows.items() if row["test_positives"] >= fewest}
     return means | ({"result": means[column]} if column in means else {}), per_class

@@ -25,10 +25,8 @@ def measured_none(data: Path, ids: Collection[str] | None, wanted: bool) -> dict
         where undefined; ``none_labels``: final labels of at least 0.5 on an image that shows no class, on average.
     """
     made = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
-    found, known = (
-        background_file.read(data / "none_images.parquet", made.ids),
-        class_table.read(data / "labels.parquet", LABELS),
-    )
+    found = background_file.read(data / "none_images.parquet", made.ids)
+    known = class_table.read(data / "labels.parquet", LABELS)
     if found.rule == "off" and not wanted:
         return {}
     place = {image: row for row, image in enumerate(known.ids)}

@@ -27,8 +27,14 @@ STEPS = (
 )
 
 
-def draw(index: image_index.ImageIndex, views: boxes_file.BoxTable, labels: class_table.ClassTable, rows: np.ndarray,
-         root: Path, out: Path) -> None:  # fmt: skip
+def draw(
+    index: image_index.ImageIndex,
+    views: boxes_file.BoxTable,
+    labels: class_table.ClassTable,
+    rows: np.ndarray,
+    root: Path,
+    out: Path,
+) -> None:
     """One column per image of ``rows`` (rows of ``labels``): boxes above, bars of its five strongest classes below."""
     figure, axes = plt.subplots(
         2, len(rows), figsize=(3.4 * len(rows), 5.6), height_ratios=(1.25, 1), layout="constrained"
@@ -83,7 +89,8 @@ def main(out: Path, count: int) -> None:
     with user_errors():
         dataset = load(DatasetParams)
         folder = Path("data") / dataset.name
-        index, views = image_index.read(folder / "images.parquet"), boxes_file.read(folder / "boxes.parquet")
+        index = image_index.read(folder / "images.parquet")
+        views = boxes_file.read(folder / "boxes.parquet")
         labels = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS)
         raised = ((labels.columns["label"] >= 0.5) & (labels.columns["global_label"] < 0.5)).sum(axis=1)
         draw(index, views, labels, np.argsort(-raised, kind="stable")[:count], Path(dataset.root), out)

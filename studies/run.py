@@ -53,7 +53,8 @@ class Run:
         Raises:
             CcdError: no stage makes it.
         """
-        path, round_trip = self.folder / "dvc.yaml", YAML()
+        path = self.folder / "dvc.yaml"
+        round_trip = YAML()
         round_trip.width = 4096
         content = round_trip.load(path.read_text(encoding="utf-8"))
         out = "data/${dataset.name}/" + artifact
@@ -114,7 +115,8 @@ def project_copy(project: Path, folder: Path, cache: Path, settings: Mapping[str
 
 def _copy(project: Path, folder: Path) -> None:
     for name in COPIED:
-        source, target = project / name, folder / name
+        source = project / name
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -124,7 +126,8 @@ def _copy(project: Path, folder: Path) -> None:
 
 def _copy_corrections(project: Path, folder: Path, name: str) -> None:
     """What people corrected counts in a run as in the project."""
-    source, target = project / path_of(name), folder / path_of(name)
+    source = project / path_of(name)
+    target = folder / path_of(name)
     if source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)

@@ -121,7 +121,9 @@ def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: d
 @click.option("--threads", type=click.IntRange(0), help="CPU threads of a run; 0: all.")
 def main(name: str, seeds: int | None, jobs: int | None, threads: int | None) -> None:
     with user_errors():
-        study, how, dataset = spec.load_study(name), spec.load_run_params(), load(DatasetParams).name
+        study = spec.load_study(name)
+        how = spec.load_run_params()
+        dataset = load(DatasetParams).name
         if seeds is not None:
             study = study.model_copy(update={"seeds": list(range(seeds))})
         project = Path.cwd()

@@ -99,7 +99,8 @@ def table_rows(findings: Sequence[Finding], paper: Mapping[str, Mapping[str, flo
     for variant, cells in means(findings).items():
         row: dict[str, str | float] = {"variant": variant, "seeds": seeds[variant]}
         for name, cell in cells.items():
-            row[name], row[f"{name}_std"] = _number(cell.mean), _number(cell.deviation)
+            row[name] = _number(cell.mean)
+            row[f"{name}_std"] = _number(cell.deviation)
         rows.append(row | {"paper": paper.get(variant, {}).get("mean", "")})
     return rows
 

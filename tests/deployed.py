@@ -35,7 +35,8 @@ def write_student(path: Path, *, thresholds: tuple[float, ...] | None = (0.5, 0.
 
 def write_photos(folder: Path, count: int = 5) -> list[Path]:
     """``0.png``, ``1.png``, ... of different sizes, in two folders."""
-    rng, paths = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    paths = []
     for number in range(count):
         pixels = rng.integers(0, 255, (5 + number, 8, 3), np.uint8).repeat(12, 0).repeat(12, 1)
         pixels[..., number % 3] //= 4

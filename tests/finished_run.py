@@ -24,7 +24,8 @@ from ccd.params.presets import apply_preset
 
 EVIL = "<script>alert(1)</script>"
 CLASSES = ("cup", "tall lamp", EVIL)
-TRAIN, TEST = ["train/a", "train/b", "train/c", "train/d"], ["test/e", "test/f"]
+TRAIN = ["train/a", "train/b", "train/c", "train/d"]
+TEST = ["test/e", "test/f"]
 ALPHA = 0.4
 # cup's column of the pseudo-labels, by hand: p, its best view, q = p / 0.5, l = p_view / 0.5, y
 CUP = {
@@ -66,7 +67,9 @@ def write_project(classes: tuple[str, ...] = CLASSES) -> None:
 
 def _write_images(folder: Path) -> image_index.ImageIndex:
     """Noise of 400 x 300 and 300 x 500 pixels, so that thumbnails must be made smaller."""
-    rng, sizes, paths = np.random.default_rng(0), [], []
+    rng = np.random.default_rng(0)
+    sizes = []
+    paths = []
     for number, image_id in enumerate([*TRAIN, *TEST]):
         height, width = ((300, 400), (500, 300))[number % 2]
         pixels = rng.integers(0, 255, (height // 20, width // 20, 3), np.uint8).repeat(20, 0).repeat(20, 1)
@@ -82,9 +85,11 @@ def _write_images(folder: Path) -> image_index.ImageIndex:
 
 def _write_views(folder: Path, classes: Sequence[str]) -> None:
     """Three views of train/a, one of train/b and train/c, none of train/d; CLIP's look at each."""
-    ids, names = ["train/a", "train/a", "train/a", "train/b", "train/c"], [*classes[:3], classes[0], classes[1]]
+    ids = ["train/a", "train/a", "train/a", "train/b", "train/c"]
+    names = [*classes[:3], classes[0], classes[1]]
     corners = np.array([[0, 0, 200, 150], [10, 0, 210, 150], [40, 20, 400, 300], [0, 0, 300, 500], [5, 5, 99, 99]])
-    scores, peaks = np.linspace(0.5, 0.9, 5, dtype=np.float32), np.ones(5, np.float32)
+    scores = np.linspace(0.5, 0.9, 5, dtype=np.float32)
+    peaks = np.ones(5, np.float32)
     boxes_file.write(
         folder / "boxes.parquet",
         boxes_file.BoxTable(ids, names, scores, peaks, corners.astype(np.float32), {"tau": "0.4"}),
@@ -128,7 +133,8 @@ def _write_measures(folder: Path, classes: Sequence[str], labelled: bool) -> Non
     made = {"zero_shot": 50.0, "local_raw": 60.0, "aggregated_raw": 75.0}
     made |= {"global_label": 45.0, "local_label": 55.0, "aggregated_label": 70.0}
     said = {"zero_shot": 40.0, "warmup": 20.0, "student": 30.0}
-    content, row = {}, {}
+    content = {}
+    row = {}
     for split, values in (("train", made), ("test", said)):
         content[split] = {
             "mAP": {name: value if labelled else None for name, value in values.items()},

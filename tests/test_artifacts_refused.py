@@ -153,14 +153,20 @@ def test_splits_of_the_index(tmp_path: Path) -> None:
 
 
 METRICS = {
-    split: {"mAP": {"student": 50.0, "zero_shot": None}, "labelled_images": 7, "classes_counted": 2,
-            "classes_left_out": "cat"}
+    split: {
+        "mAP": {"student": 50.0, "zero_shot": None},
+        "labelled_images": 7,
+        "classes_counted": 2,
+        "classes_left_out": "cat",
+    }
     for split in ("train", "test")
-}  # fmt: skip
+}
 
 
 def test_metrics_and_tables_come_back(tmp_path: Path) -> None:
-    json_file, table, curve = tmp_path / "metrics.json", tmp_path / "per_class.csv", tmp_path / "curves.csv"
+    json_file = tmp_path / "metrics.json"
+    table = tmp_path / "per_class.csv"
+    curve = tmp_path / "curves.csv"
     metrics_file.write(json_file, table, METRICS, [{"class": "cat, big", "ap": 0.5}, {"class": "dog", "ap": ""}])
     assert json_file.read_text().startswith('{\n  "train": {\n    "mAP"') and json_file.read_text().endswith("}\n")
     assert json.loads(json_file.read_text()) == METRICS
@@ -198,8 +204,9 @@ def test_metrics_and_tables_that_are_malformed_name_the_stage(
 def test_what_may_be_missing_is_declared() -> None:
     schemas = [boxes_file.SCHEMA, image_index.SCHEMA]
     schemas += [spec.schema for spec in (GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS)]
-    nullable = {(schema.metadata[b"schema"].decode(), field.name) for schema in schemas for field in schema
-                if field.nullable}  # fmt: skip
+    nullable = {
+        (schema.metadata[b"schema"].decode(), field.name) for schema in schemas for field in schema if field.nullable
+    }
     named = ("local_prob", "box_id", "correction", "uncorrected_label")
     assert nullable == {("ccd.pseudo_labels/2", name) for name in named}
 
@@ -238,7 +245,8 @@ def test_features_refuse_what_is_no_number_and_rows_of_another_index(tmp_path: P
     ):
         writer.write(np.array([0, 2]), np.float32([[1, 1], [1, np.inf]]))
     assert list(tmp_path.iterdir()) == []
-    path, teacher = tmp_path / "clip_global.h5", {"teacher": "t", "fingerprint": "a"}
+    path = tmp_path / "clip_global.h5"
+    teacher = {"teacher": "t", "fingerprint": "a"}
     features_file.write(
         path, features_file.GLOBAL_SCHEMA, features_file.Features(IDS, np.ones((3, 2), np.float32), teacher)
     )

@@ -18,15 +18,24 @@ from ccd.runtime.hardware import Hardware
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
-        work=tmp_path, images=None, count=5, batch_size=3, repeats=1, sizes=(12,), until="evaluate", large=False,
-        views=1.0, hardware=Hardware(torch.device("cpu"), workers=0, batch_size=3),
-    )  # fmt: skip
+        work=tmp_path,
+        images=None,
+        count=5,
+        batch_size=3,
+        repeats=1,
+        sizes=(12,),
+        until="evaluate",
+        large=False,
+        views=1.0,
+        hardware=Hardware(torch.device("cpu"), workers=0, batch_size=3),
+    )
 
 
 def test_rounds_are_interleaved_and_ratios_are_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Round one: 10 items in 2 s and in 5 s; round two, on a busier machine: in 4 s and in 20 s. The slow one has a
     first batch of 2 items more that takes 7 s, and counts in no rate."""
-    clock, worked = [0.0], []
+    clock = [0.0]
+    worked = []
     monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
 
     def fast(watch: measure.Watch, seconds: list[float]) -> int:
@@ -42,7 +51,8 @@ def test_rounds_are_interleaved_and_ratios_are_of_one_round(monkeypatch: pytest.
         watch.batch(10)
         return 12
 
-    slowly, quickly = [5.0, 20.0], [2.0, 4.0]
+    slowly = [5.0, 20.0]
+    quickly = [2.0, 4.0]
     found = measure.interleaved({"fast": lambda on: fast(on, quickly), "slow": lambda on: slow(on, slowly)}, 2)
     assert worked == ["fast", "slow", "fast", "slow"]
     assert found == {"fast": [(5.0, 0.0), (2.5, 0.0)], "slow": [(2.0, 7.0), (0.5, 7.0)]}

@@ -59,7 +59,8 @@ def test_the_overview_lists_whole_summaries_in_the_order_of_use() -> None:
 
 def test_exit_statuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    student, photos = write_student(Path("student.pt")), write_photos(Path("photos"), 1)
+    student = write_student(Path("student.pt"))
+    photos = write_photos(Path("photos"), 1)
     Path("bad.jpg").touch()
 
     def status(*words: str) -> int:

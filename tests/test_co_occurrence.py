@@ -10,8 +10,12 @@ from hypothesis.extra.numpy import arrays
 from ccd.labels.debias import best_view
 from ccd.views.overlap import coinciding_views, contested_probs, iou, pairs_of_classes, unshared_views
 
-N, C, B = 3, 3, 8
-SQUARE, NEAR, FAR = [0, 0, 10, 10], [0, 0, 10, 8], [50, 50, 60, 60]  # IoU of the first two: 80 / 100
+N = 3
+C = 3
+B = 8
+SQUARE = [0, 0, 10, 10]
+NEAR = [0, 0, 10, 8]
+FAR = [50, 50, 60, 60]  # IoU of the first two: 80 / 100
 images = arrays(np.int64, B, elements=st.integers(0, N - 1))
 askers = arrays(np.int64, B, elements=st.integers(0, C - 1))
 scores = arrays(np.float32, B, elements=st.sampled_from([0.25, 0.5, 0.75]))  # ties are common
@@ -27,8 +31,9 @@ orders = st.permutations(range(B))
 def test_pairs_are_of_one_image_and_of_two_classes() -> None:
     left, right = pairs_of_classes(np.array([1, 0, 1, 1, 0]), np.array([0, 2, 1, 0, 2]))
     assert {frozenset(pair) for pair in zip(left.tolist(), right.tolist(), strict=True)} == {
-        frozenset((0, 2)), frozenset((2, 3)),
-    }  # fmt: skip
+        frozenset((0, 2)),
+        frozenset((2, 3)),
+    }
     assert all(len(part) == 0 for part in pairs_of_classes(np.empty(0, np.int64), np.empty(0, np.int64)))
 
 
@@ -40,7 +45,8 @@ def test_the_threshold_itself_coincides() -> None:
 
 def test_of_a_shared_place_the_class_with_the_larger_score_keeps_its_view() -> None:
     boxes = np.array([SQUARE, NEAR, FAR, SQUARE, SQUARE], np.float32)
-    image, name = np.array([0, 0, 0, 1, 0]), np.array([0, 1, 2, 1, 1])
+    image = np.array([0, 0, 0, 1, 0])
+    name = np.array([0, 1, 2, 1, 1])
     kept = unshared_views(image, name, np.array([0.5, 0.9, 0.1, 0.1, 0.9]), boxes, 0.7)
     assert kept.tolist() == [False, True, True, True, True], "two views of one class do not take each other out"
     kept = unshared_views(image, name, np.array([0.9, 0.5, 0.1, 0.1, 0.5]), boxes, 0.7)
@@ -88,8 +94,10 @@ def test_merging_knows_no_order_of_views(
 def test_a_contested_view_raises_only_the_class_that_is_surest_there() -> None:
     """Skis, snowboard, hill. Skis and snowboard ask for nearly one box; CLIP says snowboard .7 in one of the two."""
     probs = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]])
-    boxes, image = np.array([SQUARE, NEAR, FAR], np.float32), np.zeros(3, np.int64)
-    first, asked = np.array([[0.3, 0.4, 0.3]]), ["skis", "snowboard", "hill"]
+    boxes = np.array([SQUARE, NEAR, FAR], np.float32)
+    image = np.zeros(3, np.int64)
+    first = np.array([[0.3, 0.4, 0.3]])
+    asked = ["skis", "snowboard", "hill"]
     found = contested_probs(probs, first, image, asked, boxes, 0.7)
     np.testing.assert_array_equal(found, [[0.3, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.1, 0.4]])
     best, winner = best_view(found, image, 1)
@@ -100,13 +108,15 @@ def test_a_contested_view_raises_only_the_class_that_is_surest_there() -> None:
 
 
 def test_one_class_alone_contests_nothing() -> None:
-    probs, boxes = np.array([[0.6, 0.4], [0.3, 0.7]]), np.array([SQUARE, NEAR], np.float32)
+    probs = np.array([[0.6, 0.4], [0.3, 0.7]])
+    boxes = np.array([SQUARE, NEAR], np.float32)
     found = contested_probs(probs, np.array([[0.1, 0.1]]), np.zeros(2, np.int64), ["cup", "cup"], boxes, 0.7)
     np.testing.assert_array_equal(found, probs)
 
 
 def test_equal_classes_both_win() -> None:
-    probs, boxes = np.array([[0.5, 0.2], [0.2, 0.5]]), np.array([SQUARE, NEAR], np.float32)
+    probs = np.array([[0.5, 0.2], [0.2, 0.5]])
+    boxes = np.array([SQUARE, NEAR], np.float32)
     found = contested_probs(probs, np.zeros((1, 2)), np.zeros(2, np.int64), ["a", "b"], boxes, 0.7)
     np.testing.assert_array_equal(found, probs)
 
@@ -117,10 +127,12 @@ def slow_contest(
     found = probs.copy()
     for view in range(B):
         rivals = [
-            other for other in range(B)
-            if image[other] == image[view] and name[other] != name[view]
+            other
+            for other in range(B)
+            if image[other] == image[view]
+            and name[other] != name[view]
             and iou(box[[view]].astype(float), box[[other]].astype(float))[0] >= limit
-        ]  # fmt: skip
+        ]
         best = probs[[view, *rivals]].max(axis=0)
         for place in range(C):
             if rivals and best[place] < best.max():
@@ -130,9 +142,14 @@ def slow_contest(
 
 @given(views, whole, images, askers, corners, limits, orders)
 def test_a_contest_is_what_a_loop_does_raises_nothing_and_knows_no_order(
-    probs: np.ndarray, first: np.ndarray, image: np.ndarray, name: np.ndarray, box: np.ndarray, limit: float,
+    probs: np.ndarray,
+    first: np.ndarray,
+    image: np.ndarray,
+    name: np.ndarray,
+    box: np.ndarray,
+    limit: float,
     order: list[int],
-) -> None:  # fmt: skip
+) -> None:
     asked = [f"class {row}" for row in name]
     found = contested_probs(probs, first, image, asked, box, limit)
     np.testing.assert_array_equal(found, slow_contest(probs, first, image, name, box, limit))

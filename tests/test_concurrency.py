@@ -51,7 +51,8 @@ def value_of(found: checkpoint_file.Checkpoint) -> float:
 
 
 def test_a_checkpoint_that_is_replaced_all_the_time_is_old_or_new(tmp_path: Path) -> None:
-    path, digests = tmp_path / "student.pt", {}
+    path = tmp_path / "student.pt"
+    digests = {}
     for value in (1.0, 0.0):
         checkpoint_file.write(path, filled(value))
         digests[hashlib.sha256(path.read_bytes()).hexdigest()] = value
@@ -62,7 +63,8 @@ def test_a_checkpoint_that_is_replaced_all_the_time_is_old_or_new(tmp_path: Path
             for value in (1.0, 0.0):
                 checkpoint_file.write(path, filled(value))
 
-    child, seen = Child(rewrite, tmp_path, tmp_path / "log"), set()
+    child = Child(rewrite, tmp_path, tmp_path / "log")
+    seen = set()
     for _ in range(40):
         found, sha256 = checkpoint_file.read_hashed(path, "train")
         seen.add(value_of(found))
@@ -76,7 +78,8 @@ def test_a_model_that_is_replaced_while_it_is_opened_stays_what_it_was(
 ) -> None:
     """Between the check of its parts and the loading of its weights."""
     path = write_student(tmp_path / "student.pt")
-    old, check = path.read_bytes(), ccd.artifacts.checkpoint_file._check_members
+    old = path.read_bytes()
+    check = ccd.artifacts.checkpoint_file._check_members
 
     def replaced(file: object) -> None:
         check(file)  # type: ignore[arg-type]
@@ -141,7 +144,8 @@ def test_an_artifact_that_is_rewritten_while_it_is_read_is_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the check of its seal and the parser."""
-    path, (write, read) = tmp_path / name, VERSIONS[name]
+    path = tmp_path / name
+    (write, read) = VERSIONS[name]
     verify = ccd.artifacts.sealed.verify
     write(path, "old")
     assert read(path) == "old"
@@ -156,8 +160,10 @@ def test_an_artifact_that_is_rewritten_while_it_is_read_is_whole(
 
 
 def test_a_reader_that_is_open_keeps_the_old_file(tmp_path: Path) -> None:
-    h5, parquet = tmp_path / "clip_global.h5", tmp_path / "pseudo_labels.parquet"
-    old, new = units(3), units(4)[:3]
+    h5 = tmp_path / "clip_global.h5"
+    parquet = tmp_path / "pseudo_labels.parquet"
+    old = units(3)
+    new = units(4)[:3]
     features_file.write(h5, features_file.GLOBAL_SCHEMA, features_file.Features(list("abc"), old, {}))
     class_table.write(parquet, SPEC, swapped("old"))
     with (
@@ -177,7 +183,8 @@ def test_a_reader_that_is_open_keeps_the_old_file(tmp_path: Path) -> None:
 def test_a_second_dvc_repro_waits_for_nothing_and_spoils_nothing(tmp_path: Path) -> None:
     """DVC locks files, not the project: what touches those of the running stage is refused, the rest goes on."""
     lab = build(tmp_path)
-    folder, logs = under_dvc.project(lab), [tmp_path / "first", tmp_path / "second"]
+    folder = under_dvc.project(lab)
+    logs = [tmp_path / "first", tmp_path / "second"]
     first = under_dvc.begin(folder, logs[0], "repro", "-f", "-s", "warmup")
     stage = under_dvc.process_of(first, "warmup")
     os.kill(stage, signal.SIGSTOP)  # in the middle of its work for as long as it takes

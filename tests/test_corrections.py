@@ -21,7 +21,8 @@ HEADER = "image_id,class,label\n"
 
 
 def test_a_corrected_label_is_exactly_what_the_person_said() -> None:
-    labels, decided = np.array([[0.3, 0.9, 0.55], [1.0, 0.0, 0.2]]), np.array([[1, 0, -1], [-1, -1, 1]], np.int8)
+    labels = np.array([[0.3, 0.9, 0.55], [1.0, 0.0, 0.2]])
+    decided = np.array([[1, 0, -1], [-1, -1, 1]], np.int8)
     found = corrected(labels, decided, weight=1.0)
     np.testing.assert_array_equal(found["label"], [[1, 0, 0.55], [1, 0, 1]])
     np.testing.assert_array_equal(found["correction"], decided)
@@ -112,7 +113,8 @@ def test_the_header_is_written_once_and_hand_work_is_kept(tmp_path: Path) -> Non
 
 def test_the_stage_takes_peoples_word_and_leaves_all_else(tmp_path: Path) -> None:
     finish(fresh(tmp_path))
-    made, file = tmp_path / "data/toy/pseudo_labels.parquet", tmp_path / path_of("toy")
+    made = tmp_path / "data/toy/pseudo_labels.parquet"
+    file = tmp_path / path_of("toy")
     before = pd.read_parquet(made)
     assert before["correction"].isna().all() and before["uncorrected_label"].isna().all()
     row = int(before.index[(before["image_id"] == "b.png") & (before["class"] == "cat")][0])

@@ -44,9 +44,14 @@ def saved(rows: list[tuple[str, ...]], delimiter: str, encoding: str, end: str, 
     header=st.sampled_from([("path", "classes"), (" Path ", "CLASSES"), ("FILE", "Labels"), ("image_id", "classes ")]),
 )
 def test_any_delimiter_encoding_and_line_end_gives_the_same_rows(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], delimiter: str, encoding: str, end: str,
-    sep: bool, header: tuple[str, str],
-) -> None:  # fmt: skip
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str]],
+    delimiter: str,
+    encoding: str,
+    end: str,
+    sep: bool,
+    header: tuple[str, str],
+) -> None:
     path = tmp_path_factory.mktemp("list") / "labels.csv"
     path.write_bytes(saved([header, *rows], delimiter, encoding, end, sep))
     sheet = read_sheet(path, [LAYOUT])

@@ -182,7 +182,8 @@ def altered(value: object) -> object:
 @pytest.mark.parametrize("row", [row for row in DIRECT if row != "dataset.name"])
 def test_dvc_reruns_exactly_what_the_table_says(row: str, project: Path) -> None:
     """One key of the row; that all keys of a row are tracked alike is proven above."""
-    path, yaml = project / "params.yaml", YAML()
+    path = project / "params.yaml"
+    yaml = YAML()
     original = path.read_text()
     key = next(key for key in reversed(KEYS) if key == row or (key.split(".")[0] + ".*" == row and key not in DIRECT))
     section, name = key.split(".")

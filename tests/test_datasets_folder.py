@@ -204,8 +204,13 @@ def test_all_rows_that_cannot_be_used_are_counted_and_each_has_its_reason(tmp_pa
     (tmp_path / "labels.csv").write_text("\n".join(["path;classes", *rows]) + "\n")
     with pytest.raises(CcdError) as caught:
         load(tmp_path)
-    reasons = ("line 3: 'z.jpg'", "line 4: 3 cells under 2 columns: 'b.jpg;cat;dog'", "line 5: unknown class cow",
-               "line 6: not valid CSV", "line 7: 'a.jpg' has an earlier row")  # fmt: skip
+    reasons = (
+        "line 3: 'z.jpg'",
+        "line 4: 3 cells under 2 columns: 'b.jpg;cat;dog'",
+        "line 5: unknown class cow",
+        "line 6: not valid CSV",
+        "line 7: 'a.jpg' has an earlier row",
+    )
     assert "5 rows cannot be used" in str(caught.value)
     assert [reason for reason in reasons if reason not in str(caught.value)] == []
 
@@ -303,7 +308,8 @@ def test_demo_is_rendered_once_and_again_when_it_changed(tmp_path: Path) -> None
     assert len(dataset.labelled) == len(dataset.images) == 5
     assert (dataset.labels.sum(1) >= 1).all()
     photo = root / dataset.images[0].path
-    first, stamp = photo.read_bytes(), photo.stat().st_mtime_ns
+    first = photo.read_bytes()
+    stamp = photo.stat().st_mtime_ns
     load_demo(root)
     assert photo.stat().st_mtime_ns == stamp
     assert len(load_demo(root, train=4).images) == 6

@@ -17,7 +17,9 @@ TEST = {"000009": {"tvmonitor": 1}, "000010": {}}
 
 def make_kit(home: Path, splits: dict[str, dict[str, dict[str, int]]], *, lists: bool = True, xml: bool = True) -> Path:
     """Objects are class -> 1 (plain) or 0 (difficult only)."""
-    main, photos, notes = home / "ImageSets" / "Main", home / "JPEGImages", home / "Annotations"
+    main = home / "ImageSets" / "Main"
+    photos = home / "JPEGImages"
+    notes = home / "Annotations"
     for folder in (main, photos, notes):
         folder.mkdir(parents=True, exist_ok=True)
     for split, images in splits.items():

@@ -33,14 +33,16 @@ def test_same_seed_gives_same_bytes_and_another_seed_does_not(tmp_path: Path) ->
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         write_scenes(tmp_path / name, n_train=2, n_test=1, seed=seed)
     assert _tree_bytes(tmp_path / "a") == _tree_bytes(tmp_path / "b")
-    first, other = _tree_bytes(tmp_path / "a"), _tree_bytes(tmp_path / "c")
+    first = _tree_bytes(tmp_path / "a")
+    other = _tree_bytes(tmp_path / "c")
     assert all(first[name] != other[name] for name in first if name.endswith(".jpg"))
 
 
 def test_a_scene_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
     write_scenes(tmp_path / "few", n_train=1, n_test=2, seed=0)
     write_scenes(tmp_path / "more", n_train=3, n_test=3, seed=0)
-    few, more = _tree_bytes(tmp_path / "few"), _tree_bytes(tmp_path / "more")
+    few = _tree_bytes(tmp_path / "few")
+    more = _tree_bytes(tmp_path / "more")
     shared = [name for name in few if name.endswith(".jpg")]
     assert len(shared) == 3
     assert all(few[name] == more[name] for name in shared)
@@ -108,7 +110,8 @@ def test_bad_requests_are_told_apart(tmp_path: Path) -> None:
 
 def test_pool_is_the_same_with_and_without_worker_processes() -> None:
     orders = [SceneOrder(1, "clip", index) for index in range(3)]
-    alone, shared = render_pool(orders, workers=0), render_pool(orders, workers=1)
+    alone = render_pool(orders, workers=0)
+    shared = render_pool(orders, workers=1)
     assert all(
         np.array_equal(a.pixels, b.pixels) and a.objects == b.objects for a, b in zip(alone, shared, strict=True)
     )
@@ -186,7 +189,8 @@ def test_shipped_clip_is_small_and_reads_single_objects() -> None:
     inputs = (pixels.permute(0, 3, 1, 2).float() / 255 - train_clip.PIXEL_MEAN) / train_clip.PIXEL_STD
     tokens = clip.tokenize([f"a photo of the {name}" for name in CLASSES])
     with torch.no_grad():
-        images, texts = F.normalize(model.encode_image(inputs)), F.normalize(model.encode_text(tokens))
+        images = F.normalize(model.encode_image(inputs))
+        texts = F.normalize(model.encode_text(tokens))
     right = (images @ texts.T).argmax(1) == torch.arange(len(CLASSES)).repeat_interleave(4)
     assert float(right.float().mean()) >= 0.7
 

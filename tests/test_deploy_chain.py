@@ -64,7 +64,8 @@ def test_model_and_labels_are_exported_from_where_params_yaml_points(
 ) -> None:
     monkeypatch.chdir(finished)
     run("export", "model", "model")
-    card, content = Path("model/README.md").read_text(), json.loads(Path("model/model.json").read_text())
+    card = Path("model/README.md").read_text()
+    content = json.loads(Path("model/model.json").read_text())
     assert "On 3 labelled test images" in card and content["provenance"]["teacher"] == "clip vit.pt"
     assert content["provenance"]["images"] == {"train": 9, "test": 3}
     assert str(finished) not in json.dumps(content)

@@ -75,7 +75,8 @@ def test_curves_of_warm_up_and_training(shown: dict[str, list[dict[str, Any]]]) 
 def test_sorted_bars_of_average_precision(shown: dict[str, list[dict[str, Any]]]) -> None:
     content = shown["ap_per_class"][0]["content"]
     assert {row["class"] for row in content["data"]["values"]} == set(CLASSES)
-    across, down = content["encoding"]["x"], content["encoding"]["y"]
+    across = content["encoding"]["x"]
+    down = content["encoding"]["y"]
     assert (across["field"], across["title"], across["scale"]) == ("test_student", "AP, %", {"domainMin": 0})
     assert (down["field"], down["sort"]) == ("class", "-x")
     assert "<DVC_" not in json.dumps(content)

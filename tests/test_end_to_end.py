@@ -35,10 +35,20 @@ ROOT = Path(__file__).resolve().parent.parent
 CHAIN: dict[str, click.Command] = {
     module.__name__.split(".")[1]: module.main
     for module in (
-        index, text, clip_global, bias, global_labels, warmup, cam_boxes, clip_local, aggregate, train, evaluate,
+        index,
+        text,
+        clip_global,
+        bias,
+        global_labels,
+        warmup,
+        cam_boxes,
+        clip_local,
+        aggregate,
+        train,
+        evaluate,
         report,
     )
-}  # fmt: skip
+}
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
 
@@ -61,14 +71,29 @@ def write_pictures(folder: Path, classes: tuple[str, ...], train_count: int = 6,
 
 def settings(tower: str) -> dict[str, str]:
     return {
-        "dataset.name": "toy", "teacher.model": f"{tower}.pt", "runtime.workers": "0", "runtime.device": "cpu",
-        "clip_global.image_size_px": "64", "clip_local.image_size_px": "64", "clip_local.resized_px": "64",
-        "bias.shrinkage": "1.0", "bias.max_entropy_nats": "10.0",
-        "warmup.backbone": "resnet18", "warmup.weights": "none",
-        "warmup.image_size_px": "64", "warmup.epochs": "1", "warmup.batch_size": "4", "warmup.lr": "0.001",
-        "cam_boxes.image_size_px": "64", "cam_boxes.views_per_image": "1.5", "cam_boxes.min_side_px": "4.0",
-        "train.image_size_px": "64", "train.epochs": "3", "train.batch_size": "4", "train.lr": "0.001",
-    }  # fmt: skip
+        "dataset.name": "toy",
+        "teacher.model": f"{tower}.pt",
+        "runtime.workers": "0",
+        "runtime.device": "cpu",
+        "clip_global.image_size_px": "64",
+        "clip_local.image_size_px": "64",
+        "clip_local.resized_px": "64",
+        "bias.shrinkage": "1.0",
+        "bias.max_entropy_nats": "10.0",
+        "warmup.backbone": "resnet18",
+        "warmup.weights": "none",
+        "warmup.image_size_px": "64",
+        "warmup.epochs": "1",
+        "warmup.batch_size": "4",
+        "warmup.lr": "0.001",
+        "cam_boxes.image_size_px": "64",
+        "cam_boxes.views_per_image": "1.5",
+        "cam_boxes.min_side_px": "4.0",
+        "train.image_size_px": "64",
+        "train.epochs": "3",
+        "train.batch_size": "4",
+        "train.lr": "0.001",
+    }
 
 
 def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch, tower: str, **changed: str) -> None:

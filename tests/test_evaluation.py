@@ -13,7 +13,8 @@ from ccd.evaluation.summary import Scores, Truth, evaluate
 
 def test_by_hand() -> None:
     # ranked: hit, miss, hit -> (1/1 + 2/3) / 2
-    scores, positives = np.array([[0.9], [0.8], [0.7]]), np.array([[True], [False], [True]])
+    scores = np.array([[0.9], [0.8], [0.7]])
+    positives = np.array([[True], [False], [True]])
     assert average_precision(scores, positives) == pytest.approx([(1 + 2 / 3) / 2])
 
 
@@ -24,7 +25,8 @@ def test_ties_are_one_threshold_whatever_their_order() -> None:
 
 
 def test_no_positive_is_nan_and_ignored_pairs_do_not_count() -> None:
-    scores, positives = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([[False, False], [True, False]])
+    scores = np.array([[0.9, 0.1], [0.8, 0.2]])
+    positives = np.array([[False, False], [True, False]])
     ap = average_precision(scores, positives, np.array([[True, False], [False, False]]))
     assert ap[0] == 1.0 and np.isnan(ap[1])
 
@@ -33,7 +35,8 @@ def test_no_positive_is_nan_and_ignored_pairs_do_not_count() -> None:
 @given(st.integers(1, 40), st.integers(0, 2**31))
 def test_agrees_with_scikit_learn(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    scores, positives = rng.integers(0, 6, (rows, 3)) / 5, rng.random((rows, 3)) < 0.4
+    scores = rng.integers(0, 6, (rows, 3)) / 5
+    positives = rng.random((rows, 3)) < 0.4
     for column, value in enumerate(average_precision(scores, positives)):
         if positives[:, column].any():
             assert value == pytest.approx(average_precision_score(positives[:, column], scores[:, column]))
@@ -57,15 +60,20 @@ def test_measure_leaves_rare_classes_out_and_treats_difficult_as_told() -> None:
 
 def test_measure_without_any_class_has_no_mean() -> None:
     empty = measure(
-        {"s": np.zeros((2, 1))}, np.zeros((2, 1), np.int8), np.zeros((2, 1), bool), ("a",),
-        treat_difficult="ignore", min_positives=1,
-    )  # fmt: skip
+        {"s": np.zeros((2, 1))},
+        np.zeros((2, 1), np.int8),
+        np.zeros((2, 1), bool),
+        ("a",),
+        treat_difficult="ignore",
+        min_positives=1,
+    )
     assert empty.mean_ap == {"s": None} and empty.left_out == ("a",)
 
 
 def test_calibration_error_by_hand() -> None:
     """Two bins: 0.2 and 0.4, none there (0.3 off), 0.75 and 1.0, both there (0.125 off): (2 * 0.3 + 2 * 0.125) / 4."""
-    probs, positives = np.array([[0.2], [0.4], [0.75], [1.0]]), np.array([[False], [False], [True], [True]])
+    probs = np.array([[0.2], [0.4], [0.75], [1.0]])
+    positives = np.array([[False], [False], [True], [True]])
     assert calibration_error(probs, positives, bins=2) == pytest.approx([0.2125])
     ignored = np.array([[True], [True], [False], [False]])
     assert calibration_error(probs, positives, ignored, bins=2) == pytest.approx([0.125])
@@ -73,14 +81,16 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_ignored_pairs_count_neither_as_hit_nor_as_miss() -> None:
-    decided, positives = np.array([[True], [True], [False]]), np.array([[True], [False], [True]])
+    decided = np.array([[True], [True], [False]])
+    positives = np.array([[True], [False], [True]])
     assert f1(decided, positives) == pytest.approx([0.5])
     assert f1(decided, positives, np.array([[False], [True], [True]])) == pytest.approx([1.0])
 
 
 def test_decisions_on_the_test_images_and_the_keys_they_add() -> None:
     """At 0.5 the student finds one of two cats; at its own threshold 0.3 both."""
-    student, teacher = np.array([[0.9, 0.6], [0.4, 0.1], [0.2, 0.2]]), np.full((3, 2), 0.5)
+    student = np.array([[0.9, 0.6], [0.4, 0.1], [0.2, 0.2]])
+    teacher = np.full((3, 2), 0.5)
     known = np.array([[1, 0], [1, 0], [0, 0]], np.int8)
     truth = Truth(["a", "b", "c"], ("cat", "dog"), known, np.zeros((3, 2), bool))
     empty = Scores([], {"zero_shot": np.empty((0, 2)), "aggregated_raw": np.empty((0, 2))})

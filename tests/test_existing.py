@@ -71,7 +71,8 @@ def test_files_folders_and_what_is_not_there_are_no_streams(tmp_path: Path) -> N
 
 
 def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path) -> None:
-    pipe, received = tmp_path / "pipe", []
+    pipe = tmp_path / "pipe"
+    received = []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
     reader.start()

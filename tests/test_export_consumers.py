@@ -28,9 +28,11 @@ def import_or_skip(module: str, package: str):
 
 def odd_set(root: Path) -> LabelledSet:
     """Four images in ``root``, named as the folder adapter does, with every class, several boxes, and no label."""
-    rng, images = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    images = []
     for number, path in enumerate(ODD_PATHS):
-        width, height = 40 + number, 31
+        width = 40 + number
+        height = 31
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (width, height)).save(root / path)
         values = rng.random(len(ODD_CLASSES)).astype(np.float32)
@@ -140,7 +142,8 @@ def check_fiftyone(labels: LabelledSet, folder: str, samples: list[tuple[str, ob
     by_path = {str(Path(folder, image.path).resolve()): image for image in labels.images}
     assert sorted(path for path, _ in samples) == sorted(by_path)
     for path, label in samples:
-        image, said = by_path[path], label.classifications
+        image = by_path[path]
+        said = label.classifications
         assert [each.label for each in said] == labels.names(image)
         assert np.array_equal(np.float32([each.confidence for each in said]), image.values[list(image.present)])
 

@@ -144,7 +144,8 @@ def check_label_studio_task(task: dict, config: ET.Element) -> None:
 
 def test_label_studio_as_published(project: Path) -> None:
     exported("labelstudio", "--image-url", "http://host/?d=my photos/")
-    tasks, config = json.loads(Path("out/tasks.json").read_text()), ET.parse("out/labelling_config.xml").getroot()
+    tasks = json.loads(Path("out/tasks.json").read_text())
+    config = ET.parse("out/labelling_config.xml").getroot()
     assert [option.get("value") for option in config.find("Choices")] == list(CLASSES)
     for task, image_id in zip(tasks, TRAIN, strict=True):
         check_label_studio_task(task, config)
@@ -152,7 +153,8 @@ def test_label_studio_as_published(project: Path) -> None:
         by_type = {region["type"]: region for region in task["predictions"][0]["result"]}
         assert ("choices" in by_type) == (image_id in CUPS) and ("rectanglelabels" in by_type) == (image_id in BOXES)
         if image_id in BOXES:
-            region, (width, height) = by_type["rectanglelabels"], SIZES[image_id]
+            region = by_type["rectanglelabels"]
+            (width, height) = SIZES[image_id]
             value = region["value"]
             corners = (value["x"] * width, value["y"] * height, value["width"] * width, value["height"] * height)
             assert [corner / 100 for corner in corners] == pytest.approx(BOXES[image_id])

@@ -61,7 +61,8 @@ def onnx(student: Path) -> Path:
 
 def test_the_folder_holds_the_selected_weights_and_says_how_to_use_them(student: Path, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == list(FILES)
-    weights, found = load_file(folder / "model.safetensors"), checkpoint_file.read(student, "train")
+    weights = load_file(folder / "model.safetensors")
+    found = checkpoint_file.read(student, "train")
     assert weights.keys() == found.weights["average"].keys()
     assert all(torch.equal(weights[name], found.weights["average"][name]) for name in weights)
     content = json.loads((folder / "model.json").read_text())
@@ -105,7 +106,8 @@ def test_onnx_takes_any_batch_and_size_and_holds_no_path_of_this_machine(onnx: P
 def test_the_documented_script_gives_what_ccd_gives(student: Path, onnx: Path, tmp_path: Path) -> None:
     """On a large JPEG, a turned one and one with transparency; it must not import ccd or PyTorch."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
-    picture, exif = Image.fromarray(noise).resize((600, 500)), Image.Exif()
+    picture = Image.fromarray(noise).resize((600, 500))
+    exif = Image.Exif()
     exif[274] = 6
     picture.save(tmp_path / "large.jpg")
     picture.save(tmp_path / "turned.jpg", exif=exif)
@@ -190,7 +192,8 @@ def write_finished_student(folder: Path) -> Path:
 
 def test_the_card_says_what_the_artifacts_say(tmp_path: Path) -> None:
     about, _ = background(write_finished_student(tmp_path), "not stated", tmp_path / "no.lock")
-    card, story = model_card(about), about.description.provenance
+    card = model_card(about)
+    story = about.description.provenance
     assert story["teacher"] == "toy clip" and story["images"] == {"train": 4, "test": 2}
     assert "| mAP, this model | 30.0 |" in card and "| mAP, CLIP zero-shot | 40.0 |" in card
     assert "On 2 labelled test images, mean over 1 classes" in card

@@ -92,8 +92,11 @@ def test_the_main_figure_of_the_report_is_that_of_the_labels_trained_on(run: Run
     assert "as trained on" in tile[0] and "4 training images with ground truth" in tile[0]
     train, _ = steps(run)
     assert [(step.name.split()[0], step.value, step.raw) for step in train] == [
-        ("CLIP", 50.0, None), ("global", 45.0, 50.0), ("local", 55.0, 60.0), ("aggregated", 70.0, 75.0),
-    ]  # fmt: skip
+        ("CLIP", 50.0, None),
+        ("global", 45.0, 50.0),
+        ("local", 55.0, 60.0),
+        ("aggregated", 70.0, 75.0),
+    ]
     raw = ["".join(text) for text in re.findall(r">([^<>]*75\.0[^<>]*)<|title=\"([^\"]*75\.0[^\"]*)\"", page)]
     assert raw and all("before floor and clip" in text for text in raw if "reliable" not in text)
 

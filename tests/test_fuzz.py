@@ -152,10 +152,14 @@ def _write_answers(folder: Path) -> None:
     (folder / "sheet.csv").write_text(rows + "train/c,cup,\n")
     (folder / "table.csv").write_text("path;classes\na.jpg;cup,tall lamp\nb.jpg;\n")
     chosen = {"from_name": "labels", "type": "choices", "value": {"choices": ["cup"]}}
-    (folder / "tasks.json").write_text(json.dumps([
-        {"data": {"image_id": "train/a"}, "annotations": [{"was_cancelled": False, "result": [chosen]}]},
-        {"data": {"image_id": "train/b"}, "annotations": []},
-    ]))  # fmt: skip
+    (folder / "tasks.json").write_text(
+        json.dumps(
+            [
+                {"data": {"image_id": "train/a"}, "annotations": [{"was_cancelled": False, "result": [chosen]}]},
+                {"data": {"image_id": "train/b"}, "annotations": []},
+            ]
+        )
+    )
 
 
 def _write_data_sets(folder: Path) -> None:
@@ -208,7 +212,9 @@ def damaged(draw: st.DrawFn, content: bytes, tokens: tuple[str, ...]) -> bytes:
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(0, len(content) - 1)))
         end = at + draw(st.sampled_from((1, 2, 8, 64, 512)))
-        head, block, tail = content[:at], content[at:end], content[end:]
+        head = content[:at]
+        block = content[at:end]
+        tail = content[end:]
         kind = draw(st.sampled_from(kinds))
         if kind == "flip" and block:
             content = head + bytes([block[0] ^ 1 << draw(st.integers(0, 7))]) + block[1:] + tail
@@ -258,7 +264,8 @@ def plain(content: object) -> str:
 
 def fuzz(subject: Subject, path: Path, data: st.DataObject) -> None:
     """Read the file whole, damaged, and put it back."""
-    content, expected = path.read_bytes(), plain(subject.read(path))
+    content = path.read_bytes()
+    expected = plain(subject.read(path))
     path.write_bytes(data.draw(damaged(content, TOKENS.get(path.suffix, ()))))
     try:
         with limits(), warnings.catch_warnings():

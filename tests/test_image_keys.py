@@ -40,9 +40,14 @@ def test_a_path_that_leads_to_the_image_names_it(text: str, path: str | None, ke
 def test_a_unique_end_of_a_path_is_enough_in_a_list(keys: ImageKeys) -> None:
     found = keys.find_all(["a.jpg", "c.jpg", "c", "b\\c", "d.jpg", "b/d", "z"])
     assert found == {
-        "a.jpg": ["a.jpg"], "c.jpg": ["b/c.jpg"], "c": ["b/c.jpg"], "b\\c": ["b/c.jpg"],
-        "d.jpg": ["b/d.jpg", "e/d.jpg"], "b/d": ["b/d.jpg"], "z": [],
-    }  # fmt: skip
+        "a.jpg": ["a.jpg"],
+        "c.jpg": ["b/c.jpg"],
+        "c": ["b/c.jpg"],
+        "b\\c": ["b/c.jpg"],
+        "d.jpg": ["b/d.jpg", "e/d.jpg"],
+        "b/d": ["b/d.jpg"],
+        "z": [],
+    }
 
 
 def test_an_image_that_is_not_there_is_never_taken_for_another_of_its_name(keys: ImageKeys) -> None:

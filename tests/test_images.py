@@ -17,7 +17,10 @@ from ccd.errors import CcdError
 from ccd.images import decode
 from ccd.views.crops import crop_resized
 
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+RED = (255, 0, 0)
+GREEN = (0, 255, 0)
+BLUE = (0, 0, 255)
+WHITE = (255, 255, 255)
 AVIF = ["AVIF"] if features.check("avif") else []
 FORMATS_WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF", *AVIF)
 
@@ -211,11 +214,13 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path, data: bytes, rea
 @pytest.mark.parametrize(("orientation", "corner"), [(1, RED), (3, WHITE), (5, RED), (6, BLUE), (8, GREEN)])
 def test_heic_is_turned_once(orientation: int, corner: tuple[int, int, int]) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
-    picture, exif = quarters(160, 96), Image.Exif()
+    picture = quarters(160, 96)
+    exif = Image.Exif()
     exif[274] = orientation
     picture.info["exif"] = exif.tobytes()
     pillow_heif.register_heif_opener()  # to write it
-    data, threads = encoded(picture, "HEIF", quality=90), pillow_heif.options.DECODE_THREADS
+    data = encoded(picture, "HEIF", quality=90)
+    threads = pillow_heif.options.DECODE_THREADS
     image = decode.decode(data, "x", min_size=8)
     assert image.size == decode.header(data, "x") == ((160, 96) if orientation < 5 else (96, 160))
     assert near(image.getpixel((9, 9)), corner)
@@ -225,7 +230,8 @@ def test_heic_is_turned_once(orientation: int, corner: tuple[int, int, int]) -> 
 @pytest.mark.skipif(not AVIF, reason="this Pillow has no AVIF")
 def test_avif_is_decoded_by_one_thread_and_pillow_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(quarters(), "AVIF")
-    asked, whole = [], AvifImagePlugin._get_default_max_threads
+    asked = []
+    whole = AvifImagePlugin._get_default_max_threads
     monkeypatch.setattr(AvifImagePlugin, "_get_default_max_threads", lambda: (asked.append(whole()), asked[-1])[1])
     before = AvifImagePlugin.DEFAULT_MAX_THREADS
     decode.decode(data, "x")

@@ -282,7 +282,8 @@ def test_what_fails_half_way_leaves_what_was_there(photos: Path, monkeypatch: py
 @pytest.mark.usefixtures("bare")
 def test_force_replaces_and_upgrade_keeps(photos: Path) -> None:
     assert quick("project", "--images", photos, "--set", "aggregate.alpha=0.3").exit_code == 0
-    whole, path = Path("project/dvc.yaml").read_text(), Path("project/dvc.yaml")
+    whole = Path("project/dvc.yaml").read_text()
+    path = Path("project/dvc.yaml")
     old = YAML().load(whole)
     old["stages"]["inputs"]["meta"]["stages"] = "older"
     old["stages"]["text"]["cmd"] = "python -m stages.text --older"

@@ -46,11 +46,10 @@ FLOOR = 0.05
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run, its pseudo-labels really made from its views."""
     folder = write_run(tmp_path_factory.mktemp("run"))
-    words, debias = text_file.read(folder / "text.h5"), bias_file.read(folder / "bias.json").bias
-    views, looks = (
-        boxes_file.read(folder / "boxes.parquet"),
-        features_file.read(folder / "clip_local.h5", features_file.LOCAL_SCHEMA),
-    )
+    words = text_file.read(folder / "text.h5")
+    debias = bias_file.read(folder / "bias.json").bias
+    views = boxes_file.read(folder / "boxes.parquet")
+    looks = features_file.read(folder / "clip_local.h5", features_file.LOCAL_SCHEMA)
     whole = np.random.default_rng(2).dirichlet(np.ones(3), len(TRAIN)).astype(np.float32)
     rows = rows_of(folder / "boxes.parquet", "cam_boxes", views.image_ids, TRAIN)
     probs = clip_probs(looks.values, words.values, words.logit_scale)
@@ -138,8 +137,13 @@ def test_every_table_fits_100_columns_and_numbers_have_three_digits(tmp_path: Pa
     found = worst(folder, names[0], 2)
     doubts = doubtful(folder, 2)
     ids = [replace(each, image_id="folder/" * 30 + each.image_id) for each in doubts.train]
-    texts = [story_text(many), story_text(image_story(folder, "test/f")), examples_text(found),
-             doubts_text(replace(doubts, train=ids)), overlaps_text(box_overlap(folder, 5, min_images=1))]  # fmt: skip
+    texts = [
+        story_text(many),
+        story_text(image_story(folder, "test/f")),
+        examples_text(found),
+        doubts_text(replace(doubts, train=ids)),
+        overlaps_text(box_overlap(folder, 5, min_images=1)),
+    ]
     for said in texts:
         lines = said.splitlines()
         assert max(map(display_width, lines)) <= 100

@@ -35,7 +35,8 @@ def interrupted_at(chosen: int, seen: list[bool], number: int = signal.SIGINT) -
             signal.raise_signal(number)
         return trace
 
-    usual, handler = sys.gettrace(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    usual = sys.gettrace()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.settrace(trace)
     try:
         yield
@@ -46,11 +47,13 @@ def interrupted_at(chosen: int, seen: list[bool], number: int = signal.SIGINT) -
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_whole_file_or_none(name: str, tmp_path: Path) -> None:
-    path, steps = tmp_path / name, list[bool]()
+    path = tmp_path / name
+    steps = list[bool]()
     WRITERS[name](path)  # imports what it needs
     with interrupted_at(-1, steps):
         WRITERS[name](path)
-    whole, interrupted = path.read_bytes(), 0
+    whole = path.read_bytes()
+    interrupted = 0
     for step in (each for each, ours in enumerate(steps) if ours or each % EVERY == 0):
         path.unlink(missing_ok=True)
         try:
@@ -68,7 +71,8 @@ def test_sigterm_that_a_rank_answers_waits_for_hdf5_too(tmp_path: Path) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(143)
 
-    path, steps = tmp_path / "text.h5", list[bool]()
+    path = tmp_path / "text.h5"
+    steps = list[bool]()
     before = signal.signal(signal.SIGTERM, end)
     try:
         with interrupted_at(-1, steps):
@@ -89,7 +93,8 @@ def nothing(out: Path) -> None:
 
 
 def test_a_command_ends_with_status_130_wherever_it_is_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
-    steps, found = list[bool](), set()
+    steps = list[bool]()
+    found = set()
     with pytest.raises(SystemExit):
         nothing.main(["--out", "x"])  # what is imported and looked up once takes steps of its own
     for chosen in (-1, *range(10, 2000, 50)):  # the first steps are the call itself

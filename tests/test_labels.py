@@ -36,7 +36,8 @@ def test_softmax_of_any_shape_is_over_the_classes(shape: tuple[int, ...]) -> Non
 
 
 def test_clip_probs_is_softmax_of_scaled_cosines() -> None:
-    features, text = np.array([[1.0, 0.0]], np.float32), np.array([[0.6, 0.8], [0.0, 1.0]], np.float32)
+    features = np.array([[1.0, 0.0]], np.float32)
+    text = np.array([[0.6, 0.8], [0.0, 1.0]], np.float32)
     expected = 1 / (1 + np.exp(-100 * 0.6))
     assert clip_probs(features, text, 100.0)[0] == pytest.approx([expected, 1 - expected])
 
@@ -69,13 +70,15 @@ def test_bias_without_a_reliable_image_says_so() -> None:
 
 
 def test_global_label_floors_divides_and_clips() -> None:
-    probs, bias = np.array([[0.01, 0.35, 0.9]]), np.array([0.5, 0.7, 0.8])
+    probs = np.array([[0.01, 0.35, 0.9]])
+    bias = np.array([0.5, 0.7, 0.8])
     assert floored(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.125])
     assert global_label(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.0])
 
 
 def test_whole_image_labels_are_the_global_labels_times_a_weight() -> None:
-    p, b = np.array([[0.02, 0.6], [0.9, 0.08]]), np.array([0.5, 0.8])
+    p = np.array([[0.02, 0.6], [0.9, 0.08]])
+    b = np.array([0.5, 0.8])
     found = whole_image_labels(p, b, 0.05)
     np.testing.assert_allclose(found["label"], [[0.1, 0.75], [1.0, 0.1]])
     np.testing.assert_array_equal(found["prob"], p)

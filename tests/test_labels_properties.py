@@ -11,7 +11,10 @@ from ccd.labels.bias import class_bias, sureness
 from ccd.labels.debias import aggregate, best_view, floored, global_label, local_label, pseudo_labels
 from ccd.labels.scores import clip_probs, entropy_nats, softmax
 
-N, C, B, D = 5, 4, 6, 3
+N = 5
+C = 4
+B = 6
+D = 3
 logits = arrays(np.float64, (N, C), elements=st.floats(-200, 200))
 # no ties: a tie goes to the first class, which an order decides
 distinct = st.tuples(
@@ -21,8 +24,10 @@ positive = arrays(np.float64, (N, C), elements=st.floats(1e-6, 1.0))
 views = arrays(np.float64, (B, C), elements=st.floats(0.0, 1.0))
 owners = arrays(np.int64, B, elements=st.integers(0, N - 1))
 biases = arrays(np.float64, C, elements=st.floats(0.05, 1.0))
-floors, alphas = st.floats(0.0, 0.5), st.floats(0.0, 1.0)
-images, classes = st.permutations(range(N)), st.permutations(range(C))
+floors = st.floats(0.0, 0.5)
+alphas = st.floats(0.0, 1.0)
+images = st.permutations(range(N))
+classes = st.permutations(range(C))
 vectors = arrays(np.float64, (N, D), elements=st.floats(-1, 1))
 
 

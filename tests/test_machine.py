@@ -157,7 +157,8 @@ def test_hdf5_ends_in_peace_on_a_full_disk(tmp_path: Path, root: Path) -> None:
 
 
 def test_hours_of_encoding_stop_when_the_disk_is_full(tmp_path: Path) -> None:
-    values, done = np.ones((100, 512), np.float32), []
+    values = np.ones((100, 512), np.float32)
+    done = []
 
     def write() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -219,7 +220,9 @@ def token(process: int) -> str:
 
 
 def test_what_dead_processes_left_goes_and_nothing_else(tmp_path: Path) -> None:
-    dead, alive, other = token(DEAD), token(os.getpid()), token(DEAD)
+    dead = token(DEAD)
+    alive = token(os.getpid())
+    other = token(DEAD)
     names = [f".x[1].h5.{dead}.tmp", f".x[1].h5.{alive}.tmp", f".other.{other}.tmp", ".x[1].h5.mine.tmp", ".x.tmp"]
     for name in names:
         (tmp_path / name).touch()

@@ -79,7 +79,8 @@ def test_two_processes_encode_what_one_does(project: Path, tmp_path: Path) -> No
 
 def test_two_processes_train_as_one_does(project: Path, tmp_path: Path) -> None:
     """Losses within 1 %; see docs/many_gpus.md for what was seen."""
-    one, two = copied(project, tmp_path / "one"), copied(project, tmp_path / "two")
+    one = copied(project, tmp_path / "one")
+    two = copied(project, tmp_path / "two")
     for world, folder in ((1, one), (2, two)):
         for ended in on_ranks(world, folder, run_stages, "warmup"):
             assert ended.status == 0, ended.said
@@ -89,7 +90,8 @@ def test_two_processes_train_as_one_does(project: Path, tmp_path: Path) -> None:
 
 
 def same_curves(one: Path, other: Path) -> None:
-    first, second = pd.read_csv(one), pd.read_csv(other)
+    first = pd.read_csv(one)
+    second = pd.read_csv(other)
     assert list(first) == list(second) and first["epoch"].tolist() == second["epoch"].tolist()
     np.testing.assert_allclose(first["loss"], second["loss"], rtol=0.01)
 
@@ -100,7 +102,8 @@ def same_curves(one: Path, other: Path) -> None:
 def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_path: Path) -> None:
     """Each stage reads what one process made, so that differences do not add up. Of the last batch of two images, two
     of four ranks have none."""
-    one, many = copied(project, tmp_path / "one"), tmp_path / "many"
+    one = copied(project, tmp_path / "one")
+    many = tmp_path / "many"
     for name in ("clip_global", "warmup", "cam_boxes", "clip_local", "aggregate", "train", "evaluate"):
         assert on_ranks(1, one, run_stages, name)[0].status == 0
     copied(one, many)
@@ -147,9 +150,14 @@ def test_torchrun_starts_a_stage_through_ccd_launch(project: Path, tmp_path: Pat
     (folder / "data/toy/clip_global.h5").unlink()
     torchrun = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
     ended = subprocess.run(
-        command("clip_global"), cwd=folder, env=environment(CCD_LAUNCH=torchrun), capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
+        command("clip_global"),
+        cwd=folder,
+        env=environment(CCD_LAUNCH=torchrun),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("[clip_global] wrote") == 1
     same_features(folder / "data/toy/clip_global.h5", project / "data/toy/clip_global.h5")
@@ -162,9 +170,14 @@ def test_ccd_launch_gets_the_stages_own_command(project: Path, tmp_path: Path) -
         ("no-such-launcher", 2, "error: CCD_LAUNCH: no-such-launcher was not found"),
     ]:
         ended = subprocess.run(
-            command("clip_global"), cwd=folder, env=environment(**{launch.LAUNCHER: launcher}), capture_output=True,
-            text=True, timeout=60, check=False,
-        )  # fmt: skip
+            command("clip_global"),
+            cwd=folder,
+            env=environment(**{launch.LAUNCHER: launcher}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert ended.returncode == status and ended.stderr.startswith(said)
         assert status or ended.stdout == f"{['--nodes=2', *command('clip_global')[1:]]}\n"
 

@@ -16,7 +16,9 @@ from ccd.labels.debias import global_label, pseudo_labels
 from ccd.params.file import validate
 from ccd.params.sections import GlobalLabelsParams
 
-N, C, B = 4, 3, 5
+N = 4
+C = 3
+B = 5
 PROBS = np.array([[0.98, 0.01, 0.01], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [1.0, 0.0, 0.0]])
 rows_of_probs = arrays(np.float64, (N, C), elements=st.floats(1e-3, 1.0)).map(
     lambda x: x / x.sum(axis=1, keepdims=True)
@@ -42,7 +44,8 @@ def test_max_prob_is_below_the_threshold() -> None:
 
 
 def test_background_is_the_mass_of_all_its_texts_together() -> None:
-    features, words = np.eye(3), np.eye(3)[:1]
+    features = np.eye(3)
+    words = np.eye(3)[:1]
     outside = background_prob(features, words, np.eye(3)[1:], logit_scale=np.log(2))
     # cosines of the first row: 1 with the class, 0 with both texts, so e^(s*1) : e^0 : e^0 = 2 : 1 : 1; of the others
     # 0 with the class, 1 with one text, so 1 : 2 : 1
@@ -121,8 +124,11 @@ def test_nats_may_exceed_1_and_an_idle_threshold_is_accepted() -> None:
 
 
 def test_the_artifact_comes_back_and_belongs_to_its_images(tmp_path: Path) -> None:
-    path, ids = tmp_path / "none_images.parquet", ["a", "b"]
-    scores, found, weights = np.array([0.25, 0.75]), np.array([False, True]), np.array([1.0, 0.5])
+    path = tmp_path / "none_images.parquet"
+    ids = ["a", "b"]
+    scores = np.array([0.25, 0.75])
+    found = np.array([False, True])
+    weights = np.array([1.0, 0.5])
     background_file.write(path, background_file.NoneImages(ids, scores, found, weights, "entropy"))
     back = background_file.read(path, ids)
     assert back.found.tolist() == [False, True] and back.weights.tolist() == [1, 0.5] and back.rule == "entropy"

@@ -44,13 +44,17 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_images_without_a_class_lose_their_labels_and_the_rest_keeps_its(
     toy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, plain = artifacts(toy), labels()
+    before = artifacts(toy)
+    plain = labels()
     entropy = (
         pd.read_parquet("data/toy/global_labels.parquet").groupby("image_id", observed=True)["entropy_nats"].first()
     )
     middle = float(entropy.median())
-    set_params(global_labels__none_rule="entropy", global_labels__none_threshold=repr(middle),
-               global_labels__none_weight="0.25")  # fmt: skip
+    set_params(
+        global_labels__none_rule="entropy",
+        global_labels__none_threshold=repr(middle),
+        global_labels__none_weight="0.25",
+    )
     run_stage("global_labels")
     assert "50.0% show no class (rule: entropy)" in capsys.readouterr().out
     run_stage("aggregate")
@@ -96,7 +100,8 @@ def test_background_texts_touch_nothing_but_their_rule(toy: Path, capsys: pytest
 
 
 def test_shared_views_are_merged_or_contested(toy: Path) -> None:
-    plain, views = labels(), pd.read_parquet("data/toy/boxes.parquet")
+    plain = labels()
+    views = pd.read_parquet("data/toy/boxes.parquet")
     set_params(aggregate__contest="true", aggregate__contest_iou="0.01")
     run_stage("aggregate")
     contested = labels()
@@ -116,7 +121,8 @@ def test_shared_views_are_merged_or_contested(toy: Path) -> None:
 
 
 def test_tiles_are_views_that_no_class_asked_for(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plain, views = labels(), pd.read_parquet("data/toy/boxes.parquet")
+    plain = labels()
+    views = pd.read_parquet("data/toy/boxes.parquet")
     set_params(cam_boxes__tiles="2", aggregate__contest="true", aggregate__contest_iou="0.01")
     for name in ("cam_boxes", "clip_local", "aggregate"):
         run_stage(name)
@@ -129,7 +135,8 @@ def test_tiles_are_views_that_no_class_asked_for(toy: Path, capsys: pytest.Captu
     assert (labels()["local_prob"] > plain["local_prob"] + 1e-6).any()
     assert "views an image" in capsys.readouterr().out
     story = image_story(toy / "data/toy", "0")
-    said, data = story_text(story), story_data(story)
+    said = story_text(story)
+    data = story_data(story)
     assert said.count("- (tile)") == 4
     assert [each["asked_by"] for each in data["views"]].count(None) == 4
     json.dumps(data, allow_nan=False)

@@ -161,7 +161,8 @@ def test_labels_may_be_written_into_the_folder_of_images_where_they_serve() -> N
 def interrupted(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     """Run predict, one image a piece, until the second image."""
     with monkeypatch.context() as patch:
-        original, done = rows.table, []
+        original = rows.table
+        done = []
 
         def stop_at_the_second(*args: object) -> object:
             done.append(args)

@@ -34,8 +34,9 @@ def crowded(story: ImageStory, corners: list[tuple[float, float, float, float]],
     """The story with a view at each of the ``corners``, asked for by the classes ``names`` in turn."""
     count = len(names)
     probs = np.full(count, 0.5, np.float32)
-    views = [View(number, names[number % count], 0.5, box, probs, probs.astype(float))
-             for number, box in enumerate(corners)]  # fmt: skip
+    views = [
+        View(number, names[number % count], 0.5, box, probs, probs.astype(float)) for number, box in enumerate(corners)
+    ]
     columns = {"box_id": np.zeros(count, int), "label": np.ones(count)}
     return replace(story, classes=names, views=tuple(views), columns=columns)
 
@@ -82,9 +83,11 @@ def test_boxes_are_drawn_on_the_image_in_its_own_size(folder: Path, tmp_path: Pa
     ids=["one spot", "corner", "many", "specks"],
 )
 def test_drawn_labels_are_disjoint_and_inside(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, corners: list[tuple[float, float, float, float]],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    corners: list[tuple[float, float, float, float]],
     names: tuple[str, ...],
-) -> None:  # fmt: skip
+) -> None:
     story = crowded(image_story(folder, "train/a"), corners, names)
     image, labels = drawn(story, folder, monkeypatch)
     check(labels, image.size)
@@ -96,7 +99,8 @@ def test_tiny_images_are_enlarged_and_labels_stay_disjoint(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     Image.new("RGB", size, (90, 120, 60)).save(tmp_path / "tiny.png")
-    width, height = float(size[0]), float(size[1])
+    width = float(size[0])
+    height = float(size[1])
     corners = [(0.0, 0.0, width, height), (0.0, 0.0, width / 2, height / 2), (width / 2, height / 2, width, height)]
     story = replace(image_story(folder, "train/a"), path="tiny.png", file_bytes=(tmp_path / "tiny.png").stat().st_size)
     image, labels = drawn(crowded(story, corners, ("cup", LONG)), tmp_path, monkeypatch)

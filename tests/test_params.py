@@ -23,10 +23,23 @@ VALUES = read_yaml(PAPER)
 MODELS = {model.section: model for model in SECTIONS}
 KEYS = [(model, key) for model in SECTIONS for key in model.model_fields]
 SELF_EXPLAINING = {
-    "index.demo_test", "index.demo_seed", "warmup.image_size_px", "warmup.epochs", "warmup.batch_size", "warmup.lr",
-    "warmup.head_lr_multiplier", "warmup.seed", "cam_boxes.image_size_px", "train.image_size_px", "train.batch_size",
-    "train.lr", "train.head_lr_multiplier", "train.precision", "train.seed", "runtime.inference_batch_size",
-}  # fmt: skip
+    "index.demo_test",
+    "index.demo_seed",
+    "warmup.image_size_px",
+    "warmup.epochs",
+    "warmup.batch_size",
+    "warmup.lr",
+    "warmup.head_lr_multiplier",
+    "warmup.seed",
+    "cam_boxes.image_size_px",
+    "train.image_size_px",
+    "train.batch_size",
+    "train.lr",
+    "train.head_lr_multiplier",
+    "train.precision",
+    "train.seed",
+    "runtime.inference_batch_size",
+}
 """Keys without a comment in the template. A new key needs one, or a good reason to be here."""
 
 
@@ -66,7 +79,8 @@ def test_the_file_and_its_template_state_every_key_of_every_section(root: Path) 
 
 
 def test_every_key_is_explained_beside_its_value() -> None:
-    explained, section = set(), ""
+    explained = set()
+    section = ""
     for line in PAPER.read_text(encoding="utf-8").splitlines():
         section = line.partition(":")[0] if re.match(r"\w+:", line) else section
         if found := re.match(r"  (\w+):.*\s#\s*\S+ \S", line):
@@ -110,10 +124,18 @@ def test_a_wrong_type_names_the_file_and_the_key() -> None:
 
 def test_nothing_is_converted() -> None:
     wrong: list[tuple[str, str, object]] = [
-        ("aggregate", "alpha", "0.4"), ("aggregate", "alpha", True), ("train", "epochs", 2.0), ("train", "epochs", "2"),
-        ("train", "epochs", True), ("bias", "enabled", "yes"), ("bias", "enabled", 1), ("index", "train_split", 2012),
-        ("teacher", "model", b"ViT"), ("text", "templates", "a {}"), ("text", "class_texts", {"cat": "kitten"}),
-    ]  # fmt: skip
+        ("aggregate", "alpha", "0.4"),
+        ("aggregate", "alpha", True),
+        ("train", "epochs", 2.0),
+        ("train", "epochs", "2"),
+        ("train", "epochs", True),
+        ("bias", "enabled", "yes"),
+        ("bias", "enabled", 1),
+        ("index", "train_split", 2012),
+        ("teacher", "model", b"ViT"),
+        ("text", "templates", "a {}"),
+        ("text", "class_texts", {"cat": "kitten"}),
+    ]
     assert [
         each for each in wrong if f"params.yaml: {each[0]}.{each[1]}" not in refusal(each[0], **dict([each[1:]]))
     ] == []
@@ -164,8 +186,12 @@ def test_a_template_has_one_place_for_the_class() -> None:
 
 
 def test_a_rule_for_background_images_needs_a_threshold_that_fits_it() -> None:
-    for rule, good, bad in (("off", (None, 0.5, 7.0), (-0.1,)), ("entropy", (0.0, 7.0), (None,)),
-                            ("max_prob", (0.0, 1.0), (None, 1.5)), ("background", (1.0,), (None, 1.5))):  # fmt: skip
+    for rule, good, bad in (
+        ("off", (None, 0.5, 7.0), (-0.1,)),
+        ("entropy", (0.0, 7.0), (None,)),
+        ("max_prob", (0.0, 1.0), (None, 1.5)),
+        ("background", (1.0,), (None, 1.5)),
+    ):
         for value in good:
             assert refusal("global_labels", none_rule=rule, none_threshold=value) == ""
         for value in bad:

@@ -62,10 +62,8 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _drop_views_of(folder: Path, ids: list[str]) -> None:
-    views, looked = (
-        boxes_file.read(folder / "boxes.parquet"),
-        features_file.read(folder / "clip_local.h5", features_file.LOCAL_SCHEMA),
-    )
+    views = boxes_file.read(folder / "boxes.parquet")
+    looked = features_file.read(folder / "clip_local.h5", features_file.LOCAL_SCHEMA)
     _write_views(folder, views, looked, np.flatnonzero([name not in ids for name in views.image_ids]))
 
 
@@ -93,10 +91,8 @@ def test_views_may_come_in_any_order(run_folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 3)
     run_label_stages()
     before = class_table.read(run_folder / "pseudo_labels.parquet", PSEUDO_LABELS).columns
-    views, looked = (
-        boxes_file.read(run_folder / "boxes.parquet"),
-        features_file.read(Path("clip_local.h5"), features_file.LOCAL_SCHEMA),
-    )
+    views = boxes_file.read(run_folder / "boxes.parquet")
+    looked = features_file.read(Path("clip_local.h5"), features_file.LOCAL_SCHEMA)
     order = np.random.default_rng(0).permutation(len(views.image_ids))
     _write_views(run_folder, views, looked, order)
     run_label_stages()

@@ -193,7 +193,8 @@ def test_an_interrupted_run_continues_without_doing_anything_twice(
     how = ("photos", "--workers", 0, "--batch-size", 1, "--cam", "seen")
     assert invoke(model, *how, "--out", "whole.csv").exit_code == 0
     whole_boxes = Path("seen/boxes.parquet").read_bytes()
-    original, looked = outputs.see, []
+    original = outputs.see
+    looked = []
 
     def stop_at_the_fourth(*args: object) -> outputs.Seen:
         looked.append(args[0].paths[0])  # type: ignore[attr-defined]
@@ -233,7 +234,8 @@ def test_boxes_lie_in_the_image_and_overlays_have_its_size(model: Path, photos: 
     boxes = pd.read_parquet("seen/boxes.parquet")
     assert boxes.groupby("path")["class"].nunique().tolist() == [3] * 5
     for path in photos:
-        picture, mine = Image.open(path), boxes[boxes["path"] == str(path)]
+        picture = Image.open(path)
+        mine = boxes[boxes["path"] == str(path)]
         assert (mine["x1_px"] <= picture.width).all() and (mine["y1_px"] <= picture.height).all()
         assert (mine[["x0_px", "y0_px"]] >= 0).all(axis=None) and (mine["x1_px"] > mine["x0_px"]).all()
         overlay = Image.open(f"seen/{path.relative_to('photos')}.jpg")
@@ -314,7 +316,8 @@ def test_pillow_images_of_every_kind_are_read_like_their_files(model: Path, tmp_
     colours.convert("RGB").resize((40, 60)).save(tmp_path / "turned.png", exif=exif)
     paths = sorted(tmp_path.glob("*.png"))
     student = load_student(model)
-    expected, opened = student.predict(paths), student.predict([Image.open(path) for path in paths])
+    expected = student.predict(paths)
+    opened = student.predict([Image.open(path) for path in paths])
     np.testing.assert_array_equal(opened.to_numpy()[:, 1:], expected.to_numpy()[:, 1:])
     cut = tmp_path / "cut.png"
     cut.write_bytes((tmp_path / "clear.png").read_bytes()[:900])

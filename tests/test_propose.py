@@ -37,9 +37,11 @@ def test_the_bound_rises_towards_the_threshold_and_never_above(
 ) -> None:
     rng = np.random.default_rng(seed)
     probs = (rng.integers(0, 20, (images, classes)) / 20).astype(np.float32)  # with ties
-    tau, bound = view_threshold(torch.from_numpy(probs), views), RunningThreshold(view_count(images, classes, views))
+    tau = view_threshold(torch.from_numpy(probs), views)
+    bound = RunningThreshold(view_count(images, classes, views))
     for start in range(0, images, batch):
-        before, rose = bound.value, bound.add(probs[start : start + batch])
+        before = bound.value
+        rose = bound.add(probs[start : start + batch])
         assert rose == (bound.value > before) and before <= bound.value <= tau
 
 
@@ -59,7 +61,8 @@ def test_a_given_threshold_is_the_bound() -> None:
 def test_most_of_the_classes_drop_out_early() -> None:
     """Of 80 classes with one view an image, 1 + ln 80 + a little of 80 maps are boxed, not all."""
     probs = np.random.default_rng(0).random((2000, 80), np.float32)
-    bound, boxed = RunningThreshold(2000), 0
+    bound = RunningThreshold(2000)
+    boxed = 0
     for batch in np.split(probs, 100):
         bound.add(batch)
         boxed += int((batch >= bound.value).sum())
@@ -79,7 +82,8 @@ def test_tiles_cover_the_image() -> None:
 
 def test_tiles_stand_behind_the_views_of_their_image(tmp_path: Path) -> None:
     _, paths = pictures(tmp_path, 5)
-    index, place = index_of(paths), Hardware(torch.device("cpu"), 0, 2)
+    index = index_of(paths)
+    place = Hardware(torch.device("cpu"), 0, 2)
     given = (tiny_student(len(CLASSES)), ImageFiles(paths), index, CLASSES, Ask(None, 1.0), 32, place)
     plain, tiled = (propose_views(*given, StageLog("cam_boxes"), HOW, tiles=count) for count in (0, 2))
     assert len(tiled.image_ids) == len(plain.image_ids) + 5 * 4 and tiled.image_ids == sorted(tiled.image_ids)
@@ -99,8 +103,10 @@ def test_tiles_stand_behind_the_views_of_their_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch_size", [4, 30])
 def test_one_pass_finds_what_two_would(ask: Ask, batch_size: int, tmp_path: Path) -> None:
     pixels, paths = pictures(tmp_path, 30)
-    index, student = index_of(paths), tiny_student(len(CLASSES))
-    place, log = Hardware(torch.device("cpu"), 0, batch_size), StageLog("cam_boxes")
+    index = index_of(paths)
+    student = tiny_student(len(CLASSES))
+    place = Hardware(torch.device("cpu"), 0, batch_size)
+    log = StageLog("cam_boxes")
     found = propose_views(student, ImageFiles(paths), index, CLASSES, ask, 32, place, log, HOW)
 
     with torch.inference_mode():

@@ -59,7 +59,8 @@ def test_batches_of_training_go_on_over_the_epochs() -> None:
 
 def shares() -> None:
     join()
-    rows, rank = np.arange(10) * 10, this_rank()
+    rows = np.arange(10) * 10
+    rank = this_rank()
     assert share(rows, 2).tolist() == [[0, 10, 60, 70], [20, 30, 80, 90], [40, 50]][rank]
     assert share(rows).tolist() == [[0, 10, 20, 30], [40, 50, 60], [70, 80, 90]][rank]
     blocks = iter(np.array_split(share(rows, 2), 2 if rank < 2 else 1))
@@ -69,7 +70,8 @@ def shares() -> None:
     assert all_gather(rank) == [0, 1, 2]
     assert part_of_batch((3, 0, 2)[rank]) == (Part(0, 3, 5), Part(3, 0, 5), Part(3, 2, 5))[rank]
     assert batch_rows(9, 4, 0, 1) == BatchRows(9, 4, 0, 1, rank, 3)
-    values, mine = torch.full((4, 2), 9.0), torch.tensor([0, 1, 2, 5]) == rank
+    values = torch.full((4, 2), 9.0)
+    mine = torch.tensor([0, 1, 2, 5]) == rank
     values[mine] = float(rank)
     assert merge_rows(values, mine).tolist() == [True, True, True, False]
     assert values[:, 0].tolist() == [0, 1, 2, 9]
@@ -93,12 +95,15 @@ def batch_norm() -> None:
     """The layer on parts of a batch against torch's on the whole; the third rank has no image."""
     join()
     torch.manual_seed(0)
-    pixels, weights = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
+    pixels = torch.randn(5, 3, 4, 4)
+    weights = torch.randn(5, 3, 4, 4)
     mine = slice(*[(0, 2), (2, 5), (5, 5)][this_rank()])
-    whole, shared = nn.BatchNorm2d(3), SharedBatchNorm2d(3)
+    whole = nn.BatchNorm2d(3)
+    shared = SharedBatchNorm2d(3)
     for layer in (whole, shared):
         nn.init.constant_(layer.weight, 1.5)
-    one, part = pixels.clone().requires_grad_(), pixels[mine].clone().requires_grad_()
+    one = pixels.clone().requires_grad_()
+    part = pixels[mine].clone().requires_grad_()
     for _ in range(2):
         (whole(one) * weights).sum().backward()
         (shared(part) * weights[mine]).sum().backward()
@@ -131,9 +136,15 @@ def trained(state: Memory | None = None, die_at: int | None = None) -> TrainingR
         False
     )  # BatchNorm cancels it: its gradient is rounding, its way by Adam noise
     return train(
-        student, batches, targets, OBJECTIVE, optimization=Optimization(EPOCHS, 1e-3, 10), seed=5,
-        device=torch.device("cpu"), state=state,
-    )  # fmt: skip
+        student,
+        batches,
+        targets,
+        OBJECTIVE,
+        optimization=Optimization(EPOCHS, 1e-3, 10),
+        seed=5,
+        device=torch.device("cpu"),
+        state=state,
+    )
 
 
 def training(path: Path) -> None:
@@ -159,7 +170,8 @@ def test_training_on_ranks_comes_to_what_one_process_comes_to(world: int, tmp_pa
     for ended in on_ranks(world, tmp_path, training, tmp_path / "result.pt"):
         assert ended.status == 0, ended.said
     last, average, records = torch.load(tmp_path / "result.pt", weights_only=False)
-    one, state = trained(), Memory()
+    one = trained()
+    state = Memory()
     state.content = (tmp_path / "result.state").read_bytes()
     resumed = trained(state)  # ranks were killed, one process goes on
     assert len(resumed.records) == EPOCHS and resumed.records[0] == records[0]

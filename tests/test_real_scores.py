@@ -41,7 +41,8 @@ def test_global_scores_entropy_and_bias(scores: dict[str, np.ndarray]) -> None:
 
 
 def test_mixing_local_views_helps_and_floor_and_clip_cost_ties(scores: dict[str, np.ndarray]) -> None:
-    probs, tiles = softmax(scores["global_logits"]), scores["tile_max_probs"].astype(np.float64)
+    probs = softmax(scores["global_logits"])
+    tiles = scores["tile_max_probs"].astype(np.float64)
     bias = class_bias(sureness(probs), tuple(scores["classes"]), 2.0, 0.0).values
     raw = [mean_ap(alpha * probs + (1 - alpha) * tiles, scores) for alpha in ALPHAS]
     assert raw == pytest.approx([89.24, 89.95, 90.11, 89.59], abs=0.01)

@@ -103,8 +103,13 @@ def test_without_labels_it_says_so_and_shows_no_precision(tmp_path: Path) -> Non
     assert not run.labelled and "No image has known labels" in text
     assert "mAP %, " not in text.replace("trained on, mAP %", "") and "really there:" not in text
     assert [column.title for column in class_table(run)[1]] == [
-        "class", "bias", "first choice", "CLIP", "global label", "label",
-    ]  # fmt: skip
+        "class",
+        "bias",
+        "first choice",
+        "CLIP",
+        "global label",
+        "label",
+    ]
     assert steps(run) == ([], []) and {count.truth for count in label_counts(run)} == {None}
 
 
@@ -136,7 +141,8 @@ def test_class_table_is_what_the_files_say(run: Run) -> None:
     groups, columns, rows = class_table(run)
     assert sum(group.size for group in groups) == len(columns) == len(rows[0])
     cup = {(column.group, column.title): cell for column, cell in zip(columns, rows[0], strict=True)}
-    made, said = "AP %, 4 training images with ground truth", "AP %, 2 test images with ground truth"
+    made = "AP %, 4 training images with ground truth"
+    said = "AP %, 2 test images with ground truth"
     assert cup["", "class"].text == "cup" and cup["CLIP, 4 training images", "bias"].text == "0.500"
     values = [cup["value ≥ 0.5, 4 training images", title].text for title in ("CLIP", "global label", "label")]
     assert values == ["1", "2", "3"]
@@ -218,7 +224,8 @@ def test_switched_off_debiasing_says_so(run: Run) -> None:
 
 
 def test_quality_by_hand() -> None:
-    labelled, truth = np.array([[True, True], [True, False], [True, False]]), np.array([[1, -1], [0, 1], [-1, 1]])
+    labelled = np.array([[True, True], [True, False], [True, False]])
+    truth = np.array([[1, -1], [0, 1], [-1, 1]])
     assert quality(labelled, truth) == Quality(2, 1, 3)
     first, second = qualities(labelled, truth)
     assert (first.precision, first.recall) == (50.0, 100.0) and (second.precision, second.recall) == (None, 0.0)
@@ -226,9 +233,11 @@ def test_quality_by_hand() -> None:
 
 
 def test_iou_and_pairs_by_hand() -> None:
-    one, other = np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 1, 3, 3]])
+    one = np.array([[0.0, 0, 2, 2]])
+    other = np.array([[1.0, 1, 3, 3]])
     assert iou(one, other) == pytest.approx([1 / 7])
-    square, shifted = [0, 0, 4, 4], [0, 0, 4, 2]
+    square = [0, 0, 4, 4]
+    shifted = [0, 0, 4, 2]
     rows = np.array([0, 0, 1, 1, 2, 2, 2, 3])
     names = np.array([1, 0, 0, 1, 0, 1, 2, 0])
     boxes = np.array([square, square, square, shifted, square, square, [9, 9, 10, 10], square], np.float32)

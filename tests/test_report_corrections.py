@@ -53,8 +53,14 @@ def test_corrections_are_counted_over_all_and_per_class(run: Run) -> None:
     assert (found.images, found.labels, found.added, found.removed) == (4, 4, 2, 1)
     assert (found.known, found.agree, found.agreed) == (4, 2, 3)
     assert [column.title for column in found.columns[1:]] == [
-        "corrected", "there", "added", "removed", "known", "agree", "agreed before",
-    ]  # fmt: skip
+        "corrected",
+        "there",
+        "added",
+        "removed",
+        "known",
+        "agree",
+        "agreed before",
+    ]
     assert [[cell.text for cell in row] for row in found.rows] == [
         ["cup", "3", "2", "1", "1", "3", "2", "2"],
         [EVIL, "1", "1", "1", "0", "1", "0", "1"],

@@ -101,7 +101,8 @@ def test_pairs_side_by_side_and_no_example_twice(run: Run, folder: Path) -> None
     assert [side.frames[0].left for side in card.sides] == [0, 2.5]
     assert card.facts.endswith("mean overlap (IoU) 0.90. Really there: both on 0, one on 1, neither on 0.")
     # Three classes on the same two images, boxes all alike: each pair takes another image while there is one.
-    rows, names = np.repeat([0, 1], 3), np.tile([0, 1, 2], 2)
+    rows = np.repeat([0, 1], 3)
+    names = np.tile([0, 1, 2], 2)
     found = coinciding_pairs(rows, names, np.tile(np.float32([[0, 0, 4, 4]]), (6, 1)), 5, min_images=2)
     assert [each.example for each in found] == [0, 1, 0]
 
@@ -128,7 +129,8 @@ def test_overview_takes_odd_names_and_any_number_of_classes(labelled: bool, tmp_
 
 def enlarged(run: Run, folder: Path, images: int) -> Run:
     """The same photos as ``images`` training images, with random labels; a view of each for a random class."""
-    rng, source = np.random.default_rng(0), np.arange(images) % len(run.train)
+    rng = np.random.default_rng(0)
+    source = np.arange(images) % len(run.train)
     shape = (images, len(run.classes))
     index = replace(
         run.train,

@@ -148,9 +148,13 @@ def test_label_studio_round_trip_decides_every_class_of_a_submitted_image(projec
     assert review("import", "out.json")[0] == 0
     decided = pd.read_csv(path_of("toy")).set_index(["image_id", "class"])["label"].to_dict()
     assert decided == {
-        ("train/c", "cup"): 0, ("train/c", "tall lamp"): 1, ("train/c", EVIL): 1,
-        ("train/b", "cup"): 0, ("train/b", "tall lamp"): 0, ("train/b", EVIL): 0,
-    }  # fmt: skip
+        ("train/c", "cup"): 0,
+        ("train/c", "tall lamp"): 1,
+        ("train/c", EVIL): 1,
+        ("train/b", "cup"): 0,
+        ("train/b", "tall lamp"): 0,
+        ("train/b", EVIL): 0,
+    }
 
 
 def ticked(*names: str, control: str = "labels", kind: str = "choices") -> dict[str, Any]:
@@ -158,7 +162,8 @@ def ticked(*names: str, control: str = "labels", kind: str = "choices") -> dict[
     return {"from_name": control, "to_name": "image", "type": kind, "value": {"choices": list(names)}}
 
 
-CUP, DOG = {"result": [ticked("cup")]}, {"result": [ticked("dog")]}
+CUP = {"result": [ticked("cup")]}
+DOG = {"result": [ticked("dog")]}
 
 
 def task(image: str = "train/a", annotations: object = (CUP,)) -> str:

@@ -58,9 +58,13 @@ def test_good_rows_are_taken_and_the_others_listed_with_their_reasons(project: P
     )
     assert done.exit_code == 3 and decided() == {"a cup": 1, "d car": 0}
     reasons = {
-        "line 3": "'train/z' is no training image", "line 4": "'cow' is no class", "line 5": "'maybe' is neither",
-        "line 6": "train/c,cup", "line 7": "contradicts another row", "line 8": "contradicts another row",
-    }  # fmt: skip
+        "line 3": "'train/z' is no training image",
+        "line 4": "'cow' is no class",
+        "line 5": "'maybe' is neither",
+        "line 6": "train/c,cup",
+        "line 7": "contradicts another row",
+        "line 8": "contradicts another row",
+    }
     listed = done.stderr.splitlines()
     assert all(f"r.csv, {where}: " in line for where, line in zip(reasons, listed, strict=True))
     assert all(reason in line for reason, line in zip(reasons.values(), listed, strict=True))

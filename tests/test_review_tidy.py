@@ -14,8 +14,11 @@ from tests.faults.artifacts import finish
 from tests.faults.case import fresh, picture, run, set_params
 
 HEADER = "image_id,class,label\n"
-TARGET, ASIDE = path_of("toy"), Path("corrections/toy.set_aside.csv")
-GOOD, GONE, RENAMED = "a.png,cat,1\n", "gone.png,cat,1\n", "a.png,mug,0\n"
+TARGET = path_of("toy")
+ASIDE = Path("corrections/toy.set_aside.csv")
+GOOD = "a.png,cat,1\n"
+GONE = "gone.png,cat,1\n"
+RENAMED = "a.png,mug,0\n"
 
 
 @pytest.fixture()

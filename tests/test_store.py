@@ -27,7 +27,8 @@ class Written:
 
 def encode(store: Store, name: str, keys: list[bytes], values: np.ndarray) -> tuple[Written, list[int]]:
     """What a stage does: take what is known, compute the rest one row at a time, keep it."""
-    kept, written = store.features(name, keys), Written()
+    kept = store.features(name, keys)
+    written = Written()
     missing = kept.restore(written)
     for rows, part in kept.recording((np.array([row]), values[[row]]) for row in missing):
         written(rows, part)
@@ -100,8 +101,10 @@ def test_the_least_recently_used_go_first_and_the_one_in_use_stays(tmp_path: Pat
         store.slot(name).save(bytes(100))
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     assert [(entry.path.name, entry.size_bytes) for entry in store.entries()] == [
-        ("training-old", 100), ("training-middle", 100), ("training-new", 100)
-    ]  # fmt: skip
+        ("training-old", 100),
+        ("training-middle", 100),
+        ("training-new", 100),
+    ]
     assert [entry.path.name for entry in store.prune(250)] == ["training-old"]
     small = Store(tmp_path, 50)
     small.slot("training-middle")

@@ -39,7 +39,8 @@ def test_early_stop_epoch_by_hand() -> None:
 
 @given(st.lists(st.integers(-5, 5).map(float), max_size=12))
 def test_the_tracker_keeps_the_weights_that_the_whole_curve_asks_for(m: list[float]) -> None:
-    tracker, kept = EarlyStopTracker(), None
+    tracker = EarlyStopTracker()
+    kept = None
     for epoch, value in enumerate(m):
         if tracker.update(value):
             kept = epoch
@@ -66,7 +67,8 @@ def test_average_of_weights_by_hand() -> None:
 
 def test_copies_are_independent_of_later_training() -> None:
     layer = torch.nn.BatchNorm2d(2)
-    kept, average = cpu_weights(layer), WeightAverage()
+    kept = cpu_weights(layer)
+    average = WeightAverage()
     average.update(kept)
     average.update(kept)
     with torch.no_grad():

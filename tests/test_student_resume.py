@@ -49,9 +49,15 @@ def run(state: Memory | None, die_at: tuple[int, int] | None = None) -> tuple[Tr
             yield batch
 
     result = train(
-        tiny_student(), batches, targets, OBJECTIVE, optimization=Optimization(EPOCHS, 3e-3, 10),
-        seed=5, device=torch.device("cpu"), state=state,
-    )  # fmt: skip
+        tiny_student(),
+        batches,
+        targets,
+        OBJECTIVE,
+        optimization=Optimization(EPOCHS, 3e-3, 10),
+        seed=5,
+        device=torch.device("cpu"),
+        state=state,
+    )
     return result, begun
 
 

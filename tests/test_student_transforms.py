@@ -77,7 +77,9 @@ def test_brightness_factors_fill_the_range() -> None:
 
 
 def test_no_jitter_is_the_identity_and_draws_the_same_numbers() -> None:
-    pixels, off, on = pictures(), generator(), generator()
+    pixels = pictures()
+    off = generator()
+    on = generator()
     assert torch.equal(color_jitter(pixels, off, brightness=0, contrast=0, saturation=0, hue=0), pixels)
     color_jitter(pixels, on, **ALL)
     assert torch.equal(torch.rand(1, generator=off), torch.rand(1, generator=on))

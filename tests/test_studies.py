@@ -79,7 +79,8 @@ def test_ground_truth_that_studies_read_cannot_reach_the_main_pipeline() -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variant_changes_parameters_that_exist(name: str) -> None:
-    study, text = load_study(name, ROOT / STUDIES_FILE), (ROOT / "params.yaml").read_text()
+    study = load_study(name, ROOT / STUDIES_FILE)
+    text = (ROOT / "params.yaml").read_text()
     for variant in study.rows().values():
         changed = YAML(typ="safe").load(override(text, study.settings(variant, seed=1)))
         for key, value in variant.set.items():
@@ -112,8 +113,10 @@ def test_a_sweep_is_written_out_as_variants_named_by_the_value(tmp_path: Path) -
     assert study_names(path) == ["k", "both", "tiles", "word"] and load_run_params(path).jobs == 2
     study = load_study("k", path)
     assert study.settings(study.rows()["2"], seed=5) == {
-        "warmup.seed": "5", "train.seed": "5", "cam_boxes.boxes_per_class": "2",
-    }  # fmt: skip
+        "warmup.seed": "5",
+        "train.seed": "5",
+        "cam_boxes.boxes_per_class": "2",
+    }
     with pytest.raises(CcdError, match="either variants or sweep"):
         load_study("both", path)
     with pytest.raises(CcdError, match="state boxes: grid too"):
@@ -144,16 +147,25 @@ def test_tables_show_the_difference_to_the_first_variant_and_the_papers_numbers(
     paper = {"CCD": {"mean": 90.1, "cup": 77.0}}
     rows = table.table_rows(FINDINGS, paper)
     assert rows[0] == {
-        "variant": "CCD", "seeds": 2, "result": 72.0, "result_std": 2.828, "views_per_image": 5.0,
-        "views_per_image_std": 0.0, "paper": 90.1,
-    }  # fmt: skip
+        "variant": "CCD",
+        "seeds": 2,
+        "result": 72.0,
+        "result_std": 2.828,
+        "views_per_image": 5.0,
+        "views_per_image_std": 0.0,
+        "paper": 90.1,
+    }
     assert rows[1]["views_per_image"] == "" and rows[1]["result_std"] == "" and rows[1]["paper"] == ""
     cup, other = table.class_rows(FINDINGS, paper)
     assert (cup["CCD"], cup["none"], cup["none_against_first"], cup["CCD_paper"]) == (62.0, 50.0, -12.0, 77.0)
     assert (other["none"], other["none_against_first"]) == ("", "")
     assert table.run_rows(FINDINGS)[2] == {
-        "variant": "none", "seed": 0, "result": 65.0, "views_per_image": "", "test_other": "",
-    }  # fmt: skip
+        "variant": "none",
+        "seed": 0,
+        "result": 65.0,
+        "views_per_image": "",
+        "test_other": "",
+    }
     text = table.markdown("Title", "", FINDINGS, paper)
     assert "| CCD | 72.0 ± 2.8 | 5.0 ± 0.0 | 90.1 |" in text
     assert "| cup | 62.0 ± 2.8 | 50.0 (-12.0) | 77.0 |" in text and "| a\\|b | 82.0 ± 2.8 |  |  |" in text
@@ -163,8 +175,9 @@ def test_tables_show_the_difference_to_the_first_variant_and_the_papers_numbers(
 def test_figures_are_drawn_and_repeat(axis: str | None, tmp_path: Path) -> None:
     findings = [
         Finding(name, seed, {"train_aggregated_raw": 60.0 + seed}, {"cup": 60.0, "mug": 50.0 + 3 * seed})
-        for name in ("0.2", "0.4") for seed in (0, 1)
-    ]  # fmt: skip
+        for name in ("0.2", "0.4")
+        for seed in (0, 1)
+    ]
     for name in ("first", "second"):
         figure.draw(tmp_path / name, "Title", findings, {"0.2": {"mean": 70.0}}, axis)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
@@ -179,8 +192,9 @@ def test_corrections_are_drawn_as_a_curve_for_each_order(tmp_path: Path) -> None
     assert curves["random"] == {"none": 0, "25 random": 25, "50 random": 50, "100 random": 100, "200 random": 200}
     findings = [
         Finding(name, seed, {"result": 50.0 + seed, "train_aggregated_label": 60.0 + number}, {})
-        for number, name in enumerate(study.rows()) for seed in (0, 1)
-    ]  # fmt: skip
+        for number, name in enumerate(study.rows())
+        for seed in (0, 1)
+    ]
     for name in ("first", "second"):
         figure.draw_curves(tmp_path / name, "Title", findings, curves)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()

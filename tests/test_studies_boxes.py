@@ -66,7 +66,8 @@ def test_coco_boxes_are_corner_and_size(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     path = tmp_path / "annotations/instances_train2014.json"
     path.write_text(json.dumps(content))
-    params, index = index_params("coco", "train2014"), index_of("train2014/b.jpg", "train2014/a.jpg")
+    params = index_params("coco", "train2014")
+    index = index_of("train2014/b.jpg", "train2014/a.jpg")
     assert true_boxes(params, tmp_path, index) == [(TrueBox("tall lamp", (10, 5, 30.5, 13)),), ()]
     with pytest.raises(CcdError, match="not COCO's instances"):
         true_boxes(params, tmp_path, index_of("train2014/c.jpg"))

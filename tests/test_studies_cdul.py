@@ -49,7 +49,8 @@ def test_label_update_by_hand() -> None:
 
 def test_label_update_descends_the_gradient_of_the_divergence() -> None:
     generator = torch.Generator().manual_seed(0)
-    labels, logits = torch.rand(4, 3, generator=generator), 3 * torch.randn(4, 3, generator=generator)
+    labels = torch.rand(4, 3, generator=generator)
+    logits = 3 * torch.randn(4, 3, generator=generator)
     y = labels.double().requires_grad_()
     p = logits.double().sigmoid()
     divergence = (y * (y / p).log() + (1 - y) * ((1 - y) / (1 - p)).log()).sum()
@@ -72,7 +73,8 @@ def test_final_objective_moves_labels_only_if_asked() -> None:
 
 def test_the_loop_trains_on_moved_labels_and_leaves_the_callers_alone() -> None:
     pixels, labels = colour_patches(12)
-    given, seen = labels.clone(), []
+    given = labels.clone()
+    seen = []
 
     class Watched:
         def __call__(self, student, images, targets, generator) -> Outcome:  # type: ignore[no-untyped-def]
@@ -81,9 +83,14 @@ def test_the_loop_trains_on_moved_labels_and_leaves_the_callers_alone() -> None:
 
     def run(objective: object) -> torch.Tensor:
         result = train(
-            tiny_student(), batches_of(pixels, 12), given, objective,  # type: ignore[arg-type]
-            optimization=OPTIMIZATION, seed=0, device=torch.device("cpu"),
-        )  # fmt: skip
+            tiny_student(),
+            batches_of(pixels, 12),
+            given,
+            objective,  # type: ignore[arg-type]
+            optimization=OPTIMIZATION,
+            seed=0,
+            device=torch.device("cpu"),
+        )
         return result.last["head.weight"]
 
     moved = run(Watched())

@@ -54,7 +54,8 @@ def test_a_dropped_class_leaves_class_list_and_truth_and_index_makes_them_no_mor
     )
     drop_classes(run, 2)
     kept = kept_classes(4, 2)
-    left, known = classes_file.read(run.data / "classes.json"), class_table.read(run.data / "labels.parquet", LABELS)
+    left = classes_file.read(run.data / "classes.json")
+    known = class_table.read(run.data / "labels.parquet", LABELS)
     assert left.names == known.classes == tuple(NAMES[row] for row in kept) and known.ids == IDS
     np.testing.assert_array_equal(known.columns["label"], TRUTH[:, kept])
     assert "stages.index" not in (project / "dvc.yaml").read_text()
@@ -115,7 +116,8 @@ def test_shares_of_images_without_a_class_by_hand() -> None:
 
 
 def test_images_without_a_class_are_measured_where_their_truth_is_known(project: Path) -> None:
-    data, ids = project / "data/toy", ["c", "x", "b", "a"]
+    data = project / "data/toy"
+    ids = ["c", "x", "b", "a"]
     label = np.zeros((4, 4), np.float32)
     label[2, :3] = 0.5
     columns = dict.fromkeys(("global_prob", "local_prob", "global_label", "local_label", "label"), label)

@@ -100,7 +100,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(apply_preset("demo", None, SMALL))
     (folder / "studies/params.yaml").write_text(STUDIES)
     ensure(folder / path_of("demo"))
-    pipeline, yaml = folder / "studies/dvc.yaml", YAML()
+    pipeline = folder / "studies/dvc.yaml"
+    yaml = YAML()
     content = yaml.load(pipeline.read_text())
     content["stages"] = {name: content["stages"][name] for name in STAGES}
     with pipeline.open("w") as file:
@@ -167,7 +168,8 @@ def test_prompts_change_text_and_never_look_at_a_whole_image_again(project: Path
 def test_images_whose_classes_are_dropped_are_found_and_lose_their_labels(project: Path) -> None:
     """The renderer knows every object, so the share of images without a class is known beforehand."""
     runs = runs_of(project, "none_images")
-    every, kept = list(TARGETS), set(np.delete(list(TARGETS), np.random.default_rng(0).choice(14, 9, replace=False)))
+    every = list(TARGETS)
+    kept = set(np.delete(list(TARGETS), np.random.default_rng(0).choice(14, 9, replace=False)))
     assert len(every) == 14 and len(kept) == 5
     scenes = [{one.name for one in render_scene(scene_rng(0, "train", number)).objects} for number in range(24)]
     truly = 100 * sum(not names & kept for names in scenes) / 24
@@ -188,8 +190,11 @@ def test_merged_views_are_fewer_and_a_contest_is_decided_in_aggregate_alone(proj
     assert runs.loc["contest", "train_local_raw"] != runs.loc["keep", "train_local_raw"]
     made = computed(project, "co_occurrence")
     assert [row for row in made if row[0] != "keep"] == [
-        ("merge", "cam_boxes"), ("merge", "clip_local"), ("merge", "aggregate"), ("contest", "aggregate"),
-    ]  # fmt: skip
+        ("merge", "cam_boxes"),
+        ("merge", "clip_local"),
+        ("merge", "aggregate"),
+        ("contest", "aggregate"),
+    ]
 
 
 def test_corrected_images_have_true_labels_in_the_runs_and_nowhere_else(project: Path) -> None:

@@ -124,7 +124,8 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.shared
 def test_a_real_small_clip_knows_what_is_on_photos(shared_dir: Path) -> None:
-    folder, photos = shared_dir / "models/photo_clip", shared_dir / "data/voc_photos"
+    folder = shared_dir / "models/photo_clip"
+    photos = shared_dir / "data/voc_photos"
     teacher = load_teacher("open_clip", str(folder), None, device=CPU)
     weights = folder / "open_clip_model.safetensors"
     from_config = load_teacher("open_clip", str(folder / "model_config.json"), str(weights), device=CPU)

@@ -70,7 +70,8 @@ def test_an_image_does_not_depend_on_its_batch(kind: str, tmp_path: Path) -> Non
 def test_imagenet_pixels_are_those_of_the_published_code(tmp_path: Path) -> None:
     path = checkpoint("vit", tmp_path)
     pixels = noise(1, 3, 32, 32)
-    own, imagenet = load(path), load(path, normalization="imagenet")
+    own = load(path)
+    imagenet = load(path, normalization="imagenet")
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.no_grad():
         expected = F.normalize(tiny_clip("vit").visual((pixels / 255 - mean) / std), dim=-1)
@@ -82,7 +83,8 @@ def test_imagenet_pixels_are_those_of_the_published_code(tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_is_close_and_leaves_text_alone(kind: str, tmp_path: Path) -> None:
     path = checkpoint(kind, tmp_path)
-    full, half = load(path), load(path, precision="bf16")
+    full = load(path)
+    half = load(path, precision="bf16")
     pixels = noise(4, 3, 64, 64)
     cosines = (full.encode_image(pixels) * half.encode_image(pixels)).sum(dim=1)
     assert cosines.min() > 0.995 and not torch.equal(full.encode_image(pixels), half.encode_image(pixels))

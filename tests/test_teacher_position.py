@@ -45,7 +45,8 @@ def test_native_size_is_bit_exact() -> None:
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
 def test_a_tower_equals_one_built_for_the_size(kind: str) -> None:
-    small, large = tiny_clip(kind), tiny_clip(kind)
+    small = tiny_clip(kind)
+    large = tiny_clip(kind)
     tower = image_tower(small)
     holder = large.visual.attnpool if kind == "resnet" else large.visual
     maps = holder.positional_embedding[1:].T.reshape(1, -1, 2, 2)

@@ -80,7 +80,9 @@ def test_a_class_has_a_text(classes: list[list[str]]) -> None:
 
 
 def test_texts_that_clip_would_cut_are_named(teacher: Teacher) -> None:
-    fits, too_long, far_too_long = "dog " * 75, "cat " * 76, "cow " * 2000
+    fits = "dog " * 75
+    too_long = "cat " * 76
+    far_too_long = "cow " * 2000
     assert teacher.encode_text([fits]).shape == (1, 16)
     with pytest.raises(CcdError, match="longer than the 77 tokens") as caught:
         teacher.encode_text([fits, too_long, far_too_long])

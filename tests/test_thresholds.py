@@ -32,7 +32,8 @@ def test_none_and_all_images_can_be_asked_for() -> None:
 @pytest.mark.parametrize(("wanted", "decided"), [(1, 0), (2, 3), (3, 3)])
 def test_equal_scores_are_decided_alike_and_the_nearest_number_is_taken(wanted: int, decided: int) -> None:
     """Three equal scores: only 0, 3 or 4 are possible."""
-    scores, labels = column(0.5, 0.5, 0.5, 0.25), column(*[1.0] * wanted, *[0.0] * (4 - wanted))
+    scores = column(0.5, 0.5, 0.5, 0.25)
+    labels = column(*[1.0] * wanted, *[0.0] * (4 - wanted))
     assert decide(scores, prevalence_thresholds(scores, labels)).sum() == decided
 
 

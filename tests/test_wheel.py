@@ -52,7 +52,8 @@ class Project:
     """A folder in which the unpacked wheel works."""
 
     def __init__(self, folder: Path, site: Path) -> None:
-        self.folder, self.site = folder, site
+        self.folder = folder
+        self.site = site
         self.environment = {**os.environ, "PYTHONPATH": str(site), "DVC_NO_ANALYTICS": "1"}
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -67,7 +68,8 @@ class Project:
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_project_runs_grows_and_is_upgraded(wheel: Path, tmp_path: Path) -> None:
-    site, photos = tmp_path / "site", tmp_path / "photos"
+    site = tmp_path / "site"
+    photos = tmp_path / "photos"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     photos.mkdir()

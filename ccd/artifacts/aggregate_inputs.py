@@ -47,14 +47,23 @@ class AggregateInputs:
     decisions, ``empty``: the images that show no class."""
 
     def __init__(
-        self, global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path,
-        corrections: Path, root: Path | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        global_labels: Path,
+        none: Path,
+        clip_local: Path,
+        text: Path,
+        bias: Path,
+        boxes: Path,
+        corrections: Path,
+        root: Path | None = None,
+    ) -> None:
         """``root``: folder of the images, for corrections that name them by a path that leads there.
 
         Raises CcdError: a file is missing, damaged, or not of the same images, classes, boxes and teacher."""
         debias = bias_file.read(bias)
-        self.words, self.bias, self.views = text_file.read(text), debias.bias, boxes_file.read(boxes)
+        self.words = text_file.read(text)
+        self.bias = debias.bias
+        self.views = boxes_file.read(boxes)
         same_classes(bias, "bias", debias.classes, self.words.classes)
         self.ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=self.words.classes).ids
         self.empty = background_file.read(none, self.ids)
@@ -65,14 +74,22 @@ class AggregateInputs:
 
     def pieces(self) -> Iterator[Piece]:
         """All images in order. Raises CcdError for a damaged file."""
-        asked_by, start = np.asarray(self.views.classes, object), 0
+        asked_by = np.asarray(self.views.classes, object)
+        start = 0
         for whole in class_table.pieces(self._global_labels, GLOBAL_LABELS, ["prob", "label"]):
             end = start + len(whole.ids)
             mine, here = self._views_of.between(start, end)
             yield Piece(
-                whole.ids, whole.columns["prob"], whole.columns["label"], self.empty.weights[start:end],
-                self.people.of_images(start, end), mine, here, asked_by[mine], self.views.boxes_px[mine],
-            )  # fmt: skip
+                whole.ids,
+                whole.columns["prob"],
+                whole.columns["label"],
+                self.empty.weights[start:end],
+                self.people.of_images(start, end),
+                mine,
+                here,
+                asked_by[mine],
+                self.views.boxes_px[mine],
+            )
             start = end
 
     def features_of(self, piece: Piece) -> np.ndarray:

@@ -61,7 +61,8 @@ def read(path: Path, wanted: Sequence[str]) -> NoneImages:
     than the ``wanted``."""
     table, metadata = read_parquet(path, SCHEMA, "global_labels")
     scores = table["score"].fill_null(np.nan).to_numpy()
-    weights, ids = table["weight"].to_numpy(), Names(table["image_id"])
+    weights = table["weight"].to_numpy()
+    ids = Names(table["image_id"])
     if not ((weights >= 0) & (weights <= 1)).all():
         raise unreadable(path, "a weight is not in 0..1", "global_labels")
     same_ids(path, "global_labels", ids, wanted)

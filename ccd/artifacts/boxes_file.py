@@ -65,7 +65,8 @@ def write(path: Path, boxes: BoxTable) -> None:
 
 def _batches(boxes: BoxTable) -> Iterator[pa.RecordBatch]:
     """The rows, `ROWS_PER_GROUP` at a time; one empty batch if there are none."""
-    floats, count = [boxes.scores, boxes.cam_peaks, *boxes.boxes_px.T], len(boxes.image_ids)
+    floats = [boxes.scores, boxes.cam_peaks, *boxes.boxes_px.T]
+    count = len(boxes.image_ids)
     for start in range(0, max(count, 1), ROWS_PER_GROUP):
         rows = slice(start, min(start + ROWS_PER_GROUP, count))
         yield pa.record_batch(

@@ -99,7 +99,8 @@ class TableWriter:
         """Write what waits as a row group, whose dictionaries are its own, so that it costs what it holds."""
         if not self._ids:
             return
-        ids, class_count = pa.array(self._ids, pa.string()), len(self._names)
+        ids = pa.array(self._ids, pa.string())
+        class_count = len(self._names)
         image_keys = np.repeat(np.arange(len(ids), dtype=np.int32), class_count)
         class_keys = np.tile(np.arange(class_count, dtype=np.int32), len(ids))
         values = [
@@ -111,7 +112,8 @@ class TableWriter:
             pa.DictionaryArray.from_arrays(class_keys, self._names),
         ]
         self._write_group(pa.record_batch([*keys, *values], schema=self._spec.schema))
-        self._ids, self._parts = [], []
+        self._ids = []
+        self._parts = []
 
 
 def _values(array: np.ndarray, kind: pa.DataType, nullable: bool) -> pa.Array:
@@ -126,9 +128,11 @@ def read(
 ) -> ClassTable:
     """Read the value columns (all, or the named ones) as (N, C) arrays; see `pieces` for ``of`` and the errors."""
     with _opened(path, spec, of) as (file, classes, metadata):
-        wanted, shape = _wanted(spec, columns), (file.metadata.num_rows // len(classes), len(classes))
+        wanted = _wanted(spec, columns)
+        shape = (file.metadata.num_rows // len(classes), len(classes))
         arrays = {name: np.empty(shape, kind.to_pandas_dtype()) for name, kind, _, _ in wanted}
-        ids, done = [pa.array([], pa.string())], 0
+        ids = [pa.array([], pa.string())]
+        done = 0
         for names, group in _groups(path, spec, file, classes, wanted):
             for name, values in group.items():
                 arrays[name][done : done + len(names)] = values
@@ -215,7 +219,8 @@ def _check_keys(piece: pa.Table, classes: tuple[str, ...]) -> Names:
     """The images of a row group, once its rows are proven to be images x classes in order."""
     if len(piece) % len(classes):
         raise ValueError("a row group ends within an image")
-    image, name = piece["image_id"].combine_chunks(), piece["class"].combine_chunks()
+    image = piece["image_id"].combine_chunks()
+    name = piece["class"].combine_chunks()
     image_codes = image.indices.to_numpy().reshape(-1, len(classes))
     name_codes = name.indices.to_numpy().reshape(-1, len(classes))
     in_order = name.dictionary.take(pa.array(name_codes[0])).to_pylist() == list(classes) if len(piece) else True

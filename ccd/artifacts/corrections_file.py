@@ -162,7 +162,9 @@ def _understood(
     """The image and class that an answer is about, its label, and why it cannot be used (empty: it can)."""
     if answer.problem:
         return ("", ""), UNDECIDED, answer.problem
-    image_id, name, label = images.find(answer.image), meant(answer.name, names), label_of(answer.label)
+    image_id = images.find(answer.image)
+    name = meant(answer.name, names)
+    label = label_of(answer.label)
     if image_id is None:
         reason = f"'{answer.image}' is no training image of this data set"
     elif name is None:

@@ -111,7 +111,9 @@ def classes_in(cell: str, known: Collection[str]) -> tuple[list[str], list[str]]
 
 
 def _split_names(cell: str, known: Collection[str], between: str) -> tuple[list[str], list[str]]:
-    parts, good, bad = cell.split(between), [], []
+    parts = cell.split(between)
+    good = []
+    bad = []
     while parts:
         ends = (end for end in range(len(parts), 0, -1) if between.join(parts[:end]).strip() in known)
         end = next(ends, 0)
@@ -200,7 +202,8 @@ def _refuse_repeated(path: Path, start: int, columns: Sequence[str], layout: Lay
 def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
     """The rows from line ``at`` (counted from 0) on. After a malformed one, reading goes on with the next line."""
     while at < len(lines):
-        reader, base = _reader(lines, at, delimiter), at
+        reader = _reader(lines, at, delimiter)
+        base = at
         try:
             for cells in reader:
                 end = base + reader.line_num

@@ -168,7 +168,8 @@ def writing(
         else:
             write_strings(file, "image_id", list(map(str, ids)))
         chunks = (max(1, min(ROWS_PER_CHUNK, len(ids))), width)
-        shape, maximum = (len(ids), width), (None, width)
+        shape = (len(ids), width)
+        maximum = (None, width)
         with delayed_interrupts():
             values = file.create_dataset(
                 "features", shape, np.float32, chunks=chunks, maxshape=maximum, fletcher32=True
@@ -186,9 +187,12 @@ class FeatureFile:
     """
 
     def __init__(self, path: Path, schema: str) -> None:
-        self._path, self._schema = path, schema
+        self._path = path
+        self._schema = schema
         with reading(path, schema, _stage(schema)) as file:
-            self.ids, self.attributes, count = _ids(file, schema), attributes_of(file), len(file["features"])
+            self.ids = _ids(file, schema)
+            self.attributes = attributes_of(file)
+            count = len(file["features"])
             if file["features"].ndim != 2:
                 raise ValueError("its features are no table of rows and columns")
         if len(self.ids) != count:

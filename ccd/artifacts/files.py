@@ -55,7 +55,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            error.filename2 = None
         raise
     finally:
         with suppress(OSError):  # a read-only file system refuses to delete even what is not there

@@ -79,7 +79,8 @@ def same_ids(path: Path, stage: str, found: Iterable[object], wanted: Iterable[o
         return
     if isinstance(found, Names) and isinstance(wanted, Names) and found == wanted:
         return
-    found, wanted = list(found), list(wanted)
+    found = list(found)
+    wanted = list(wanted)
     if found == wanted:
         return
     pairs = zip(found, wanted, strict=False)
@@ -111,7 +112,8 @@ def rows_of(path: Path, stage: str, wanted: Sequence[str], ids: Sequence[str]) -
     rows = np.fromiter((place.get(name, -1) for name in wanted), np.int64, len(wanted))
     strangers = np.flatnonzero(rows < 0)
     if len(strangers):
-        first, others = wanted[strangers[0]], len(strangers) - 1
+        first = wanted[strangers[0]]
+        others = len(strangers) - 1
         raise unreadable(path, f"{first!r} (and {others} more) is unknown to the other artifacts", stage)
     return rows
 

@@ -43,7 +43,8 @@ def read_metrics(path: Path) -> dict[str, SplitMetrics]:
 
 def _split(content: dict[str, Any]) -> SplitMetrics:
     means = {name: None if value is None else float(value) for name, value in content["mAP"].items()}
-    counted, left_out = int(content["classes_counted"]), str(content["classes_left_out"])
+    counted = int(content["classes_counted"])
+    left_out = str(content["classes_left_out"])
     return SplitMetrics(means, int(content["labelled_images"]), counted, left_out)
 
 

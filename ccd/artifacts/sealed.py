@@ -63,7 +63,8 @@ def verify(path: Path, stage: str) -> None:
 def _find(file: BinaryIO, start: int) -> int:
     """Where the mark first occurs at ``start`` or behind it; -1: nowhere."""
     file.seek(start)
-    tail, at = b"", start
+    tail = b""
+    at = start
     while block := file.read(_BLOCK):
         found = (tail + block).find(_MARK)
         if found >= 0:

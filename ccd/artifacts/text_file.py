@@ -52,7 +52,8 @@ def read(path: Path) -> TextEmbeddings:
         values = file["embedding"][...]
         outside = tuple(read_strings(file, "background_text")) if "background_text" in file else ()
         background = file["background"][...] if outside else np.empty((0, values.shape[1]), np.float32)
-        scale, templates = float(attributes.pop("logit_scale")), tuple(json.loads(attributes.pop("templates")))
+        scale = float(attributes.pop("logit_scale"))
+        templates = tuple(json.loads(attributes.pop("templates")))
     if background.shape != (len(outside), values.shape[1]):
         raise unreadable(path, f"{len(outside)} background texts, embeddings of shape {background.shape}", "text")
     if not len(classes) == len(texts) == len(values):

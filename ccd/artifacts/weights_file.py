@@ -182,12 +182,18 @@ def load_fitting(network: nn.Module, state: Mapping[str, Tensor], what: str, ign
     needed = [key for key in own if not key.endswith("num_batches_tracked")]
     found = without_prefix(state, needed, f"{what}: the file")
     used = {key: value for key, value in found.items() if not _starts(key, ignored)}
-    reshaped = [f"{key} ({_shape(used[key])} instead of {_shape(own[key])})"
-                for key in used if key in own and used[key].shape != own[key].shape]  # fmt: skip
+    reshaped = [
+        f"{key} ({_shape(used[key])} instead of {_shape(own[key])})"
+        for key in used
+        if key in own and used[key].shape != own[key].shape
+    ]
     if reshaped:
-        raise CcdError(f"weights of {what} have other shapes than the network: {listed(reshaped, 5)}; "
-                       "give the weights of this very network")  # fmt: skip
-    missing, unexpected = [key for key in needed if key not in used], [key for key in used if key not in own]
+        raise CcdError(
+            f"weights of {what} have other shapes than the network: {listed(reshaped, 5)}; "
+            "give the weights of this very network"
+        )
+    missing = [key for key in needed if key not in used]
+    unexpected = [key for key in used if key not in own]
     if missing or unexpected:
         raise CcdError(
             f"weights of {what} do not fit the network; missing: {listed(missing, 5) or 'none'}; "

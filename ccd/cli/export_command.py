@@ -108,9 +108,16 @@ def onnx(file: Path, student: Path | None, licence: str, force: bool, as_json: b
 @force_option
 @json_option
 def labels(
-    folder: Path, kind: Format, split: Split, min_label: float | None, copy_images: bool, image_url: str | None,
-    data: Path | None, force: bool, as_json: bool,
-) -> None:  # fmt: skip
+    folder: Path,
+    kind: Format,
+    split: Split,
+    min_label: float | None,
+    copy_images: bool,
+    image_url: str | None,
+    data: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Write the labels of a finished run into FOLDER, as another tool reads them.
 
     
@@ -138,7 +145,8 @@ def labels(
     from ccd.params.sections import DatasetParams
 
     with mendable():
-        root, url = Path(load(DatasetParams).root), LOCAL_FILES if image_url is None else image_url
+        root = Path(load(DatasetParams).root)
+        url = LOCAL_FILES if image_url is None else image_url
         check_files(kind, folder, root, _lists(), force=force)
         chosen = read_labelled(data or _data_folder(), split, min_label)
         if copy_images:

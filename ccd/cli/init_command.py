@@ -38,10 +38,19 @@ PATH = click.Path(path_type=Path)
 @click.option("--upgrade", is_flag=True, help="Bring DIR's dvc.yaml and params.yaml to this version; keep your values.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found and written as one JSON document.")
 def init(
-    folder: Path, images: Path | None, classes: Path | None, labels: Path | None, teacher: str | None,
-    student: str | None, settings: tuple[str, ...], device: str, no_estimate: bool, force: bool, upgrade: bool,
+    folder: Path,
+    images: Path | None,
+    classes: Path | None,
+    labels: Path | None,
+    teacher: str | None,
+    student: str | None,
+    settings: tuple[str, ...],
+    device: str,
+    no_estimate: bool,
+    force: bool,
+    upgrade: bool,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Make a project for your own images in DIR: params.yaml, dvc.yaml, and all that `dvc repro` needs.
 
     Images and classes are checked first: files that cannot be used are named, and will be left out. Teacher and
@@ -83,7 +92,8 @@ def init(
         wanted, needed = _needs(folder, found, texts["params.yaml"], as_json)
         written, kept = write_files(folder, texts, asked.root)
         commands = [f"cd {in_shell(folder)}", *prepare_version_control(folder), "dvc repro"]
-        template, commit = write_plot_template(folder), commit_command(folder)
+        template = write_plot_template(folder)
+        commit = commit_command(folder)
         written += [] if template is None else [template]
         if as_json:
             content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted) | {"disk_bytes": needed}
@@ -129,8 +139,10 @@ def _needs(folder: Path, found: Survey, text: str, as_json: bool) -> tuple[list[
     needed = disk_bytes(params, Counts(found.train_count, found.test_count, len(found.classes)), wanted)
     if not as_json:
         for each in wanted:
-            click.echo(f"`dvc repro` will download {each.role} {each.name}, {size_text(each.size_bytes)}; without a "
-                       f"network, put\n  {each.url}\n  there yourself: {each.target}")  # fmt: skip
+            click.echo(
+                f"`dvc repro` will download {each.role} {each.name}, {size_text(each.size_bytes)}; without a "
+                f"network, put\n  {each.url}\n  there yourself: {each.target}"
+            )
         click.echo(disk_line(needed))
     for line in shortages(needed, folder, wanted):
         click.echo(line, err=True)
@@ -163,8 +175,13 @@ def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wan
     params = parameters(text)
     return {
         "directory": str(folder),
-        "images": {"train": found.train_count, "test": found.test_count, "labelled": found.labelled,
-                   "formats": found.formats, "median_size_px": list(found.median_size_px)},
+        "images": {
+            "train": found.train_count,
+            "test": found.test_count,
+            "labelled": found.labelled,
+            "formats": found.formats,
+            "median_size_px": list(found.median_size_px),
+        },
         "left_out": dict(found.left_out),
         "remarks": survey_remarks(found),
         "bad_files": [{"path": each.path, "reason": each.reason} for each in found.index.skipped],
@@ -172,9 +189,17 @@ def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wan
         "hardware": suggestion.reason,
         "teacher": params["teacher"]["model"],
         "student": params["warmup"]["backbone"],
-        "downloads": [{"role": each.role, "name": each.name, "url": each.url, "target": str(each.target),
-                       "bytes": each.size_bytes} for each in wanted],
-    }  # fmt: skip
+        "downloads": [
+            {
+                "role": each.role,
+                "name": each.name,
+                "url": each.url,
+                "target": str(each.target),
+                "bytes": each.size_bytes,
+            }
+            for each in wanted
+        ],
+    }
 
 
 def _upgrade(folder: Path) -> None:

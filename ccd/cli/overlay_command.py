@@ -26,8 +26,9 @@ def check_overlay(out: Path, root: Path, *, force: bool) -> None:
     if is_stream(out):
         return
     if _lies_in(out, root):
-        raise CcdError(f"{out} lies in {root}, the folder of images, where it would be taken for one of them; "
-                       "give another --out")  # fmt: skip
+        raise CcdError(
+            f"{out} lies in {root}, the folder of images, where it would be taken for one of them; give another --out"
+        )
     refuse_folders([out])
     refuse_existing([out], force=force)
 

@@ -38,9 +38,19 @@ SKIPPED = 3  # exit status
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode images; default: one per core.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON to stdout (needs --out).")
 def predict(
-    model: Path, inputs: tuple[str, ...], out: Path | None, kind: Format | None, threshold: float | None,
-    cam: Path | None, resume: bool, force: bool, device: str, batch_size: int, workers: int | None, as_json: bool,
-) -> None:  # fmt: skip
+    model: Path,
+    inputs: tuple[str, ...],
+    out: Path | None,
+    kind: Format | None,
+    threshold: float | None,
+    cam: Path | None,
+    resume: bool,
+    force: bool,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Label images with a trained MODEL: probabilities of all classes, and the classes decided present.
 
     MODEL is a checkpoint (data/NAME/student.pt), a folder from `ccd export model`, or an .onnx file. INPUT is an image,
@@ -108,9 +118,14 @@ def _images(outputs: Outputs, model: Path, inputs: tuple[str, ...]) -> Inputs:
 
 
 def _prepare(
-    model: Path, found: Inputs, threshold: float | None, cam: Path | None, device: str, batch_size: int,
+    model: Path,
+    found: Inputs,
+    threshold: float | None,
+    cam: Path | None,
+    device: str,
+    batch_size: int,
     workers: int | None,
-) -> Job:  # fmt: skip
+) -> Job:
     import numpy as np
 
     from ccd.deploy.load import open_model
@@ -134,7 +149,8 @@ def _run(job: Job, outputs: Outputs, kind: Format) -> Outcome:
     from ccd.runtime.console import StageLog
 
     with StageLog("predict").bar(len(job.paths), "img") as bar:
-        shown, out = dataclasses.replace(job, on_batch=_teller(bar)), outputs.table
+        shown = dataclasses.replace(job, on_batch=_teller(bar))
+        out = outputs.table
         start_over(outputs)
         if out is None:
             return to_stream(shown, sys.stdout, kind)

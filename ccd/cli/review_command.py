@@ -51,9 +51,15 @@ def review() -> None:
 @force_option
 @click.option("--image-url", metavar="PREFIX", help="label-studio: before each path; default: /data/local-files/?d=")
 def export_command(
-    count: int, out: Path | None, kind: Format, at_random: bool, seed: int, no_student: bool, force: bool,
+    count: int,
+    out: Path | None,
+    kind: Format,
+    at_random: bool,
+    seed: int,
+    no_student: bool,
+    force: bool,
     image_url: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Write the training images whose labels are most in doubt, for people to decide.
 
     In doubt are those where whole image, local views and student disagree most about a class; what a person has decided
@@ -119,7 +125,8 @@ def import_command(file: Path, as_json: bool) -> None:
 
     with mendable():
         dataset = load(DatasetParams)
-        target, data = corrections_file.path_of(dataset.name), Path("data") / dataset.name
+        target = corrections_file.path_of(dataset.name)
+        data = Path("data") / dataset.name
         current = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
         found = _reviewed(file, data, Path(dataset.root), current.ids, current.classes)
         corrections_file.ensure(target)
@@ -206,9 +213,11 @@ def tidy_command(as_json: bool) -> None:
     from ccd.runtime.hardware import worker_count
 
     with mendable():
-        params, workers = load(IndexParams), worker_count(load(RuntimeParams).workers)
+        params = load(IndexParams)
+        workers = worker_count(load(RuntimeParams).workers)
         dataset = load(DatasetParams, as_written=params.adapter == "demo")  # as stage index does
-        target, root = corrections_file.path_of(dataset.name), Path(dataset.root)
+        target = corrections_file.path_of(dataset.name)
+        root = Path(dataset.root)
         corrections_file.ensure(target)
         ids, classes = train_images_and_classes(params, root, workers, StageLog("review"))
         done = tidy(target, ImageKeys(ids, root), classes)
@@ -225,16 +234,21 @@ def _tidied_lines(done: Tidied, target: Path, aside: Path) -> list[str]:
     if len(done.moved) > SHOWN:
         lines.append(f"  and {len(done.moved) - SHOWN:,} more")
     return [
-        *lines, f"kept the file as it was: {done.old}",
+        *lines,
+        f"kept the file as it was: {done.old}",
         f"when they fit again: ccd review import {shlex.quote(str(aside))}",
         f"wrote {target}: {done.kept:,} decisions; go on with: dvc repro",
-    ]  # fmt: skip
+    ]
 
 
 def _tidied_content(done: Tidied, aside: Path) -> dict[str, object]:
     moved = [{"where": each.answer.where, "reason": each.reason} for each in done.moved]
-    return {"decisions": done.kept, "moved": moved, "set_aside": str(aside) if moved else None,
-            "kept": None if done.old is None else str(done.old)}  # fmt: skip
+    return {
+        "decisions": done.kept,
+        "moved": moved,
+        "set_aside": str(aside) if moved else None,
+        "kept": None if done.old is None else str(done.old),
+    }
 
 
 def _student(data: Path, root: str) -> np.ndarray:
@@ -248,16 +262,21 @@ def _student(data: Path, root: str) -> np.ndarray:
 
 def _targets(name: str, kind: Format, out: Path | None) -> list[Path]:
     """The two files that an export writes, the one to fill in first."""
-    target, ending = out or Path("review") / name, ".csv" if kind == "csv" else ".json"
+    target = out or Path("review") / name
+    ending = ".csv" if kind == "csv" else ".json"
     folder = target.parent if target.suffix == ending else target
     first = target if target.suffix == ending else folder / ("review.csv" if kind == "csv" else "tasks.json")
     return [first, first.with_suffix(".html") if kind == "csv" else folder / "labelling_config.xml"]
 
 
 def _write(
-    dataset: DatasetParams, evidence: Evidence, chosen: list[Question], kind: Format, targets: list[Path],
+    dataset: DatasetParams,
+    evidence: Evidence,
+    chosen: list[Question],
+    kind: Format,
+    targets: list[Path],
     url: str | None,
-) -> None:  # fmt: skip
+) -> None:
     from ccd.artifacts.files import replacing
     from ccd.deploy.label_export import LOCAL_FILES
     from ccd.deploy.labelled import read_labelled

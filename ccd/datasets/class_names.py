@@ -114,8 +114,17 @@ def _refuse_other_lists(path: Path, lines: Sequence[str]) -> None:
             shown = [f"    {name}" for name in names[:_SHOWN]]
             more = [f"    ... ({len(names) - _SHOWN} more)"] if len(names) > _SHOWN else []
             advice = f"{path}: this looks like {kind}; write one class a line, e.g. with a colon before other words:"
-            raise CcdError("\n".join([advice.replace(", e.g. with a colon before other words", "")
-                                      if kind != "several words for a class" else advice, *shown, *more]))  # fmt: skip
+            raise CcdError(
+                "\n".join(
+                    [
+                        advice.replace(", e.g. with a colon before other words", "")
+                        if kind != "several words for a class"
+                        else advice,
+                        *shown,
+                        *more,
+                    ]
+                )
+            )
 
 
 def _bracketed(lines: Sequence[str]) -> list[str] | None:

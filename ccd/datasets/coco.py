@@ -70,7 +70,8 @@ def located(root: Path, split: str, names: Sequence[str]) -> list[str]:
     Backslashes, ``./`` and absolute paths below ``root`` are understood. Of the ways to read the names, the one that
     finds most files is taken for all of them; COCO's own, ``{split}/{name}``, comes first.
     """
-    listing, plain = Listing(root), [_plain(root, name) for name in names]
+    listing = Listing(root)
+    plain = [_plain(root, name) for name in names]
     ways: tuple[Callable[[str], str], ...] = (
         lambda name: f"{split}/{name}",
         lambda name: name,
@@ -81,13 +82,15 @@ def located(root: Path, split: str, names: Sequence[str]) -> list[str]:
         lambda name: f"images/{PurePosixPath(name).name}",
         lambda name: PurePosixPath(name).name,
     )
-    best, most = [f"{split}/{name}" for name in plain], -1
+    best = [f"{split}/{name}" for name in plain]
+    most = -1
     leads_out = any(".." in PurePosixPath(name).parts for name in plain)  # for `require_present` to refuse
     for way in () if leads_out else ways:
         paths = [way(name) for name in plain]
         count = sum(is_inside(path) and listing.has(path) for path in paths)
         if count > most and (most < 0 or len(set(paths)) == len(paths)):
-            best, most = paths, count
+            best = paths
+            most = count
         if most == len(plain):
             break
     return best

@@ -41,9 +41,13 @@ def load_folder(
 
 
 def from_tables(
-    root: Path, train_split: str, test_split: str | None, classes: tuple[ClassInfo, ...], table: Path | None,
+    root: Path,
+    train_split: str,
+    test_split: str | None,
+    classes: tuple[ClassInfo, ...],
+    table: Path | None,
     lists: Sequence[Path] = (),
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """The images under ``root`` with the labels of ``table``, see `load_folder`. ``lists`` are no images left out."""
     seen = search(root, [*lists, table] if table else lists)
     paths = seen.paths

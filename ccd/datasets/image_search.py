@@ -14,7 +14,8 @@ from ccd.errors import CcdError, printable, ran_out
 from ccd.images.decode import HEAD_BYTES, is_available, optional_format
 
 OWN_LISTS = ("classes.txt", "labels.csv", "scenes.json")
-NO_ENDING, FOLDER = "(no ending)", "(folder)"
+NO_ENDING = "(no ending)"
+FOLDER = "(folder)"
 SHOWN_ENDINGS = 12
 
 _JPEG = b"\xff\xd8\xff"

@@ -144,7 +144,8 @@ def assemble(
     infos = tuple(classes)
     images: list[ImageEntry] = []
     labelled: list[str] = []
-    labels, difficult = [np.zeros((0, len(infos)), np.int8)], [np.zeros((0, len(infos)), np.bool_)]
+    labels = [np.zeros((0, len(infos)), np.int8)]
+    difficult = [np.zeros((0, len(infos)), np.bool_)]
     for entries, truth in parts:
         images += entries
         if truth is not None:
@@ -176,7 +177,8 @@ def check(dataset: Dataset, root: Path) -> None:
             image id; a path that leaves the root; labels that do not fit the images and classes. Offenders are listed.
     """
     check_classes(dataset.classes, root)
-    ids, paths = [entry.image_id for entry in dataset.images], [entry.path for entry in dataset.images]
+    ids = [entry.image_id for entry in dataset.images]
+    paths = [entry.path for entry in dataset.images]
     advice = "give each image to one split, once"
     _refuse(root, "image ids are not unique (do the splits share images?)", _repeated(ids), advice)
     outside = [path for path in paths if not is_inside(path)]
@@ -201,7 +203,8 @@ def check_choice(classes: Sequence[ClassInfo], root: Path) -> None:
 
 def check_classes(classes: Sequence[ClassInfo], root: Path) -> None:
     """Refuse classes, found in ``root``, that no stage could use; see `check`."""
-    names, advice = [info.name for info in classes], "correct the list of classes"
+    names = [info.name for info in classes]
+    advice = "correct the list of classes"
     if not names:
         raise CcdError(f"{root}: the data set has no classes; {advice}")
     _refuse(root, "class names are empty", [repr(name) for name in names if not name.strip()], advice)

@@ -140,8 +140,10 @@ class FileReader:
     """
 
     def __init__(self, root: Path, verify: Verify, follow_links: bool) -> None:
-        self._root, self._real_root = root, Path(os.path.realpath(root))
-        self._verify, self._follow_links = verify, follow_links
+        self._root = root
+        self._real_root = Path(os.path.realpath(root))
+        self._verify = verify
+        self._follow_links = follow_links
         self._folders: dict[str, bool] = {}  # links are resolved once a folder, not once a file
 
     def __call__(self, path: str) -> FileFacts:
@@ -164,7 +166,8 @@ class FileReader:
                 "if you trust the data set"
             )
         data = read_file(self._root / path, path)
-        (width_px, height_px), dark = header(data, path), None
+        (width_px, height_px) = header(data, path)
+        dark = None
         if self._verify == "decode":
             with _ONE_LARGE_IMAGE if width_px * height_px > LARGE_PIXELS else nullcontext():
                 dark = find_dark_range(data, path)

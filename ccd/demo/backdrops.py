@@ -227,7 +227,8 @@ def _clutter(image: Image.Image, horizon_px: int, rng: Rng) -> None:
     draw = ImageDraw.Draw(image, "RGBA")
     short_px = min(image.size)
     for _ in range(int(rng.integers(3, 11))):
-        x, y = rng.uniform(0, image.width), rng.uniform(0, image.height)
+        x = rng.uniform(0, image.width)
+        y = rng.uniform(0, image.height)
         colour = (
             *hsv(rng.random(), rng.uniform(0.05, 0.7), rng.uniform(0.2, 0.95)),
             int(rng.integers(110, 256)),
@@ -256,7 +257,8 @@ def _bokeh(image: Image.Image, rng: Rng) -> Image.Image:
     lights = Image.new("RGB", image.size)
     draw = ImageDraw.Draw(lights)
     for _ in range(int(rng.integers(3, 9))):
-        x, y = rng.uniform(0, image.width), rng.uniform(0, 0.7 * image.height)
+        x = rng.uniform(0, image.width)
+        y = rng.uniform(0, 0.7 * image.height)
         radius = rng.uniform(0.02, 0.08) * min(image.size)
         draw.ellipse(
             (x - radius, y - radius, x + radius, y + radius),

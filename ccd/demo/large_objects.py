@@ -14,12 +14,12 @@ Rng = np.random.Generator
 
 def house(pen: Pen, rng: Rng) -> None:
     """Gabled front with a door, windows and sometimes a chimney."""
-    wall, roof, door = (
-        pale(rng) if rng.random() < 0.6 else vivid(rng),
-        hsv(rng.uniform(-0.05, 0.08), 0.65, 0.6),
-        wood(rng),
-    )
-    half, eaves, ridge = rng.uniform(0.28, 0.42), rng.uniform(0.42, 0.55), rng.uniform(0.06, 0.2)
+    wall = pale(rng) if rng.random() < 0.6 else vivid(rng)
+    roof = hsv(rng.uniform(-0.05, 0.08), 0.65, 0.6)
+    door = wood(rng)
+    half = rng.uniform(0.28, 0.42)
+    eaves = rng.uniform(0.42, 0.55)
+    ridge = rng.uniform(0.06, 0.2)
     if rng.random() < 0.6:
         x = 0.5 + rng.uniform(0.1, half - 0.06)
         pen.rect(x - 0.05, ridge, x + 0.05, eaves, shade(roof, 0.7))
@@ -55,17 +55,21 @@ def tree(pen: Pen, rng: Rng) -> None:
             )
         return
     for turn in np.linspace(0, 2 * np.pi, rng.integers(8, 12), endpoint=False) + rng.random():
-        x, y = 0.5 + 0.22 * np.cos(turn), 0.34 + 0.17 * np.sin(turn)
+        x = 0.5 + 0.22 * np.cos(turn)
+        y = 0.34 + 0.17 * np.sin(turn)
         pen.disc(x, y, rng.uniform(0.12, 0.18), shade(green, rng.uniform(0.8, 1.2)))
     for _ in range(8):
-        x, y = rng.normal(0.47, 0.1), rng.normal(0.3, 0.08)
+        x = rng.normal(0.47, 0.1)
+        y = rng.normal(0.3, 0.08)
         pen.disc(x, y, rng.uniform(0.05, 0.11), shade(green, rng.uniform(0.85, 1.35)))
 
 
 def car(pen: Pen, rng: Rng) -> None:
     """Side view: body, cabin with windows, two wheels."""
     paint = vivid(rng) if rng.random() < 0.75 else metal(rng)
-    roof, rear, front = rng.uniform(0.26, 0.36), rng.uniform(0.1, 0.26), rng.uniform(0.68, 0.8)
+    roof = rng.uniform(0.26, 0.36)
+    rear = rng.uniform(0.1, 0.26)
+    front = rng.uniform(0.68, 0.8)
     pen.poly([(rear, 0.52), (rear + 0.1, roof), (front - 0.16, roof), (front, 0.52)], paint)
     middle = (rear + front - 0.06) / 2
     glass = shade(GLASS, rng.uniform(0.55, 1.0))
@@ -99,7 +103,9 @@ def car(pen: Pen, rng: Rng) -> None:
 
 def boat(pen: Pen, rng: Rng) -> None:
     """Hull with one or two sails on a mast."""
-    hull, sail, mast = vivid(rng), pale(rng), rng.uniform(0.42, 0.56)
+    hull = vivid(rng)
+    sail = pale(rng)
+    mast = rng.uniform(0.42, 0.56)
     deck = rng.uniform(0.7, 0.76)
     pen.line([(mast, 0.05), (mast, deck)], 0.022, wood(rng))
     bulge = rng.uniform(0.3, 0.4)
@@ -122,7 +128,8 @@ def umbrella(pen: Pen, rng: Rng) -> None:
     """Open canopy in two colours with a scalloped rim and a crook handle."""
     first = vivid(rng)
     second = shade(first, 0.72) if rng.random() < 0.5 else vivid(rng)
-    high, rim = rng.uniform(0.38, 0.5), rng.uniform(0.47, 0.53)
+    high = rng.uniform(0.38, 0.5)
+    rim = rng.uniform(0.47, 0.53)
     pen.line([(0.5, 0.07), (0.5, 0.9)], 0.025, metal(rng))
     pen.arc(0.56, 0.88, 0.07, 0.08, 0, 180, 0.028, wood(rng))
     pen.pie(0.5, rim, 0.46, high, 180, 360, first)
@@ -135,8 +142,12 @@ def umbrella(pen: Pen, rng: Rng) -> None:
 def kite(pen: Pen, rng: Rng) -> None:
     """Diamond in quarters with a tail of bows."""
     colours = [vivid(rng) for _ in range(2)]
-    half, waist = rng.uniform(0.22, 0.32), rng.uniform(0.22, 0.3)
-    top, left, right, low = (0.5, 0.03), (0.5 - half, waist), (0.5 + half, waist), (0.5, 0.64)
+    half = rng.uniform(0.22, 0.32)
+    waist = rng.uniform(0.22, 0.3)
+    top = (0.5, 0.03)
+    left = (0.5 - half, waist)
+    right = (0.5 + half, waist)
+    low = (0.5, 0.64)
     centre = (0.5, waist)
     for index, (a, b) in enumerate(((top, left), (left, low), (low, right), (right, top))):
         pen.poly([a, b, centre], colours[index % 2])
@@ -154,14 +165,20 @@ def kite(pen: Pen, rng: Rng) -> None:
 
 def bicycle(pen: Pen, rng: Rng) -> None:
     """Side view: two spoked wheels, diamond frame, saddle, handlebar."""
-    paint, tyre, radius = vivid(rng), shade(metal(rng), 0.4), rng.uniform(0.185, 0.215)
-    rear, front, crank = (0.24, 0.68), (0.76, 0.68), (0.47, 0.68)
+    paint = vivid(rng)
+    tyre = shade(metal(rng), 0.4)
+    radius = rng.uniform(0.185, 0.215)
+    rear = (0.24, 0.68)
+    front = (0.76, 0.68)
+    crank = (0.47, 0.68)
     for x, y in (rear, front):
         for turn in np.arange(4) * np.pi / 4 + rng.random():
-            dx, dy = radius * np.cos(turn), radius * np.sin(turn)
+            dx = radius * np.cos(turn)
+            dy = radius * np.sin(turn)
             pen.line([(x - dx, y - dy), (x + dx, y + dy)], 0.008, (170, 172, 178))
         pen.ring(x, y, radius, rng.uniform(0.026, 0.04), tyre)
-    seat, head = (0.39, rng.uniform(0.34, 0.4)), (0.68, rng.uniform(0.34, 0.4))
+    seat = (0.39, rng.uniform(0.34, 0.4))
+    head = (0.68, rng.uniform(0.34, 0.4))
     for a, b in ((rear, seat), (seat, crank), (crank, rear), (crank, head), (seat, head), (head, front)):
         pen.line([a, b], 0.03, paint)
     pen.line([(seat[0] - 0.07, seat[1] - 0.05), (seat[0] + 0.06, seat[1] - 0.05)], 0.045, INK)

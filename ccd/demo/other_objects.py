@@ -10,7 +10,8 @@ Rng = np.random.Generator
 
 
 def ladder(pen: Pen, rng: Rng) -> None:
-    colour, half = (wood(rng) if rng.random() < 0.5 else metal(rng)), rng.uniform(0.13, 0.2)
+    colour = wood(rng) if rng.random() < 0.5 else metal(rng)
+    half = rng.uniform(0.13, 0.2)
     for y in np.linspace(0.14, 0.88, rng.integers(5, 8)):
         pen.line([(0.5 - half, y), (0.5 + half, y)], 0.035, shade(colour, 1.2))
     for x in (0.5 - half, 0.5 + half):
@@ -18,7 +19,9 @@ def ladder(pen: Pen, rng: Rng) -> None:
 
 
 def rocket(pen: Pen, rng: Rng) -> None:
-    body, fin, half = pale(rng), vivid(rng), rng.uniform(0.11, 0.16)
+    body = pale(rng)
+    fin = vivid(rng)
+    half = rng.uniform(0.11, 0.16)
     for side in (-1, 1):
         pen.poly([(0.5 + side * half, 0.6), (0.5 + side * 0.33, 0.88), (0.5 + side * 0.5 * half, 0.8)], fin)
     pen.poly([(0.42, 0.8), (0.5, 0.98), (0.58, 0.8)], (240, 160, 40))
@@ -45,7 +48,8 @@ def key(pen: Pen, rng: Rng) -> None:
 
 
 def crown(pen: Pen, rng: Rng) -> None:
-    gold, high = hsv(rng.uniform(0.1, 0.16), 0.75, 0.9), rng.uniform(0.2, 0.34)
+    gold = hsv(rng.uniform(0.1, 0.16), 0.75, 0.9)
+    high = rng.uniform(0.2, 0.34)
     pen.poly(
         [(0.1, high), (0.3, 0.55), (0.5, high - 0.1), (0.7, 0.55), (0.9, high), (0.82, 0.8), (0.18, 0.8)],
         gold,
@@ -56,7 +60,8 @@ def crown(pen: Pen, rng: Rng) -> None:
 
 
 def butterfly(pen: Pen, rng: Rng) -> None:
-    upper, lower = vivid(rng), vivid(rng)
+    upper = vivid(rng)
+    lower = vivid(rng)
     for side in (-1, 1):
         pen.disc(0.5 + side * 0.23, 0.33, 0.2, upper, ry=rng.uniform(0.18, 0.26))
         pen.disc(0.5 + side * 0.18, 0.68, 0.15, lower, ry=0.18)
@@ -86,11 +91,9 @@ def cactus(pen: Pen, rng: Rng) -> None:
 
 
 def candle(pen: Pen, rng: Rng) -> None:
-    wax, half, top = (
-        vivid(rng) if rng.random() < 0.5 else pale(rng),
-        rng.uniform(0.08, 0.15),
-        rng.uniform(0.3, 0.4),
-    )
+    wax = vivid(rng) if rng.random() < 0.5 else pale(rng)
+    half = rng.uniform(0.08, 0.15)
+    top = rng.uniform(0.3, 0.4)
     pen.rect(0.5 - half, top, 0.5 + half, 0.9, wax)
     pen.disc(0.5, top, half, shade(wax, 1.2), ry=0.03)
     pen.line([(0.5, top), (0.5, top - 0.07)], 0.016, INK)
@@ -99,7 +102,8 @@ def candle(pen: Pen, rng: Rng) -> None:
 
 
 def bell(pen: Pen, rng: Rng) -> None:
-    brass, wide = hsv(rng.uniform(0.08, 0.15), 0.7, 0.8), rng.uniform(0.3, 0.38)
+    brass = hsv(rng.uniform(0.08, 0.15), 0.7, 0.8)
+    wide = rng.uniform(0.3, 0.38)
     pen.disc(0.5, 0.85, 0.08, shade(brass, 0.6))
     pen.disc(0.5, 0.36, 0.2, brass)
     pen.poly([(0.3, 0.36), (0.7, 0.36), (0.5 + wide, 0.8), (0.5 - wide, 0.8)], brass)
@@ -108,7 +112,9 @@ def bell(pen: Pen, rng: Rng) -> None:
 
 
 def drum(pen: Pen, rng: Rng) -> None:
-    side, skin, low = vivid(rng), pale(rng), rng.uniform(0.68, 0.82)
+    side = vivid(rng)
+    skin = pale(rng)
+    low = rng.uniform(0.68, 0.82)
     pen.rect(0.1, 0.3, 0.9, low, side)
     pen.disc(0.5, low, 0.4, side, ry=0.11)
     for x in np.linspace(0.12, 0.76, 5):
@@ -118,7 +124,8 @@ def drum(pen: Pen, rng: Rng) -> None:
 
 
 def pencil(pen: Pen, rng: Rng) -> None:
-    paint, half = vivid(rng), rng.uniform(0.05, 0.08)
+    paint = vivid(rng)
+    half = rng.uniform(0.05, 0.08)
     pen.rect(0.16, 0.5 - half, 0.76, 0.5 + half, paint)
     pen.rect(0.03, 0.5 - half, 0.1, 0.5 + half, (235, 140, 150))
     pen.rect(0.1, 0.5 - half, 0.16, 0.5 + half, metal(rng))
@@ -136,13 +143,15 @@ def apple(pen: Pen, rng: Rng) -> None:
 
 def hammer(pen: Pen, rng: Rng) -> None:
     pen.line([(0.5, 0.25), (0.5, 0.95)], rng.uniform(0.06, 0.09), wood(rng))
-    steel, high = metal(rng), rng.uniform(0.16, 0.22)
+    steel = metal(rng)
+    high = rng.uniform(0.16, 0.22)
     pen.rect(0.2, 0.08, 0.62, 0.08 + high, steel)
     pen.poly([(0.62, 0.08), (0.85, 0.2), (0.62, 0.08 + high)], shade(steel, 0.85))
 
 
 def chair(pen: Pen, rng: Rng) -> None:
-    colour, seat = (wood(rng) if rng.random() < 0.6 else vivid(rng)), rng.uniform(0.52, 0.6)
+    colour = wood(rng) if rng.random() < 0.6 else vivid(rng)
+    seat = rng.uniform(0.52, 0.6)
     for x in (0.25, 0.72):
         pen.line([(x, seat), (x, 0.96)], 0.05, shade(colour, 0.75))
     pen.line([(0.25, 0.05), (0.25, seat)], 0.05, colour)
@@ -153,7 +162,9 @@ def chair(pen: Pen, rng: Rng) -> None:
 
 
 def book(pen: Pen, rng: Rng) -> None:
-    cover, page, droop = vivid(rng), pale(rng), rng.uniform(0.03, 0.12)
+    cover = vivid(rng)
+    page = pale(rng)
+    droop = rng.uniform(0.03, 0.12)
     pen.poly([(0.04, 0.26), (0.5, 0.26 + droop), (0.96, 0.26), (0.96, 0.8), (0.5, 0.8 + droop), (0.04, 0.8)], cover)
     for side in (-1, 1):
         pen.poly(
@@ -165,11 +176,13 @@ def book(pen: Pen, rng: Rng) -> None:
 
 
 def windmill(pen: Pen, rng: Rng) -> None:
-    wall, turn = pale(rng), rng.uniform(0, np.pi / 2)
+    wall = pale(rng)
+    turn = rng.uniform(0, np.pi / 2)
     pen.poly([(0.42, 0.35), (0.58, 0.35), (0.66, 0.97), (0.34, 0.97)], wall)
     pen.poly([(0.38, 0.37), (0.5, 0.24), (0.62, 0.37)], vivid(rng))
     for quarter in turn + np.arange(4) * np.pi / 2:
-        x, y = 0.32 * np.cos(quarter), 0.32 * np.sin(quarter)
+        x = 0.32 * np.cos(quarter)
+        y = 0.32 * np.sin(quarter)
         pen.line([(0.5, 0.37), (0.5 + x, 0.37 + y)], 0.03, wood(rng))
         pen.line(
             [(0.5 + 0.4 * x - 0.1 * y, 0.37 + 0.4 * y + 0.1 * x), (0.5 + x - 0.1 * y, 0.37 + y + 0.1 * x)],
@@ -179,7 +192,8 @@ def windmill(pen: Pen, rng: Rng) -> None:
 
 
 def icecream(pen: Pen, rng: Rng) -> None:
-    cone, rim = hsv(0.09, 0.6, 0.8), rng.uniform(0.42, 0.5)
+    cone = hsv(0.09, 0.6, 0.8)
+    rim = rng.uniform(0.42, 0.5)
     pen.poly([(0.27, rim), (0.73, rim), (0.5, 0.97)], cone)
     for shift in (-0.1, 0.05):
         pen.line([(0.5 + shift - 0.08, rim), (0.5 + shift + 0.06, rim + 0.28)], 0.014, shade(cone, 0.7))

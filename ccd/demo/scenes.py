@@ -69,7 +69,8 @@ def render_scene(rng: Rng) -> Scene:
     if aspect > 1:
         size_px = (round(LONG_SIDE_PX / aspect), LONG_SIDE_PX)
     backdrop = render_backdrop(place, size_px, rng)
-    image, placed = backdrop.image, list[SceneObject]()
+    image = backdrop.image
+    placed = list[SceneObject]()
     count = int(rng.choice([1, 2, 3, 4], p=[0.22, 0.34, 0.28, 0.16]))
     dominant = rng.random() < 0.7
     for order in range(count):

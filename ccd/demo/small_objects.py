@@ -15,7 +15,8 @@ Rng = np.random.Generator
 def fish(pen: Pen, rng: Rng) -> None:
     """Side view: oval body, tail fin, back fin, eye, sometimes stripes."""
     skin = vivid(rng)
-    fat, fin = rng.uniform(0.15, 0.26), shade(skin, rng.uniform(0.6, 0.85))
+    fat = rng.uniform(0.15, 0.26)
+    fin = shade(skin, rng.uniform(0.6, 0.85))
     pen.poly(
         [
             (0.26, 0.5),
@@ -40,7 +41,9 @@ def fish(pen: Pen, rng: Rng) -> None:
 def mug(pen: Pen, rng: Rng) -> None:
     """Straight or tapering cup with an ear and a dark drink."""
     clay = vivid(rng) if rng.random() < 0.6 else pale(rng)
-    top, foot, ear = rng.uniform(0.16, 0.28), rng.uniform(0.84, 0.92), rng.uniform(0.15, 0.2)
+    top = rng.uniform(0.16, 0.28)
+    foot = rng.uniform(0.84, 0.92)
+    ear = rng.uniform(0.15, 0.2)
     taper = rng.uniform(0.0, 0.07)
     pen.ring(0.7, (top + foot) / 2, ear + 0.05, 0.065, shade(clay, 0.85), ry=ear + 0.04)
     pen.poly([(0.14, top), (0.7, top), (0.7 - taper, foot), (0.14 + taper, foot)], clay)
@@ -54,7 +57,9 @@ def mug(pen: Pen, rng: Rng) -> None:
 def lamp(pen: Pen, rng: Rng) -> None:
     """Table or floor lamp: conical shade, stem, foot."""
     fabric = hsv(rng.uniform(0.05, 0.17), rng.uniform(0.15, 0.7), 0.97) if rng.random() < 0.6 else vivid(rng)
-    stem, narrow, wide = metal(rng), rng.uniform(0.1, 0.2), rng.uniform(0.26, 0.38)
+    stem = metal(rng)
+    narrow = rng.uniform(0.1, 0.2)
+    wide = rng.uniform(0.26, 0.38)
     low = rng.uniform(0.36, 0.48)
     pen.line([(0.5, low - 0.02), (0.5, 0.9)], rng.uniform(0.025, 0.05), stem)
     if rng.random() < 0.5:
@@ -67,7 +72,8 @@ def lamp(pen: Pen, rng: Rng) -> None:
 
 def flower(pen: Pen, rng: Rng) -> None:
     """Daisy or tulip on a leafy stem."""
-    petal, stem = vivid(rng), hsv(rng.uniform(0.25, 0.38), 0.7, 0.5)
+    petal = vivid(rng)
+    stem = hsv(rng.uniform(0.25, 0.38), 0.7, 0.5)
     pen.line([(0.5, 0.34), (0.5 + rng.uniform(-0.04, 0.04), 0.65), (0.5, 0.97)], 0.032, stem)
     for side in (-1, 1):
         y = rng.uniform(0.7, 0.86)
@@ -82,7 +88,8 @@ def flower(pen: Pen, rng: Rng) -> None:
         )
         pen.pie(0.5, 0.35, 0.18, 0.16, 0, 180, petal)
         return
-    count, reach = int(rng.integers(5, 10)), rng.uniform(0.15, 0.18)
+    count = int(rng.integers(5, 10))
+    reach = rng.uniform(0.15, 0.18)
     for turn in np.linspace(0, 2 * np.pi, count, endpoint=False) + rng.random():
         tip = (0.5 + reach * np.cos(turn), 0.3 + reach * np.sin(turn))
         pen.disc(*tip, 0.42 / count + 0.05, shade(petal, rng.uniform(0.88, 1.12)))
@@ -92,11 +99,13 @@ def flower(pen: Pen, rng: Rng) -> None:
 def mushroom(pen: Pen, rng: Rng) -> None:
     """Domed, spotted cap on a thick pale stalk."""
     cap = hsv(rng.uniform(-0.04, 0.1), rng.uniform(0.6, 0.9), rng.uniform(0.5, 0.85))
-    stalk, rim = hsv(0.11, rng.uniform(0.05, 0.25), rng.uniform(0.8, 0.95)), rng.uniform(0.48, 0.56)
+    stalk = hsv(0.11, rng.uniform(0.05, 0.25), rng.uniform(0.8, 0.95))
+    rim = rng.uniform(0.48, 0.56)
     slim = rng.uniform(0.1, 0.15)
     pen.poly([(0.5 - slim, rim), (0.5 + slim, rim), (0.5 + 1.3 * slim, 0.9), (0.5 - 1.3 * slim, 0.9)], stalk)
     pen.disc(0.5, 0.9, 1.3 * slim, stalk, ry=0.05)
-    wide, high = rng.uniform(0.34, 0.45), rng.uniform(0.32, 0.45)
+    wide = rng.uniform(0.34, 0.45)
+    high = rng.uniform(0.32, 0.45)
     pen.disc(0.5, rim, wide, shade(stalk, 0.8), ry=0.07)
     pen.pie(0.5, rim + 0.01, wide, high, 180, 360, cap)
     if rng.random() < 0.75:
@@ -111,7 +120,8 @@ def mushroom(pen: Pen, rng: Rng) -> None:
 
 def clock(pen: Pen, rng: Rng) -> None:
     """Round or square wall clock with ticks and two hands."""
-    frame, face = (vivid(rng) if rng.random() < 0.5 else wood(rng)), pale(rng)
+    frame = vivid(rng) if rng.random() < 0.5 else wood(rng)
+    face = pale(rng)
     rim = rng.uniform(0.05, 0.09)
     if rng.random() < 0.75:
         pen.disc(0.5, 0.5, 0.44, frame)
@@ -121,7 +131,8 @@ def clock(pen: Pen, rng: Rng) -> None:
         pen.rect(0.08 + rim, 0.08 + rim, 0.92 - rim, 0.92 - rim, face, radius=0.06)
     for turn in np.arange(12) * np.pi / 6:
         ray = np.array([np.cos(turn), np.sin(turn)])
-        inner, outer = 0.5 + 0.27 * ray, 0.5 + 0.33 * ray
+        inner = 0.5 + 0.27 * ray
+        outer = 0.5 + 0.33 * ray
         pen.line([(inner[0], inner[1]), (outer[0], outer[1])], 0.025, INK)
     for length, width in ((0.27, 0.022), (0.18, 0.034)):
         turn = rng.uniform(0, 2 * np.pi)
@@ -132,7 +143,9 @@ def clock(pen: Pen, rng: Rng) -> None:
 def bottle(pen: Pen, rng: Rng) -> None:
     """Slim body, sloping shoulders, neck, cap and label."""
     glass = hsv(rng.choice([0.3, 0.36, 0.08, 0.55, rng.random()]), rng.uniform(0.3, 0.85), rng.uniform(0.3, 0.75))
-    half, shoulder, neck = rng.uniform(0.13, 0.19), rng.uniform(0.36, 0.46), rng.uniform(0.045, 0.065)
+    half = rng.uniform(0.13, 0.19)
+    shoulder = rng.uniform(0.36, 0.46)
+    neck = rng.uniform(0.045, 0.065)
     pen.rect(0.5 - half, shoulder, 0.5 + half, 0.96, glass, radius=0.05)
     pen.poly(
         [

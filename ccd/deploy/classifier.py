@@ -45,9 +45,11 @@ def describe(checkpoint: Checkpoint) -> ModelDescription:
     cuts, source = thresholds(checkpoint)
     known = {key: value for key, value in checkpoint.info.items() if key != "thresholds"}
     return ModelDescription(
-        StudentSpec.from_dict(checkpoint.spec), tuple(cuts), source,
+        StudentSpec.from_dict(checkpoint.spec),
+        tuple(cuts),
+        source,
         provenance={"weights": checkpoint.selected, "training": known},
-    )  # fmt: skip
+    )
 
 
 def to_json(description: ModelDescription) -> dict[str, Any]:
@@ -95,7 +97,8 @@ def from_json(content: Mapping[str, Any], where: str) -> ModelDescription:
         cuts = tuple(float(value) for value in content["thresholds"]["values"])
         if len(cuts) != len(spec.classes):
             raise ValueError(f"{len(cuts)} thresholds for {len(spec.classes)} classes")
-        source, licence = str(content["thresholds"]["source"]), str(content["licence"])
+        source = str(content["thresholds"]["source"])
+        licence = str(content["licence"])
         return ModelDescription(spec, cuts, source, licence, dict(content["provenance"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CcdError(f"{where}: not a description of a model ({error!r}); export the model again") from None

@@ -56,8 +56,9 @@ def check_copies(labels: LabelledSet, root: Path, folder: Path, *, force: bool) 
             in ``root``.
     """
     if folder.resolve() != root.resolve() and folder.resolve().is_relative_to(root.resolve()):
-        raise CcdError(f"{folder} lies in the folder of images, where copies would be taken for more of them; "
-                       "give another folder")  # fmt: skip
+        raise CcdError(
+            f"{folder} lies in the folder of images, where copies would be taken for more of them; give another folder"
+        )
     paths = [image.path for image in labels.images]
     different = [folder / path for path in paths if not _is_copy(root / path, folder / path)]
     refuse_folders(different)

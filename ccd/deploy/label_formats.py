@@ -103,7 +103,9 @@ def _json(content: object) -> str:
 _NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # XML may hold \r, but gives back \n
 
 
-CONTROL, IMAGE, BOXES = "labels", "image", "boxes"
+CONTROL = "labels"
+IMAGE = "image"
+BOXES = "boxes"
 """The control of Label Studio whose choices are our classes; others may stand beside it."""
 
 

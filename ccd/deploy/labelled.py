@@ -76,13 +76,15 @@ def read_labelled(folder: Path, split: Split, min_label: float | None) -> Labell
     if split in ("train", "all"):
         made = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
         same_ids(folder / "pseudo_labels.parquet", "aggregate", made.ids, index.train().ids)
-        classes, cuts = made.classes, np.full(len(made.classes), LABELLED if min_label is None else min_label)
+        classes = made.classes
+        cuts = np.full(len(made.classes), LABELLED if min_label is None else min_label)
         boxes = _boxes_by_image(folder / "boxes.parquet", classes)
         parts += _images(index.train(), made.columns["label"], cuts, boxes)
     if split in ("test", "all"):
         said = class_table.read(folder / "predictions.parquet", PREDICTIONS, ["student_prob"])
         same_ids(folder / "predictions.parquet", "evaluate", said.ids, index.test().ids)
-        classes, cuts = said.classes, _student_cuts(folder / "student.pt", said.classes, min_label)
+        classes = said.classes
+        cuts = _student_cuts(folder / "student.pt", said.classes, min_label)
         parts += _images(index.test(), said.columns["student_prob"], cuts, {})
     return LabelledSet(classes, tuple(parts))
 
@@ -96,7 +98,8 @@ def _student_cuts(path: Path, classes: tuple[str, ...], min_label: float | None)
 
 
 def _boxes_by_image(path: Path, classes: tuple[str, ...]) -> dict[str, list[Box]]:
-    found, place = boxes_file.read(path), {name: column for column, name in enumerate(classes)}
+    found = boxes_file.read(path)
+    place = {name: column for column, name in enumerate(classes)}
     by_image: dict[str, list[Box]] = defaultdict(list)
     for row, image_id in enumerate(found.image_ids):
         corners = (float(side) for side in found.boxes_px[row])

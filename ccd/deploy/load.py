@@ -44,7 +44,8 @@ from ccd.images.decode import squash, upright_rgb
 from ccd.labels.thresholds import decide
 from ccd.runtime.hardware import find_device
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
 
 
 def write_folder(folder: Path, description: ModelDescription, weights: Weights) -> None:
@@ -59,9 +60,11 @@ def keep_foreign(folder: Path) -> list[Path]:
     """Copy weights and description beside themselves if no export wrote them, before one does. Returns the copies."""
     try:
         content = _read_description(folder / DESCRIPTION)
-        ours, stated = [DESCRIPTION], (content.get("sha256") or {}).get(WEIGHTS)
+        ours = [DESCRIPTION]
+        stated = (content.get("sha256") or {}).get(WEIGHTS)
     except (CcdError, AttributeError):
-        ours, stated = [], None
+        ours = []
+        stated = None
     weights = folder / WEIGHTS
     if stated is not None and weights.is_file() and sha256_of(weights) == stated:
         ours.append(WEIGHTS)
@@ -80,7 +83,8 @@ def read_folder(folder: Path) -> tuple[ModelDescription, dict[str, Tensor], str]
         raise CcdError(f"{folder}: no {WEIGHTS} with a {DESCRIPTION} in it; make one with: ccd export model FOLDER")
     content = _read_description(folder / DESCRIPTION)
     data = path.read_bytes()  # once, since the file may be replaced
-    description, found = from_json(content, str(folder / DESCRIPTION)), hashlib.sha256(data).hexdigest()
+    description = from_json(content, str(folder / DESCRIPTION))
+    found = hashlib.sha256(data).hexdigest()
     stated = (content.get("sha256") or {}).get(WEIGHTS)
     if stated != found:
         raise CcdError(f"{path}: its SHA-256 is {found}, but {DESCRIPTION} says {stated}; export the model again")
@@ -195,7 +199,8 @@ class StudentModel:
         if pictures and paths:
             raise CcdError("give paths or images, not both at once")
         named = self._pictures(pictures) if pictures else self._files(paths, skip_bad)
-        names, probs = [], [np.empty((0, len(self.classes)), np.float32)]
+        names = []
+        probs = [np.empty((0, len(self.classes)), np.float32)]
         for some, rows_of_batch in named:
             names += some
             probs.append(rows_of_batch)

@@ -41,7 +41,8 @@ def background(
     Raises:
         CcdError: the student, or an artifact beside it, is damaged.
     """
-    (found, sha256), folder = read_student(student), student.parent
+    (found, sha256) = read_student(student)
+    folder = student.parent
     known = describe(found)
     story: dict[str, Any] = {
         "made_with": f"ccd {__version__} (Classifier-guided CLIP Distillation, CVPR 2025, arXiv:2503.16873)",
@@ -123,9 +124,14 @@ def is_model_card(text: str) -> bool:
 def model_card(about: Background) -> str:
     """README.md of an exported folder."""
     parts = [
-        _head(about.description), _making(about.description), _measures(about), _classes(about),
-        _use(about.description), _limits(about), _licence(about.description),
-    ]  # fmt: skip
+        _head(about.description),
+        _making(about.description),
+        _measures(about),
+        _classes(about),
+        _use(about.description),
+        _limits(about),
+        _licence(about.description),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -171,7 +177,8 @@ def _measures(about: Background) -> str:
 
 
 def _classes(about: Background) -> str:
-    model, rows = about.description, []
+    model = about.description
+    rows = []
     for place, name in enumerate(model.spec.classes):
         found = about.per_class.get(name, {})
         share = "" if about.label_share is None else f"{about.label_share[place]:.1%}"

@@ -37,7 +37,8 @@ def export_onnx(student: Path, out: Path, licence: str) -> float:
     network = restore_student(about.description.spec, weights).eval()
     content = _converted(network, about.description.spec.image_size_px)
     entry = content.metadata_props.add()
-    entry.key, entry.value = ONNX_KEY, json.dumps(to_json(about.description), ensure_ascii=False)
+    entry.key = ONNX_KEY
+    entry.value = json.dumps(to_json(about.description), ensure_ascii=False)
     with replacing(out) as temporary:
         temporary.write_bytes(content.SerializeToString(deterministic=True))
         difference = parity(network, temporary, about.description.spec.image_size_px)
@@ -58,9 +59,15 @@ def _converted(network: Student, size_px: int) -> Any:
     example = torch.rand(2, 3, size_px, size_px + 32, generator=torch.Generator().manual_seed(0))
     sizes = {axis: torch.export.Dim(name) for axis, name in ((0, "images"), (2, "height"), (3, "width"))}
     program = torch.onnx.export(
-        network, (example,), dynamo=True, input_names=["pixels"], output_names=["logits", "cam"],
-        dynamic_shapes={"pixels": sizes}, external_data=False, verbose=False,
-    )  # fmt: skip
+        network,
+        (example,),
+        dynamo=True,
+        input_names=["pixels"],
+        output_names=["logits", "cam"],
+        dynamic_shapes={"pixels": sizes},
+        external_data=False,
+        verbose=False,
+    )
     if program is None:
         raise CcdError("torch.onnx.export gave no program; use a newer PyTorch")
     content = program.model_proto
@@ -74,7 +81,8 @@ def _converted(network: Student, size_px: int) -> Any:
 def parity(network: Student, path: Path, size_px: int) -> float:
     """The largest absolute difference of logits, and of maps relative to their largest value where that is above 1,
     between PyTorch and onnxruntime: one and three images, at the trained size and at another that is not square."""
-    session, worst = onnx_session(path, CPU), 0.0
+    session = onnx_session(path, CPU)
+    worst = 0.0
     generator = torch.Generator().manual_seed(1)
     for shape in ((1, 3, size_px, size_px), (3, 3, size_px, size_px), (2, 3, size_px + 32, size_px + 64)):
         pixels = torch.rand(*shape, generator=generator)

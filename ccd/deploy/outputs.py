@@ -55,9 +55,15 @@ class Seen:
 def see(scored: Scored, decided: np.ndarray, input_px: int) -> Seen:
     """Boxes of the (b, C) ``decided`` classes. Raises CcdError if a map is not finite."""
     boxes = cam_boxes(
-        scored.cams, torch.from_numpy(decided), scored.sizes_px, input_px, cam_threshold=CAM_THRESHOLD, offset=0.0,
-        connected_components=True, names=[str(path) for path in scored.paths],
-    )  # fmt: skip
+        scored.cams,
+        torch.from_numpy(decided),
+        scored.sizes_px,
+        input_px,
+        cam_threshold=CAM_THRESHOLD,
+        offset=0.0,
+        connected_components=True,
+        names=[str(path) for path in scored.paths],
+    )
     return Seen(scored, decided, boxes)
 
 
@@ -99,7 +105,8 @@ def overlay_name(path: Path, root: Path) -> Path:
 
 def heated(image: Image.Image, maps: Tensor) -> Image.Image:
     """The image with the largest of the min-max normalised (k, h, w) ``maps`` laid over it, at most half opaque."""
-    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    low = maps.amin(dim=(1, 2), keepdim=True)
+    high = maps.amax(dim=(1, 2), keepdim=True)
     if not len(maps):
         return image
     unit = ((maps - low) / (high - low).clamp_min(1e-12)).amax(dim=0)
@@ -110,7 +117,8 @@ def heated(image: Image.Image, maps: Tensor) -> Image.Image:
 
 def draw_box(image: Image.Image, corners_px: np.ndarray, text: str) -> None:
     """A white frame with a caption in its upper left corner, onto the image."""
-    draw, line_px = ImageDraw.Draw(image), max(2, round(max(image.size) / 300))
+    draw = ImageDraw.Draw(image)
+    line_px = max(2, round(max(image.size) / 300))
     font = ImageFont.load_default(size=max(12, round(max(image.size) / 45)))
     x0, y0, x1, y1 = (float(side) for side in corners_px)
     draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=(255, 255, 255), width=line_px)
@@ -238,8 +246,10 @@ def _check_overlays(folder: Path, inputs: Sequence[Path], paths: Sequence[Path])
     mixed = inside and any(each.is_relative_to(place) for each in image_folders)
     overlay_folders = {parent.resolve() for parent in {path.parent for path in _overlays(folder, paths)}}
     if mixed or overlay_folders & image_folders:
-        raise CcdError(f"--cam {folder}: images to label lie there, and overlays among them would be taken for images; "
-                       "choose a folder outside of theirs")  # fmt: skip
+        raise CcdError(
+            f"--cam {folder}: images to label lie there, and overlays among them would be taken for images; "
+            "choose a folder outside of theirs"
+        )
     if inside:
         return [f"--cam {folder} lies in a folder of images: who labels that again labels the overlays too"]
     return []

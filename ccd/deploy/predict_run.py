@@ -74,7 +74,8 @@ def check_stream(kind: rows.Format) -> None:
 def to_stream(job: Job, file: IO[str], kind: rows.Format) -> Outcome:
     """Write CSV or JSON Lines to an open stream, batch by batch. Raises CcdError for Parquet, see `check_stream`."""
     check_stream(kind)
-    outcome, writer = Outcome(), rows.TextWriter(file, kind, job.classes)
+    outcome = Outcome()
+    writer = rows.TextWriter(file, kind, job.classes)
     boxes = _box_pieces(job, keep=0)
     for batch in _batches(job, job.paths, outcome):
         writer.write(_table(job, batch))
@@ -94,7 +95,8 @@ def to_file(job: Job, out: Path, kind: rows.Format, *, resume: bool) -> Outcome:
     pieces = Pieces(out, job.identity(), resume=resume)
     done = pieces.done()
     outcome = Outcome(images=len(done), resumed=len(done))
-    boxes, waiting = _box_pieces(job, keep=pieces.count), _Waiting()
+    boxes = _box_pieces(job, keep=pieces.count)
+    waiting = _Waiting()
     for batch in _batches(job, [path for path in job.paths if path.as_posix() not in done], outcome):
         waiting.add(_table(job, batch), None if boxes is None else _look(job, batch))
         if waiting.images >= IMAGES_PER_PIECE:
@@ -126,7 +128,9 @@ class _Waiting:
             if boxes is not None:
                 boxes.add(pa.concat_tables(self._boxes))
             pieces.add(pa.concat_tables(self._rows))
-        self.images, self._rows, self._boxes = 0, [], []
+        self.images = 0
+        self._rows = []
+        self._boxes = []
 
 
 def _batches(job: Job, paths: Sequence[Path], outcome: Outcome) -> Iterator[Scored]:

@@ -188,7 +188,8 @@ def write(path: Path, kind: Format, tables: Iterable[pa.Table], classes: Sequenc
         if kind == "parquet":
             return _write_parquet(temporary, tables, classes)
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            rows, writer = 0, TextWriter(file, kind, classes)
+            rows = 0
+            writer = TextWriter(file, kind, classes)
             for piece in tables:
                 writer.write(piece)
                 rows += len(piece)
@@ -208,7 +209,9 @@ class TextWriter:
     """CSV (with a header, written at once) or JSON Lines, row by row."""
 
     def __init__(self, file: IO[str], kind: Format, classes: Sequence[str]) -> None:
-        self._file, self._kind, self._classes = file, kind, list(classes)
+        self._file = file
+        self._kind = kind
+        self._classes = list(classes)
         if kind == "csv":
             file.write(csv_line([*KEYS, *class_columns(classes)]))
 

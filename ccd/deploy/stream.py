@@ -66,7 +66,8 @@ def _named(word: str) -> Inputs | None:
         return Inputs([path / name for name in seen.paths], seen.left_out)
     if path.exists():
         return Inputs([path], {})
-    matches, unreadable = _matches(word), _unreadable(word)
+    matches = _matches(word)
+    unreadable = _unreadable(word)
     if not matches and not unreadable:
         return None
     folders = {match for match in matches if match.is_dir()}
@@ -127,7 +128,8 @@ def scored(classifier: Classifier, paths: Sequence[Path], batch_size: int, worke
         if batch.paths:
             probs, cams = classifier(batch.pixels)
         else:
-            probs, cams = torch.empty(0, len(spec.classes)), torch.empty(0, len(spec.classes), 1, 1)
+            probs = torch.empty(0, len(spec.classes))
+            cams = torch.empty(0, len(spec.classes), 1, 1)
         yield Scored(batch.paths, probs.numpy(), cams, batch.sizes_px, batch.problems)
 
 
@@ -148,7 +150,10 @@ class _TolerantBatch:
     batch_size: int
 
     def __call__(self, index: int) -> _Loaded:
-        good, pixels, sizes_px, problems = [], [], [], []
+        good = []
+        pixels = []
+        sizes_px = []
+        problems = []
         for path in self.files(index):
             try:
                 image, size_px = _read(path, self.size_px)

@@ -118,7 +118,8 @@ def f1(decided: np.ndarray, positives: np.ndarray, ignored: np.ndarray | None = 
     """
     keep = np.ones(decided.shape, bool) if ignored is None else ~ignored
     hits = (decided & positives & keep).sum(axis=0)
-    said, there = (decided & keep).sum(axis=0), (positives & keep).sum(axis=0)
+    said = (decided & keep).sum(axis=0)
+    there = (positives & keep).sum(axis=0)
     value: np.ndarray = np.where(there > 0, 2 * hits / np.maximum(said + there, 1), np.nan)
     return value
 

@@ -68,9 +68,12 @@ def _measure_split(scores: Scores, truth: Truth, treat_difficult: Difficult, min
     own, known = _matched(scores.ids, truth.ids)
     return measure(
         {name: table[own] for name, table in scores.tables.items()},
-        truth.label[known], truth.difficult[known], truth.classes,
-        treat_difficult=treat_difficult, min_positives=min_positives,
-    )  # fmt: skip
+        truth.label[known],
+        truth.difficult[known],
+        truth.classes,
+        treat_difficult=treat_difficult,
+        min_positives=min_positives,
+    )
 
 
 def _matched(ids: Sequence[str], known_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +174,8 @@ def _split_headline(split: str, measured: Measure) -> str:
     if means["zero_shot"] is None:
         return ""
     if split == "train":
-        made, raw = _shown(means.get("aggregated_label")), _shown(means.get("aggregated_raw"))
+        made = _shown(means.get("aggregated_label"))
+        raw = _shown(means.get("aggregated_raw"))
         steps = f"aggregated labels, as trained on {made} (before floor and clip {raw})"
     else:
         steps = f"student after warm-up {_shown(means.get('warmup'))}, finished {_shown(means.get('student'))}"

@@ -157,9 +157,13 @@ def load_in_order(
     if workers:
         _keep_socket_paths_short()
     loader: DataLoader[Any] = DataLoader(
-        tasks, batch_size=None, shuffle=False, num_workers=workers, pin_memory=pin_memory,
+        tasks,
+        batch_size=None,
+        shuffle=False,
+        num_workers=workers,
+        pin_memory=pin_memory,
         worker_init_fn=_report_lost_results,
-    )  # fmt: skip
+    )
     try:
         for result in _started(loader):
             if isinstance(result, _Failure):

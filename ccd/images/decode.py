@@ -234,9 +234,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """16-bit values by their full range; wider ones, which have no natural range, by the image's own."""
     wide = values.astype(np.float64)
-    low, high = float(wide.min()), float(wide.max())
+    low = float(wide.min())
+    high = float(wide.max())
     if not np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= FULL_16_BIT:
-        low, high = 0.0, float(FULL_16_BIT)
+        low = 0.0
+        high = float(FULL_16_BIT)
     if not np.isfinite([low, high]).all():
         raise ValueError("pixels that are not finite")
     return np.rint((wide - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)

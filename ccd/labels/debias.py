@@ -97,7 +97,8 @@ def pseudo_labels(
 def label_changes(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """(4,) int64 from the columns of `pseudo_labels`: how many labels are >= 0.5 before the local views and after them,
     how many of them the views raised and lowered."""
-    before, after = columns["global_label"] >= 0.5, columns["label"] >= 0.5
+    before = columns["global_label"] >= 0.5
+    after = columns["label"] >= 0.5
     return np.asarray([chosen.sum() for chosen in (before, after, after & ~before, before & ~after)], np.int64)
 
 

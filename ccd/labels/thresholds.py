@@ -36,7 +36,8 @@ def _cuts(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every number of images that a threshold can decide present, ascending, and that threshold."""
     ranked = np.concatenate([[max(1.0, scores.max(initial=0.0)) + 2**-20], -np.sort(-scores), [0.0]])
     cuts = np.flatnonzero(ranked[:-1] > ranked[1:])
-    upper, lower = ranked[cuts], ranked[cuts + 1]
+    upper = ranked[cuts]
+    lower = ranked[cuts + 1]
     middle = (upper + lower) / 2
     return cuts, np.where(middle > lower, middle, upper)
 
@@ -54,7 +55,8 @@ def best_f1_thresholds(scores: np.ndarray, positives: np.ndarray, otherwise: np.
     """
     found = otherwise.astype(np.float64)
     for place in np.flatnonzero(positives.any(axis=0)):
-        score, positive = scores[:, place].astype(np.float64), positives[:, place]
+        score = scores[:, place].astype(np.float64)
+        positive = positives[:, place]
         cuts, thresholds = _cuts(score)
         hits = np.concatenate([[0], np.cumsum(positive[np.argsort(-score, kind="stable")])])[cuts]
         found[place] = thresholds[np.argmax(2 * hits / (cuts + positive.sum()))]

@@ -164,7 +164,8 @@ def is_plain_preset(text: str) -> bool:
     makes it again and nothing of a person is in it."""
     try:
         document = _parse(text, str(PARAMS_FILE))
-        name, root = document["dataset"]["name"], document["dataset"]["root"]
+        name = document["dataset"]["name"]
+        root = document["dataset"]["root"]
         return any(apply_preset(each, root, {}, text) == text for each in presets() if _name_of(each) == name)
     except (CcdError, KeyError, TypeError, ValueError):
         return False
@@ -181,10 +182,8 @@ def upgraded_params(current: str) -> str:
     Raises:
         CcdError: ``current`` is not YAML, or a value does not fit any more.
     """
-    document, old = (
-        _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE),
-        _parse(current, str(PARAMS_FILE)),
-    )
+    document = _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE)
+    old = _parse(current, str(PARAMS_FILE))
     for section, model in MODELS.items():
         values = old.get(section)
         if isinstance(values, Mapping):

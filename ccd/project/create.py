@@ -36,10 +36,13 @@ def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> No
         raise CcdError(f"{images} is not a folder; give the folder of your images as --images")
     if not classes.is_file():
         raise CcdError(f"{classes} is not there; write the class names into a file, one a line: --classes FILE")
-    place, pictures = folder.resolve(), images.resolve()
+    place = folder.resolve()
+    pictures = images.resolve()
     if place.is_relative_to(pictures):
-        raise CcdError(f"{folder} lies in the folder of images, so its own pictures would be taken for some of them; "
-                       f"make the project beside it, or keep the images in a folder below it")  # fmt: skip
+        raise CcdError(
+            f"{folder} lies in the folder of images, so its own pictures would be taken for some of them; "
+            f"make the project beside it, or keep the images in a folder below it"
+        )
     hiding = [name for name in ("ccd", "stages") if (folder / name / "__init__.py").is_file()]
     if hiding:
         raise CcdError(f"{folder} holds Python packages called {listed(hiding)}, which hide ccd's; use another folder")
@@ -67,7 +70,8 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[li
         ".gitignore": _with_lines(folder / ".gitignore", [*_IGNORED, *inside]),
         ".dvcignore": _with_lines(folder / ".dvcignore", [*_NOT_WALKED, *inside]),
     }
-    new_folder, kept = not folder.exists(), []
+    new_folder = not folder.exists()
+    kept = []
     before: dict[Path, bytes | None] = {}
     try:
         for name, text in texts.items():
@@ -107,7 +111,8 @@ def prepare_version_control(folder: Path) -> list[str]:
     """Make ``folder`` a git and DVC repository where it is none. Returns the commands that failed, for the user."""
     if (folder / ".dvc").is_dir():
         return []
-    has_git, failed = shutil.which("git") is not None, []
+    has_git = shutil.which("git") is not None
+    failed = []
     top = _output(["git", "rev-parse", "--show-toplevel"], folder) if has_git else None
     if has_git and top is None:
         if _output(["git", "init", "--quiet"], folder) is None:
@@ -148,8 +153,16 @@ def commit_command(folder: Path) -> str | None:
 def _output(command: list[str], folder: Path) -> str | None:
     """What a command prints; None if it fails."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True,
-                          encoding="utf-8", errors="surrogateescape")  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+    )
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -40,7 +40,8 @@ def main(out: Path) -> None:
         raise CcdError("dvc.yaml does not exist here; run `dvc repro` in the project's folder")
     check_stages(pipeline.read_text(encoding="utf-8"))
     content = {"images": None, "lists": None, "code": code_fingerprints()}
-    params, root = load(IndexParams), Path(load(DatasetParams).root)
+    params = load(IndexParams)
+    root = Path(load(DatasetParams).root)
     if params.adapter == "folder" and root.is_dir():  # other data sets do not grow
         content |= {"images": _listing(root), "lists": _lists(root, params)}
     write_json(out, content)
@@ -49,7 +50,8 @@ def main(out: Path) -> None:
 
 def _listing(root: Path) -> dict[str, Any]:
     """How many images there are, and a hash of their paths and sizes; their content is the index's business."""
-    digest, paths = hashlib.sha256(), find_images(root)
+    digest = hashlib.sha256()
+    paths = find_images(root)
     for path in paths:
         try:
             size = (root / path).stat().st_size
@@ -107,7 +109,8 @@ def upgraded_text(text: str) -> str:
     Raises:
         CcdError: ``text`` is no pipeline.
     """
-    ours, content = project_pipeline(), _parsed(text)
+    ours = project_pipeline()
+    content = _parsed(text)
     others = {name: entry for name, entry in content["stages"].items() if name not in ours["stages"]}
     content["stages"] = ours["stages"]
     content["stages"].update(others)
@@ -116,7 +119,8 @@ def upgraded_text(text: str) -> str:
 
 def check_stages(text: str) -> None:
     """Raises CcdError if the ``text`` of a project's ``dvc.yaml`` was written by a ccd with other stages."""
-    stages, ours = _parsed(text)["stages"], project_pipeline()["stages"]
+    stages = _parsed(text)["stages"]
+    ours = project_pipeline()["stages"]
     found = (stages.get(INPUTS_STAGE) or {}).get("meta")
     if found != ours[INPUTS_STAGE]["meta"]:
         raise CcdError("dvc.yaml was written by another version of ccd, whose stages differ; run: ccd init . --upgrade")
@@ -168,7 +172,8 @@ def _dump(content: Any) -> str:
 
 def _yaml() -> YAML:
     yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 200, True
+    yaml.width = 200
+    yaml.preserve_quotes = True
     yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
 

@@ -146,7 +146,8 @@ class Asked:
 
 def check_models(params: Params, folder: Path) -> None:
     """Raises CcdError for models that ``dvc repro`` would not find or read; names of open_clip are not checked."""
-    teacher, student = params["teacher"], params["warmup"]
+    teacher = params["teacher"]
+    student = params["warmup"]
     if teacher["backend"] == "clip":
         _check_openai(teacher["model"], folder)
     elif (folder / teacher["model"]).is_dir():

@@ -147,7 +147,8 @@ def disk_bytes(params: Params, counts: Counts, wanted: Iterable[Download]) -> di
         params: sections of ``params.yaml``.
         wanted: see `ccd.project.suggest.downloads`.
     """
-    images, proposed = counts.train + counts.test, params["cam_boxes"]
+    images = counts.train + counts.test
+    proposed = params["cam_boxes"]
     views = round(counts.train * (float(proposed["views_per_image"]) + int(proposed["tiles"]) ** 2))
     model = params["teacher"]["model"]
     width = TOWERS[model].embed_dim if model in TOWERS else _WIDEST

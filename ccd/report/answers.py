@@ -26,14 +26,17 @@ from ccd.report.run_data import Run
 
 def verdict(run: Run) -> str:
     """The run in one sentence."""
-    test, train = run.metrics["test"].mean_ap, run.metrics["train"].mean_ap
-    student, teacher = test.get("student"), test.get("zero_shot")
+    test = run.metrics["test"].mean_ap
+    train = run.metrics["train"].mean_ap
+    student = test.get("student")
+    teacher = test.get("zero_shot")
     if student is not None and teacher is not None:
         gap = round(student, 1) - round(teacher, 1)
         side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}" if round(gap, 1) else "level with"
         reached = f"On the {known_images(run, 'test')} the student reaches {student:.1f} % mAP"
         return f"{reached}, {side} CLIP zero-shot, and needs no CLIP."
-    before, after = train.get("zero_shot"), train.get("aggregated_label")
+    before = train.get("zero_shot")
+    after = train.get("aggregated_label")
     if before is not None and after is not None:
         made = f"On the {known_images(run, 'train')} the labels that are trained on have {after:.1f} % mAP"
         return f"{made}; CLIP's zero-shot probabilities have {before:.1f} %."
@@ -44,7 +47,8 @@ def findings(run: Run, doubts: Sequence[Choice] = (), name: str = "NAME") -> lis
     """Worst classes (without ground truth: the least certain), what debiasing and local views changed, images without
     any class, the images to review first, of which the page shows ``doubts`` as ``review-0`` and so on, and how to use
     the classifier of data set ``name``."""
-    made, truth = run.made, run.train_truth
+    made = run.made
+    truth = run.train_truth
     debiasing = step(made["global_prob"], made["global_label"], truth)
     viewing = step(made["global_label"], before_corrections(made), truth)
     worst = worst_classes(run) or least_certain(run, step(made["global_label"], made["label"], truth))
@@ -53,12 +57,15 @@ def findings(run: Run, doubts: Sequence[Choice] = (), name: str = "NAME") -> lis
 
 
 def _debiasing(run: Run, made: Step) -> Finding:
-    question, images, b = "What did debiasing change?", max(1, len(run.train)), run.bias.bias
+    question = "What did debiasing change?"
+    images = max(1, len(run.train))
+    b = run.bias.bias
     repro = shell_line("dvc", "repro")
     if not run.bias.enabled:
         said = "Nothing: it is switched off, b is 1 for every class."
         return Finding(question, said, (), "To switch it on, set bias.enabled: true in params.yaml, then:", repro)
-    low, high = int(b.argmin()), int(b.argmax())
+    low = int(b.argmin())
+    high = int(b.argmax())
     spread = (
         f"CLIP is least sure of {run.classes[low]} (b = {b[low]:.2f}) and surest of {run.classes[high]}"
         f" ({b[high]:.2f}). Dividing by b takes that out of the targets; the order of images within a class, and so"
@@ -72,7 +79,8 @@ def _debiasing(run: Run, made: Step) -> Finding:
 
 
 def _local_views(run: Run, made: Step) -> Finding:
-    raised, lowered = made.added, made.removed
+    raised = made.added
+    lowered = made.removed
     said = (
         f"They raised {count_of(raised.labels.sum(), 'label')} of training images to at least 0.5 and took"
         f" {lowered.labels.sum():,} below it."
@@ -81,12 +89,14 @@ def _local_views(run: Run, made: Step) -> Finding:
         + _quality(run, made)
         + _gain(run)
     )
-    then, command = "Classes whose views lie at one place:", shell_line("ccd", "inspect", "--box-overlap")
+    then = "Classes whose views lie at one place:"
+    command = shell_line("ccd", "inspect", "--box-overlap")
     return Finding("What did the local views add?", said, _most_changed(run, made), then, command)
 
 
 def _review(run: Run, doubts: Sequence[Choice]) -> Finding:
-    question, export = "Which images should I review first?", shell_line("ccd", "review", "export", "--top", "200")
+    question = "Which images should I review first?"
+    export = shell_line("ccd", "review", "export", "--top", "200")
     if not doubts:
         said = "None stands out: no two views disagree."
         return Finding(question, said, (), "To look at some all the same:", export)
@@ -121,7 +131,8 @@ def _hits(changed: Tally, verb: str) -> str:
 
 def _quality(run: Run, made: Step) -> str:
     """Precision and recall of labels >= 0.5, before and after a step, where truth is known."""
-    old, new = made.before.quality(made.positives), made.after.quality(made.positives)
+    old = made.before.quality(made.positives)
+    new = made.after.quality(made.positives)
     if old.precision is None or new.precision is None or old.recall is None or new.recall is None:
         return ""
     return (
@@ -144,7 +155,9 @@ def _gain(run: Run) -> str:
 
 def _most_changed(run: Run, made: Step) -> tuple[Point, ...]:
     """The classes with most changed labels, and how many of those changes were right where that is known."""
-    more, fewer, up = made.added.labels, made.removed.labels, made.added
+    more = made.added.labels
+    fewer = made.removed.labels
+    up = made.added
     order = [int(place) for place in np.argsort(-(more + fewer), kind="stable")[:WORST]]
     points = []
     for place in order:

@@ -14,7 +14,8 @@ from ccd.report.run_data import Run
 
 BARS = 4
 FRAMES = 3
-SAID, LEAST_SAID = 2, 0.05
+SAID = 2
+LEAST_SAID = 0.05
 TRAIN_STEPS = ("global label (whole image)", "local label (best view; may exceed 1)", "label as trained on")
 TEST_STEPS = ("CLIP, debiased (p / b)", "student")
 
@@ -86,12 +87,16 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
     Args:
         probs: box -> (C,) CLIP's probabilities, of at least the views shown.
     """
-    row, asked = choice.row, choice.class_row
-    name, shown = run.classes[asked], _strongest(run.made["label"][row], asked)
+    row = choice.row
+    asked = choice.class_row
+    name = run.classes[asked]
+    shown = _strongest(run.made["label"][row], asked)
     steps = np.stack([run.made["global_label"][row], run.made["local_label"][row], run.made["label"][row]])
-    first, best = run.made["global_prob"][row, asked], run.made["local_prob"][row, asked]
+    first = run.made["global_prob"][row, asked]
+    best = run.made["local_prob"][row, asked]
     seen = "there is no local view" if np.isnan(best) else f"{best:.2f} in its best view"
-    shows_none, boxes = _nothing(run.train_truth[row]), views_shown(run, choice)
+    shows_none = _nothing(run.train_truth[row])
+    boxes = views_shown(run, choice)
     views = tuple(
         View(photos.crop(run.train, row, _corners(run, box)), names, _says(run, row, box, probs[box]), tone)
         for tone, (box, names) in enumerate(boxes)
@@ -113,15 +118,18 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
 
 def test_card(run: Run, photos: Photos, choice: Choice) -> Card:
     """A test image: the teacher's debiased probability beside the student's."""
-    row, asked = choice.row, choice.class_row
+    row = choice.row
+    asked = choice.class_row
     teacher = np.minimum(run.tested["zero_shot_prob"][row] / run.bias.bias, 1)
     student = run.tested["student_prob"][row]
     shown = _strongest(np.maximum(teacher, student), asked)
     story = f"CLIP zero-shot probability of {run.classes[asked]}: {run.tested['zero_shot_prob'][row, asked]:.2f}."
     story += _nothing(run.test_truth[row])
     bars = _bars(run, np.stack([teacher, student]), run.test_truth[row], shown, asked)
-    name, photo = run.test.ids[row], photos.photo(run.test, row)
-    title, ratio = choice.why or run.classes[asked], _ratio(run.test, row)
+    name = run.test.ids[row]
+    photo = photos.photo(run.test, row)
+    title = choice.why or run.classes[asked]
+    ratio = _ratio(run.test, row)
     return Card(title, name, photo, f"Test image {name}", ratio, (), (), bars, story, ())
 
 
@@ -146,9 +154,11 @@ def pair_card(run: Run, photos: Photos, pair: Pair, probs: Probs) -> PairCard:
 
 
 def _pair_side(run: Run, photos: Photos, row: int, box: int, name: str, photo: str | None, probs: np.ndarray) -> Card:
-    crop, image_id = photos.crop(run.train, row, _corners(run, box)), run.train.ids[row]
+    crop = photos.crop(run.train, row, _corners(run, box))
+    image_id = run.train.ids[row]
     alt = f"Training image {image_id}, with the view that {name} asked for"
-    shown, view = frames(run, row, [(box, name)]), View(crop, name, _says(run, row, box, probs), 0)
+    shown = frames(run, row, [(box, name)])
+    view = View(crop, name, _says(run, row, box, probs), 0)
     return Card(name, image_id, photo, alt, _ratio(run.train, row), shown, (view,), (), "", ())
 
 
@@ -158,7 +168,8 @@ def _together(run: Run, pair: Pair) -> str:
     known = truth[(truth >= 0).all(axis=1)]
     if not len(known):
         return ""
-    both, any_of = int((known == 1).all(axis=1).sum()), int((known == 1).any(axis=1).sum())
+    both = int((known == 1).all(axis=1).sum())
+    any_of = int((known == 1).any(axis=1).sum())
     return f" Really there: both on {both}, one on {any_of - both}, neither on {len(known) - any_of}."
 
 

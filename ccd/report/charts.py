@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 460, 240
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 30
+WIDTH = 460
+HEIGHT = 240
+LEFT = 44
+RIGHT = 12
+TOP = 12
+BOTTOM = 30
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,11 @@ def line_chart(title: str, series: Sequence[Series], mark: float | None = None) 
     """Lay out lines that share their axes; the vertical axis starts at 0."""
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points if math.isfinite(y)]
-    low, high = min(xs, default=0.0) - 0.5, max(xs, default=1.0) + 0.5
+    low = min(xs, default=0.0) - 0.5
+    high = max(xs, default=1.0) + 0.5
     ticks = nice_ticks(max(ys, default=1.0))
-    x_scale, y_scale = (WIDTH - LEFT - RIGHT) / (high - low), (HEIGHT - TOP - BOTTOM) / ticks[-1]
+    x_scale = (WIDTH - LEFT - RIGHT) / (high - low)
+    y_scale = (HEIGHT - TOP - BOTTOM) / ticks[-1]
 
     def place_x(x: float) -> float:
         return round(LEFT + (x - low) * x_scale, 1)

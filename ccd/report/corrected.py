@@ -37,10 +37,14 @@ def corrections(run: Run, shown: int) -> Corrected | None:
     if not decided.any():
         return None
     there = run.made["correction"] == 1
-    before, after = before_corrections(run.made) >= LABELLED, run.made["label"] >= LABELLED
-    added, removed = decided & after & ~before, decided & before & ~after
-    known, truth = decided & (run.train_truth >= 0), run.train_truth == 1
-    agree, agreed = known & (there == truth), known & (before == truth)
+    before = before_corrections(run.made) >= LABELLED
+    after = run.made["label"] >= LABELLED
+    added = decided & after & ~before
+    removed = decided & before & ~after
+    known = decided & (run.train_truth >= 0)
+    truth = run.train_truth == 1
+    agree = known & (there == truth)
+    agreed = known & (before == truth)
     counts = {"corrected": decided, "there": decided & there, "added": added, "removed": removed}
     counts |= {"known": known, "agree": agree, "agreed before": agreed} if known.any() else {}
     columns = [Column("class", "", "name in the data set", True)]
@@ -52,10 +56,18 @@ def corrections(run: Run, shown: int) -> Corrected | None:
         sums = [int(table[:, place].sum()) for table in counts.values()]
         rows.append([Cell(name, name), *(Cell(f"{value:,}", value) for value in sums)])
     return Corrected(
-        int(decided.any(axis=1).sum()), int(decided.sum()), int(added.sum()), int(removed.sum()), int(known.sum()),
-        int(agree.sum()), int(agreed.sum()), [Group("", 1), Group("images", len(counts))], columns, rows,
+        int(decided.any(axis=1).sum()),
+        int(decided.sum()),
+        int(added.sum()),
+        int(removed.sum()),
+        int(known.sum()),
+        int(agree.sum()),
+        int(agreed.sum()),
+        [Group("", 1), Group("images", len(counts))],
+        columns,
+        rows,
         _moved_most(run, decided, shown),
-    )  # fmt: skip
+    )
 
 
 HINTS = {

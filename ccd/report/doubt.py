@@ -30,7 +30,8 @@ def class_cases(made: dict[str, np.ndarray], truth: np.ndarray, class_row: int) 
     largest error. Otherwise: the largest label, the median of those >= 0.5, and where whole image and local views
     disagree most.
     """
-    label, known = made["label"][:, class_row], truth[:, class_row]
+    label = made["label"][:, class_row]
+    known = truth[:, class_row]
     # Labels saturate at 1, so CLIP's own probabilities decide between equals.
     key = label + 1e-3 * _finite(made["local_prob"][:, class_row]) + 1e-6 * made["global_prob"][:, class_row]
     positive = known == 1
@@ -175,13 +176,21 @@ def coinciding_pairs(
     if not len(image):
         return []
     order = np.lexsort((image, high, low))
-    image, low, high, ious, area = image[order], low[order], high[order], ious[order], area[order]
+    image = image[order]
+    low = low[order]
+    high = high[order]
+    ious = ious[order]
+    area = area[order]
     new_pair = np.append(True, (np.diff(low) != 0) | (np.diff(high) != 0))
     starts = np.flatnonzero(new_pair | np.append(True, np.diff(image) != 0))
-    image, low, high, area = image[starts], low[starts], high[starts], np.minimum.reduceat(area, starts)
+    image = image[starts]
+    low = low[starts]
+    high = high[starts]
+    area = np.minimum.reduceat(area, starts)
     best = np.maximum.reduceat(ious, starts)
     firsts = np.flatnonzero(new_pair[starts])
-    sizes, sums = np.diff(np.append(firsts, len(image))), np.add.reduceat(best, firsts)
+    sizes = np.diff(np.append(firsts, len(image)))
+    sums = np.add.reduceat(best, firsts)
     ranked = np.argsort(-sums / (sizes + PRIOR_IMAGES), kind="stable")
     pairs: list[Pair] = []
     for place in [place for place in ranked if sizes[place] >= min_images][:count]:
@@ -198,13 +207,15 @@ def coinciding_pairs(
 def _box_pairs(image_rows: np.ndarray, class_rows: np.ndarray, boxes_px: np.ndarray) -> tuple[np.ndarray, ...]:
     """Every two boxes of different classes on one image: image, smaller and larger class, IoU, larger area."""
     left, right = pairs_of_classes(image_rows, class_rows)
-    ious, areas = np.empty(len(left)), np.empty(len(left))
+    ious = np.empty(len(left))
+    areas = np.empty(len(left))
     for start in range(0, len(left), _PAIRS_AT_ONCE):
         some = slice(start, start + _PAIRS_AT_ONCE)
         one, other = (boxes_px[rows[some]].astype(np.float64) for rows in (left, right))
         ious[some] = iou(one, other)
         areas[some] = np.maximum(*((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (one, other)))
-    first, second = class_rows[left], class_rows[right]
+    first = class_rows[left]
+    second = class_rows[right]
     return image_rows[left], np.minimum(first, second), np.maximum(first, second), ious, areas
 
 

@@ -84,13 +84,15 @@ def worst_classes(run: Run) -> Finding | None:
     worst = sorted(counted, key=lambda name: (known[name], place[name]))[:WORST]
     points = tuple(Point(name, f"AP {known[name]:.1f} %: {_reasons(run, name)}") for name in worst)
     said = f"By {means} on the {known_images(run, split)}, from the lowest:"
-    then, command = "The images on which the labels of the first are worst:", inspect_class(worst[0])
+    then = "The images on which the labels of the first are worst:"
+    command = inspect_class(worst[0])
     return Finding("Which classes are worst, and why?", said, points, then, command)
 
 
 def least_certain(run: Run, viewing: Step) -> Finding:
     """The classes whose labels rest most on local views that the whole image does not support."""
-    labels, alone = viewing.after.labels, viewing.added.labels
+    labels = viewing.after.labels
+    alone = viewing.added.labels
     share = alone / np.maximum(labels, 1)
     order = sorted(np.flatnonzero(alone).tolist(), key=lambda place: (-share[place], -alone[place], place))[:WORST]
     points = [
@@ -104,15 +106,18 @@ def least_certain(run: Run, viewing: Step) -> Finding:
     none = f" No image at all has a label for {listed(run.classes[place] for place in never)}." if len(never) else ""
     said = "Without ground truth nobody knows which are worst; these are the least certain." if points else ""
     asked = points[0].name if points else run.classes[int(never[0]) if len(never) else 0]
-    question, answer = "Which classes are least certain, and why?", (said + none).strip() or "None stands out."
+    question = "Which classes are least certain, and why?"
+    answer = (said + none).strip() or "None stands out."
     then = f"The images on which the steps disagree most about {asked}:"
     return Finding(question, answer, tuple(points), then, inspect_class(asked))
 
 
 def _reasons(run: Run, name: str) -> str:
     """What the training images say about a weak class, at most two reasons, the most basic first."""
-    place, row = run.classes.index(name), run.per_class[name]
-    truth, labelled = run.train_truth[:, place], run.made["label"][:, place] >= LABELLED
+    place = run.classes.index(name)
+    row = run.per_class[name]
+    truth = run.train_truth[:, place]
+    labelled = run.made["label"][:, place] >= LABELLED
     found = quality(labelled, truth)
     reasons = []
     if (truth >= 0).any() and found.positives == 0:
@@ -182,11 +187,9 @@ def none_finding(run: Run) -> Finding:
     """Without a rule: that nobody looked, and what one can do. Where ground truth is known, how many there are and how
     many of them have labels."""
     if run.none_images is None:
-        said, then, command = (
-            f"Not looked for (global_labels.none_rule: off). Such images get labels all the same.{_known(run)}{WAYS}",
-            "The most doubtful images as a sheet to decide on:",
-            shell_line("ccd", "review", "export", "--top", "200"),
-        )
+        said = f"Not looked for (global_labels.none_rule: off). Such images get labels all the same.{_known(run)}{WAYS}"
+        then = "The most doubtful images as a sheet to decide on:"
+        command = shell_line("ccd", "review", "export", "--top", "200")
         return Finding(QUESTION, said, (), then, command)
     share = 100 * run.none_images / max(1, len(run.train))
     found = f"{count_of(run.none_images, 'training image')} ({share:.1f} %), found by their scores"

@@ -120,9 +120,11 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
     """
     index = image_index.read(data_dir / "images.parquet")
     row = _row_of(index, image_id)
-    name, train = index.ids[row], bool(index.is_train[row])
+    name = index.ids[row]
+    train = bool(index.is_train[row])
     file, spec = ("pseudo_labels.parquet", PSEUDO_LABELS) if train else ("predictions.parquet", PREDICTIONS)
-    table, bias = class_table.read(data_dir / file, spec), bias_file.read(data_dir / "bias.json")
+    table = class_table.read(data_dir / file, spec)
+    bias = bias_file.read(data_dir / "bias.json")
     if name not in table.ids:
         raise CcdError(f"{data_dir / file} does not know {name}; rebuild it with: dvc repro {spec.stage}")
     own = table.ids.index(name)
@@ -163,7 +165,8 @@ def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
 
 def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: np.ndarray) -> tuple[View, ...]:
     """The image's boxes with CLIP's probabilities, computed as aggregate does."""
-    boxes, words = boxes_file.read(data_dir / "boxes.parquet"), text_file.read(data_dir / "text.h5")
+    boxes = boxes_file.read(data_dir / "boxes.parquet")
+    words = text_file.read(data_dir / "text.h5")
     mine = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
     looks = read_views(data_dir / "clip_local.h5", mine, len(boxes.image_ids))
     probs = clip_probs(looks, words.values, words.logit_scale).astype(np.float32)
@@ -193,11 +196,10 @@ def doubtful(data_dir: Path, count: int) -> Doubts:
     made = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
     truth = truth_of(known, made.ids)
     train = [_example(made, truth, choice) for choice in doubtful_train(made.columns, count)]
-    said, bias = (
-        class_table.read(data_dir / "predictions.parquet", PREDICTIONS),
-        bias_file.read(data_dir / "bias.json").bias,
-    )
-    debiased, truth = np.minimum(said.columns["zero_shot_prob"] / bias, 1), truth_of(known, said.ids)
+    said = class_table.read(data_dir / "predictions.parquet", PREDICTIONS)
+    bias = bias_file.read(data_dir / "bias.json").bias
+    debiased = np.minimum(said.columns["zero_shot_prob"] / bias, 1)
+    truth = truth_of(known, said.ids)
     test = []
     for choice in doubtful_test(said.columns, bias, count):
         at = choice.row, choice.class_row
@@ -208,7 +210,8 @@ def doubtful(data_dir: Path, count: int) -> Doubts:
 
 
 def _example(made: class_table.ClassTable, truth: np.ndarray, choice: Choice) -> Example:
-    row, place = choice.row, choice.class_row
+    row = choice.row
+    place = choice.class_row
     first, local, final = (float(made.columns[name][row, place]) for name in ("global_label", "local_label", "label"))
     return Example(made.ids[row], made.classes[place], first, local, final, int(truth[row, place]), choice.why)
 

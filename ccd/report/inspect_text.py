@@ -127,8 +127,9 @@ def _head(story: ImageStory) -> str:
     whole = visible(f"{story.image_id} ({story.split}), {story.path}, {size}")
     if display_width(whole) <= WIDEST:
         return whole
-    return "\n".join([*(shortened(visible(text), WIDEST) for text in (story.image_id, story.path)),
-                      f"{story.split}, {size}"])  # fmt: skip
+    return "\n".join(
+        [*(shortened(visible(text), WIDEST) for text in (story.image_id, story.path)), f"{story.split}, {size}"]
+    )
 
 
 def _number(value: float) -> str:

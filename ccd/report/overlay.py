@@ -14,7 +14,9 @@ from ccd.images.decode import read_image
 from ccd.report.inspect import ImageStory, View
 from ccd.report.inspect_text import shortened, visible
 
-WON, OTHER, GROUND = (240, 167, 47), (255, 255, 255), (16, 20, 26)
+WON = (240, 167, 47)
+OTHER = (255, 255, 255)
+GROUND = (16, 20, 26)
 SMALLEST_PX = 320  # the longer side of what is drawn on: smaller images are enlarged, else no label could be read
 PADDING_PX = 2
 _NAME_LENGTHS = (1000, 24, 16, 10, 6)
@@ -43,7 +45,8 @@ def overlay(story: ImageStory, root: Path) -> Image.Image:
     times = max(1, -(-SMALLEST_PX // max(image.size))) if max(image.size) < SMALLEST_PX else 1
     if times > 1:
         image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-    draw, line_px = ImageDraw.Draw(image), max(2, round(max(image.size) / 300))
+    draw = ImageDraw.Draw(image)
+    line_px = max(2, round(max(image.size) / 300))
     font = ImageFont.load_default(size=max(12, round(max(image.size) / 45)))
     winners = set(story.columns["box_id"][story.columns["label"] >= 0.5].tolist()) if story.views else set()
     views = sorted(story.views, key=lambda view: view.box_id not in winners)
@@ -52,8 +55,9 @@ def overlay(story: ImageStory, root: Path) -> Image.Image:
     for (x0, y0, x1, y1), colour in reversed(list(zip(boxes, colours, strict=True))):
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line_px)
     texts = [_texts(story, view) for view in views]
-    corners = [(round(x0) + line_px, round(y0) + line_px, round(x1) - line_px, round(y1) - line_px)
-               for x0, y0, x1, y1 in boxes]  # fmt: skip
+    corners = [
+        (round(x0) + line_px, round(y0) + line_px, round(x1) - line_px, round(y1) - line_px) for x0, y0, x1, y1 in boxes
+    ]
     for label, colour in zip(place_labels(texts, corners, image.size, font), colours, strict=True):
         if label is not None:
             _draw(draw, label, colour, font)
@@ -157,6 +161,7 @@ def _draw(draw: ImageDraw.ImageDraw, label: Label, colour: tuple[int, int, int],
 def _texts(story: ImageStory, view: View) -> list[str]:
     """The wordings of a view's label, from the fullest to its number alone."""
     place = story.classes.index(view.asked) if view.asked else view.first
-    name, value = visible(story.classes[place]), f"{view.labels[place]:.3f}"
+    name = visible(story.classes[place])
+    value = f"{view.labels[place]:.3f}"
     full = [f"{view.box_id} {shortened(name, length)} {value}" for length in _NAME_LENGTHS]
     return [*dict.fromkeys(full), f"{view.box_id} {value}", str(view.box_id)]

@@ -17,7 +17,12 @@ from ccd.report.tables import Counts, label_counts
 
 SHOWN_CLASSES = 40
 LONGEST_NAME = 22
-CLIP, LABEL, TRUTH, STUDENT, RULE, MUTED = "#8d9fbd", "#2f6db5", "#3f8d5a", "#7b5bb5", "#e1e5ea", "#586374"
+CLIP = "#8d9fbd"
+LABEL = "#2f6db5"
+TRUTH = "#3f8d5a"
+STUDENT = "#7b5bb5"
+RULE = "#e1e5ea"
+MUTED = "#586374"
 STEPS = {
     "test": ("test_zero_shot", "test_student", "student", STUDENT),
     "train": ("train_zero_shot", "train_aggregated_label", "label as trained on", LABEL),
@@ -106,5 +111,13 @@ def _finish(axis: Axes, title: str) -> None:
     axis.spines[:].set_visible(False)
     handles, _ = axis.get_legend_handles_labels()
     if handles:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, fontsize=8,
-                    borderaxespad=2.2, handletextpad=0.4, columnspacing=1)  # fmt: skip
+        axis.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+            borderaxespad=2.2,
+            handletextpad=0.4,
+            columnspacing=1,
+        )

@@ -44,7 +44,8 @@ class Photos:
         image = self._image(index, row)
         height_px, width_px = (int(side) for side in index.sizes_px[row])
         x0, y0, x1, y1 = box_px or (0.0, 0.0, float(width_px), float(height_px))
-        across, down = image.width / width_px, image.height / height_px
+        across = image.width / width_px
+        down = image.height / height_px
         box = (x0 * across, y0 * down, min(x1 * across, image.width), min(y1 * down, image.height))
         scale = min(1.0, longer_px / max(box[2] - box[0], box[3] - box[1]))
         size = (max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale)))
@@ -63,8 +64,11 @@ class Photos:
 
 
 # A photo is drawn at most this large (style.css); a name takes about this much of it.
-PHOTO_WIDTH_PX, PHOTO_HEIGHT_PX = 300, 240
-LETTER_PX, NAME_PADDING_PX, NAME_HEIGHT_PX = 8.2, 10, 17
+PHOTO_WIDTH_PX = 300
+PHOTO_HEIGHT_PX = 240
+LETTER_PX = 8.2
+NAME_PADDING_PX = 10
+NAME_HEIGHT_PX = 17
 CORNERS = ("top left", "bottom left", "top right", "bottom right")
 
 Area = tuple[float, float, float, float]

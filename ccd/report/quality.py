@@ -31,7 +31,8 @@ class Quality:
 
 def quality(labelled: np.ndarray, truth: np.ndarray) -> Quality:
     """Count over all entries. ``labelled`` bool and ``truth`` int8 (1, 0, -1 unknown), of one shape."""
-    counted, there = labelled & (truth >= 0), truth == 1
+    counted = labelled & (truth >= 0)
+    there = truth == 1
     return Quality(int(counted.sum()), int((counted & there).sum()), int(there.sum()))
 
 
@@ -76,10 +77,13 @@ class Step:
 def step(before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> Step:
     """Compare two (N, C) tables of labels, a bounded number of images at a time."""
     nothing = np.zeros(truth.shape[1], np.int64)
-    tallies, positives = [Tally(nothing, nothing, nothing)] * 4, 0
+    tallies = [Tally(nothing, nothing, nothing)] * 4
+    positives = 0
     for start in range(0, len(truth), IMAGES_AT_ONCE):
         some = slice(start, start + IMAGES_AT_ONCE)
-        old, new, known = before[some] >= LABELLED, after[some] >= LABELLED, truth[some]
+        old = before[some] >= LABELLED
+        new = after[some] >= LABELLED
+        known = truth[some]
         found = (Tally.of(labelled, known) for labelled in (old, new, new & ~old, old & ~new))
         tallies = [total + more for total, more in zip(tallies, found, strict=True)]
         positives += int((known == 1).sum())

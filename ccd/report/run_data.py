@@ -100,9 +100,14 @@ class Run:
 def read_run(files: RunFiles, treat_difficult: Difficult = "ignore") -> Run:
     """Read and align everything; ``treat_difficult`` as in `truth_of`. Raises CcdError for a missing, damaged or
     foreign artifact, naming it."""
-    words, bias, boxes = text_file.read(files.text), bias_file.read(files.bias), boxes_file.read(files.boxes)
+    words = text_file.read(files.text)
+    bias = bias_file.read(files.bias)
+    boxes = boxes_file.read(files.boxes)
     index = image_index.read(files.images)
-    train, test, classes, known = index.train(), index.test(), words.classes, class_table.read(files.labels, LABELS)
+    train = index.train()
+    test = index.test()
+    classes = words.classes
+    known = class_table.read(files.labels, LABELS)
     del index  # gone before the largest table comes, like what was needed to read boxes and to find their images
     truths = truth_of(known, train.ids, treat_difficult), truth_of(known, test.ids, treat_difficult)
     images = rows_of(files.boxes, "cam_boxes", boxes.image_ids, train.ids)
@@ -121,23 +126,36 @@ def read_run(files: RunFiles, treat_difficult: Difficult = "ignore") -> Run:
     warmup = metrics_file.read_curve(files.warmup_curves, "warmup")
     final = metrics_file.read_curve(files.train_curves, "train")
     return Run(
-        train, test, classes, words, bias, boxes, images,
+        train,
+        test,
+        classes,
+        words,
+        bias,
+        boxes,
+        images,
         rows_of(files.boxes, "cam_boxes", boxes.classes, (*classes, "")),
-        made.columns, float(made.metadata["alpha"]), tested.columns,
+        made.columns,
+        float(made.metadata["alpha"]),
+        tested.columns,
         *truths,
-        metrics_file.read_metrics(files.metrics), metrics_file.read_per_class(files.per_class),
-        [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)], len(warmup),
-        files.clip_local, background_file.count_in(made.metadata),
-    )  # fmt: skip
+        metrics_file.read_metrics(files.metrics),
+        metrics_file.read_per_class(files.per_class),
+        [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)],
+        len(warmup),
+        files.clip_local,
+        background_file.count_in(made.metadata),
+    )
 
 
 def read_labels(pseudo_labels: Path) -> class_table.ClassTable:
     """The table in little memory: ``box_id`` is int32, and there is no ``uncorrected_label`` where nobody decided
     anything; see `before_corrections`."""
-    before, best = "uncorrected_label", "box_id"
+    before = "uncorrected_label"
+    best = "box_id"
     most = [name for name, *_ in PSEUDO_LABELS.columns if name not in (before, best)]
     made = class_table.read(pseudo_labels, PSEUDO_LABELS, most)
-    boxes, start = np.empty(made.columns["label"].shape, np.int32), 0
+    boxes = np.empty(made.columns["label"].shape, np.int32)
+    start = 0
     for piece in class_table.pieces(pseudo_labels, PSEUDO_LABELS, [best]):
         boxes[start : start + len(piece.ids)] = piece.columns[best]
         start += len(piece.ids)
@@ -155,9 +173,11 @@ def truth_of(known: class_table.ClassTable, ids: Sequence[str], treat_difficult:
     """
     truth = np.full((len(ids), len(known.classes)), -1, np.int8)
     place = {image_id: row for row, image_id in enumerate(known.ids)}
-    own, there = np.asarray(
-        [(row, place[image_id]) for row, image_id in enumerate(ids) if image_id in place], np.int64
-    ).reshape(-1, 2).T  # fmt: skip
+    own, there = (
+        np.asarray([(row, place[image_id]) for row, image_id in enumerate(ids) if image_id in place], np.int64)
+        .reshape(-1, 2)
+        .T
+    )
     value = {"ignore": -1, "positive": 1, "negative": 0}[treat_difficult]
     truth[own] = np.where(known.columns["difficult"][there], value, known.columns["label"][there])
     return truth

@@ -68,7 +68,8 @@ class Counts:
 def steps(run: Run) -> tuple[list[Step], list[Step]]:
     """mAP of the labels of the training images, as trained on, and of predictions on the test images, each after CLIP's
     own probabilities; empty where unknown."""
-    train, test = run.metrics["train"].mean_ap, run.metrics["test"].mean_ap
+    train = run.metrics["train"].mean_ap
+    test = run.metrics["test"].mean_ap
     made = (
         ("CLIP zero-shot probability", "zero_shot", "", "global"),
         ("global label (whole image)", "global_label", "zero_shot", "global"),
@@ -113,7 +114,8 @@ def label_counts(run: Run) -> list[Counts]:
 
 def class_table(run: Run) -> tuple[list[Group], list[Column], list[list[Cell]]]:
     """Headings, and one row per class; columns that need ground truth only where some is known."""
-    first, group = f"CLIP, {_training_images(run)}", f"value ≥ 0.5, {_training_images(run)}"
+    first = f"CLIP, {_training_images(run)}"
+    group = f"value ≥ 0.5, {_training_images(run)}"
     columns = [
         Column("class", "", "name in the data set"),
         Column("bias", first, "b: mean probability of the class over the reliable images where it is CLIP's first"),
@@ -125,7 +127,8 @@ def class_table(run: Run) -> tuple[list[Group], list[Column], list[list[Cell]]]:
     counts = [(run.made[name] >= LABELLED).sum(axis=0) for name in ("global_prob", "global_label", "label")]
     measured = [*_quality_columns(run), *_measured_columns(run), *_decision_columns(run)]
     columns += [column for column, _ in measured]
-    top1, rows = first_choices(run), []
+    top1 = first_choices(run)
+    rows = []
     for place, name in enumerate(run.classes):
         row = [Cell(name, name), _cell(run.bias.bias[place], 3), _cell(top1[place], 0)]
         row += [_cell(count[place], 0) for count in counts]

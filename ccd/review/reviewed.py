@@ -89,7 +89,8 @@ def _sheet_answers(path: Path, images: ImageKeys, classes: Sequence[str]) -> Ite
     sheet = read_sheet(path, [LONG, WIDE])
     names = _image_names(sheet, images)
     for row in sheet.rows:
-        where, cells = f"line {row.line}", row.cells
+        where = f"line {row.line}"
+        cells = row.cells
         name = next((cell for column in IMAGE if (cell := cells.get(column, "")).strip()), "")
         problem = row.problem
         if not problem and len(names.get(name, [name])) > 1:
@@ -132,7 +133,8 @@ def merge(old: Decisions, answers: Decisions, current: ClassTable) -> Merged:
         (current.columns["label"][image_of[image], class_of[name]] >= LABELLED) != bool(label)
         for (image, name), label in answers.items()
     )
-    images, new = len({image for image, _ in answers}), len(answers) - len(changes) - unchanged
+    images = len({image for image, _ in answers})
+    new = len(answers) - len(changes) - unchanged
     return Merged({**old, **answers}, images, new, tuple(changes), unchanged, int(against))
 
 
@@ -164,8 +166,9 @@ def train_images_and_classes(
     """
     checks = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
     found = load_dataset(**params.model_dump(exclude=set(checks)), root=root, progress=log.counter("scene"))
-    index = scan(root, found.images, workers, **checks,
-                 progress=lambda each: log.progress(each, len(found.images), "img"))  # fmt: skip
+    index = scan(
+        root, found.images, workers, **checks, progress=lambda each: log.progress(each, len(found.images), "img")
+    )
     return list(index.train().ids), [entry.name for entry in found.classes]
 
 

@@ -43,9 +43,13 @@ def to_page(evidence: Evidence, questions: Sequence[Question], name: str, root: 
         CcdError: an image is missing, damaged, or not the one that was indexed.
     """
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     photos = Photos(root, PHOTO_BUDGET_BYTES)
     images = [
         {

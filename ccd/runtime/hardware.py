@@ -26,7 +26,8 @@ from ccd.params.file import load
 from ccd.params.sections import RuntimeParams
 from ccd.runtime import launch
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _LONGEST_WAIT = timedelta(minutes=30)  # of one rank for another
 
 

@@ -55,9 +55,12 @@ def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = TIM
     """
     if not data_dir.is_dir():
         raise unreadable(data_dir, "no such folder", "index")
-    made, taken, found = _locked(lock), recorded_timings(log), []
+    made = _locked(lock)
+    taken = recorded_timings(log)
+    found = []
     for path in sorted(entry for entry in data_dir.iterdir() if entry.suffix in ENDINGS and entry.is_file()):
-        md5, (rows, schema) = md5_of(path), _content(path)
+        md5 = md5_of(path)
+        (rows, schema) = _content(path)
         origin = made.get(path.as_posix())
         if origin is None or origin.md5 != md5:
             origin = _Made("", md5, {})

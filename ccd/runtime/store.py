@@ -154,7 +154,8 @@ class Store:
 
     def prune(self, limit_bytes: int, keep: Path | None = None) -> list[Entry]:
         """Delete the least recently used entries until the rest is within the limit; never ``keep``. Returns those."""
-        entries, deleted = self.entries(), []
+        entries = self.entries()
+        deleted = []
         total = sum(entry.size_bytes for entry in entries)
         for entry in entries:
             if total <= limit_bytes:

@@ -47,7 +47,8 @@ def fit(
         CcdError: an image cannot be read, or what `ccd.student.loop.train` raises.
     """
     seed = derived_seed(params.seed, *params.section.encode())  # warm-up and final training differ
-    size_px, batch_size = params.image_size_px, params.batch_size
+    size_px = params.image_size_px
+    batch_size = params.batch_size
     optimization = Optimization(params.epochs, params.lr, params.head_lr_multiplier, params.precision)
     steps = -(-len(files) // batch_size)
     streams: list[Iterator[tuple[Tensor, Tensor]]] = []
@@ -55,7 +56,8 @@ def fit(
     def batches(epoch: int) -> Batches:
         if not streams:  # one for all epochs: processes that start late copy what this one has grown to
             rows_of = batch_rows(len(files), batch_size, seed, epoch)
-            count, pin = (params.epochs - epoch) * steps, hardware.device.type == "cuda"
+            count = (params.epochs - epoch) * steps
+            pin = hardware.device.type == "cuda"
             streams.append(batches_of_rows(files, rows_of, count, size_px, hardware.workers, pin_memory=pin))
         return islice(streams[0], steps)
 
@@ -67,9 +69,17 @@ def fit(
             bar.update(epoch * steps + step + 1 - bar.n)
 
         result = train(
-            student, batches, torch.from_numpy(targets.astype(np.float32)), objective, optimization=optimization,
-            seed=seed, device=hardware.device, names=index.ids, state=slot, on_step=show,
-        )  # fmt: skip
+            student,
+            batches,
+            torch.from_numpy(targets.astype(np.float32)),
+            objective,
+            optimization=optimization,
+            seed=seed,
+            device=hardware.device,
+            names=index.ids,
+            state=slot,
+            on_step=show,
+        )
     return result, slot
 
 

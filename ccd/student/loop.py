@@ -177,9 +177,11 @@ def _train_epoch(
         torch.manual_seed(step_seed if this_rank() == 0 else derived_seed(seed, epoch, index, this_rank()))
         here = rows.to(step.device)
         outcome = step(
-            images.to(step.device, non_blocking=True), targets[here], step_generator(step_seed, part),
+            images.to(step.device, non_blocking=True),
+            targets[here],
+            step_generator(step_seed, part),
             part.count * rank_count() / part.total,
-        )  # fmt: skip
+        )
         loss = outcome.loss.item()  # waits for the device, so after the step
         if part.count and not math.isfinite(loss):
             raise _not_finite(loss, epoch, index, rows, before, names)

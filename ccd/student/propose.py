@@ -32,7 +32,8 @@ class RunningThreshold:
         """``tau``: a threshold that is given; the bound is that from the start."""
         self.value = 0.0 if tau is None else tau
         self._fixed = tau is not None
-        self._wanted, self._count = wanted, 0
+        self._wanted = wanted
+        self._count = 0
         # Filled in place: an array that grew by a few with every batch would leave a hole in memory behind every time.
         self._held = np.empty(wanted + max(wanted // 4, 1), np.float32)
 
@@ -43,12 +44,14 @@ class RunningThreshold:
         fresh = probs[probs >= self.value]
         end = self._count + len(fresh)
         if end < len(self._held):
-            self._held[self._count : end], self._count = fresh, end
+            self._held[self._count : end] = fresh
+            self._count = end
             return False
         seen = np.concatenate([self._held[: self._count], fresh])
         self._held[: self._wanted] = np.partition(seen, -self._wanted)[-self._wanted :]
         self._count = self._wanted
-        before, self.value = self.value, float(self._held[0])
+        before = self.value
+        self.value = float(self._held[0])
         return self.value > before
 
 
@@ -71,7 +74,8 @@ class _Views:
     """The boxes found so far, in one array that doubles: small ones of every batch would leave holes in memory."""
 
     def __init__(self) -> None:
-        self._held, self._count = np.empty(1024, _VIEW), 0
+        self._held = np.empty(1024, _VIEW)
+        self._count = 0
 
     @property
     def found(self) -> np.ndarray:
@@ -83,12 +87,14 @@ class _Views:
         end = self._count + len(fresh)
         if end > len(self._held):
             self._held = np.concatenate([self.found, np.empty(max(end, self._count), _VIEW)])
-        self._held[self._count : end], self._count = fresh, end
+        self._held[self._count : end] = fresh
+        self._count = end
 
     def drop_below(self, value: float) -> None:
         """Leave out the less probable."""
         kept = self.found[self.found["prob"] >= value]
-        self._held[: len(kept)], self._count = kept, len(kept)
+        self._held[: len(kept)] = kept
+        self._count = len(kept)
 
 
 def propose_views(
@@ -118,17 +124,20 @@ def propose_views(
     """
     wanted = view_count(len(index), len(classes), ask.views_per_image)
     probs = np.empty((len(index), len(classes)), np.float32)
-    running, views = RunningThreshold(wanted, ask.tau), _Views()
+    running = RunningThreshold(wanted, ask.tau)
+    views = _Views()
     mine = share(np.arange(len(index)), hardware.batch_size)
     batches = image_batches(files, mine, size_px, hardware.batch_size, hardware.workers)
 
     def boxed() -> Iterator[tuple[np.ndarray, np.ndarray, Boxes]]:
         here = RunningThreshold(wanted, ask.tau)  # what a rank has seen is at most as much as all have
         for rows_, logits, cams in predict(student, batches, hardware.device):
-            rows, found = rows_.numpy(), probabilities(logits, rows_, files.paths, "warmup")
+            rows = rows_.numpy()
+            found = probabilities(logits, rows_, files.paths, "warmup")
             here.add(found)
             asked = torch.from_numpy(found >= here.value).to(cams.device)
-            sizes_px, names = torch.from_numpy(index.sizes_px[rows]), [index.ids[row] for row in rows]
+            sizes_px = torch.from_numpy(index.sizes_px[rows])
+            names = [index.ids[row] for row in rows]
             yield rows, found, cam_boxes(cams, asked, sizes_px, size_px, names=names, **how)
 
     for rows, found, boxes in log.batches(merged(boxed()), len(index), "img"):
@@ -162,7 +171,11 @@ def _views(
 ) -> np.ndarray:
     """Boxes (B, 4) and what belongs to them, as one array of `_VIEW` (B,)."""
     views = np.empty(len(rows), _VIEW)
-    views["row"], views["class"], views["prob"], views["peak"], views["box_px"] = rows, classes, probs, peaks, boxes
+    views["row"] = rows
+    views["class"] = classes
+    views["prob"] = probs
+    views["peak"] = peaks
+    views["box_px"] = boxes
     return views
 
 

@@ -14,7 +14,8 @@ from ccd.errors import CcdError, listed
 
 # Upsampled float32 maps held at a time. 1 MB on a CPU: more is no faster, and pieces of ever other sizes leave holes
 # in memory; 64 MB on a GPU, where every piece costs a dozen kernels.
-_PIXELS_AT_ONCE, _PIXELS_AT_ONCE_GPU = 2**18, 2**24
+_PIXELS_AT_ONCE = 2**18
+_PIXELS_AT_ONCE_GPU = 2**24
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,16 @@ def cam_boxes(
 
 def _peak_runs(maps: Tensor, input_px: int, cam_threshold: float) -> Runs:
     """Runs of the pixels above the threshold in the upsampled, normalised maps (M, h, w)."""
-    pixels, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    pixels = [np.empty(0, np.int64)]
+    values = [np.empty(0, np.float32)]
     per_chunk = max(1, (_PIXELS_AT_ONCE_GPU if maps.is_cuda else _PIXELS_AT_ONCE) // input_px**2)
     for start in range(0, len(maps), per_chunk):
         chunk = maps[start : start + per_chunk]
         # judged before upsampling, whose rounding gives a constant map some relief
         flat = chunk.amax(dim=(1, 2)) == chunk.amin(dim=(1, 2))
         large = F.interpolate(chunk[:, None], size=(input_px, input_px), mode="bilinear", align_corners=False)[:, 0]
-        low, high = large.amin(dim=(1, 2), keepdim=True), large.amax(dim=(1, 2), keepdim=True)
+        low = large.amin(dim=(1, 2), keepdim=True)
+        high = large.amax(dim=(1, 2), keepdim=True)
         above = (large - low).div_(high - low) > cam_threshold  # (m, S, S)
         above[flat] = False
         found = above.flatten().nonzero()[:, 0]
@@ -156,7 +159,8 @@ def _bound(runs: Runs, labels: np.ndarray, limit: int) -> tuple[np.ndarray, np.n
 
 def at_least(boxes_px: np.ndarray, min_side_px: float, sides_px: np.ndarray) -> np.ndarray:
     """(B, 4) boxes whose short sides are widened to ``min_side_px``, inside images of (B, 2) width and height."""
-    low, high = boxes_px[:, :2], boxes_px[:, 2:]
+    low = boxes_px[:, :2]
+    high = boxes_px[:, 2:]
     length = np.minimum(min_side_px, sides_px)
     moved = np.clip((low + high - length) / 2, 0, sides_px - length)
     short = high - low < length
@@ -212,7 +216,8 @@ def _touching(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of runs (indices) in neighbouring rows of a map that share a column or touch at a corner."""
     if not len(runs.maps):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    height, width = int(runs.rows.max()) + 2, int(runs.ends.max()) + 2
+    height = int(runs.rows.max()) + 2
+    width = int(runs.ends.max()) + 2
     line = (runs.maps * height + runs.rows) * width  # a coordinate that ascends over all runs of all maps
     below = line + width
     # of the sorted, disjoint runs in the next row, those that touch are neighbours of each other

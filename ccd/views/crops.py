@@ -123,7 +123,8 @@ def view_batches(
 
     ``image_sizes_px``: (N, 2) height, width of every file. The yielded rows are those of ``boxes_px``.
     """
-    chosen, of_image = boxes_px[rows], image_rows[rows]
+    chosen = boxes_px[rows]
+    of_image = image_rows[rows]
     cut_px = squashed_boxes(chosen, image_sizes_px[of_image], resized_px) if source == "resized" else chosen
     sizes = target_sizes(cut_px, longer_px, stride_px)
     batches = crop_batches(files, of_image, chosen, sizes, max_batch, workers, source=source, resized_px=resized_px)

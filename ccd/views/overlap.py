@@ -18,8 +18,10 @@ def pairs_of_classes(image_rows: np.ndarray, class_rows: np.ndarray) -> tuple[np
         (P,) and (P,) int64 rows of the views.
     """
     order = np.argsort(image_rows, kind="stable")
-    image, name = image_rows[order], class_rows[order]
-    lefts, steps = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    image = image_rows[order]
+    name = class_rows[order]
+    lefts = [np.empty(0, np.int64)]
+    steps = [np.empty(0, np.int64)]
     for step in range(1, len(image)):
         same = image[step:] == image[:-step]
         if not same.any():
@@ -32,7 +34,8 @@ def pairs_of_classes(image_rows: np.ndarray, class_rows: np.ndarray) -> tuple[np
 
 def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Intersection over union of (K, 4) boxes with (K, 4) boxes, row by row -> (K,)."""
-    corner0, corner1 = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
+    corner0 = np.maximum(one[:, :2], other[:, :2])
+    corner1 = np.minimum(one[:, 2:], other[:, 2:])
     shared = np.prod(np.clip(corner1 - corner0, 0, None), axis=1)
     areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (one, other)]
     return np.asarray(shared / np.maximum(areas[0] + areas[1] - shared, 1e-12))

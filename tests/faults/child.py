@@ -25,7 +25,8 @@ class Child:
     """A running function. It leads a process group of its own, as a command in a terminal does."""
 
     def __init__(self, action: Callable[[], object], folder: Path, log: Path) -> None:
-        self._log, self._start = log, time.monotonic()
+        self._log = log
+        self._start = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
         ready, begins = os.pipe()

@@ -57,8 +57,13 @@ def in_coco(spoil: Callable[[dict[str, Any]], object], raw: str | None = None) -
         content = json.loads(path.read_text())
         spoil(content)
         path.write_text(json.dumps(content) if raw is None else raw)
-        set_params(folder, dataset__root="coco", index__adapter="coco", index__train_split="train2014",
-                   index__test_split="null")  # fmt: skip
+        set_params(
+            folder,
+            dataset__root="coco",
+            index__adapter="coco",
+            index__train_split="train2014",
+            index__test_split="null",
+        )
 
     return make
 
@@ -68,8 +73,9 @@ def in_voc(spoil: Callable[[Path], object]) -> Callable[[Path], None]:
 
     def make(folder: Path) -> None:
         spoil(voc.make_kit(folder / "voc", {"train": voc.TRAIN}, lists=False))
-        set_params(folder, dataset__root="voc", index__adapter="voc", index__train_split="train",
-                   index__test_split="null")  # fmt: skip
+        set_params(
+            folder, dataset__root="voc", index__adapter="voc", index__train_split="train", index__test_split="null"
+        )
 
     return make
 
@@ -78,8 +84,13 @@ def in_nuswide(spoil: Callable[[Path], object]) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         (folder / "nus").mkdir()
         spoil(nuswide.make_tree(folder / "nus"))
-        set_params(folder, dataset__root="nus", index__adapter="nuswide", index__train_split="TrainImagelist",
-                   index__test_split="null")  # fmt: skip
+        set_params(
+            folder,
+            dataset__root="nus",
+            index__adapter="nuswide",
+            index__train_split="TrainImagelist",
+            index__test_split="null",
+        )
 
     return make
 

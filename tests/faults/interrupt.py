@@ -65,7 +65,8 @@ def _kind(name: str) -> type[Fault]:
 
 def strike(lab: Laboratory, stage: str, name: str, number: int, seed: int) -> Found:
     """Inject one fault, look, and run the stage again; where it came too late, with another moment."""
-    kind, found = _kind(name), Found(stage, name, number)
+    kind = _kind(name)
+    found = Found(stage, name, number)
     found.skipped = kind.impossible(stage)
     for attempt in range(TRIES if not found.skipped else 0):
         fault = kind(lab, stage, Random(f"{seed} {stage} {name} {number} {attempt}"), attempt)
@@ -111,7 +112,8 @@ def measure(
 ) -> list[Found]:
     """All of it, in an empty ``folder``."""
     torch.set_num_threads(1)
-    lab, found = build(folder), []
+    lab = build(folder)
+    found = []
     say(f"reference run: {sum(lab.seconds.values()):.0f} s")
     project = under_dvc.project(lab) if dvc else None
     for number, (stage, name) in enumerate(deal(faults, Random(seed), dvc)):
@@ -141,7 +143,8 @@ def table(found: list[Found]) -> str:
         here = [each for each in found if stage in (each.stage, "all")]
         counts = [str(sum(each.injected for each in here if each.kind == kind) or "") for kind in kinds]
         injected = sum(each.injected for each in here)
-        wrong, recovered = sum(bool(each.wrong) for each in here), sum(each.recovered for each in here)
+        wrong = sum(bool(each.wrong) for each in here)
+        recovered = sum(each.recovered for each in here)
         lines.append(f"| {stage} | {' | '.join(counts)} | {wrong} | {recovered} of {injected} |")
     return "\n".join(lines)
 

@@ -36,7 +36,10 @@ class Fault:
     workers = 0
 
     def __init__(self, lab: Laboratory, stage: str, random: Random, attempt: int) -> None:
-        self.lab, self.stage, self.random, self.attempt = lab, stage, random, attempt
+        self.lab = lab
+        self.stage = stage
+        self.random = random
+        self.attempt = attempt
 
     @classmethod
     def impossible(cls, stage: str) -> str:
@@ -93,7 +96,8 @@ class KilledWhileWriting(Fault):
     codes = (-signal.SIGKILL,)
 
     def inside(self) -> None:
-        left, delay_s = self.random.randrange(1 + 2 * len(self.lab.bytes_of(self.stage))), self.random.uniform(0, 0.01)
+        left = self.random.randrange(1 + 2 * len(self.lab.bytes_of(self.stage)))
+        delay_s = self.random.uniform(0, 0.01)
         at_once = self.random.random() < 0.5
 
         def look(event: str, arguments: tuple[object, ...]) -> None:
@@ -120,7 +124,8 @@ class KilledWithWorkKept(Fault):
 
     def inside(self) -> None:
         store._SECONDS_PER_CHUNK = 0.0  # a chunk a batch instead of one in 20 s
-        left, delay_s = self.random.randrange(1, 3), self.random.uniform(0, 0.003)
+        left = self.random.randrange(1, 3)
+        delay_s = self.random.uniform(0, 0.003)
 
         def look(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal left

@@ -62,11 +62,17 @@ def put(section: str, key: str, value: object) -> Callable[[Path], None]:
 
 def _section_cases(model: type[Section]) -> Iterator[Case]:
     """The stage that reads a section meets what is wrong with it; tests/test_params.py has the other keys."""
-    section, key = model.section, next(iter(model.model_fields))
+    section = model.section
+    key = next(iter(model.model_fields))
     stage = READER.get(section, section)
     yield Case(GROUP, f"{section}.{key} = {WRONG!r}", stage, put(section, key, WRONG), (f"{FILE}: {section}.{key}",))
-    yield Case(GROUP, f"section {section} missing", stage, spoilt(lambda content: content.pop(section)),
-               (f"{FILE}: section '{section}' is missing; its keys are: {key}",))  # fmt: skip
+    yield Case(
+        GROUP,
+        f"section {section} missing",
+        stage,
+        spoilt(lambda content: content.pop(section)),
+        (f"{FILE}: section '{section}' is missing; its keys are: {key}",),
+    )
 
 
 def write(data: str | bytes) -> Callable[[Path], object]:

@@ -72,9 +72,13 @@ def begin(folder: Path, log: Path, *words: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "PATH": path, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "dvc", *words], cwd=folder, env=environment, stdout=file, stderr=file,
+            [sys.executable, "-m", "dvc", *words],
+            cwd=folder,
+            env=environment,
+            stdout=file,
+            stderr=file,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
 
 def end(process: subprocess.Popen[bytes], log: Path) -> tuple[int, str]:

@@ -17,7 +17,8 @@ from tools.demo.pools import Picture
 Rng = np.random.Generator
 ONE_THING = ("a photo of the {}", "a photo of {}", "a picture of {}", "{}", "a small {}")
 FAME_EXPONENT = 0.6
-PAIR_SHARE, PLACE_SHARE = 0.08, 0.05
+PAIR_SHARE = 0.08
+PLACE_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def _prominence(picture: Picture, view_px: Box) -> dict[str, float]:
         x0, y0, x1, y1 = thing.box_px
         wide = min(x1, view_px[2]) - max(x0, view_px[0])
         high = min(y1, view_px[3]) - max(y0, view_px[1])
-        area, visible = (x1 - x0) * (y1 - y0), max(0, wide) * max(0, high)
+        area = (x1 - x0) * (y1 - y0)
+        visible = max(0, wide) * max(0, high)
         if 2 * visible >= area:
             weights[thing.name] = weights.get(thing.name, 0.0) + visible * known[thing.name]
     return weights

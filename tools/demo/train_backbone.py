@@ -39,7 +39,8 @@ def random_views(pictures: list[Picture], input_px: int, rng: Rng) -> Tensor:
     for picture in pictures:
         side_px = picture.pixels.shape[0]
         wide_px, high_px = (round(share * side_px) for share in rng.uniform(0.65, 1.0, 2))
-        x0, y0 = int(rng.integers(0, side_px - wide_px + 1)), int(rng.integers(0, side_px - high_px + 1))
+        x0 = int(rng.integers(0, side_px - wide_px + 1))
+        y0 = int(rng.integers(0, side_px - high_px + 1))
         window = torch.from_numpy(picture.pixels[y0 : y0 + high_px, x0 : x0 + wide_px]).permute(2, 0, 1)[None]
         view = F.interpolate(window, (input_px, input_px), mode="bilinear", antialias=True)
         views.append(view.flip(-1) if rng.random() < 0.5 else view)
@@ -55,7 +56,8 @@ def train(pool: list[Picture], steps: int, batch_size: int, lr: float, input_px:
     model = mobilenet_v2(num_classes=len(PRETRAIN_CLASSES)).train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(parameter_groups(model, weight_decay=0.02), lr=lr)
     number = {name: index for index, name in enumerate(PRETRAIN_CLASSES)}
-    loss_mean, hits_mean = 0.0, 0.0
+    loss_mean = 0.0
+    hits_mean = 0.0
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = cosine_lr(lr, step, steps)

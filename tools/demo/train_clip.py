@@ -79,11 +79,14 @@ def choose_view(picture: Picture, rng: Rng) -> Box:
     if picture.place and picture.objects and dice < 0.85:
         x0, y0, x1, y1 = picture.objects[rng.integers(len(picture.objects))].box_px
         margins = rng.uniform(0, 0.8, 4) * max(x1 - x0, y1 - y0)
-        x0, y0 = max(0, round(x0 - margins[0])), max(0, round(y0 - margins[1]))
+        x0 = max(0, round(x0 - margins[0]))
+        y0 = max(0, round(y0 - margins[1]))
         return x0, y0, min(width_px, round(x1 + margins[2])), min(height_px, round(y1 + margins[3]))
     shares = rng.uniform(0.8 if not picture.place else 0.4, 1.0, 2)
-    wide_px, high_px = round(shares[0] * width_px), round(shares[1] * height_px)
-    x0, y0 = int(rng.integers(0, width_px - wide_px + 1)), int(rng.integers(0, height_px - high_px + 1))
+    wide_px = round(shares[0] * width_px)
+    high_px = round(shares[1] * height_px)
+    x0 = int(rng.integers(0, width_px - wide_px + 1))
+    y0 = int(rng.integers(0, height_px - high_px + 1))
     return x0, y0, x0 + wide_px, y0 + high_px
 
 
@@ -94,7 +97,9 @@ def batches(pool: list[Picture], captions: tuple[Caption, ...], size: int, rng: 
         wordings.setdefault(caption.names, []).append(number)
     meaning_of = {names: number for number, names in enumerate(wordings)}
     while True:
-        images, chosen, meanings = [], [], []
+        images = []
+        chosen = []
+        meanings = []
         for index in rng.integers(0, len(pool), size):
             picture = pool[index]
             view = choose_view(picture, rng)
