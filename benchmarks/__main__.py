@@ -16,7 +16,7 @@ from benchmarks.startup import measure_startup
 from benchmarks.student import measure_student
 from benchmarks.tables import Table, machine
 from benchmarks.teacher import measure_teacher
-from ccd.runtime.hardware import find_device, hardware, worker_count
+from ccd.runtime.hardware import find_device, set_up_hardware, worker_count
 
 PARTS: dict[str, Callable[[Settings], Table]] = {
     "startup": measure_startup,
@@ -52,7 +52,7 @@ def main(
     about = machine()
     click.echo(about)
     batch_size = int(str(chosen["batch_size"]))
-    place = replace(hardware(), device=find_device(device), workers=worker_count(workers), batch_size=batch_size)
+    place = replace(set_up_hardware(), device=find_device(device), workers=worker_count(workers), batch_size=batch_size)
     for name in only or PARTS:
         with tempfile.TemporaryDirectory(dir=work) as temporary:
             settings = Settings(work=Path(temporary), hardware=place, **chosen)  # type: ignore[arg-type]

@@ -22,9 +22,10 @@ from ccd.images.batches import ImageFiles
 from ccd.params.file import read_yaml, validate
 from ccd.params.sections import TrainParams, WarmupParams
 from ccd.runtime.console import StageLog
-from ccd.student.fit import fit
+from ccd.runtime.store import open_store
+from ccd.student.fit import TrainingData, fit, steps_per_epoch, training_name
 from ccd.student.objectives import bce, consistency, final_objective, warmup_objective
-from ccd.student.propose import Ask, propose_views
+from ccd.student.propose import ViewOptions, ViewQuota, choose_views, find_candidates
 
 STUDENTS = (("mobilenet_v2", 224),)
 STUDENTS_ON_GPU = (("resnet50", 224), ("resnet101", 448))
@@ -71,13 +72,14 @@ def _training(case: Case, stage: str) -> list[str]:
     changed = {"image_size_px": case.size_px, "epochs": 1, "batch_size": BATCH}
     params = validate(model, {**known, **changed})
     objective = final_objective(1.0, 0.5, None) if stage == "train" else warmup_objective
-    files = ImageFiles(case.paths)
-    index = index_of(case.paths)
+    data = TrainingData(ImageFiles(case.paths), case.targets, index_of(case.paths))
 
     def library(watch: Watch) -> int:
         student = student_of(case.backbone, case.size_px)
-        log = WatchedLog(stage, watch, BATCH)
-        _, slot = fit(student, files, case.targets, objective, params, index, case.settings.hardware, log)
+        hardware = case.settings.hardware
+        slot = open_store().slot(training_name(student, data, objective, params, hardware))
+        with WatchedLog(stage, watch, BATCH).training(1, steps_per_epoch(len(data), BATCH)) as show:
+            fit(student, data, objective, params, hardware, state=slot, on_step=show)
         slot.clear()
         return len(case.paths)
 
@@ -118,9 +120,8 @@ def _proposing(case: Case) -> list[str]:
 
     def library(watch: Watch) -> int:
         log = WatchedLog("cam_boxes", watch, 1)
-        ask = Ask(None, 5.0)
-        widened = {**how, "min_side_px": 8.0}
-        propose_views(student, files, index, CLASSES, ask, case.size_px, place, log, widened)
+        options = ViewOptions(ViewQuota(None, 5.0), case.size_px, {**how, "min_side_px": 8.0})
+        choose_views(find_candidates(student, files, index, options, place, log.images), index, CLASSES, options)
         return len(files)
 
     return _row(case, "cam_boxes", library, _bare_forward(case))

@@ -21,7 +21,7 @@ from ccd.artifacts import features_file
 from ccd.images.batches import ImageFiles, image_batches
 from ccd.teacher.clip_teacher import ImageTower, Teacher
 from ccd.teacher.encode import encode_images
-from ccd.views.crops import view_batches
+from ccd.views.crops import crop_batches, plan_crops
 
 MODELS = ("ViT-B/32", "RN50")
 MODELS_ON_GPU = ("RN50x64",)
@@ -87,20 +87,18 @@ def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
     count = len(owners)
     files = ImageFiles(paths)
 
+    plan = plan_crops(
+        owners,
+        boxes_px,
+        index.sizes_px,
+        longer_px=size_px,
+        stride_px=teacher.stride_px,
+        source="original",
+        resized_px=size_px,
+    )
+
     def batches() -> Iterable[tuple[Tensor, Tensor]]:
-        return view_batches(
-            files,
-            index.sizes_px,
-            owners,
-            boxes_px,
-            np.arange(count),
-            size_px,
-            teacher.stride_px,
-            settings.batch_size,
-            place.workers,
-            source="original",
-            resized_px=size_px,
-        )
+        return crop_batches(files, plan, settings.batch_size, place.workers)
 
     shapes: Counter[tuple[tuple[int, int], int]] = Counter()
     shape_of = np.empty((count, 2), np.int64)

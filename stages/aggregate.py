@@ -9,7 +9,7 @@ import numpy as np
 from ccd.artifacts import class_table
 from ccd.artifacts.aggregate_inputs import AggregateInputs
 from ccd.artifacts.class_table import PSEUDO_LABELS
-from ccd.labels.debias import corrected, label_changes, pseudo_labels
+from ccd.labels.debias import LocalViews, WholeImages, corrected, label_changes, pseudo_labels
 from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import AggregateParams, DatasetParams, GlobalLabelsParams
@@ -22,35 +22,42 @@ from ccd.views.overlap import contested_probs
 def main(
     global_labels: Path, none: Path, clip_local: Path, text: Path, bias: Path, boxes: Path, corrections: Path, out: Path
 ) -> None:
-    """Score the local views, take the best of each image, mix with the global label, and let people's word count."""
+    """Score the local views, take the best of each image, mix with the global label, and apply human corrections."""
     params = load(AggregateParams)
     floor = load(GlobalLabelsParams).floor
     log = StageLog("aggregate")
     root = Path(load(DatasetParams).root)
-    made = AggregateInputs(global_labels, none, clip_local, text, bias, boxes, corrections, root)
-    people = len(made.people.labels)
-    words = made.words
-    counts = np.zeros(4, np.int64)
-    log.reads(f"{len(made.ids):,} images", f"{len(made.views.image_ids):,} local views", f"{people:,} corrections")
-    with class_table.writing(
-        out, PSEUDO_LABELS, words.classes, {"alpha": repr(params.alpha), **made.empty.summary()}
-    ) as table:
-        for some in made.pieces():
-            probs = clip_probs(made.features_of(some), words.values, words.logit_scale)
-            rows = some.image_rows
-            iou = params.least_contest_iou
-            first = some.global_prob
-            q = some.global_label
-            probs = contested_probs(probs, first, rows, some.asked_by, some.boxes_px, iou)
-            columns = pseudo_labels(first, q, probs, rows, made.bias, floor, params.alpha, some.box_ids, some.weights)
-            counts += label_changes(columns)
-            table.write(some.ids, columns | corrected(columns["label"], some.decided, params.correction_weight))
-    log.wrote((out, len(made.ids) * len(words.classes), "rows (image x class)"))
-    before, after = counts[:2] / len(made.ids)
-    said = f"labels >= 0.5 per training image: {before:.2f} from the whole image, {after:.2f} with local views"
-    log.found(
-        f"{said}, which raised {counts[2]:,} to 0.5 or more and took {counts[3]:,} below"
-        f"{'; corrections come on top' if people else ''}"
+    inputs = AggregateInputs(global_labels, none, clip_local, text, bias, boxes, corrections, root)
+    classes = inputs.text.classes
+    corrected_count = len(inputs.corrections.labels)
+    view_count = len(inputs.views.image_ids)
+    log.reads(f"{len(inputs.ids):,} images", f"{view_count:,} local views", f"{corrected_count:,} corrections")
+    changes = np.zeros(4, np.int64)
+    metadata = {"alpha": repr(params.alpha), **inputs.background.summary()}
+    with class_table.writing(out, PSEUDO_LABELS, classes, metadata) as table:
+        for piece in inputs.pieces():
+            view_probs = clip_probs(inputs.features_of(piece), inputs.text.values, inputs.text.logit_scale)
+            view_probs = contested_probs(
+                view_probs,
+                piece.global_prob,
+                piece.image_rows,
+                piece.requested_by,
+                piece.boxes_px,
+                params.least_contest_iou,
+            )
+            images = WholeImages(piece.global_prob, piece.global_label, piece.weights)
+            views = LocalViews(view_probs, piece.image_rows, piece.box_ids)
+            columns = pseudo_labels(images, views, inputs.bias, floor, params.alpha)
+            changes += label_changes(columns)
+            columns |= corrected(columns["label"], piece.decided, params.correction_weight)
+            table.write(piece.ids, columns)
+    log.wrote((out, len(inputs.ids) * len(classes), "rows (image x class)"))
+    before, after, raised, lowered = changes
+    log.finding(
+        f"labels >= 0.5 per training image: {before / len(inputs.ids):.2f} from the whole image,"
+        f" {after / len(inputs.ids):.2f} with local views,"
+        f" which raised {raised:,} to 0.5 or more and took {lowered:,} below"
+        f"{'; corrections come on top' if corrected_count else ''}"
     )
 
 

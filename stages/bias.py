@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import bias_file, features_file, image_index, text_file
-from ccd.labels.bias import class_bias, joined, sureness
+from ccd.labels.bias import class_bias, concatenate, top1_of
 from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import BiasParams
@@ -20,33 +20,34 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     """Estimate CLIP's class bias on the training images."""
     params = load(BiasParams)
     log = StageLog("bias")
-    (ids, is_train) = image_index.read_splits(images)
-    words = text_file.read(text)
-    looked = features_file.open_global(clip_global, ids, words.attributes)
-    log.reads(f"{is_train.sum():,} training images", f"{len(words.classes)} classes")
-    pieces = (values for _, values in looked.pieces(np.flatnonzero(is_train)))
-    sure = joined([sureness(clip_probs(values, words.values, words.logit_scale)) for values in pieces])
+    ids, is_train = image_index.read_splits(images)
+    classes = text_file.read(text)
+    features = features_file.open_global(clip_global, ids, classes.attributes)
+    log.reads(f"{is_train.sum():,} training images", f"{len(classes.classes)} classes")
+    pieces = (piece for _, piece in features.pieces(np.flatnonzero(is_train)))
+    top1 = concatenate([top1_of(clip_probs(piece, classes.values, classes.logit_scale)) for piece in pieces])
     shrinkage = params.shrinkage if params.enabled else 1.0
-    found = class_bias(sure, words.classes, params.max_entropy_nats, shrinkage)
-    values = found.values if params.enabled else np.ones_like(found.values)
-    empty = tuple(name for name, count in zip(words.classes, found.top1_counts, strict=True) if count == 0)
+    estimate = class_bias(top1, classes.classes, params.max_entropy_nats, shrinkage)
+    values = estimate.values if params.enabled else np.ones_like(estimate.values)
+    without_top1 = tuple(name for name, count in zip(classes.classes, estimate.top1_counts, strict=True) if count == 0)
     content = bias_file.BiasFile(
-        words.classes,
-        values,
-        found.top1_counts,
-        found.reliable_share,
-        params.max_entropy_nats,
-        params.shrinkage,
-        params.enabled,
-        empty,
+        classes=classes.classes,
+        bias=values,
+        top1_counts=estimate.top1_counts,
+        reliable_share=estimate.reliable_share,
+        max_entropy_nats=params.max_entropy_nats,
+        shrinkage=params.shrinkage,
+        enabled=params.enabled,
+        shrunk=without_top1,
     )
     bias_file.write(out, content)
     log.wrote((out, len(values), "classes"))
     low = int(values.argmin())
     high = int(values.argmax())
-    log.found(
-        f"bias from {values[low]:.3f} ({words.classes[low]}) to {values[high]:.3f} ({words.classes[high]});"
-        f" {found.reliable_share:.2%} of training images are reliable; {len(empty)} classes come first on none of these"
+    log.finding(
+        f"bias from {values[low]:.3f} ({classes.classes[low]}) to {values[high]:.3f} ({classes.classes[high]});"
+        f" {estimate.reliable_share:.2%} of training images are reliable;"
+        f" {len(without_top1)} classes come first on none of these"
     )
 
 

@@ -9,10 +9,10 @@ from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import CamBoxesParams, DatasetParams
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import hardware
+from ccd.runtime.hardware import end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
 from ccd.student.model import StudentSpec, restore_student
-from ccd.student.propose import Ask, propose_views
+from ccd.student.propose import ViewOptions, ViewQuota, choose_views, find_candidates
 
 
 @shared_stage
@@ -21,24 +21,31 @@ def main(images: Path, warmup: Path, out: Path) -> None:
     params = load(CamBoxesParams)
     index = image_index.read(images).train()
     log = StageLog("cam_boxes")
-    place = hardware()
-    files = indexed_files(load(DatasetParams).root, index)
-    found = checkpoint_file.read(warmup, "warmup")
-    spec = StudentSpec.from_dict(found.spec)
-    student = restore_student(spec, found.weights[found.selected])
+    hardware = set_up_hardware()
+    checkpoint = checkpoint_file.read(warmup, "warmup")
+    spec = StudentSpec.from_dict(checkpoint.spec)
+    student = restore_student(spec, checkpoint.weights[checkpoint.selected])
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
-    ask = Ask(params.tau, params.views_per_image)
-    how = params.model_dump(
-        include={"cam_threshold", "offset", "connected_components", "boxes_per_class", "min_side_px"}
+    options = ViewOptions(
+        quota=ViewQuota(params.tau, params.views_per_image),
+        size_px=params.image_size_px,
+        boxes=params.model_dump(
+            include={"cam_threshold", "offset", "connected_components", "boxes_per_class", "min_side_px"}
+        ),
+        shared_iou=params.least_shared_iou,
+        tiles=params.tiles,
     )
-    size_px = params.image_size_px
-    merge = params.least_shared_iou
-    views = propose_views(student, files, index, spec.classes, ask, size_px, place, log, how, merge, params.tiles)
+    files = indexed_files(load(DatasetParams).root, index)
+    candidates = find_candidates(student, files, index, options, hardware, log.images)
+    end_other_ranks()
+    views = choose_views(candidates, index, spec.classes, options)
     boxes_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
     tau = float(views.metadata["tau"])
-    bare = len(index) - views.asking_images
-    log.found(f"tau = {tau:.4f}: {len(views.asked) / len(index):.2f} views an image; {bare:,} images have none")
+    without = len(index) - views.images_with_requests
+    log.finding(
+        f"tau = {tau:.4f}: {len(views.requested) / len(index):.2f} views an image; {without:,} images have none"
+    )
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import ClipLocalParams, DatasetParams, TeacherParams
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import from_rank0, hardware, merged, on_rank0, share
+from ccd.runtime.hardware import from_rank0, merged, on_rank0, set_up_hardware, share
 from ccd.runtime.launch import shared_stage
 from ccd.runtime.store import open_store
 from ccd.teacher.encode import encode_images, encoding, load_teacher
-from ccd.views.crops import view_batches, view_keys
+from ccd.views.crops import crop_batches, plan_crops, view_keys
 
 
 @shared_stage
@@ -23,38 +23,36 @@ def main(images: Path, boxes: Path, out: Path) -> None:
     params = load(ClipLocalParams)
     index = image_index.read(images)
     views = boxes_file.read(boxes)
-    log = StageLog("clip_local")
-    place = hardware()
     count = len(views.image_ids)
-    size_px = params.image_size_px
-    owners = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
-    teacher = load_teacher(**load(TeacherParams).model_dump(), device=place.device)
-    log.reads(f"{count:,} views of {len(set(views.image_ids)):,} images", teacher.description, f"{size_px} px")
+    log = StageLog("clip_local")
+    hardware = set_up_hardware()
+    image_rows = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
+    teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device)
+    log.reads(
+        f"{count:,} views of {len(set(views.image_ids)):,} images", teacher.description, f"{params.image_size_px} px"
+    )
+    plan = plan_crops(
+        image_rows,
+        views.boxes_px,
+        index.sizes_px,
+        longer_px=params.image_size_px,
+        stride_px=teacher.stride_px,
+        **params.model_dump(exclude={"image_size_px"}),
+    )
     files = indexed_files(load(DatasetParams).root, index)
-    cut = params.model_dump(exclude={"image_size_px"})
-    kept = open_store().features(encoding(teacher, **dict(params)), view_keys(index.digests, owners, views.boxes_px))
-    about = {"teacher": teacher.description, "fingerprint": teacher.fingerprint} | {k: str(v) for k, v in params}
-    with on_rank0(
-        features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, about)
-    ) as writer:
-        missing = from_rank0(lambda: kept.restore(writer.write))
-        batches = view_batches(
-            files,
-            index.sizes_px,
-            owners,
-            views.boxes_px,
-            share(missing),
-            size_px,
-            teacher.stride_px,
-            place.batch_size,
-            place.workers,
-            **cut,
-        )
-        encoded = kept.recording(merged(encode_images(teacher, batches, views.image_ids)))
-        for rows, values in log.batches(encoded, len(missing), "view"):
-            writer.write(rows, values)
+    keys = view_keys(index.digests, image_rows, views.boxes_px)
+    stored = open_store().features(encoding(teacher, **dict(params)), keys)
+    attributes = {"teacher": teacher.description, "fingerprint": teacher.fingerprint}
+    attributes |= {key: str(value) for key, value in params}
+    writing = features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, attributes)
+    with on_rank0(writing) as writer:
+        missing = from_rank0(lambda: stored.restore(writer.write))
+        batches = crop_batches(files, plan.take(share(missing)), hardware.batch_size, hardware.workers)
+        encoded = stored.recording(merged(encode_images(teacher, batches, views.image_ids)))
+        for rows, features in log.batches(encoded, len(missing), "view"):
+            writer.write(rows, features)
     log.wrote((out, count, "views"))
-    log.found(f"{len(missing):,} encoded, {count - len(missing):,} from the store")
+    log.finding(f"{len(missing):,} encoded, {count - len(missing):,} from the store")
 
 
 if __name__ == "__main__":

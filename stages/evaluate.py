@@ -19,7 +19,7 @@ from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, EvaluateParams
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import hardware
+from ccd.runtime.hardware import end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
 from ccd.student.inference import score_checkpoints
 
@@ -40,26 +40,33 @@ def main(
     """Measure everything that the pipeline predicts."""
     counted = load(EvaluateParams).counted()
     index = image_index.read(images)
-    words = text_file.read(text)
-    known = class_table.read(labels, LABELS, of=words.classes)
     test = index.test()
-    made = class_table.read(pseudo_labels, PSEUDO_LABELS, summary.STEPS, of=words.classes)
-    first = checkpoint_file.read(warmup, "warmup")
+    classes = text_file.read(text)
+    truth = class_table.read(labels, LABELS, of=classes.classes)
+    trained_on = class_table.read(pseudo_labels, PSEUDO_LABELS, summary.STEPS, of=classes.classes)
+    warmed_up = checkpoint_file.read(warmup, "warmup")
     final = checkpoint_file.read(student, "train")
     log = StageLog("evaluate")
-    log.reads(f"{len(test):,} test images", f"{len(known.ids):,} images with known labels")
-    looked = features_file.open_global(clip_global, index.ids, words.attributes).take(index.test_rows)
-    said = {"zero_shot": clip_probs(looked, words.values, words.logit_scale)}
-    said |= score_checkpoints(first, final, indexed_files(load(DatasetParams).root, test), hardware(), log)
-    trained_on = summary.Scores(made.ids, summary.pseudo_tables(made.columns, float(made.metadata["alpha"])))
-    tested = summary.Scores(test.ids, said)
-    truth = summary.Truth(known.ids, known.classes, **known.columns)
-    found = summary.evaluate(trained_on, tested, truth, checkpoint_file.thresholds(final)[0], *counted)
-    metrics_file.write(metrics, per_class, found.metrics, found.rows)
-    table = {"zero_shot_prob": said["zero_shot"], "student_prob": said["student"]}
-    class_table.write(predictions, PREDICTIONS, class_table.ClassTable(test.ids, known.classes, table, {}))
-    log.wrote((metrics, 2, "splits"), (per_class, len(found.rows), "rows"), (predictions, len(test), "images"))
-    log.found(found.headline)
+    log.reads(f"{len(test):,} test images", f"{len(truth.ids):,} images with known labels")
+    features = features_file.open_global(clip_global, index.ids, classes.attributes).take(index.test_rows)
+    probs = {"zero_shot": clip_probs(features, classes.values, classes.logit_scale)}
+    hardware = set_up_hardware()
+    files = indexed_files(load(DatasetParams).root, test)
+    probs |= score_checkpoints(warmed_up, final, files, hardware, log.images)
+    end_other_ranks()
+    alpha = float(trained_on.metadata["alpha"])
+    results = summary.evaluate(
+        summary.Scores(trained_on.ids, summary.pseudo_tables(trained_on.columns, alpha)),
+        summary.Scores(test.ids, probs),
+        summary.Truth(truth.ids, truth.classes, **truth.columns),
+        checkpoint_file.thresholds(final)[0],
+        *counted,
+    )
+    metrics_file.write(metrics, per_class, results.metrics, results.rows)
+    columns = {"zero_shot_prob": probs["zero_shot"], "student_prob": probs["student"]}
+    class_table.write(predictions, PREDICTIONS, class_table.ClassTable(test.ids, truth.classes, columns, {}))
+    log.wrote((metrics, 2, "splits"), (per_class, len(results.rows), "rows"), (predictions, len(test), "images"))
+    log.finding(results.headline)
 
 
 if __name__ == "__main__":

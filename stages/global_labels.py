@@ -16,9 +16,10 @@ from ccd.artifacts import (
 )
 from ccd.artifacts.class_table import GLOBAL_LABELS
 from ccd.artifacts.image_index import same_classes
-from ccd.labels.background import background_prob, find_none, none_said
+from ccd.labels.background import background_line, background_prob, find_background_images
 from ccd.labels.debias import whole_image_labels
 from ccd.labels.scores import clip_probs
+from ccd.labels.thresholds import LABELLED
 from ccd.params.file import load
 from ccd.params.sections import GlobalLabelsParams
 from ccd.runtime.console import StageLog
@@ -30,33 +31,40 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
     """Score the training images, floor, debias and clip; tell which show none of the classes."""
     params = load(GlobalLabelsParams)
     log = StageLog("global_labels")
-    (ids, is_train) = image_index.read_splits(images)
-    words = text_file.read(text)
-    debias = bias_file.read(bias)
-    found = []
+    ids, is_train = image_index.read_splits(images)
+    classes = text_file.read(text)
+    class_bias = bias_file.read(bias)
+    same_classes(bias, "bias", class_bias.classes, classes.classes)
+    features = features_file.open_global(clip_global, ids, classes.attributes)
+    train_rows = np.flatnonzero(is_train)
+    log.reads(f"{len(train_rows):,} training images", f"{len(classes.classes)} classes")
+    judged = []
     positives = 0
     without = 0
-    same_classes(bias, "bias", debias.classes, words.classes)
-    looked = features_file.open_global(clip_global, ids, words.attributes)
-    train = np.flatnonzero(is_train)
-    log.reads(f"{len(train):,} training images", f"{len(words.classes)} classes")
-    with class_table.writing(out, GLOBAL_LABELS, words.classes, {}) as table:
-        for rows, values in looked.pieces(train):
-            probs = clip_probs(values, words.values, words.logit_scale)
-            outside = background_prob(values, words.values, words.background, words.logit_scale)
-            found.append(find_none(params.none_rule, params.none_threshold, params.none_weight, probs, outside))
-            columns = whole_image_labels(probs, debias.bias, params.floor, found[-1][2])
+    with class_table.writing(out, GLOBAL_LABELS, classes.classes, {}) as table:
+        for rows, piece in features.pieces(train_rows):
+            probs = clip_probs(piece, classes.values, classes.logit_scale)
+            background = background_prob(piece, classes.values, classes.background, classes.logit_scale)
+            judged.append(
+                find_background_images(params.none_rule, params.none_threshold, params.none_weight, probs, background)
+            )
+            _, _, weights = judged[-1]
+            columns = whole_image_labels(probs, class_bias.bias, params.floor, weights)
             table.write(ids.take(rows), columns)
-            labelled = (columns["label"] >= 0.5).sum(axis=1)
-            positives = positives + labelled.sum()
-            without = without + (labelled == 0).sum()
-    scores, empty, weights = (np.concatenate(column) for column in zip(*found, strict=True))
-    background_file.write(none, background_file.NoneImages(ids.take(train), scores, empty, weights, params.none_rule))
-    log.wrote((out, len(train) * len(words.classes), "rows (image x class)"), (none, len(train), "images"))
-    said = (
-        f"{positives / len(train):.2f} labels >= 0.5 per training image, {without / len(train):.1%} of images without"
+            positive_counts = (columns["label"] >= LABELLED).sum(axis=1)
+            positives += positive_counts.sum()
+            without += (positive_counts == 0).sum()
+    scores, is_background, weights = (np.concatenate(column) for column in zip(*judged, strict=True))
+    train_ids = ids.take(train_rows)
+    background_file.write(
+        none, background_file.BackgroundImages(train_ids, scores, is_background, weights, params.none_rule)
     )
-    log.found(f"{said}; {none_said(params.none_rule, empty.mean())}")
+    log.wrote((out, len(train_rows) * len(classes.classes), "rows (image x class)"), (none, len(train_rows), "images"))
+    log.finding(
+        f"{positives / len(train_rows):.2f} labels >= 0.5 per training image,"
+        f" {without / len(train_rows):.1%} of images without;"
+        f" {background_line(params.none_rule, is_background.mean())}"
+    )
 
 
 if __name__ == "__main__":

@@ -24,28 +24,29 @@ def main(images: Path, classes: Path, labels: Path) -> None:
     root = Path(load(DatasetParams, as_written=params.adapter == "demo").root)
     log = StageLog("index")
     log.reads(f"{params.adapter} data set in {root}")
-    checks = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
-    found = load_dataset(**params.model_dump(exclude=set(checks)), root=root, progress=log.counter("scene"))
+    scan_options = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
+    dataset_options = params.model_dump(exclude=set(scan_options))
+    dataset = load_dataset(**dataset_options, root=root, progress=log.counter("scene"))
     index = scan(
         root,
-        found.images,
+        dataset.images,
         worker_count(load(RuntimeParams).workers),
-        **checks,
-        progress=lambda each: log.progress(each, len(found.images), "img"),
+        **scan_options,
+        progress=lambda images: log.progress(images, len(dataset.images), "img"),
     )
-    names = tuple(entry.name for entry in found.classes)
-    known, label, difficult = known_labels(found, index)
+    names = tuple(entry.name for entry in dataset.classes)
+    known_ids, label, difficult = known_labels(dataset, index)
     corrections_file.check(corrections_file.path_of(load(DatasetParams).name), index.train().ids, names, root)
     image_index.write(images, index)
-    classes_file.write(classes, classes_file.ClassList(names, tuple(entry.texts for entry in found.classes)))
-    truth = class_table.ClassTable(known, names, {"label": label, "difficult": difficult}, {})
+    classes_file.write(classes, classes_file.ClassList(names, tuple(entry.texts for entry in dataset.classes)))
+    truth = class_table.ClassTable(known_ids, names, {"label": label, "difficult": difficult}, {})
     class_table.write(labels, LABELS, truth)
     log.wrote((images, len(index), "images"), (classes, len(names), "classes"), (labels, label.size, "labels"))
-    for remark in filter(None, (left_out_line(found.left_out), *remarks(index))):
-        log.found(remark)
-    log.found(
+    for remark in filter(None, (left_out_line(dataset.left_out), *remarks(index))):
+        log.finding(remark)
+    log.finding(
         f"{index.is_train.sum():,} training and {(~index.is_train).sum():,} test images;"
-        f" {len(known):,} have known labels, for evaluation alone"
+        f" {len(known_ids):,} have known labels, for evaluation alone"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts.files import replacing
+from ccd.artifacts.files import replacing, write_text
 from ccd.params.file import load
 from ccd.params.sections import SECTIONS, DatasetParams, EvaluateParams, RuntimeParams
 from ccd.report.overview import write_overview
@@ -34,23 +34,21 @@ def main(
     """Draw the report from all artifacts and a bounded number of images."""
     log = StageLog("report")
     dataset = load(DatasetParams)
-    run = read_run(
-        RunFiles(
-            images,
-            labels,
-            text,
-            bias,
-            boxes,
-            clip_local,
-            pseudo_labels,
-            predictions,
-            metrics,
-            per_class,
-            warmup_curves,
-            train_curves,
-        ),
-        load(EvaluateParams).difficult,
+    files = RunFiles(
+        images=images,
+        labels=labels,
+        text=text,
+        bias=bias,
+        boxes=boxes,
+        clip_local=clip_local,
+        pseudo_labels=pseudo_labels,
+        predictions=predictions,
+        metrics=metrics,
+        per_class=per_class,
+        warmup_curves=warmup_curves,
+        train_curves=train_curves,
     )
+    run = read_run(files, load(EvaluateParams).difficult)
     log.reads(f"{len(run.train):,} training and {len(run.test):,} test images", f"{len(run.classes):,} classes")
     # Where the images lie and which hardware looked at them is no property of the run.
     parameters = {
@@ -59,12 +57,11 @@ def main(
         if model not in (DatasetParams, RuntimeParams)
     }
     page = render(run, dataset.name, Path(dataset.root), parameters, library_versions())
-    with replacing(out) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    write_text(out, page)
     with replacing(overview) as temporary:
         write_overview(run, dataset.name, temporary)
     log.wrote((out, len(run.classes), "classes"), (overview, 1, "picture"))
-    log.found(f"open {out} in a browser")
+    log.finding(f"open {out} in a browser")
 
 
 if __name__ == "__main__":

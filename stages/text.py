@@ -8,7 +8,7 @@ from ccd.artifacts import classes_file, text_file
 from ccd.params.file import load
 from ccd.params.sections import TeacherParams, TextParams, chosen_texts
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import hardware
+from ccd.runtime.hardware import set_up_hardware
 from ccd.runtime.launch import stage
 from ccd.teacher.encode import class_embeddings, load_teacher
 
@@ -17,23 +17,34 @@ from ccd.teacher.encode import class_embeddings, load_teacher
 def main(classes: Path, out: Path) -> None:
     """Encode the class names under every template."""
     params = load(TextParams)
-    origin = load(TeacherParams)
+    teacher_params = load(TeacherParams)
     log = StageLog("text")
-    known = classes_file.read(classes)
-    texts = chosen_texts(params, known.names, known.texts)
+    class_list = classes_file.read(classes)
+    texts = chosen_texts(params, class_list.names, class_list.texts)
     log.reads(f"{len(texts)} classes", f"{len(params.templates)} templates")
-    teacher = load_teacher(**origin.model_dump(), device=hardware().device)
-    values = class_embeddings(teacher, texts, params.templates).numpy()
-    outside = tuple(params.background_texts)
-    background = class_embeddings(teacher, [(prompt,) for prompt in outside], ["{}"]).numpy() if outside else values[:0]
+    teacher = load_teacher(**teacher_params.model_dump(), device=set_up_hardware().device)
+    embeddings = class_embeddings(teacher, texts, params.templates).numpy()
+    background_texts = tuple(params.background_texts)
+    background = embeddings[:0]
+    if background_texts:
+        background = class_embeddings(teacher, [(prompt,) for prompt in background_texts], ["{}"]).numpy()
     scale = teacher.logit_scale if params.logit_scale is None else params.logit_scale
-    attributes = {"teacher": f"{origin.backend} {origin.model}", "fingerprint": teacher.fingerprint}
     content = text_file.TextEmbeddings(
-        known.names, values, scale, texts, tuple(params.templates), attributes, outside, background
+        classes=class_list.names,
+        values=embeddings,
+        logit_scale=scale,
+        texts=texts,
+        templates=tuple(params.templates),
+        attributes={
+            "teacher": f"{teacher_params.backend} {teacher_params.model}",
+            "fingerprint": teacher.fingerprint,
+        },
+        background_texts=background_texts,
+        background=background,
     )
     text_file.write(out, content)
-    log.wrote((out, len(values), "classes"))
-    log.found(f"{values.shape[1]} dimensions, logit scale {scale:g}, teacher {teacher.fingerprint[:12]}")
+    log.wrote((out, len(embeddings), "classes"))
+    log.finding(f"{embeddings.shape[1]} dimensions, logit scale {scale:g}, teacher {teacher.fingerprint[:12]}")
 
 
 if __name__ == "__main__":

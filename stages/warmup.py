@@ -13,9 +13,10 @@ from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, WarmupParams
 from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import end_other_ranks, hardware
+from ccd.runtime.hardware import end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
-from ccd.student.fit import curve_rows, fit
+from ccd.runtime.store import open_store
+from ccd.student.fit import TrainingData, curve_rows, fit, steps_per_epoch, training_name
 from ccd.student.model import StudentSpec, build_student
 from ccd.student.objectives import warmup_objective
 
@@ -29,20 +30,22 @@ def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     log = StageLog("warmup")
     same_ids(global_labels, "global_labels", targets.ids, index.ids)
     log.reads(f"{len(index):,} images", f"{params.backbone} from {params.weights}", f"{params.image_size_px} px")
-    place = hardware()
-    files = indexed_files(load(DatasetParams).root, index)
+    hardware = set_up_hardware()
     check_sha256(params.weights, params.weights_sha256, "warmup.weights_sha256")
     spec = StudentSpec(params.backbone, targets.classes, params.cam_boost, params.image_size_px)
     student = build_student(spec, params.weights, params.seed)
-    result, slot = fit(student, files, targets.columns["label"], warmup_objective, params, index, place, log)
+    data = TrainingData(indexed_files(load(DatasetParams).root, index), targets.columns["label"], index)
+    slot = open_store().slot(training_name(student, data, warmup_objective, params, hardware))
+    with log.training(params.epochs, steps_per_epoch(len(data), params.batch_size)) as show:
+        result = fit(student, data, warmup_objective, params, hardware, state=slot, on_step=show)
+    end_other_ranks()
     weights = {"last": result.last}
     info = {"epochs": params.epochs}
-    end_other_ranks()
     checkpoint_file.write(out, checkpoint_file.Checkpoint(spec.to_dict(), weights, "last", info))
     write_csv(curves, curve_rows(result.records))
     slot.clear()
     log.wrote((out, len(result.last), "tensors"), (curves, params.epochs, "epochs"))
-    log.found(f"{result.records[-1].map_percent:.1f} % mAP against its own labels after {params.epochs} epochs")
+    log.finding(f"{result.records[-1].map_percent:.1f} % mAP against its own labels after {params.epochs} epochs")
 
 
 if __name__ == "__main__":

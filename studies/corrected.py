@@ -7,11 +7,13 @@ import numpy as np
 from ccd.artifacts import class_table, corrections_file
 from ccd.artifacts.class_table import LABELS, PSEUDO_LABELS
 from ccd.artifacts.image_index import ImageIndex
+from ccd.images.batches import indexed_files
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.sections import DatasetParams
 from ccd.report.doubt import disagreement, most_doubtful
 from ccd.review.questions import student_probs
 from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import set_up_hardware
 from studies.run import Run
 from studies.spec import Corrected
 
@@ -47,8 +49,8 @@ def _chosen(run: Run, wanted: Corrected, seed: int, index: ImageIndex, candidate
     made = class_table.read(run.data / "pseudo_labels.parquet", PSEUDO_LABELS)
     student = None
     if wanted.order == "student":
-        root = run.folder / load(DatasetParams, run.folder / PARAMS_FILE).root
-        student = student_probs(run.data / "student.pt", str(root), index, StageLog("corrections"))
+        files = indexed_files(str(run.folder / load(DatasetParams, run.folder / PARAMS_FILE).root), index)
+        student = student_probs(run.data / "student.pt", files, set_up_hardware(), StageLog("corrections").images)
     gap = disagreement(made.columns, student)[candidates]
     found: np.ndarray = candidates[doubtful_order(gap)[: wanted.images]]
     return found

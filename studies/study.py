@@ -67,7 +67,7 @@ def run_variant(place: Place, number: int, study: spec.Study, name: str, seed: i
         finding = measure(run.data, run.folder / PARAMS_FILE, name, variant, seed, study, ids)
     note_seconds(place.folder / "seconds.csv", place.log.name, name, seed, run.seconds)
     took = f"{sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached"
-    place.log.found(f"{name}, seed {seed}: {took}")
+    place.log.finding(f"{name}, seed {seed}: {took}")
     return finding
 
 

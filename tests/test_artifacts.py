@@ -301,4 +301,4 @@ def test_boxes_are_written_in_row_groups(tmp_path: Path, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(found.boxes_px, corners)
     assert pq.read_table(tmp_path / "boxes.parquet")["box_id"].to_pylist() == [0, 1, 2]
     assert pq.ParquetFile(tmp_path / "boxes.parquet").num_row_groups == -(-3 // rows)
-    assert found.asking_images == 1
+    assert found.images_with_requests == 1

@@ -71,7 +71,7 @@ def test_a_bug_is_no_users_mistake() -> None:
 def test_text_that_the_locale_cannot_print_ends_nothing(locale: dict[str, str]) -> None:
     code = (
         "from ccd.errors import user_errors\nfrom ccd.runtime.console import StageLog\n"
-        "with user_errors(): StageLog('bias').found(chr(0x732B))"
+        "with user_errors(): StageLog('bias').finding(chr(0x732B))"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **locale}, capture_output=True, check=False)
     assert done.returncode == 0 and done.stdout.decode("utf-8") == "[bias] \u732b\n", done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import ccd.images.batches
 from ccd.errors import CcdError
 from ccd.images.batches import ImageFiles
 from ccd.images.decode import read_image, squash
-from ccd.views.crops import CropSource, crop_batches, crop_resized, squashed_boxes, target_sizes
+from ccd.views.crops import CropPlan, crop_batches, crop_resized, plan_crops, squashed_boxes, target_sizes
 
 SIDES = st.floats(0.1, 5000)
 
@@ -76,11 +77,12 @@ BOXES_PX = np.array(
     [[0, 0, 20, 20], [5.5, 1, 45.5, 21], [1, 2, 50, 51], [0, 0, 60, 40], [3, 0, 13, 40], [30, 10, 50, 30]], np.float32
 )
 SIZES = np.array([[32, 32], [16, 32], [32, 32], [16, 32], [32, 16], [32, 32]])
+PLAN = CropPlan(np.arange(6), ROWS, BOXES_PX, SIZES)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_box_once_in_batches_of_one_shape(files: ImageFiles, workers: int) -> None:
-    batches = list(crop_batches(files, ROWS, BOXES_PX, SIZES, 2, workers, source="original", resized_px=64))
+    batches = list(crop_batches(files, PLAN, 2, workers))
     # full buckets as they fill, image by image; then what is left
     assert [rows.tolist() for rows, _ in batches] == [[1, 3], [5, 0], [2], [4]]
     for rows, pixels in batches:
@@ -91,27 +93,36 @@ def test_every_box_once_in_batches_of_one_shape(files: ImageFiles, workers: int)
 
 
 def test_resized_views_come_from_the_squashed_image(files: ImageFiles) -> None:
-    batches = list(crop_batches(files, ROWS, BOXES_PX, SIZES, 9, 0, source="resized", resized_px=80))
+    batches = list(crop_batches(files, replace(PLAN, squashed_px=80), 9, 0))
     views = {row: view for rows, pixels in batches for row, view in zip(rows.tolist(), pixels.numpy(), strict=True)}
     squashed = Image.fromarray(squash(read_image(files.paths[0]), 80, 80).transpose(1, 2, 0))
     scaled_px = (5.5 * 80 / 60, 1 * 80 / 40, 45.5 * 80 / 60, 21 * 80 / 40)
     np.testing.assert_array_equal(views[1], crop_resized(squashed, scaled_px, 16, 32))
 
 
-@pytest.mark.parametrize("source", ["original", "resized"])
-def test_an_image_is_decoded_once(files: ImageFiles, source: CropSource, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("squashed_px", [None, 64])
+def test_an_image_is_decoded_once(files: ImageFiles, squashed_px: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
     original = ccd.images.batches.read_image
     monkeypatch.setattr(
         ccd.images.batches, "read_image", lambda path, **kw: decoded.append(path) or original(path, **kw)
     )
-    list(crop_batches(files, ROWS, BOXES_PX, SIZES, 2, 0, source=source, resized_px=64))
+    list(crop_batches(files, replace(PLAN, squashed_px=squashed_px), 2, 0))
     assert decoded == [files.paths[0], files.paths[2]]
 
 
 def test_no_boxes_and_a_box_outside(files: ImageFiles) -> None:
-    nothing = crop_batches(files, ROWS[:0], BOXES_PX[:0], SIZES[:0], 2, 0, source="original", resized_px=64)
+    nothing = crop_batches(files, PLAN.take(np.arange(0)), 2, 0)
     assert list(nothing) == []
     outside = np.array([[70, 0, 90, 20]], np.float32)
     with pytest.raises(CcdError, match=r"1\.png"):
-        list(crop_batches(files, np.array([1]), outside, SIZES[:1], 2, 0, source="original", resized_px=64))
+        list(crop_batches(files, CropPlan(np.arange(1), np.array([1]), outside, SIZES[:1]), 2, 0))
+
+
+def test_a_plan_names_its_views_and_takes_some_of_them(files: ImageFiles) -> None:
+    sizes_px = np.array([[40, 60]] * len(files))
+    plan = plan_crops(ROWS, BOXES_PX, sizes_px, longer_px=32, stride_px=16, source="resized", resized_px=80)
+    np.testing.assert_array_equal(plan.shapes_px, target_sizes(squashed_boxes(BOXES_PX, sizes_px[ROWS], 80), 32, 16))
+    some = plan.take(np.array([4, 1]))
+    ids = [view for rows, _ in crop_batches(files, some, 9, 0) for view in rows.tolist()]
+    assert sorted(ids) == [1, 4] and plan.squashed_px == some.squashed_px == 80

@@ -15,7 +15,6 @@ from ccd.artifacts import checkpoint_file
 from ccd.errors import CcdError
 from ccd.images.batches import ImageFiles
 from ccd.labels.scores import clip_probs
-from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import Hardware
 from ccd.student.inference import score
 from ccd.teacher.encode import class_embeddings, encode_images, load_teacher
@@ -109,7 +108,7 @@ def test_a_student_that_gives_no_numbers_names_the_files(tmp_path: Path) -> None
     with torch.no_grad():
         student.head.bias[0] = math.nan  # type: ignore[index]
     with pytest.raises(CcdError, match=r"the student 'warmup' gives NaN for \S+/a\.png, \S+/b\.png; train it again"):
-        score({"warmup": student}, ImageFiles(paths), 32, Hardware(CPU, 0, 2), StageLog("test"))
+        score({"warmup": student}, ImageFiles(paths), 32, Hardware(CPU, 0, 2))
 
 
 def test_a_text_that_gives_no_numbers_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from ccd.artifacts import class_table
 from ccd.artifacts.class_table import LABELS
 from ccd.evaluation.summary import Scores, Truth, evaluate
-from ccd.labels.background import none_said
+from ccd.labels.background import background_line
 from ccd.project.settings import readme
 from ccd.report.answers import findings
 from ccd.report.doubt import doubtful_train
@@ -126,10 +126,10 @@ def test_first_choices_are_the_same_number_in_both_tables(run: Run) -> None:
 
 
 def test_without_a_rule_nobody_says_how_many_images_show_no_class(run: Run, folder: Path) -> None:
-    assert none_said("entropy", 0.25) == "25.0% show no class (rule: entropy)"
-    assert "%" not in none_said("off", 0.0)
+    assert background_line("entropy", 0.25) == "25.0% show no class (rule: entropy)"
+    assert "%" not in background_line("off", 0.0)
     page = render(run, "toy", folder, {}, {})
-    for said in (none_said("off", 0.0), none_finding(run).answer, page, readme("toy", 3, "images")):
+    for said in (background_line("off", 0.0), none_finding(run).answer, page, readme("toy", 3, "images")):
         plain = " ".join(said.split())
         assert "not looked for" in plain.lower() and "none_rule" in plain
         assert re.search(r"get labels all the same|still get labels", plain)

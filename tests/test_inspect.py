@@ -22,7 +22,7 @@ from ccd.artifacts import (
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.image_index import rows_of
 from ccd.errors import CcdError
-from ccd.labels.debias import global_label, nobody_decided, pseudo_labels as make_labels
+from ccd.labels.debias import LocalViews, WholeImages, global_label, nobody_decided, pseudo_labels as make_labels
 from ccd.labels.scores import clip_probs
 from ccd.report.inspect import box_overlap, doubtful, image_story, worst
 from ccd.report.inspect_text import (
@@ -53,7 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = np.random.default_rng(2).dirichlet(np.ones(3), len(TRAIN)).astype(np.float32)
     rows = rows_of(folder / "boxes.parquet", "cam_boxes", views.image_ids, TRAIN)
     probs = clip_probs(looks.values, words.values, words.logit_scale)
-    columns = make_labels(whole, global_label(whole, debias, FLOOR), probs, rows, debias, FLOOR, ALPHA)
+    images = WholeImages(whole, global_label(whole, debias, FLOOR))
+    columns = make_labels(images, LocalViews(probs, rows), debias, FLOOR, ALPHA)
     columns |= nobody_decided(whole.shape)
     table = class_table.ClassTable(TRAIN, CLASSES, columns, {"alpha": repr(ALPHA)})
     class_table.write(folder / "pseudo_labels.parquet", PSEUDO_LABELS, table)
@@ -68,7 +69,7 @@ def test_story_of_an_image_with_three_boxes_is_the_artifacts_to_the_last_digit(f
         assert values[known].tolist() == rows[name][known].tolist(), name
     assert [view.box_id for view in story.views] == [0, 1, 2]
     found = pd.read_parquet(folder / "boxes.parquet").query("image_id == 'train/a'")
-    assert [view.asked for view in story.views] == found["class"].tolist() == list(CLASSES)
+    assert [view.requested_by for view in story.views] == found["class"].tolist() == list(CLASSES)
     assert [view.corners_px[0] for view in story.views] == found["x0_px"].tolist()
     # The best of the shown scores is the stored one, and the stored winner is the view that has it.
     scores = np.stack([view.probs for view in story.views])

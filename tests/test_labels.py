@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ccd.errors import CcdError
-from ccd.labels.bias import class_bias, sureness
+from ccd.labels.bias import class_bias, top1_of
 from ccd.labels.debias import (
     aggregate,
     best_view,
@@ -50,7 +50,7 @@ def test_entropy_in_nats() -> None:
 
 def test_bias_is_the_mean_top1_probability_of_reliable_images() -> None:
     # entropies: .639, .898, .802, 1.0985 nats; at 1.0 the last image is out. c is nobody's top-1.
-    found = class_bias(sureness(PROBS), CLASSES, 1.0, shrinkage=1.0)
+    found = class_bias(top1_of(PROBS), CLASSES, 1.0, shrinkage=1.0)
     mean_b = (0.7 + 0.7) / 2
     assert found.top1_counts.tolist() == [2, 1, 0]
     assert found.reliable_share == 0.75
@@ -59,14 +59,14 @@ def test_bias_is_the_mean_top1_probability_of_reliable_images() -> None:
 
 def test_bias_without_shrinkage_is_the_paper_and_names_classes_without_top1() -> None:
     with pytest.raises(CcdError, match=r"no image has c as CLIP's top-1.*bias.shrinkage"):
-        class_bias(sureness(PROBS), CLASSES, 1.0, 0.0)
-    two = class_bias(sureness(PROBS[:, :2]), CLASSES[:2], 1.0, 0.0)
+        class_bias(top1_of(PROBS), CLASSES, 1.0, 0.0)
+    two = class_bias(top1_of(PROBS[:, :2]), CLASSES[:2], 1.0, 0.0)
     assert two.values == pytest.approx([(0.8 + 0.6 + 0.34) / 3, 0.7])
 
 
 def test_bias_without_a_reliable_image_says_so() -> None:
     with pytest.raises(CcdError, match="max_entropy_nats"):
-        class_bias(sureness(PROBS), CLASSES, 0.1, 1.0)
+        class_bias(top1_of(PROBS), CLASSES, 0.1, 1.0)
 
 
 def test_global_label_floors_divides_and_clips() -> None:

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import assume, given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ccd.labels.bias import class_bias, sureness
-from ccd.labels.debias import aggregate, best_view, floored, global_label, local_label, pseudo_labels
+from ccd.labels.bias import class_bias, top1_of
+from ccd.labels.debias import (
+    LocalViews,
+    WholeImages,
+    aggregate,
+    best_view,
+    floored,
+    global_label,
+    local_label,
+    pseudo_labels,
+)
 from ccd.labels.scores import clip_probs, entropy_nats, softmax
 
 N = 5
@@ -71,18 +80,18 @@ def test_bias_is_a_mean_of_top1_probabilities_in_any_order(
 ) -> None:
     p = softmax(x)
     names = tuple("abcd")
-    found = class_bias(sureness(p), names, 10.0, shrinkage)
+    found = class_bias(top1_of(p), names, 10.0, shrinkage)
     top = p.max(axis=1)
     assert (found.values >= top.min() - 1e-12).all() and (found.values <= top.max() + 1e-12).all()
     assert found.values.min() >= 1 / C - 1e-12 and found.top1_counts.sum() == N
-    other = class_bias(sureness(p[rows][:, columns]), tuple(names[c] for c in columns), 10.0, shrinkage)
+    other = class_bias(top1_of(p[rows][:, columns]), tuple(names[c] for c in columns), 10.0, shrinkage)
     np.testing.assert_allclose(other.values, found.values[columns], rtol=1e-9)
     assert other.top1_counts.tolist() == found.top1_counts[columns].tolist()
 
 
 @given(logits)
 def test_much_shrinkage_gives_every_class_the_mean(x: np.ndarray) -> None:
-    found = class_bias(sureness(softmax(x)), tuple("abcd"), 10.0, 1e12)
+    found = class_bias(top1_of(softmax(x)), tuple("abcd"), 10.0, 1e12)
     np.testing.assert_allclose(found.values, found.values.mean(), rtol=1e-6)
 
 
@@ -116,7 +125,7 @@ def test_the_label_lies_between_global_and_local(
 def made(
     p: np.ndarray, v: np.ndarray, rows: np.ndarray, b: np.ndarray, floor: float, alpha: float
 ) -> dict[str, np.ndarray]:
-    return pseudo_labels(p, global_label(p, b, floor), v, rows, b, floor, alpha)
+    return pseudo_labels(WholeImages(p, global_label(p, b, floor)), LocalViews(v, rows), b, floor, alpha)
 
 
 @given(positive, views, owners, biases, floors, images, classes)

@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from ccd.artifacts import background_file, text_file
 from ccd.errors import CcdError
-from ccd.labels.background import RuleName, background_prob, find_none
-from ccd.labels.debias import global_label, pseudo_labels
+from ccd.labels.background import RuleName, background_prob, find_background_images
+from ccd.labels.debias import LocalViews, WholeImages, global_label, pseudo_labels
 from ccd.params.file import validate
 from ccd.params.sections import GlobalLabelsParams
 
@@ -30,7 +30,7 @@ shares = st.floats(0.0, 1.0)
 
 
 def test_entropy_counts_nats_and_the_threshold_itself_is_not_above() -> None:
-    scores, found, weights = find_none("entropy", float(np.log(2)), 0.25, PROBS, None)
+    scores, found, weights = find_background_images("entropy", float(np.log(2)), 0.25, PROBS, None)
     third = -(0.4 * np.log(0.4) + 2 * 0.3 * np.log(0.3))  # 1.0889
     first = -(0.98 * np.log(0.98) + 2 * 0.01 * np.log(0.01))
     np.testing.assert_allclose(scores, [first, np.log(2), third, 0], atol=1e-12)
@@ -38,7 +38,7 @@ def test_entropy_counts_nats_and_the_threshold_itself_is_not_above() -> None:
 
 
 def test_max_prob_is_below_the_threshold() -> None:
-    scores, found, weights = find_none("max_prob", 0.5, 0.0, PROBS, None)
+    scores, found, weights = find_background_images("max_prob", 0.5, 0.0, PROBS, None)
     assert scores.tolist() == [0.98, 0.5, 0.4, 1.0]
     assert found.tolist() == [False, False, True, False] and weights.tolist() == [1, 1, 0, 1]
 
@@ -51,19 +51,19 @@ def test_background_is_the_mass_of_all_its_texts_together() -> None:
     # 0 with the class, 1 with one text, so 1 : 2 : 1
     assert outside is not None
     np.testing.assert_allclose(outside, [0.5, 0.75, 0.75])
-    _, found, weights = find_none("background", 0.5, 0.0, np.ones((3, 1)), outside)
+    _, found, weights = find_background_images("background", 0.5, 0.0, np.ones((3, 1)), outside)
     assert found.tolist() == [False, True, True] and weights.tolist() == [1, 0, 0]
 
 
 def test_background_without_texts_says_what_to_write() -> None:
     assert background_prob(np.eye(2), np.eye(2), np.empty((0, 2)), 100.0) is None
     with pytest.raises(CcdError, match=r"text\.background_texts, which is empty"):
-        find_none("background", 0.5, 0.0, np.ones((2, 1)), None)
+        find_background_images("background", 0.5, 0.0, np.ones((2, 1)), None)
 
 
 @given(rows_of_probs)
 def test_off_finds_nothing(probs: np.ndarray) -> None:
-    scores, found, weights = find_none("off", None, 0.0, probs, None)
+    scores, found, weights = find_background_images("off", None, 0.0, probs, None)
     assert np.isnan(scores).all() and not found.any() and (weights == 1).all()
 
 
@@ -75,10 +75,12 @@ def test_images_are_judged_one_by_one_and_a_stricter_threshold_finds_fewer(
 ) -> None:
     low, high = sorted((low, high))
     strict, mild = (low, high) if rule == "max_prob" else (high, low)
-    found = find_none(rule, mild, 0.0, probs, outside)[1]
-    assert (find_none(rule, strict, 0.0, probs, outside)[1] <= found).all()
-    assert (find_none(rule, mild, 0.0, probs[order], outside[order])[1] == found[order]).all()
-    pieces = [find_none(rule, mild, 0.0, probs[rows], outside[rows])[1] for rows in (slice(part), slice(part, N))]
+    found = find_background_images(rule, mild, 0.0, probs, outside)[1]
+    assert (find_background_images(rule, strict, 0.0, probs, outside)[1] <= found).all()
+    assert (find_background_images(rule, mild, 0.0, probs[order], outside[order])[1] == found[order]).all()
+    pieces = [
+        find_background_images(rule, mild, 0.0, probs[rows], outside[rows])[1] for rows in (slice(part), slice(part, N))
+    ]
     assert (np.concatenate(pieces) == found).all(), "so a data set may be judged in pieces"
 
 
@@ -87,13 +89,14 @@ def test_every_label_of_an_image_is_multiplied(
     probs: np.ndarray, views: np.ndarray, rows: np.ndarray, b: np.ndarray, floor: float, alpha: float, w: np.ndarray
 ) -> None:
     whole = global_label(probs, b, floor)
-    plain = pseudo_labels(probs, whole, views, rows, b, floor, alpha)
-    weighed = pseudo_labels(probs, w[:, None] * whole, views, rows, b, floor, alpha, weights=w)
+    local = LocalViews(views, rows)
+    plain = pseudo_labels(WholeImages(probs, whole), local, b, floor, alpha)
+    weighed = pseudo_labels(WholeImages(probs, w[:, None] * whole, w), local, b, floor, alpha)
     for name in ("global_label", "local_label", "label"):
         np.testing.assert_allclose(weighed[name], w[:, None] * plain[name], rtol=1e-12, atol=1e-12, err_msg=name)
     for name in ("global_prob", "local_prob", "box_id"):
         np.testing.assert_array_equal(weighed[name], plain[name], err_msg=name)
-    same = pseudo_labels(probs, whole, views, rows, b, floor, alpha, weights=np.ones(N, np.float32))
+    same = pseudo_labels(WholeImages(probs, whole, np.ones(N, np.float32)), local, b, floor, alpha)
     for name, values in plain.items():
         assert same[name].tobytes() == values.tobytes(), f"{name}: nothing found changes nothing"
 
@@ -129,17 +132,17 @@ def test_the_artifact_comes_back_and_belongs_to_its_images(tmp_path: Path) -> No
     scores = np.array([0.25, 0.75])
     found = np.array([False, True])
     weights = np.array([1.0, 0.5])
-    background_file.write(path, background_file.NoneImages(ids, scores, found, weights, "entropy"))
+    background_file.write(path, background_file.BackgroundImages(ids, scores, found, weights, "entropy"))
     back = background_file.read(path, ids)
     assert back.found.tolist() == [False, True] and back.weights.tolist() == [1, 0.5] and back.rule == "entropy"
     np.testing.assert_array_equal(back.scores, scores)
     assert back.summary() == {"none_images": "1"}
     with pytest.raises(CcdError, match="not the 2 images asked for"):
         background_file.read(path, ["b", "a"])
-    background_file.write(path, background_file.NoneImages(ids, scores, found, np.array([1.0, 1.5]), "entropy"))
+    background_file.write(path, background_file.BackgroundImages(ids, scores, found, np.array([1.0, 1.5]), "entropy"))
     with pytest.raises(CcdError, match=r"a weight is not in 0\.\.1"):
         background_file.read(path, ids)
-    off = background_file.NoneImages(ids, np.full(2, np.nan), np.zeros(2, bool), np.ones(2), "off")
+    off = background_file.BackgroundImages(ids, np.full(2, np.nan), np.zeros(2, bool), np.ones(2), "off")
     background_file.write(path, off)
     assert np.isnan(background_file.read(path, ids).scores).all() and background_file.read(path, ids).summary() == {}
 

@@ -52,7 +52,7 @@ def test_a_fingerprint_changes_with_the_code_of_its_stage_alone(
 ) -> None:
     before = pipeline.code_fingerprints()
     for name in ("ccd", "stages"):
-        shutil.copytree(Path(__file__).parent.parent / name, tmp_path / name, ignore=shutil.ignore_patterns("*.pt"))
+        shutil.copytree(Path(__file__).parent.parent / name, tmp_path / name)
     monkeypatch.setattr(pipeline, "_INSTALLED", tmp_path)
     monkeypatch.setattr(pipeline, "repository_pipeline", lambda: Path(__file__).parent.parent / "dvc.yaml")
     assert pipeline.code_fingerprints() == before, "the place of the installation is no part of it"

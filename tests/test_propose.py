@@ -11,10 +11,12 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from benchmarks.photos import index_of
+from ccd.artifacts.boxes_file import BoxTable
+from ccd.artifacts.image_index import ImageIndex
 from ccd.images.batches import ImageFiles
-from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import Hardware
-from ccd.student.propose import Ask, RunningThreshold, propose_views
+from ccd.student.model import Student
+from ccd.student.propose import RunningThreshold, ViewOptions, ViewQuota, choose_views, find_candidates
 from ccd.views.boxes import cam_boxes, tiles, view_count, view_threshold
 from tests.student_toys import colour_patches, tiny_student
 
@@ -80,17 +82,25 @@ def test_tiles_cover_the_image() -> None:
     assert areas[0].sum() == pytest.approx(60 * 90)
 
 
+def proposed(student: Student, paths: list[Path], index: ImageIndex, place: Hardware, options: ViewOptions) -> BoxTable:
+    candidates = find_candidates(student, ImageFiles(paths), index, options, place)
+    return choose_views(candidates, index, CLASSES, options)
+
+
 def test_tiles_stand_behind_the_views_of_their_image(tmp_path: Path) -> None:
     _, paths = pictures(tmp_path, 5)
     index = index_of(paths)
     place = Hardware(torch.device("cpu"), 0, 2)
-    given = (tiny_student(len(CLASSES)), ImageFiles(paths), index, CLASSES, Ask(None, 1.0), 32, place)
-    plain, tiled = (propose_views(*given, StageLog("cam_boxes"), HOW, tiles=count) for count in (0, 2))
+    student = tiny_student(len(CLASSES))
+    plain, tiled = (
+        proposed(student, paths, index, place, ViewOptions(ViewQuota(None, 1.0), 32, HOW, tiles=count))
+        for count in (0, 2)
+    )
     assert len(tiled.image_ids) == len(plain.image_ids) + 5 * 4 and tiled.image_ids == sorted(tiled.image_ids)
     for image_id in index.ids:
         names = [name for name, of in zip(tiled.classes, tiled.image_ids, strict=True) if of == image_id]
         assert names[-4:] == [""] * 4 and "" not in names[:-4]
-    asked = tiled.asked
+    asked = tiled.requested
     assert [tiled.classes[row] for row in asked] == plain.classes and tiled.metadata == plain.metadata
     np.testing.assert_array_equal(tiled.boxes_px[asked], plain.boxes_px)
     np.testing.assert_array_equal(tiled.scores[asked], plain.scores)
@@ -99,20 +109,22 @@ def test_tiles_stand_behind_the_views_of_their_image(tmp_path: Path) -> None:
     np.testing.assert_allclose(tiled.boxes_px[rest], tiles(index.sizes_px, 2).reshape(-1, 4))
 
 
-@pytest.mark.parametrize("ask", [Ask(None, 1.2), Ask(None, 0.1), Ask(None, 3.0), Ask(0.5, 1.0), Ask(0.999, 1.0)])
+@pytest.mark.parametrize(
+    "quota",
+    [ViewQuota(None, 1.2), ViewQuota(None, 0.1), ViewQuota(None, 3.0), ViewQuota(0.5, 1.0), ViewQuota(0.999, 1.0)],
+)
 @pytest.mark.parametrize("batch_size", [4, 30])
-def test_one_pass_finds_what_two_would(ask: Ask, batch_size: int, tmp_path: Path) -> None:
+def test_one_pass_finds_what_two_would(quota: ViewQuota, batch_size: int, tmp_path: Path) -> None:
     pixels, paths = pictures(tmp_path, 30)
     index = index_of(paths)
     student = tiny_student(len(CLASSES))
     place = Hardware(torch.device("cpu"), 0, batch_size)
-    log = StageLog("cam_boxes")
-    found = propose_views(student, ImageFiles(paths), index, CLASSES, ask, 32, place, log, HOW)
+    found = proposed(student, paths, index, place, ViewOptions(quota, 32, HOW))
 
     with torch.inference_mode():
         outs = [student.eval()(part / 255.0) for part in pixels.split(batch_size)]
     probs, cams = (torch.cat(parts) for parts in zip(*((logits.sigmoid(), cam) for logits, cam in outs), strict=True))
-    tau = view_threshold(probs, ask.views_per_image) if ask.tau is None else ask.tau
+    tau = view_threshold(probs, quota.views_per_image) if quota.tau is None else quota.tau
     expected = cam_boxes(cams, probs >= tau, torch.from_numpy(index.sizes_px), 32, **HOW)
     assert found.metadata == {"tau": repr(tau)}
     assert found.image_ids == [index.ids[row] for row in expected.rows]
@@ -120,4 +132,4 @@ def test_one_pass_finds_what_two_would(ask: Ask, batch_size: int, tmp_path: Path
     np.testing.assert_array_equal(found.scores, probs.numpy()[expected.rows, expected.classes])
     np.testing.assert_array_equal(found.cam_peaks, expected.peaks)
     np.testing.assert_array_equal(found.boxes_px, expected.boxes_px)
-    assert len(found.image_ids) > 0 or ask.tau == 0.999
+    assert len(found.image_ids) > 0 or quota.tau == 0.999

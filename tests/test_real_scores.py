@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ccd.evaluation.metrics import average_precision
-from ccd.labels.bias import class_bias, sureness
+from ccd.labels.bias import class_bias, top1_of
 from ccd.labels.debias import aggregate, floored, global_label
 from ccd.labels.scores import entropy_nats, softmax
 
@@ -36,14 +36,14 @@ def test_global_scores_entropy_and_bias(scores: dict[str, np.ndarray]) -> None:
     probs = softmax(scores["global_logits"])
     assert round(mean_ap(probs, scores), 1) == 84.9
     assert round(100 * float((entropy_nats(probs) <= 2.0).mean()), 2) == 97.55
-    found = class_bias(sureness(probs), tuple(scores["classes"]), 2.0, 0.0)
+    found = class_bias(top1_of(probs), tuple(scores["classes"]), 2.0, 0.0)
     assert {str(name): round(float(b), 3) for name, b in zip(scores["classes"], found.values, strict=True)} == BIAS
 
 
 def test_mixing_local_views_helps_and_floor_and_clip_cost_ties(scores: dict[str, np.ndarray]) -> None:
     probs = softmax(scores["global_logits"])
     tiles = scores["tile_max_probs"].astype(np.float64)
-    bias = class_bias(sureness(probs), tuple(scores["classes"]), 2.0, 0.0).values
+    bias = class_bias(top1_of(probs), tuple(scores["classes"]), 2.0, 0.0).values
     raw = [mean_ap(alpha * probs + (1 - alpha) * tiles, scores) for alpha in ALPHAS]
     assert raw == pytest.approx([89.24, 89.95, 90.11, 89.59], abs=0.01)
     q = global_label(probs, bias, 0.05)

@@ -132,7 +132,7 @@ def test_images_without_a_class_are_measured_where_their_truth_is_known(project:
     def write(rule: str) -> None:
         found = np.array([False, True, True, False])
         background_file.write(
-            data / "none_images.parquet", background_file.NoneImages(ids, label[:, 0], found, 1.0 - found, rule)
+            data / "none_images.parquet", background_file.BackgroundImages(ids, label[:, 0], found, 1.0 - found, rule)
         )
 
     write("entropy")

@@ -27,8 +27,8 @@ class Piece:
 
     ``ids`` (M); ``global_prob`` and ``global_label`` (M, C) float32; ``weights`` (M,): the factor on an image's labels;
     ``decided`` (M, C) int8: what people decided, -1 where nobody did. Of the views: ``box_ids`` (b,) int64,
-    ``image_rows`` (b,) int64 in 0..M - 1, ``asked_by`` (b,) names of classes, ``boxes_px`` (b, 4) float32; their
-    embeddings: `AggregateInputs.features_of`.
+    ``image_rows`` (b,) int64 in 0..M - 1, ``requested_by`` (b,) names of classes, ``boxes_px`` (b, 4)
+    float32; their embeddings: `AggregateInputs.features_of`.
     """
 
     ids: Sequence[str]
@@ -38,13 +38,13 @@ class Piece:
     decided: np.ndarray
     box_ids: np.ndarray
     image_rows: np.ndarray
-    asked_by: np.ndarray
+    requested_by: np.ndarray
     boxes_px: np.ndarray
 
 
 class AggregateInputs:
-    """The opened files: ``ids`` (N) of the training images, ``words`` and ``bias`` (C,), ``views`` (B), ``people``'s
-    decisions, ``empty``: the images that show no class."""
+    """The opened files: ``ids`` (N) of the training images, ``text`` and ``bias`` (C,), ``views`` (B), ``corrections``
+    by people, ``background``: the images that show no class."""
 
     def __init__(
         self,
@@ -61,20 +61,20 @@ class AggregateInputs:
 
         Raises CcdError: a file is missing, damaged, or not of the same images, classes, boxes and teacher."""
         debias = bias_file.read(bias)
-        self.words = text_file.read(text)
+        self.text = text_file.read(text)
         self.bias = debias.bias
         self.views = boxes_file.read(boxes)
-        same_classes(bias, "bias", debias.classes, self.words.classes)
-        self.ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=self.words.classes).ids
-        self.empty = background_file.read(none, self.ids)
-        self.people = corrections_file.read(corrections, self.ids, self.words.classes, root)
+        same_classes(bias, "bias", debias.classes, self.text.classes)
+        self.ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=self.text.classes).ids
+        self.background = background_file.read(none, self.ids)
+        self.corrections = corrections_file.read(corrections, self.ids, self.text.classes, root)
         self._global_labels = global_labels
-        self._looked = features_file.open_local(clip_local, len(self.views.image_ids), self.words.attributes)
+        self._features = features_file.open_local(clip_local, len(self.views.image_ids), self.text.attributes)
         self._views_of = RowsOfImages(rows_of(boxes, "cam_boxes", self.views.image_ids, self.ids))
 
     def pieces(self) -> Iterator[Piece]:
         """All images in order. Raises CcdError for a damaged file."""
-        asked_by = np.asarray(self.views.classes, object)
+        requested_by = np.asarray(self.views.classes, object)
         start = 0
         for whole in class_table.pieces(self._global_labels, GLOBAL_LABELS, ["prob", "label"]):
             end = start + len(whole.ids)
@@ -83,11 +83,11 @@ class AggregateInputs:
                 whole.ids,
                 whole.columns["prob"],
                 whole.columns["label"],
-                self.empty.weights[start:end],
-                self.people.of_images(start, end),
+                self.background.weights[start:end],
+                self.corrections.of_images(start, end),
                 mine,
                 here,
-                asked_by[mine],
+                requested_by[mine],
                 self.views.boxes_px[mine],
             )
             start = end
@@ -98,4 +98,4 @@ class AggregateInputs:
         Raises:
             CcdError: NaN or Inf in them.
         """
-        return self._looked.take(piece.box_ids)
+        return self._features.take(piece.box_ids)

@@ -25,7 +25,7 @@ SCHEMA = schema(
 
 
 @dataclass(frozen=True)
-class NoneImages:
+class BackgroundImages:
     """``ids`` (N), ``scores`` (N,) float with NaN without a rule, ``found`` (N,) bool, ``weights`` (N,) float in
     [0, 1]; ``rule``: its name."""
 
@@ -41,11 +41,11 @@ class NoneImages:
 
 
 def count_in(metadata: Mapping[str, str]) -> int | None:
-    """How many images were found, from the metadata that `NoneImages.summary` wrote; None where none was looked for."""
+    """Return how many images were found, from metadata that `BackgroundImages.summary` wrote; None without a rule."""
     return int(metadata["none_images"]) if "none_images" in metadata else None
 
 
-def write(path: Path, images: NoneImages) -> None:
+def write(path: Path, images: BackgroundImages) -> None:
     """Write ``none_images.parquet``."""
     columns = [
         Names(images.ids).arrow,
@@ -56,7 +56,7 @@ def write(path: Path, images: NoneImages) -> None:
     write_parquet(path, [pa.record_batch(columns, schema=SCHEMA)], SCHEMA, {"rule": images.rule})
 
 
-def read(path: Path, wanted: Sequence[str]) -> NoneImages:
+def read(path: Path, wanted: Sequence[str]) -> BackgroundImages:
     """Read ``none_images.parquet``. Raises CcdError if it is missing, damaged, of another version, or of other images
     than the ``wanted``."""
     table, metadata = read_parquet(path, SCHEMA, "global_labels")
@@ -66,4 +66,4 @@ def read(path: Path, wanted: Sequence[str]) -> NoneImages:
     if not ((weights >= 0) & (weights <= 1)).all():
         raise unreadable(path, "a weight is not in 0..1", "global_labels")
     same_ids(path, "global_labels", ids, wanted)
-    return NoneImages(ids, scores, table["none"].to_numpy(), weights, metadata.get("rule", "off"))
+    return BackgroundImages(ids, scores, table["none"].to_numpy(), weights, metadata.get("rule", "off"))

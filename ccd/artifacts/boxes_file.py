@@ -48,14 +48,14 @@ class BoxTable:
     metadata: dict[str, str]
 
     @property
-    def asked(self) -> np.ndarray:
+    def requested(self) -> np.ndarray:
         """Rows of the views that a class asked for, which are all but the tiles; int64."""
         return np.flatnonzero(np.asarray(self.classes, object) != "")
 
     @property
-    def asking_images(self) -> int:
+    def images_with_requests(self) -> int:
         """How many images have a view that a class asked for."""
-        return len(Names(self.image_ids).take(self.asked).arrow.unique())
+        return len(Names(self.image_ids).take(self.requested).arrow.unique())
 
 
 def write(path: Path, boxes: BoxTable) -> None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ccd.artifacts.files import replacing, sha256_of_rest, unreadable
+from ccd.artifacts.files import hash_of_rest, replacing, unreadable
 from ccd.errors import is_refusal
 
 SCHEMA = "ccd.checkpoint/1"
@@ -67,7 +67,7 @@ def _read(path: Path, stage: str | None, hashed: bool) -> tuple[Checkpoint, str]
         with path.open("rb") as file:
             _check_members(file)
             file.seek(0)
-            sha256 = sha256_of_rest(file) if hashed else ""
+            sha256 = hash_of_rest(file) if hashed else ""
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:

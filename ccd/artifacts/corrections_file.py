@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts.csv_files import Row, meant, read_sheet
-from ccd.artifacts.files import csv_line, replacing
+from ccd.artifacts.files import csv_line, write_text
 from ccd.artifacts.image_keys import ImageKeys
 from ccd.errors import CcdError, listed
 
@@ -188,7 +188,6 @@ def write(path: Path, found: Mapping[tuple[str, str], int]) -> None:
     what changed. Raises CcdError if the file cannot be written."""
     lines = [csv_line(COLUMNS), *(csv_line([*key, found[key]]) for key in sorted(found))]
     try:
-        with replacing(path) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8", newline="")
+        write_text(path, "".join(lines))
     except OSError as error:
         raise CcdError(f"{path}: cannot be written ({error.strerror or error})") from None

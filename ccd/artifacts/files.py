@@ -138,12 +138,15 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all; lines end as ``text`` has them."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write readable JSON; NaN is refused (``ValueError``), since JSON has no such number."""
-    with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def csv_line(cells: Sequence[Any]) -> str:
@@ -166,8 +169,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> No
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+    write_text(path, buffer.getvalue())
 
 
 def unreadable(path: Path, reason: str | Exception, stage: str | None) -> CcdError:
@@ -189,15 +191,15 @@ def _text(error: Exception) -> str:
     return " ".join(said.split()) or type(error).__name__
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+def hash_of(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal hash of a file."""
     with path.open("rb") as file:
-        return sha256_of_rest(file)
+        return hash_of_rest(file, algorithm)
 
 
-def sha256_of_rest(file: BinaryIO) -> str:
-    """The same of an open file, from where it stands to its end."""
-    digest = hashlib.sha256()
+def hash_of_rest(file: BinaryIO, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal hash of an open file, from where it stands to its end."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     while chunk := file.read(1 << 20):
         digest.update(chunk)
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccd.artifacts.files import sha256_of
+from ccd.artifacts.files import hash_of
 from ccd.errors import CcdError, explained, listed, printable
 
 _HEAD_BYTES = 1024
@@ -286,7 +286,7 @@ def check_sha256(path: str | Path, expected: str | None, key: str) -> None:
         return
     if not Path(path).is_file():
         raise CcdError(f"{key} is set, but {path} is no local file; correct the path, or leave {key} empty")
-    found = sha256_of(Path(path))
+    found = hash_of(Path(path))
     if found != expected:
         other = not_weights(Path(path))
         because = "not the same weights" if other is None else f"the file is {other}"

@@ -72,7 +72,7 @@ def init(
         write_files,
         write_plot_template,
     )
-    from ccd.project.settings import Asked
+    from ccd.project.settings import ProjectRequest
     from ccd.project.suggest import suggest
     from ccd.runtime.hardware import find_device
 
@@ -84,7 +84,9 @@ def init(
             raise CcdError("--images FOLDER is missing: the folder of your images")
         list_of_classes = classes or _list_of_classes(folder, images)
         check_place(folder, images, list_of_classes, force=force)
-        asked = Asked(folder, images, labels, suggest(find_device(device)), teacher, student, _chosen(settings, device))
+        asked = ProjectRequest(
+            folder, images, labels, suggest(find_device(device)), teacher, student, _chosen(settings, device)
+        )
         asked.params(skip_bad=False)  # a mistake in it is found before all images are read
         found = _look(images, list_of_classes, labels)
         texts = asked.texts(list_of_classes, len(found.classes), skip_bad=bool(found.index.skipped))
@@ -204,7 +206,7 @@ def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wan
 
 def _upgrade(folder: Path) -> None:
     from ccd.artifacts.existing import keep_old
-    from ccd.artifacts.files import replacing
+    from ccd.artifacts.files import write_text
     from ccd.errors import CcdError
     from ccd.params.presets import upgraded_params
     from ccd.project.create import write_plot_template
@@ -222,8 +224,7 @@ def _upgrade(folder: Path) -> None:
             click.echo(f"{path}: nothing to change")
             continue
         kept = keep_old(path)
-        with replacing(path) as temporary:
-            temporary.write_text(new, encoding="utf-8")
+        write_text(path, new)
         click.echo(f"{path}: brought to this version")
         _tell_kept([] if kept is None else [kept])
     template = write_plot_template(folder)

@@ -253,11 +253,13 @@ def _tidied_content(done: Tidied, aside: Path) -> dict[str, object]:
 
 def _student(data: Path, root: str) -> np.ndarray:
     from ccd.artifacts import image_index
+    from ccd.images.batches import indexed_files
     from ccd.review.questions import student_probs
     from ccd.runtime.console import StageLog
+    from ccd.runtime.hardware import set_up_hardware
 
-    index = image_index.read(data / "images.parquet").train()
-    return student_probs(data / "student.pt", root, index, StageLog("review"))
+    files = indexed_files(root, image_index.read(data / "images.parquet").train())
+    return student_probs(data / "student.pt", files, set_up_hardware(), StageLog("review").images)
 
 
 def _targets(name: str, kind: Format, out: Path | None) -> list[Path]:
@@ -277,7 +279,7 @@ def _write(
     targets: list[Path],
     url: str | None,
 ) -> None:
-    from ccd.artifacts.files import replacing
+    from ccd.artifacts.files import write_text
     from ccd.deploy.label_export import LOCAL_FILES
     from ccd.deploy.labelled import read_labelled
     from ccd.review.sheet import to_csv, to_page, to_tasks
@@ -289,5 +291,4 @@ def _write(
         tasks = to_tasks(labels, evidence, chosen, LOCAL_FILES if url is None else url)
         texts = [tasks["tasks.json"], tasks["labelling_config.xml"]]
     for path, text in zip(targets, texts, strict=True):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="")
+        write_text(path, text)

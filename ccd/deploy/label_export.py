@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
-from ccd.artifacts.files import replacing
+from ccd.artifacts.files import replacing, write_text
 from ccd.datasets.folder import LABELS_FILE
 from ccd.deploy.label_formats import to_coco, to_csv, to_cvat, to_fiftyone, to_hf, to_label_studio
 from ccd.deploy.labelled import LabelledSet
@@ -89,8 +89,7 @@ def export_labels(
     if copy_images:
         _copy([image.path for image in labels.images], root, image_folder(kind, out))
     for name, text in _texts(labels, kind, (out if copy_images else root).resolve(), image_url).items():
-        with replacing(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="")
+        write_text(out / name, text)
     return [out / name for name in _FILES[kind]]
 
 

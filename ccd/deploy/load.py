@@ -25,7 +25,7 @@ from torch import Tensor
 from ccd.artifacts import checkpoint_file
 from ccd.artifacts.checkpoint_file import Weights
 from ccd.artifacts.existing import keep_old
-from ccd.artifacts.files import replacing, sha256_of, write_json
+from ccd.artifacts.files import hash_of, replacing, write_json
 from ccd.deploy import rows
 from ccd.deploy.classifier import (
     SCHEMA,
@@ -53,7 +53,7 @@ def write_folder(folder: Path, description: ModelDescription, weights: Weights) 
     plain = {name: value.contiguous() for name, value in weights.items()}
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(plain))
-    write_json(folder / DESCRIPTION, to_json(description) | {"sha256": {WEIGHTS: sha256_of(folder / WEIGHTS)}})
+    write_json(folder / DESCRIPTION, to_json(description) | {"sha256": {WEIGHTS: hash_of(folder / WEIGHTS)}})
 
 
 def keep_foreign(folder: Path) -> list[Path]:
@@ -66,7 +66,7 @@ def keep_foreign(folder: Path) -> list[Path]:
         ours = []
         stated = None
     weights = folder / WEIGHTS
-    if stated is not None and weights.is_file() and sha256_of(weights) == stated:
+    if stated is not None and weights.is_file() and hash_of(weights) == stated:
         ours.append(WEIGHTS)
     copies = [keep_old(folder / name) for name in (DESCRIPTION, WEIGHTS) if name not in ours]
     return [copy for copy in copies if copy is not None]
@@ -117,7 +117,7 @@ def open_model(path: Path, device: torch.device) -> Classifier:
     check_exists(path)
     if path.suffix == ".onnx":
         session = onnx_session(path, device)
-        return OnnxClassifier(_onnx_description(session, path), session, sha256_of(path))
+        return OnnxClassifier(_onnx_description(session, path), session, hash_of(path))
     if path.is_dir():
         description, weights, sha256 = read_folder(path)
         return TorchClassifier(description, weights, sha256, device)

@@ -16,6 +16,7 @@ from ccd.artifacts import checkpoint_file, class_table, image_index, metrics_fil
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.deploy.classifier import UNKNOWN_LICENCE, ModelDescription, describe
 from ccd.deploy.load import read_student
+from ccd.labels.thresholds import LABELLED
 from ccd.runtime.listing import artifact_list
 
 SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup", "train")
@@ -97,7 +98,7 @@ def _label_share(path: Path, classes: tuple[str, ...]) -> np.ndarray | None:
     if not path.is_file():
         return None
     made = class_table.read(path, PSEUDO_LABELS, ["label"])
-    return (made.columns["label"] >= 0.5).mean(axis=0) if made.classes == classes and made.ids else None
+    return (made.columns["label"] >= LABELLED).mean(axis=0) if made.classes == classes and made.ids else None
 
 
 def _measured(folder: Path) -> tuple[metrics_file.SplitMetrics | None, dict[str, dict[str, float]]]:

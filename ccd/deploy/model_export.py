@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ccd.artifacts.existing import keep_old, refuse_existing, refuse_folders
-from ccd.artifacts.files import replacing
+from ccd.artifacts.files import replacing, write_text
 from ccd.deploy.classifier import onnx_session, to_json
 from ccd.deploy.load import DESCRIPTION, ONNX_KEY, WEIGHTS, keep_foreign, write_folder
 from ccd.deploy.model_card import background, is_model_card, model_card
@@ -137,8 +137,7 @@ def export_model(student: Path, out: Path, licence: str) -> ExportedModel:
     about, weights = background(student, licence)
     kept = [*keep_foreign(out), *_keep_readme(out / CARD)]
     write_folder(out, about.description, weights)
-    with replacing(out / CARD) as temporary:
-        temporary.write_text(model_card(about), encoding="utf-8")
+    write_text(out / CARD, model_card(about))
     return ExportedModel(_files(out), kept)
 
 

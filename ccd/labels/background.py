@@ -20,7 +20,7 @@ NOT_LOOKED_FOR = (
 )
 
 
-def none_said(rule: RuleName, share: float) -> str:
+def background_line(rule: RuleName, share: float) -> str:
     """What the console says of the ``share`` of images that a rule found to show none of the classes."""
     return NOT_LOOKED_FOR if rule == "off" else f"{share:.1%} show no class (rule: {rule})"
 
@@ -44,7 +44,7 @@ def background_prob(
     return np.asarray(probs[:, len(text) :].sum(axis=1))
 
 
-def find_none(
+def find_background_images(
     rule: RuleName, threshold: float | None, weight: float, probs: np.ndarray, outside: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``entropy``: H_i > threshold (nats). ``max_prob``: max_c p_ic < threshold. ``background``: mass > threshold.

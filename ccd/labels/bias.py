@@ -21,45 +21,48 @@ class Bias:
 
 
 @dataclass(frozen=True)
-class Sureness:
-    """All that the bias needs of N images: ``entropy_nats`` (N,), the ``top1`` class (N,) int64, its ``prob`` (N,)."""
+class Top1:
+    """The most probable class of each of N images.
 
-    entropy_nats: np.ndarray
-    top1: np.ndarray
-    prob: np.ndarray
+    ``entropies_nats`` (N,) float64 of the image's scores; ``classes`` (N,) int64; ``probs`` (N,) float64 of that class.
+    """
 
-
-def sureness(probs: np.ndarray) -> Sureness:
-    """Entropy and top-1 of (N, C) softmax scores."""
-    return Sureness(entropy_nats(probs), probs.argmax(axis=1), probs.max(axis=1))
+    entropies_nats: np.ndarray
+    classes: np.ndarray
+    probs: np.ndarray
 
 
-def joined(parts: Sequence[Sureness]) -> Sureness:
-    """Consecutive images as one."""
-    columns = zip(*((part.entropy_nats, part.top1, part.prob) for part in parts), strict=True)
-    return Sureness(*(np.concatenate(column) for column in columns))
+def top1_of(probs: np.ndarray) -> Top1:
+    """Return entropy and most probable class of (N, C) softmax scores."""
+    return Top1(entropy_nats(probs), probs.argmax(axis=1), probs.max(axis=1))
 
 
-def class_bias(sure: Sureness, classes: tuple[str, ...], max_entropy_nats: float, shrinkage: float) -> Bias:
+def concatenate(parts: Sequence[Top1]) -> Top1:
+    """Concatenate the top-1 of consecutive images."""
+    columns = zip(*((part.entropies_nats, part.classes, part.probs) for part in parts), strict=True)
+    return Top1(*(np.concatenate(column) for column in columns))
+
+
+def class_bias(top1: Top1, classes: tuple[str, ...], max_entropy_nats: float, shrinkage: float) -> Bias:
     """b_c = (sum of p_ic over reliable i with argmax c + k * mean_b) / (count + k), with k = ``shrinkage``.
 
     Args:
-        sure: of the N training images, see `sureness`.
+        top1: of the N training images, see `top1_of`.
         max_entropy_nats: image i is reliable if H_i <= this (the paper's 2.0).
         shrinkage: k; ``mean_b`` is the mean over the classes that have a top-1 image. 0 is the paper.
 
     Raises:
         CcdError: no image is reliable, or k = 0 and a class is no reliable image's top-1.
     """
-    reliable = sure.entropy_nats <= max_entropy_nats
+    reliable = top1.entropies_nats <= max_entropy_nats
     if not reliable.any():
         raise CcdError(
             f"bias.max_entropy_nats = {max_entropy_nats}: CLIP is surer than that of no image; raise it"
             f" (the largest possible entropy of {len(classes)} classes is {np.log(len(classes)):.2f})"
         )
-    top1 = sure.top1[reliable]
-    counts = np.bincount(top1, minlength=len(classes))
-    sums = np.bincount(top1, weights=sure.prob[reliable], minlength=len(classes))
+    winners = top1.classes[reliable]
+    counts = np.bincount(winners, minlength=len(classes))
+    sums = np.bincount(winners, weights=top1.probs[reliable], minlength=len(classes))
     empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if empty and shrinkage == 0:
         raise CcdError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from ccd.labels.scores import entropy_nats
+from ccd.labels.thresholds import LABELLED
 
 
 def floored(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
@@ -65,40 +67,53 @@ def whole_image_labels(
     return {"prob": probs, "entropy_nats": entropy, "label": factor * global_label(probs, bias, floor)}
 
 
-def pseudo_labels(
-    global_prob: np.ndarray,
-    global_label: np.ndarray,
-    view_probs: np.ndarray,
-    image_rows: np.ndarray,
-    bias: np.ndarray,
-    floor: float,
-    alpha: float,
-    box_ids: np.ndarray | None = None,
-    weights: np.ndarray | float = 1.0,
-) -> dict[str, np.ndarray]:
-    """The columns of ``pseudo_labels.parquet`` from (N, C) global values and the (B, C) scores of the views.
+@dataclass(frozen=True)
+class WholeImages:
+    """What the whole images say: ``probs`` (N, C) softmax scores and ``labels`` (N, C) q, already times ``weights``.
 
-    ``image_rows`` (B,): the image of each view, in 0..N - 1. ``box_ids`` (B,) int64: what the views are called, if not
-    0..B - 1. ``weights`` (N,): what every label of an image is multiplied by; ``global_label`` has its factor already.
+    ``weights`` (N,), or one number: the factor on every label of an image (`ccd.labels.background`).
     """
-    local_prob, winner = best_view(view_probs, image_rows, len(global_prob))
-    factor = np.broadcast_to(weights, len(global_prob))[:, None]
-    local = np.where(np.isnan(local_prob), global_label, factor * local_label(local_prob, global_label, bias, floor))
+
+    probs: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray | float = 1.0
+
+
+@dataclass(frozen=True)
+class LocalViews:
+    """What the local views say: ``probs`` (B, C) softmax scores.
+
+    ``image_rows`` (B,): the image of each view, in 0..N - 1. ``box_ids`` (B,) int64: the views' ids, if not 0..B - 1.
+    """
+
+    probs: np.ndarray
+    image_rows: np.ndarray
+    box_ids: np.ndarray | None = None
+
+
+def pseudo_labels(
+    images: WholeImages, views: LocalViews, bias: np.ndarray, floor: float, alpha: float
+) -> dict[str, np.ndarray]:
+    """Return the columns of ``pseudo_labels.parquet``, (N, C) each, for N images (method sections 6 and 7)."""
+    local_prob, winner = best_view(views.probs, views.image_rows, len(images.probs))
+    factor = np.broadcast_to(images.weights, len(images.probs))[:, None]
+    debiased = factor * local_label(local_prob, images.labels, bias, floor)
+    local = np.where(np.isnan(local_prob), images.labels, debiased)
     return {
-        "global_prob": global_prob,
+        "global_prob": images.probs,
         "local_prob": local_prob,
-        "global_label": global_label,
+        "global_label": images.labels,
         "local_label": local,
-        "label": np.minimum(aggregate(global_label, local, alpha), factor),  # = factor * (the label without it)
-        "box_id": winner if box_ids is None else np.append(box_ids, -1)[winner],
+        "label": np.minimum(aggregate(images.labels, local, alpha), factor),  # = factor * (the label without it)
+        "box_id": winner if views.box_ids is None else np.append(views.box_ids, -1)[winner],
     }
 
 
 def label_changes(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """(4,) int64 from the columns of `pseudo_labels`: how many labels are >= 0.5 before the local views and after them,
     how many of them the views raised and lowered."""
-    before = columns["global_label"] >= 0.5
-    after = columns["label"] >= 0.5
+    before = columns["global_label"] >= LABELLED
+    after = columns["label"] >= LABELLED
     return np.asarray([chosen.sum() for chosen in (before, after, after & ~before, before & ~after)], np.int64)
 
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ccd.artifacts.existing import keep_old
-from ccd.artifacts.files import replacing
+from ccd.artifacts.files import write_text
 from ccd.errors import CcdError
 from ccd.params.file import PARAMS_FILE, is_own_project, validate
 from ccd.params.sections import SECTIONS, RuntimeParams
@@ -104,8 +104,7 @@ def replace_params(old: str | None, new: str) -> Path | None:
     if new == old:
         return None
     kept = keep_old(PARAMS_FILE) if old is not None and not is_plain_preset(old) else None
-    with replacing(PARAMS_FILE) as temporary:
-        temporary.write_text(new, encoding="utf-8")
+    write_text(PARAMS_FILE, new)
     return kept
 
 

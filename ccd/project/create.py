@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ccd.artifacts.existing import keep_old
-from ccd.artifacts.files import replacing
+from ccd.artifacts.files import replacing, write_text
 from ccd.errors import CcdError, listed
 from ccd.params.file import PARAMS_FILE
 from ccd.project.settings import CLASSES_NAME
@@ -81,8 +81,7 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[li
             copy = keep_old(path) if name in _REPLACED else None
             kept += [] if copy is None else [copy]
             old = path.read_bytes() if path.is_file() else None
-            with replacing(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(path, text)
             before[path] = old
     except BaseException:
         _take_back(folder, before)

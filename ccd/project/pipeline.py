@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ccd.artifacts.files import write_json
+from ccd.artifacts.files import hash_of, write_json
 from ccd.datasets.class_names import CLASSES_FILE
 from ccd.datasets.folder import LABELS_FILE
 from ccd.datasets.image_search import find_images
@@ -67,9 +67,7 @@ def _lists(root: Path, params: IndexParams) -> dict[str, str]:
         "classes": Path(params.classes_file or root / CLASSES_FILE),
         "labels": Path(params.labels_file or root / LABELS_FILE),
     }
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for name, path in files.items()
-    }
+    return {name: hash_of(path) if path.is_file() else "" for name, path in files.items()}
 
 
 def repository_pipeline() -> Path:

@@ -87,7 +87,7 @@ _FILES = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProjectRequest:
     """What a user asks of a new project in ``folder``.
 
     ``labels``: None for ``labels.csv`` beside the images, where index looks by itself. ``teacher``: an OpenAI name, a

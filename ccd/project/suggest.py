@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ccd.artifacts.files import sha256_of
+from ccd.artifacts.files import hash_of
 
 LARGE_GPU_GB = 20.0
 
@@ -85,7 +85,7 @@ def suggest(device: torch.device) -> Suggestion:
 def local_file(value: str, folder: Path) -> tuple[str, str] | None:
     """If ``value`` is the path of a file: the path as a project in ``folder`` names it, and the file's SHA-256."""
     path = Path(value).expanduser()
-    return (path_from(path, folder), sha256_of(path)) if path.is_file() else None
+    return (path_from(path, folder), hash_of(path)) if path.is_file() else None
 
 
 def path_from(path: Path, folder: Path) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccd.artifacts.image_index import ImageIndex
-from ccd.report.doubt import LABELLED, Choice, Pair, strongest_classes, view_labels
+from ccd.labels.thresholds import LABELLED
+from ccd.report.doubt import Choice, Pair, strongest_classes, view_labels
 from ccd.report.photos import Frame, Photos, frames
 from ccd.report.run_data import Run
 

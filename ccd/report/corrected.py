@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccd.labels.debias import before_corrections
-from ccd.report.doubt import LABELLED, Choice
+from ccd.labels.thresholds import LABELLED
+from ccd.report.doubt import Choice
 from ccd.report.run_data import Run
 from ccd.report.tables import Cell, Column, Group
 

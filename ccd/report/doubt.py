@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ccd.labels.thresholds import LABELLED
 from ccd.views.overlap import iou, pairs_of_classes
 
-LABELLED = 0.5
 IMAGES_AT_ONCE = 8192
 _DISPUTED = ("global_label", "local_label", "correction")
 

@@ -11,7 +11,8 @@ import numpy as np
 from ccd.artifacts.metrics_file import uncounted
 from ccd.errors import listed
 from ccd.labels.background import NOT_LOOKED_FOR
-from ccd.report.doubt import IMAGES_AT_ONCE, LABELLED
+from ccd.labels.thresholds import LABELLED
+from ccd.report.doubt import IMAGES_AT_ONCE
 from ccd.report.quality import Step, quality
 from ccd.report.run_data import Run
 

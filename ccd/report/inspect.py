@@ -33,12 +33,12 @@ from ccd.report.run_data import truth_of
 
 @dataclass(frozen=True)
 class View:
-    """A local view: ``box_id``, the class that ``asked`` with the student's ``score`` (a tile: empty, NaN), corners in
-    pixels of the original image, CLIP's ``probs`` (C,) float32 of it, and the local ``labels`` (C,) that it gives, see
-    `ccd.report.doubt.view_labels`."""
+    """A local view: ``box_id``, the class it was ``requested_by`` with the student's ``score`` (a tile: empty, NaN),
+    corners in pixels of the original image, CLIP's ``probs`` (C,) float32 of it, and the local ``labels``
+    (C,) that it gives, see `ccd.report.doubt.view_labels`."""
 
     box_id: int
-    asked: str
+    requested_by: str
     score: float
     corners_px: tuple[float, float, float, float]
     probs: np.ndarray
@@ -219,7 +219,7 @@ def _example(made: class_table.ClassTable, truth: np.ndarray, choice: Choice) ->
 def box_overlap(data_dir: Path, count: int, min_images: int = 3) -> list[Overlap]:
     """The ``count`` pairs of classes whose boxes coincide most; see `ccd.report.doubt.coinciding_pairs`."""
     boxes = boxes_file.read(data_dir / "boxes.parquet")
-    asked = boxes.asked
+    asked = boxes.requested
     images, image_rows = np.unique(np.asarray(boxes.image_ids, object)[asked], return_inverse=True)
     classes, class_rows = np.unique(np.asarray(boxes.classes, object)[asked], return_inverse=True)
     pairs = coinciding_pairs(image_rows, class_rows, boxes.boxes_px[asked], count, min_images)

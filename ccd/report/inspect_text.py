@@ -141,7 +141,7 @@ def _view_table(story: ImageStory) -> str:
     rows = [["box", "asked by", "student", "local label, largest", "x0_px", "y0_px", "x1_px", "y1_px"]]
     for view in story.views:
         said = f"{_number(view.labels[view.first])} {story.classes[view.first]}"
-        asked = [view.asked, _number(view.score)] if view.asked else ["- (tile)", "-"]
+        asked = [view.requested_by, _number(view.score)] if view.requested_by else ["- (tile)", "-"]
         rows.append([str(view.box_id), *asked, said, *map(_number, view.corners_px)])
     return aligned(rows)
 
@@ -259,8 +259,8 @@ def story_data(story: ImageStory) -> dict[str, Any]:
     views = [
         {
             "box_id": view.box_id,
-            "asked_by": view.asked or None,
-            "student_score": view.score if view.asked else None,
+            "asked_by": view.requested_by or None,
+            "student_score": view.score if view.requested_by else None,
             **dict(zip(("x0_px", "y0_px", "x1_px", "y1_px"), view.corners_px, strict=True)),
             "clip_probs": dict(zip(story.classes, view.probs.tolist(), strict=True)),
             "local_labels": dict(zip(story.classes, view.labels.tolist(), strict=True)),

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ccd.artifacts.files import replacing
 from ccd.images.decode import read_image
+from ccd.labels.thresholds import LABELLED
 from ccd.report.inspect import ImageStory, View
 from ccd.report.inspect_text import shortened, visible
 
@@ -48,7 +49,7 @@ def overlay(story: ImageStory, root: Path) -> Image.Image:
     draw = ImageDraw.Draw(image)
     line_px = max(2, round(max(image.size) / 300))
     font = ImageFont.load_default(size=max(12, round(max(image.size) / 45)))
-    winners = set(story.columns["box_id"][story.columns["label"] >= 0.5].tolist()) if story.views else set()
+    winners = set(story.columns["box_id"][story.columns["label"] >= LABELLED].tolist()) if story.views else set()
     views = sorted(story.views, key=lambda view: view.box_id not in winners)
     boxes = [tuple(side * times for side in view.corners_px) for view in views]
     colours = [WON if view.box_id in winners else OTHER for view in views]
@@ -160,7 +161,7 @@ def _draw(draw: ImageDraw.ImageDraw, label: Label, colour: tuple[int, int, int],
 
 def _texts(story: ImageStory, view: View) -> list[str]:
     """The wordings of a view's label, from the fullest to its number alone."""
-    place = story.classes.index(view.asked) if view.asked else view.first
+    place = story.classes.index(view.requested_by) if view.requested_by else view.first
     name = visible(story.classes[place])
     value = f"{view.labels[place]:.3f}"
     full = [f"{view.box_id} {shortened(name, length)} {value}" for length in _NAME_LENGTHS]

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ccd.labels.thresholds import LABELLED
 from ccd.report.answers import findings, verdict
 from ccd.report.cards import (
     TEST_STEPS,
@@ -22,7 +23,7 @@ from ccd.report.cards import (
     views_shown,
 )
 from ccd.report.corrected import corrections
-from ccd.report.doubt import LABELLED, Choice, class_cases, coinciding_pairs, doubtful_test, doubtful_train
+from ccd.report.doubt import Choice, class_cases, coinciding_pairs, doubtful_test, doubtful_train
 from ccd.report.findings import known_images, none_note
 from ccd.report.photos import Photos
 from ccd.report.run_data import Run
@@ -122,7 +123,7 @@ def _numbers(run: Run, name: str, doubts: Sequence[Choice]) -> dict[str, Any]:
 
 def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, Any]:
     """In the order in which they may spend the budget of bytes."""
-    asked = run.boxes.asked
+    asked = run.boxes.requested
     pairs = coinciding_pairs(run.box_rows[asked], run.box_classes[asked], run.boxes.boxes_px[asked], PAIRS)
     shown = _gallery_order(run)[:GALLERY_CLASSES]
     cases = {place: class_cases(run.made, run.train_truth, place) for place in shown}

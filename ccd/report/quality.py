@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ccd.report.doubt import IMAGES_AT_ONCE, LABELLED
+from ccd.labels.thresholds import LABELLED
+from ccd.report.doubt import IMAGES_AT_ONCE
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from itertools import groupby
 
 import numpy as np
 
+from ccd.labels.thresholds import LABELLED
 from ccd.report.charts import Chart, Series, line_chart
-from ccd.report.doubt import LABELLED
 from ccd.report.findings import count_of, known_images
 from ccd.report.quality import qualities
 from ccd.report.run_data import Run

@@ -11,16 +11,15 @@ import numpy as np
 from ccd.artifacts import checkpoint_file, class_table, corrections_file, image_index
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.image_index import ImageIndex, same_ids
-from ccd.images.batches import indexed_files
+from ccd.images.batches import ImageFiles
 from ccd.report.doubt import disagreement, most_doubtful
-from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import hardware
-from ccd.student.inference import score
+from ccd.runtime.hardware import Hardware
+from ccd.student.inference import ImageProgress, score, silent
 from ccd.student.model import StudentSpec, restore_student
 
 
-def student_probs(path: Path, root: str, index: ImageIndex, log: StageLog) -> np.ndarray:
-    """(N, C) float32, the selected student's probabilities of the images of ``index`` under ``root``.
+def student_probs(path: Path, files: ImageFiles, hardware: Hardware, progress: ImageProgress = silent) -> np.ndarray:
+    """Return the selected student's probabilities of N images, (N, C) float32.
 
     Raises:
         CcdError: the checkpoint or an image is missing or damaged.
@@ -28,7 +27,7 @@ def student_probs(path: Path, root: str, index: ImageIndex, log: StageLog) -> np
     found = checkpoint_file.read(path, "train")
     spec = StudentSpec.from_dict(found.spec)
     students = {"student": restore_student(spec, found.weights[found.selected])}
-    return score(students, indexed_files(root, index), spec.image_size_px, hardware(), log)["student"]
+    return score(students, files, spec.image_size_px, hardware, progress)["student"]
 
 
 ASKED_FROM = 0.3

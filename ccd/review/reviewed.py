@@ -12,7 +12,7 @@ from ccd.artifacts.class_table import ClassTable
 from ccd.artifacts.corrections_file import COLUMNS, Answer, Decisions, LeftOut, judge
 from ccd.artifacts.csv_files import IMAGE, Sheet, classes_in, read_sheet
 from ccd.artifacts.existing import keep_old
-from ccd.artifacts.files import csv_line, replacing
+from ccd.artifacts.files import csv_line, write_text
 from ccd.artifacts.image_keys import ImageKeys
 from ccd.datasets import load_dataset
 from ccd.datasets.scan import scan
@@ -207,8 +207,7 @@ def _append(path: Path, lines: list[str]) -> None:
     there = {_decision(line) for line in old.splitlines()}
     new = "".join({_decision(line): line for line in lines if _decision(line) not in there}.values())
     try:
-        with replacing(path) as temporary:
-            temporary.write_text(old + ("" if old.endswith("\n") else "\n") + new, encoding="utf-8", newline="")
+        write_text(path, old + ("" if old.endswith("\n") else "\n") + new)
     except OSError as error:
         raise CcdError(f"{path}: cannot be written ({error.strerror or error})") from None
 

@@ -7,13 +7,13 @@ its run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
+from ccd.artifacts.files import hash_of
 from ccd.runtime import launch
 
 TIMINGS_LOG = Path(".dvc/tmp/ccd_timings.jsonl")
@@ -87,12 +88,8 @@ def _timing(line: str) -> dict[tuple[str, str], Timing]:
 
 
 def md5_of(path: Path) -> str:
-    """Hexadecimal MD5 of a file, as DVC states it."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """Return the MD5 of a file, as DVC states it."""
+    return hash_of(path, "md5")
 
 
 T = TypeVar("T")
@@ -123,6 +120,21 @@ class StageLog:
             for item in items:
                 yield item
                 bar.update(len(item[0]))
+
+    def images(self, batches: Iterable[Batch], total: int, /) -> Iterator[Batch]:
+        """`batches` of images."""
+        return self.batches(batches, total, "img")
+
+    @contextmanager
+    def training(self, epochs: int, steps: int) -> Iterator[Callable[[int, int, float], None]]:
+        """Yield a function of (epoch, step, loss) that shows the same bar; an epoch has ``steps``."""
+        with self.bar(epochs * steps, "step") as bar:
+
+            def show(epoch: int, step: int, loss: float) -> None:
+                bar.set_postfix_str(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}", refresh=False)
+                bar.update(epoch * steps + step + 1 - bar.n)
+
+            yield show
 
     def counter(self, unit: str) -> Callable[[int, int], None]:
         """A function of (done, total) that shows the same bar."""
@@ -161,7 +173,7 @@ class StageLog:
             self._say(f"wrote {path}: {rows:,} {unit}, {megabytes:.2f} MB, {seconds:.1f} s")
         record_timing(self.name, seconds, [path for path, _, _ in outputs])
 
-    def found(self, finding: str) -> None:
+    def finding(self, finding: str) -> None:
         """The stage's one-line finding."""
         self._say(finding)
 

@@ -40,7 +40,7 @@ class Hardware:
     batch_size: int
 
 
-def hardware() -> Hardware:
+def set_up_hardware() -> Hardware:
     """Set this process up as section ``runtime`` asks. Raises CcdError for a GPU that is not there."""
     params = load(RuntimeParams)
     _make_repeatable()

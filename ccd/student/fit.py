@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -13,9 +14,8 @@ from torch import Tensor
 from ccd.artifacts.image_index import ImageIndex
 from ccd.images.batches import ImageFiles, batches_of_rows
 from ccd.params.sections import OptimizationParams
-from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import Hardware
-from ccd.runtime.store import Slot, content_key, fingerprint, open_store
+from ccd.runtime.store import Slot, content_key, fingerprint
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.model import Student
 from ccd.student.objectives import Objective
@@ -23,75 +23,81 @@ from ccd.student.progress import EpochRecord, Weights
 from ccd.student.transforms import batch_rows, derived_seed
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """N images to train on: their ``files``, ``labels`` (N, C) in [0, 1], and their part of the image ``index``."""
+
+    files: ImageFiles
+    labels: np.ndarray
+    index: ImageIndex
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
 def fit(
     student: Student,
-    files: ImageFiles,
-    targets: np.ndarray,
+    data: TrainingData,
     objective: Objective,
     params: OptimizationParams,
-    index: ImageIndex,
     hardware: Hardware,
-    log: StageLog,
-) -> tuple[TrainingResult, Slot]:
-    """Train on N files and their (N, C) ``targets``, each epoch in a new order that depends on the seed alone.
-
-    A training that was killed goes on after its last whole epoch. Ranks share every batch.
+    *,
+    state: Slot | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> TrainingResult:
+    """Train on image files, each epoch in a new order that depends on the seed alone. Ranks share every batch.
 
     Args:
-        index: of the files, row by row.
-
-    Returns:
-        The result, and the place in the store where its state is kept, to be cleared once the result is written.
+        state: keeps the state of an unfinished training; one that was killed goes on after its last whole epoch.
+        on_step: called with epoch, step (both from 0) and loss after every step.
 
     Raises:
         CcdError: an image cannot be read, or what `ccd.student.loop.train` raises.
     """
     seed = derived_seed(params.seed, *params.section.encode())  # warm-up and final training differ
-    size_px = params.image_size_px
-    batch_size = params.batch_size
     optimization = Optimization(params.epochs, params.lr, params.head_lr_multiplier, params.precision)
-    steps = -(-len(files) // batch_size)
+    return train(
+        student,
+        _epochs(data, params, hardware, seed),
+        torch.from_numpy(data.labels.astype(np.float32)),
+        objective,
+        optimization=optimization,
+        seed=seed,
+        device=hardware.device,
+        names=data.index.ids,
+        state=state,
+        on_step=on_step,
+    )
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch; the last one may be smaller."""
+    return -(-images // batch_size)
+
+
+def _epochs(data: TrainingData, params: OptimizationParams, hardware: Hardware, seed: int) -> Callable[[int], Batches]:
+    """Return epoch -> its batches. One stream for all epochs: processes that start late copy what this one has grown
+    to."""
+    steps = steps_per_epoch(len(data), params.batch_size)
     streams: list[Iterator[tuple[Tensor, Tensor]]] = []
 
     def batches(epoch: int) -> Batches:
-        if not streams:  # one for all epochs: processes that start late copy what this one has grown to
-            rows_of = batch_rows(len(files), batch_size, seed, epoch)
+        if not streams:
+            rows_of = batch_rows(len(data), params.batch_size, seed, epoch)
             count = (params.epochs - epoch) * steps
             pin = hardware.device.type == "cuda"
-            streams.append(batches_of_rows(files, rows_of, count, size_px, hardware.workers, pin_memory=pin))
+            streams.append(
+                batches_of_rows(data.files, rows_of, count, params.image_size_px, hardware.workers, pin_memory=pin)
+            )
         return islice(streams[0], steps)
 
-    slot = open_store().slot(_identity(student, targets, objective, params, index, hardware))
-    with log.bar(steps * params.epochs, "step") as bar:
-
-        def show(epoch: int, step: int, loss: float) -> None:
-            bar.set_postfix_str(f"epoch {epoch + 1}/{params.epochs}, loss {loss:.3f}", refresh=False)
-            bar.update(epoch * steps + step + 1 - bar.n)
-
-        result = train(
-            student,
-            batches,
-            torch.from_numpy(targets.astype(np.float32)),
-            objective,
-            optimization=optimization,
-            seed=seed,
-            device=hardware.device,
-            names=index.ids,
-            state=slot,
-            on_step=show,
-        )
-    return result, slot
+    return batches
 
 
-def _identity(
-    student: Student,
-    targets: np.ndarray,
-    objective: Objective,
-    params: OptimizationParams,
-    index: ImageIndex,
-    hardware: Hardware,
+def training_name(
+    student: Student, data: TrainingData, objective: Objective, params: OptimizationParams, hardware: Hardware
 ) -> str:
-    """All that decides what a training comes to."""
+    """Return the name of a training's state in the store: a fingerprint of all that decides its result."""
     weights = b"".join(value.detach().cpu().contiguous().numpy().tobytes() for value in student.state_dict().values())
     return fingerprint(
         "training",
@@ -100,7 +106,7 @@ def _identity(
         section=params.section,
         objective=getattr(objective, "__name__", repr(objective)),
         student=[repr(student), student.cam_boost],
-        inputs=content_key(weights, targets.tobytes(), "".join(index.digests).encode()).hex(),
+        inputs=content_key(weights, data.labels.tobytes(), "".join(data.index.digests).encode()).hex(),
         device=hardware.device.type,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +14,26 @@ from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.errors import CcdError, listed
 from ccd.images.batches import ImageFiles, image_batches
 from ccd.labels.thresholds import prevalence_thresholds
-from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import Hardware, end_other_ranks, from_rank0, merged, share
+from ccd.runtime.hardware import Hardware, from_rank0, merged, share
 from ccd.student.model import Student, StudentSpec, restore_student
 from ccd.student.transforms import to_unit
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
+
+
+class ImageProgress(Protocol):
+    """Pass batches on and show how many of ``total`` images are done; the first part of a batch counts its images."""
+
+    def __call__(self, batches: Iterable[Batch], total: int, /) -> Iterator[Batch]:
+        """See above."""
+        ...
+
+
+def silent(batches: Iterable[Batch], total: int, /) -> Iterator[Batch]:
+    """An `ImageProgress` that shows nothing."""
+    return iter(batches)
+
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -59,7 +73,11 @@ def predict(
 
 
 def score(
-    students: Mapping[str, Student], files: ImageFiles, size_px: int, hardware: Hardware, log: StageLog
+    students: Mapping[str, Student],
+    files: ImageFiles,
+    size_px: int,
+    hardware: Hardware,
+    progress: ImageProgress = silent,
 ) -> dict[str, np.ndarray]:
     """sigmoid(logits), (N, C) float32, of every student, on every rank; each image is decoded once.
 
@@ -72,7 +90,7 @@ def score(
     rows = share(np.arange(len(files)), hardware.batch_size)
     batches = image_batches(files, rows, size_px, hardware.batch_size, hardware.workers)
     found = merged(_score_batches(students, batches, files.paths, hardware.device))
-    for _, probs in log.batches(found, len(files), "img"):
+    for _, probs in progress(found, len(files)):
         for name, values in probs.items():
             collected[name].append(values)
     return from_rank0(lambda: {name: np.concatenate(parts) for name, parts in collected.items()})
@@ -107,17 +125,16 @@ def probabilities(logits: Tensor, rows: Tensor, paths: Sequence[Path], name: str
 
 
 def score_checkpoints(
-    warmup: Checkpoint, final: Checkpoint, files: ImageFiles, hardware: Hardware, log: StageLog
+    warmup: Checkpoint, final: Checkpoint, files: ImageFiles, hardware: Hardware, progress: ImageProgress = silent
 ) -> dict[str, np.ndarray]:
     """`score` of the warmed-up student, of every set of weights of the final one, and as ``student`` the selected.
 
-    Ranks share it, and end here but for the first.
+    Ranks share the pass, and all of them have its result.
     """
     spec = StudentSpec.from_dict(final.spec)
     states = {"warmup": warmup.weights[warmup.selected], **final.weights}
     students = {name: restore_student(spec, weights) for name, weights in states.items()}
-    probs = score(students, files, spec.image_size_px, hardware, log)
-    end_other_ranks()
+    probs = score(students, files, spec.image_size_px, hardware, progress)
     return {**probs, "student": probs[final.selected]}
 
 
@@ -127,13 +144,12 @@ def label_free_thresholds(
     labels: np.ndarray,
     size_px: int,
     hardware: Hardware,
-    log: StageLog,
+    progress: ImageProgress = silent,
 ) -> dict[str, Any]:
     """Score the N training images and match each class's share of (N, C) pseudo-labels.
 
     A pass of its own: the scores met while training are those of other weights, on mirrored and recoloured images, with
-    BatchNorm in training mode. Ranks share it, and end here but for the first.
+    BatchNorm in training mode. Ranks share the pass, and all of them have its result.
     """
-    probs = score({"student": student}, files, size_px, hardware, log)["student"]
-    end_other_ranks()
+    probs = score({"student": student}, files, size_px, hardware, progress)["student"]
     return {"values": prevalence_thresholds(probs, labels).tolist(), "source": "pseudo-labels"}

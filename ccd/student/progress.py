@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ccd.errors import CcdError
 from ccd.evaluation.metrics import average_precision
+from ccd.labels.thresholds import LABELLED
 from ccd.runtime.hardware import all_gather, from_rank0, merge_rows, this_rank
 from ccd.student.objectives import Outcome
 
@@ -159,7 +160,7 @@ class EpochMeter:
 
     def _map_percent(self) -> float:
         scores = self._scores[self._seen].cpu().numpy()
-        positives = (self._targets[self._seen] >= 0.5).cpu().numpy()
+        positives = (self._targets[self._seen] >= LABELLED).cpu().numpy()
         ap = average_precision(scores, positives)
         known = ap[~np.isnan(ap)]
         return float(100 * known.mean()) if len(known) else float("nan")

@@ -12,9 +12,8 @@ import torch
 from ccd.artifacts.boxes_file import BoxTable
 from ccd.artifacts.image_index import ImageIndex, Names
 from ccd.images.batches import ImageFiles, image_batches
-from ccd.runtime.console import StageLog
-from ccd.runtime.hardware import Hardware, end_other_ranks, merged, share
-from ccd.student.inference import predict, probabilities
+from ccd.runtime.hardware import Hardware, merged, share
+from ccd.student.inference import ImageProgress, predict, probabilities, silent
 from ccd.student.model import Student
 from ccd.views.boxes import Boxes, cam_boxes, tiles as tiles_of, view_count, view_threshold
 from ccd.views.overlap import unshared_views
@@ -56,7 +55,7 @@ class RunningThreshold:
 
 
 @dataclass(frozen=True)
-class Ask:
+class ViewQuota:
     """Which classes ask for a view: those with a probability of at least ``tau`` or, if that is None, the most probable
     ones of all images, ``views_per_image`` on average."""
 
@@ -97,63 +96,99 @@ class _Views:
         self._count = len(kept)
 
 
-def propose_views(
+@dataclass(frozen=True)
+class ViewOptions:
+    """Which views are proposed.
+
+    ``quota``: which classes ask for one. ``size_px``: side of the square that the student sees. ``boxes``: further
+    arguments of `ccd.views.boxes.cam_boxes`. ``shared_iou``: merge views of several classes from this IoU on, see
+    `unshared_views`; None: all stay. ``tiles``: add so many by so many tiles of every image, behind its other views.
+    """
+
+    quota: ViewQuota
+    size_px: int
+    boxes: Mapping[str, Any]
+    shared_iou: float | None = None
+    tiles: int = 0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What one pass over N images finds: ``probs`` (N, C) float32 and boxes of every class that may get a view."""
+
+    probs: np.ndarray
+    boxes: np.ndarray
+
+
+def find_candidates(
     student: Student,
     files: ImageFiles,
     index: ImageIndex,
-    classes: tuple[str, ...],
-    ask: Ask,
-    size_px: int,
+    options: ViewOptions,
     hardware: Hardware,
-    log: StageLog,
-    how: Mapping[str, Any],
-    shared_iou: float | None = None,
-    tiles: int = 0,
-) -> BoxTable:
-    """The CAM boxes of every class that asks for a view, image by image; ``how`` goes to `cam_boxes`.
+    progress: ImageProgress = silent,
+) -> Candidates:
+    """Box the maps of every class that may get a view, in one pass that the ranks share; rank 0 has the result.
 
-    One pass: the threshold is known only at its end, so boxes are kept of every class that the images so far leave in
-    the running. Ranks share the pass, and end after it but for the first.
-
-    Args:
-        shared_iou: merge views of several classes from this IoU on, see `unshared_views`; None: all stay.
-        tiles: add so many by so many tiles of every image, behind the boxes that were asked for.
+    The quota's threshold is known only at the end of the pass, so boxes are kept of every class that the images seen so
+    far leave in the running.
 
     Raises:
         CcdError: an image cannot be read, or the student's probabilities or maps of it are not finite.
     """
-    wanted = view_count(len(index), len(classes), ask.views_per_image)
-    probs = np.empty((len(index), len(classes)), np.float32)
-    running = RunningThreshold(wanted, ask.tau)
+    classes = student.head.out_channels
+    quota = options.quota
+    wanted = view_count(len(index), classes, quota.views_per_image)
+    probs = np.empty((len(index), classes), np.float32)
+    running = RunningThreshold(wanted, quota.tau)
     views = _Views()
-    mine = share(np.arange(len(index)), hardware.batch_size)
-    batches = image_batches(files, mine, size_px, hardware.batch_size, hardware.workers)
-
-    def boxed() -> Iterator[tuple[np.ndarray, np.ndarray, Boxes]]:
-        here = RunningThreshold(wanted, ask.tau)  # what a rank has seen is at most as much as all have
-        for rows_, logits, cams in predict(student, batches, hardware.device):
-            rows = rows_.numpy()
-            found = probabilities(logits, rows_, files.paths, "warmup")
-            here.add(found)
-            asked = torch.from_numpy(found >= here.value).to(cams.device)
-            sizes_px = torch.from_numpy(index.sizes_px[rows])
-            names = [index.ids[row] for row in rows]
-            yield rows, found, cam_boxes(cams, asked, sizes_px, size_px, names=names, **how)
-
-    for rows, found, boxes in log.batches(merged(boxed()), len(index), "img"):
+    batches = _boxed_batches(student, files, index, options, hardware, RunningThreshold(wanted, quota.tau))
+    for rows, found, boxes in progress(merged(batches), len(index)):
         probs[rows] = found
         scores = found[boxes.rows, boxes.classes]
         views.add(_views(rows[boxes.rows], boxes.classes, scores, boxes.peaks, boxes.boxes_px))
         if running.add(found):
             views.drop_below(running.value)
-    end_other_ranks()
-    tau = view_threshold(torch.from_numpy(probs), ask.views_per_image) if ask.tau is None else ask.tau
-    views.drop_below(tau)
-    kept = views.found
-    if shared_iou is not None:
-        kept = kept[unshared_views(kept["row"], kept["class"], kept["prob"], kept["box_px"], shared_iou)]
-    if tiles:
-        kept = np.concatenate([kept, _unasked(tiles_of(index.sizes_px, tiles, how["min_side_px"]))])
+    return Candidates(probs, views.found)
+
+
+def _boxed_batches(
+    student: Student,
+    files: ImageFiles,
+    index: ImageIndex,
+    options: ViewOptions,
+    hardware: Hardware,
+    running: RunningThreshold,
+) -> Iterator[tuple[np.ndarray, np.ndarray, Boxes]]:
+    """This rank's images: rows (b,), probabilities (b, C) and the boxes of the maps that may get a view."""
+    mine = share(np.arange(len(index)), hardware.batch_size)
+    batches = image_batches(files, mine, options.size_px, hardware.batch_size, hardware.workers)
+    for rows_, logits, cams in predict(student, batches, hardware.device):
+        rows = rows_.numpy()
+        probs = probabilities(logits, rows_, files.paths, "warmup")
+        running.add(probs)  # what a rank has seen is at most as much as all have
+        requested = torch.from_numpy(probs >= running.value).to(cams.device)
+        sizes_px = torch.from_numpy(index.sizes_px[rows])
+        names = [index.ids[row] for row in rows]
+        yield rows, probs, cam_boxes(cams, requested, sizes_px, options.size_px, names=names, **options.boxes)
+
+
+def choose_views(candidates: Candidates, index: ImageIndex, classes: tuple[str, ...], options: ViewOptions) -> BoxTable:
+    """Keep the candidates within the quota, merge shared views, and add tiles; image by image.
+
+    Raises:
+        CcdError: the probabilities are empty or not finite.
+    """
+    quota = options.quota
+    tau = quota.tau
+    if tau is None:
+        tau = view_threshold(torch.from_numpy(candidates.probs), quota.views_per_image)
+    kept = candidates.boxes[candidates.boxes["prob"] >= tau]
+    if options.shared_iou is not None:
+        kept = kept[unshared_views(kept["row"], kept["class"], kept["prob"], kept["box_px"], options.shared_iou)]
+    if options.tiles:
+        tiles_px = tiles_of(index.sizes_px, options.tiles, options.boxes["min_side_px"])
+        kept = np.concatenate([kept, _unrequested(tiles_px)])
         kept = kept[np.argsort(kept["row"], kind="stable")]
     names = (*classes, "")
     return BoxTable(
@@ -179,7 +214,7 @@ def _views(
     return views
 
 
-def _unasked(boxes_px: np.ndarray) -> np.ndarray:
+def _unrequested(boxes_px: np.ndarray) -> np.ndarray:
     """Views (N, T, 4) of no class, and so of no probability and no peak."""
     images, each = boxes_px.shape[:2]
     return _views(np.repeat(np.arange(images), each), -1, np.nan, np.nan, boxes_px.reshape(-1, 4))

@@ -60,77 +60,84 @@ def squashed_boxes(boxes_px: np.ndarray, image_sizes_px: np.ndarray, resized_px:
     return np.asarray(boxes_px, np.float64) * scale
 
 
-def crop_batches(
-    files: ImageFiles,
+@dataclass(frozen=True)
+class CropPlan:
+    """How B views are cut from images.
+
+    ``ids`` (B,) int64: what each view is called in the batches. ``image_rows`` (B,): the file that it lies on, in any
+    order. ``boxes_px`` (B, 4) x0, y0, x1, y1 in pixels of the original image. ``shapes_px`` (B, 2) height and width of
+    each view, see `target_sizes`. ``squashed_px``: cut from the image squashed to a square of that side (published
+    code); None: from the original.
+    """
+
+    ids: np.ndarray
+    image_rows: np.ndarray
+    boxes_px: np.ndarray
+    shapes_px: np.ndarray
+    squashed_px: int | None = None
+
+    def take(self, rows: np.ndarray) -> CropPlan:
+        """Return the plan of the views at ``rows`` (m,), in that order."""
+        return CropPlan(
+            self.ids[rows], self.image_rows[rows], self.boxes_px[rows], self.shapes_px[rows], self.squashed_px
+        )
+
+
+def plan_crops(
     image_rows: np.ndarray,
     boxes_px: np.ndarray,
-    sizes: np.ndarray,
-    max_batch: int,
-    workers: int,
+    image_sizes_px: np.ndarray,
     *,
+    longer_px: int,
+    stride_px: int,
     source: CropSource,
     resized_px: int,
-    pin_memory: bool = False,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (box rows (b,) int64, pixels (b, 3, h, w) uint8), b <= ``max_batch``, one shape per batch.
-
-    Each image is decoded once and every box is cut from that decode. Views wait in one bucket per shape, so that fewer
-    than ``max_batch`` views of each shape are held at a time. Every box comes exactly once; the batches are the same
-    for every number of ``workers``.
+) -> CropPlan:
+    """Plan views at the shapes of `target_sizes`; their ids are 0..B - 1.
 
     Args:
-        image_rows: (B,) the image in ``files`` that each box lies on, in any order.
+        image_rows: (B,) the image of each view.
         boxes_px: (B, 4) x0, y0, x1, y1 in pixels of the original image.
-        sizes: (B, 2) height and width of each view, see :func:`target_sizes`.
-        source: cut from the ``original`` image, or (published code) from it ``resized`` to a square of ``resized_px``.
+        image_sizes_px: (N, 2) height and width of every image.
+        source: cut from the ``original`` image, or from it ``resized`` to a square of ``resized_px`` (published code).
+
+    Raises:
+        CcdError: see `target_sizes`.
+    """
+    squashed_px = resized_px if source == "resized" else None
+    cut_px = boxes_px if squashed_px is None else squashed_boxes(boxes_px, image_sizes_px[image_rows], squashed_px)
+    return CropPlan(
+        np.arange(len(boxes_px)), image_rows, boxes_px, target_sizes(cut_px, longer_px, stride_px), squashed_px
+    )
+
+
+def crop_batches(
+    files: ImageFiles, plan: CropPlan, max_batch: int, workers: int, *, pin_memory: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (ids of views (b,) int64, pixels (b, 3, h, w) uint8), b <= ``max_batch``, one shape per batch.
+
+    Each image is decoded once and every view is cut from that decode. Views wait in one bucket per shape, so that fewer
+    than ``max_batch`` views of each shape are held at a time. Every view comes exactly once; the batches are the same
+    for every number of ``workers``.
 
     Raises:
         CcdError: an image cannot be read (the error names the file), or a worker process died.
     """
-    order = np.argsort(image_rows, kind="stable")
-    starts = np.flatnonzero(np.diff(image_rows[order], prepend=-1))
-    squashed_px = resized_px if source == "resized" else None
-    views = _ViewsOfImage(files, image_rows, boxes_px, sizes, squashed_px, np.split(order, starts[1:]))
+    order = np.argsort(plan.image_rows, kind="stable")
+    starts = np.flatnonzero(np.diff(plan.image_rows[order], prepend=-1))
+    views = _ViewsOfImage(files, plan, np.split(order, starts[1:]))
     buckets: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
     for rows, flat in load_in_order(views, len(starts), workers, files_of=views.paths):
-        shapes = [(int(h), int(w)) for h, w in sizes[rows.numpy()]]
+        shapes = [(int(h), int(w)) for h, w in plan.shapes_px[rows.numpy()]]
         pieces = torch.split(flat, [3 * h * w for h, w in shapes])
-        for row, (h, w), piece in zip(rows.tolist(), shapes, pieces, strict=True):
+        for view_id, (h, w), piece in zip(plan.ids[rows.numpy()].tolist(), shapes, pieces, strict=True):
             bucket = buckets.setdefault((h, w), [])
             # a view of `flat` would keep all of its shared memory alive while the bucket fills
-            bucket.append((row, piece.clone().view(3, h, w)))
+            bucket.append((view_id, piece.clone().view(3, h, w)))
             if len(bucket) == max_batch:
                 yield _stacked(buckets.pop((h, w)), pin_memory)
     for bucket in buckets.values():
         yield _stacked(bucket, pin_memory)
-
-
-def view_batches(
-    files: ImageFiles,
-    image_sizes_px: np.ndarray,
-    image_rows: np.ndarray,
-    boxes_px: np.ndarray,
-    rows: np.ndarray,
-    longer_px: int,
-    stride_px: int,
-    max_batch: int,
-    workers: int,
-    *,
-    source: CropSource,
-    resized_px: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """`crop_batches` of the boxes ``rows`` alone, at the shapes of `target_sizes`.
-
-    ``image_sizes_px``: (N, 2) height, width of every file. The yielded rows are those of ``boxes_px``.
-    """
-    chosen = boxes_px[rows]
-    of_image = image_rows[rows]
-    cut_px = squashed_boxes(chosen, image_sizes_px[of_image], resized_px) if source == "resized" else chosen
-    sizes = target_sizes(cut_px, longer_px, stride_px)
-    batches = crop_batches(files, of_image, chosen, sizes, max_batch, workers, source=source, resized_px=resized_px)
-    back = torch.from_numpy(rows)
-    for places, pixels in batches:
-        yield back[places], pixels
 
 
 def view_keys(digests: Sequence[str], image_rows: np.ndarray, boxes_px: np.ndarray) -> list[bytes]:
@@ -151,33 +158,31 @@ class _ViewsOfImage:
     """All views of one image as one flat tensor: one piece of shared memory instead of one for every view."""
 
     files: ImageFiles
-    image_rows: np.ndarray
-    boxes_px: np.ndarray
-    sizes: np.ndarray
-    squashed_px: int | None
+    plan: CropPlan
     groups: list[np.ndarray]
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
+        plan = self.plan
         rows = self.groups[index]
-        image = self.files.read(int(self.image_rows[rows[0]]))
-        boxes_px = self.boxes_px[rows]
-        if self.squashed_px is not None:
+        image = self.files.read(int(plan.image_rows[rows[0]]))
+        boxes_px = plan.boxes_px[rows]
+        if plan.squashed_px is not None:
             sizes_px = np.tile([image.height, image.width], (len(rows), 1))
-            boxes_px = squashed_boxes(boxes_px, sizes_px, self.squashed_px)
-            pixels = squash(image, self.squashed_px, self.squashed_px)
+            boxes_px = squashed_boxes(boxes_px, sizes_px, plan.squashed_px)
+            pixels = squash(image, plan.squashed_px, plan.squashed_px)
             image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         try:
             views = [
                 crop_resized(image, (x0, y0, x1, y1), int(h), int(w)).ravel()
-                for (x0, y0, x1, y1), (h, w) in zip(boxes_px.tolist(), self.sizes[rows], strict=True)
+                for (x0, y0, x1, y1), (h, w) in zip(boxes_px.tolist(), plan.shapes_px[rows], strict=True)
             ]
         except CcdError as error:
-            raise CcdError(f"{self.files.paths[int(self.image_rows[rows[0]])]}: {error}") from None
+            raise CcdError(f"{self.paths(index)[0]}: {error}") from None
         return torch.from_numpy(rows), torch.from_numpy(np.concatenate(views))
 
     def paths(self, index: int) -> list[Path]:
-        """The file that the views are cut from."""
-        return [self.files.paths[int(self.image_rows[self.groups[index][0]])]]
+        """Return the file that the views are cut from."""
+        return [self.files.paths[int(self.plan.image_rows[self.groups[index][0]])]]
 
 
 def crop_resized(

@@ -87,7 +87,7 @@ def contested_probs(
     view_probs: np.ndarray,
     global_probs: np.ndarray,
     image_rows: np.ndarray,
-    asked_by: Sequence[str] | np.ndarray,
+    requested_by: Sequence[str] | np.ndarray,
     boxes_px: np.ndarray,
     min_iou: float | None,
 ) -> np.ndarray:
@@ -102,7 +102,7 @@ def contested_probs(
         view_probs: (B, C) softmax scores of the views.
         global_probs: (N, C) softmax scores of the whole images.
         image_rows: (B,) the image of each view, in 0..N - 1.
-        asked_by: (B) the class that asked for it; a tile (empty name) has no rivals.
+        requested_by: (B) the class that asked for it; a tile (empty name) has no rivals.
         boxes_px: (B, 4) x0, y0, x1, y1.
         min_iou: from this intersection over union on views coincide; None: none is contested.
 
@@ -111,7 +111,7 @@ def contested_probs(
     """
     if min_iou is None:
         return view_probs
-    names = np.asarray(asked_by, object)
+    names = np.asarray(requested_by, object)
     asked = np.flatnonzero(names != "")
     left, right = (asked[pair] for pair in coinciding_views(image_rows[asked], names[asked], boxes_px[asked], min_iou))
     best = view_probs.astype(np.float64)  # of the view and its rivals
