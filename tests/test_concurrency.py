@@ -30,11 +30,11 @@ from ccd.deploy.load import WEIGHTS, open_model, read_folder, write_folder
 from ccd.errors import CcdError
 from ccd.labels.debias import nobody_decided
 from ccd.runtime.store import Store, content_key
-from tests.deployed import write_student
 from tests.faults import under_dvc
 from tests.faults.artifacts import SPECS, units, views, words
 from tests.faults.child import Child
 from tests.faults.laboratory import build
+from tests.toys.deployed import write_student
 
 CPU = torch.device("cpu")
 

@@ -18,9 +18,9 @@ from ccd.labels.scores import clip_probs
 from ccd.runtime.hardware import Hardware
 from ccd.student.inference import score
 from ccd.teacher.encode import class_embeddings, encode_images, load_teacher
-from tests.student_toys import tiny_student
-from tests.test_end_to_end import CHAIN, prepare, run_stage, write_pictures
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.chain import CHAIN, prepare, run_stage, write_pictures
+from tests.toys.student import tiny_student
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 CPU = torch.device("cpu")
 

@@ -24,8 +24,8 @@ from ccd.deploy.load import load_student
 from ccd.deploy.model_card import background, model_card
 from ccd.errors import CcdError
 from ccd.student.model import StudentSpec, build_student
-from tests.deployed import CLASSES, write_photos, write_student
-from tests.finished_run import EVIL, write_run
+from tests.toys.deployed import CLASSES, write_photos, write_student
+from tests.toys.finished_run import EVIL, write_run
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("README.md", "model.json", "model.safetensors")

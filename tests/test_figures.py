@@ -22,7 +22,7 @@ from ccd.report.findings import WithoutClass, none_finding, without_class
 from ccd.report.page import render
 from ccd.report.run_data import Run, RunFiles, read_run
 from ccd.report.tables import class_table as table_of_classes, label_counts, steps
-from tests.finished_run import CLASSES, EVIL, write_run
+from tests.toys.finished_run import CLASSES, EVIL, write_run
 
 
 class Commands(HTMLParser):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ccd.student import loop
-from tests.test_end_to_end import COLOURS, artifacts, prepare, run_stage, write_pictures
+from tests.toys.chain import COLOURS, artifacts, prepare, run_stage, write_pictures
 
 IMAGE_STAGES = ("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local")
 

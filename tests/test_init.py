@@ -23,8 +23,8 @@ from ccd.params.presets import PRESET_FOLDER, apply_preset, upgraded_params
 from ccd.params.sections import SECTIONS
 from ccd.project import create, pipeline, pipeline as inputs, survey
 from ccd.project.settings import dataset_name
-from tests.test_end_to_end import COLOURS, write_pictures
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.chain import COLOURS, write_pictures
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 FILES = {"corrections", ".dvcignore", ".gitignore", "README.md", "classes.txt", "dvc.yaml", "params.yaml"}
 STAGES: dict[str, Any] = YAML(typ="safe").load(pipeline.repository_pipeline().read_text())["stages"]

@@ -16,7 +16,7 @@ import pytest
 from ccd.artifacts.files import delayed_interrupts
 from ccd.errors import user_errors
 from ccd.runtime.launch import stage
-from tests.test_artifacts import WRITERS
+from tests.toys.artifacts import WRITERS
 
 EVERY = 29  # of the steps within libraries one in so many; of our own modules' all
 ROOT = Path(__file__).parents[1]

@@ -17,8 +17,8 @@ import pytest
 
 from ccd.errors import CcdError
 from ccd.runtime import launch
-from tests.many_ranks import on_ranks, run_stages
-from tests.test_end_to_end import COLOURS, ROOT, STAGES, artifacts, prepare, run_stage, write_pictures
+from tests.toys.chain import COLOURS, ROOT, STAGES, artifacts, prepare, run_stage, write_pictures
+from tests.toys.many_ranks import on_ranks, run_stages
 
 LABEL_STAGES = ("index", "text", "clip_global", "bias", "global_labels")
 IMAGE_STAGES = ("clip_global", "warmup", "cam_boxes", "clip_local", "train", "evaluate")
@@ -203,7 +203,7 @@ def processes_waiting(folder: Path) -> subprocess.Popen[str]:
     (folder / "ids").mkdir()
     # a suite that runs in the background ignores Ctrl-C, and what it starts would too
     heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    words = [sys.executable, "-c", f"{heeding}; from tests.waiting_stage import main; main()", "--out", "ids"]
+    words = [sys.executable, "-c", f"{heeding}; from tests.toys.waiting_stage import main; main()", "--out", "ids"]
     process = subprocess.Popen(
         words, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

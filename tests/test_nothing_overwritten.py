@@ -14,9 +14,9 @@ from PIL import Image
 from ccd.artifacts.corrections_file import path_of
 from ccd.cli.main import main
 from ccd.project import create
-from tests.finished_run import write_project
-from tests.tiny_clip import save_fp16, tiny_clip
-from tests.toy_commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
+from tests.toys.commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
+from tests.toys.finished_run import write_project
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 BINARY = {".parquet", ".pt", ".onnx", ".safetensors", ".png", ".jpg"}
 HEADER = "image_id,class,label\n"

@@ -15,7 +15,7 @@ from ccd.report.inspect import box_overlap, image_story
 from ccd.report.inspect_text import story_data, story_text
 from ccd.report.overlay import overlay
 from ccd.report.run_data import RunFiles, read_run
-from tests.test_end_to_end import COLOURS, artifacts, prepare, run_stage, write_pictures
+from tests.toys.chain import COLOURS, artifacts, prepare, run_stage, write_pictures
 
 TO_LABELS = ("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate")
 

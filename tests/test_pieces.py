@@ -25,7 +25,7 @@ from ccd.artifacts import (
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.errors import CcdError
 from stages import aggregate, bias, global_labels
-from tests.test_artifacts import CLASSES, index, pseudo_table, reseal
+from tests.toys.artifacts import CLASSES, index, pseudo_table, reseal
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, click.Command] = {"bias": bias.main, "global_labels": global_labels.main, "aggregate": aggregate.main}

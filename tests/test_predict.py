@@ -26,7 +26,7 @@ from ccd.errors import CcdError
 from ccd.images.decode import read_image, squash
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
-from tests.deployed import CLASSES, write_photos, write_student
+from tests.toys.deployed import CLASSES, write_photos, write_student
 
 ROOT = Path(__file__).resolve().parent.parent
 

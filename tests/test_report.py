@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -23,36 +22,11 @@ from ccd.report.quality import Quality, qualities, quality, step
 from ccd.report.run_data import Run, RunFiles, read_run
 from ccd.report.tables import class_table, label_counts, steps
 from ccd.views.overlap import iou
-from tests.finished_run import CLASSES, EVIL, write_run
+from tests.toys.finished_run import CLASSES, EVIL, write_run
+from tests.toys.pages import Page
 
 PARAMETERS = {"warmup": {"backbone": "mobilenet_v2", "weights": None}}
 VERSIONS = {"torch": "2.0"}
-VOID = {"meta", "img", "line", "circle", "polyline", "link", "br"}
-
-
-class Page(HTMLParser):
-    """Collects what the tests ask for and fails on tags that do not close in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts = 0
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.scripts += tag == "script"
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")

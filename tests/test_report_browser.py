@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,9 @@ import pytest
 
 from ccd.report.page import render
 from ccd.report.run_data import RunFiles, read_run
-from tests.finished_run import EVIL, write_run
+from tests.toys.finished_run import EVIL, write_run
+from tests.toys.pages import BROWSER
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FRAME = """<!doctype html><meta charset="utf-8"><pre id="result"></pre>
 <script>
 addEventListener("message", (event) => { document.getElementById("result").textContent = event.data; });

@@ -19,7 +19,7 @@ from ccd.report.overview import write_overview
 from ccd.report.page import PHOTO_BUDGET_BYTES, render
 from ccd.report.photos import Photos, frames
 from ccd.report.run_data import Run, RunFiles, read_run
-from tests.finished_run import CLASSES, EVIL, write_run
+from tests.toys.finished_run import CLASSES, EVIL, write_run
 
 
 @pytest.fixture(scope="module")

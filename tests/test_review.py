@@ -25,8 +25,8 @@ from ccd.report.doubt import disagreement
 from ccd.review.questions import Evidence, most_doubtful_images, random_images
 from ccd.review.reviewed import Reviewed, read_reviewed
 from ccd.review.sheet import to_csv
-from tests.finished_run import CLASSES, EVIL, TRAIN, write_project
-from tests.test_report_browser import BROWSER
+from tests.toys.finished_run import CLASSES, EVIL, TRAIN, write_project
+from tests.toys.pages import BROWSER
 
 HEADER = "image_id,class,label\n"
 

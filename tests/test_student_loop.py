@@ -15,8 +15,7 @@ from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import FinalObjective, Objective, Outcome, warmup_objective
 from ccd.student.progress import EpochRecord
 from ccd.student.transforms import epoch_order
-from tests.student_toys import batches_of, colour_patches, tiny_student
-from tests.test_student_resume import Memory
+from tests.toys.student import Memory, batches_of, colour_patches, tiny_student
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ccd.errors import CcdError
 from ccd.teacher.clip_teacher import Teacher
 from ccd.teacher.encode import encode_images, load_teacher
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 CPU = torch.device("cpu")
 KINDS = ["resnet", "vit"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.test_end_to_end import COLOURS, write_pictures
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.chain import COLOURS, write_pictures
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = (
