@@ -38,17 +38,13 @@ def test_presence_by_category_id_with_crowds_and_empty_images(tmp_path: Path) ->
 
 
 def test_missing_archives_are_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        CcdError, match=r"instances_train2014\.json does not exist; splits there: none; unpack train2014"
-    ):
+    with pytest.raises(CcdError, match=r"instances_train2014\.json .*splits there: none; .*train2014"):
         load(tmp_path)
     coco_tree(tmp_path, "train2014", {2: [1], 3: [1]})
-    with pytest.raises(
-        CcdError, match=r"val2014\.json does not exist; splits there: train2014; .*annotations_trainval2014\.zip"
-    ):
+    with pytest.raises(CcdError, match=r"val2014\.json .*train2014; .*annotations_trainval2014\.zip"):
         load(tmp_path)
     (tmp_path / "train2014" / "COCO_train2014_000000000003.jpg").unlink()
-    with pytest.raises(CcdError, match=r"1 of 2 images are missing in .*000000000003\.jpg; unpack train2014\.zip"):
+    with pytest.raises(CcdError, match=r"1 of 2 images .*000000000003\.jpg; .*train2014\.zip"):
         load(tmp_path, None)
 
 
@@ -76,7 +72,7 @@ def test_malformed_annotations(tmp_path: Path, damage: bytes, message: str) -> N
 def test_splits_must_agree_on_categories(tmp_path: Path) -> None:
     coco_tree(tmp_path, "train2014", {2: [1]})
     coco_tree(tmp_path, "val2014", {3: [1]}, categories=COCO_CATEGORIES[:2])
-    with pytest.raises(CcdError, match="train2014 and val2014 do not have the same categories"):
+    with pytest.raises(CcdError, match=r"train2014 and val2014 .*categories"):
         load(tmp_path)
 
 

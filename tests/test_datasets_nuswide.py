@@ -48,7 +48,7 @@ def test_own_lists_find_their_labels_by_path(tmp_path: Path) -> None:
     dataset = load(tmp_path, "mine", None)
     assert present(dataset) == {"zoo/0004_14": {"zebra"}, "actor/0001_11": {"person"}}
     (tmp_path / "ImageList" / "mine.txt").write_text("actor/0001_11.jpg\nactor/9.jpg\n")
-    with pytest.raises(CcdError, match=r"mine\.txt: 1 of 2 images are in neither .*: actor/9\.jpg"):
+    with pytest.raises(CcdError, match=r"mine\.txt: 1 of 2 images .*: actor/9\.jpg"):
         load(tmp_path, "mine", None)
 
 
@@ -56,9 +56,7 @@ def test_dead_links_are_counted_and_the_given_command_mends_it(tmp_path: Path) -
     root = tmp_path / "it's NUS-WIDE"
     root.mkdir()
     (nuswide_tree(root) / "Flickr" / "actor" / "0002_12.jpg").unlink()
-    with pytest.raises(
-        CcdError, match=r"1 of 3 images are missing in .*: Flickr/actor/0002_12\.jpg; links to Flickr die"
-    ) as caught:
+    with pytest.raises(CcdError, match=r"1 of 3 images .*: Flickr/actor/0002_12\.jpg;") as caught:
         load(root)
     command = str(caught.value).partition("split:  ")[2]
     subprocess.run(["sh", "-c", command], check=False)
@@ -69,12 +67,10 @@ def test_dead_links_are_counted_and_the_given_command_mends_it(tmp_path: Path) -
 
 
 def test_missing_parts_are_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        CcdError, match=r"no folder of photos \(Flickr or images\); get ImageList\.zip .*lms\.comp\.nus\.edu\.sg"
-    ):
+    with pytest.raises(CcdError, match=r"Flickr or images.*ImageList\.zip .*lms\.comp\.nus\.edu\.sg"):
         load(tmp_path)
     nuswide_tree(tmp_path)
-    with pytest.raises(CcdError, match=r"none\.txt does not exist; lists there: TestImagelist, TrainImagelist; get"):
+    with pytest.raises(CcdError, match=r"none\.txt .*TestImagelist, TrainImagelist"):
         load(tmp_path, "none")
     (tmp_path / "Groundtruth" / "TrainTestLabels" / "Labels_zebra_Train.txt").unlink()
     with pytest.raises(CcdError, match=r"Labels_zebra_Train\.txt: No such file .*Groundtruth\.zip"):
@@ -85,7 +81,7 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
 def test_labels_must_be_one_digit_an_image(tmp_path: Path, damage: str) -> None:
     nuswide_tree(tmp_path)
     (tmp_path / "Groundtruth" / "TrainTestLabels" / "Labels_sky_Train.txt").write_text(damage)
-    with pytest.raises(CcdError, match=r"Labels_sky_Train\.txt must hold 3 lines of 0 or 1"):
+    with pytest.raises(CcdError, match=r"Labels_sky_Train\.txt .*3 lines"):
         load(tmp_path)
 
 

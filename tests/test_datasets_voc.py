@@ -98,10 +98,10 @@ def test_missing_archives_are_named(tmp_path: Path) -> None:
     with pytest.raises(CcdError, match=r"VOCtrainval_06-Nov-2007\.tar .*VOCtrainval_11-May-2012\.tar from host"):
         load(tmp_path)
     voc_kit(tmp_path, {"train": VOC_TRAIN, "val": TEST})
-    with pytest.raises(CcdError, match=r"no list test\.txt; it has: train, val; .*VOCtest_06-Nov-2007\.tar"):
+    with pytest.raises(CcdError, match=r"test\.txt.*: train, val; .*VOCtest_06-Nov-2007\.tar"):
         load(tmp_path)
     (tmp_path / "JPEGImages" / "000002.jpg").unlink()
-    with pytest.raises(CcdError, match=r"1 of 3 images are missing in .*: JPEGImages/000002\.jpg; unpack"):
+    with pytest.raises(CcdError, match=r"1 of 3 images .*: JPEGImages/000002\.jpg"):
         load(tmp_path, test=None)
 
 
@@ -141,13 +141,13 @@ def test_malformed_annotation(tmp_path: Path, xml: str, message: str) -> None:
 def test_annotations_that_are_there_in_part(tmp_path: Path) -> None:
     voc_kit(tmp_path, {"train": VOC_TRAIN}, lists=False)
     (tmp_path / "Annotations" / "000003.xml").unlink()
-    with pytest.raises(CcdError, match=r"1 of 3 annotations are missing: 000003\.xml"):
+    with pytest.raises(CcdError, match=r"1 of 3 annotations .*000003\.xml"):
         load(tmp_path, test=None)
 
 
 def test_splits_must_not_share_images(tmp_path: Path) -> None:
     voc_kit(tmp_path, {"trainval": VOC_TRAIN, "val": {"000002": VOC_TRAIN["000002"]}})
-    with pytest.raises(CcdError, match=r"1 image ids are not unique \(do the splits share images\?\): 000002"):
+    with pytest.raises(CcdError, match=r"1 image ids are not unique.*000002"):
         load(tmp_path, "trainval", "val")
     with pytest.raises(CcdError, match="are both 'val'"):
         load(tmp_path, "val", "val")

@@ -186,7 +186,7 @@ def test_pixel_limit_is_ours_and_pillow_keeps_its_own(tmp_path: Path) -> None:
     bomb = png_claiming(16385, 16384)
     (tmp_path / "bomb.png").write_bytes(bomb)
     for attempt in (lambda: decode.header(bomb, "bomb.png"), lambda: decode.read_image(tmp_path / "bomb.png")):
-        with pytest.raises(CcdError, match=r"bomb\.png: 16385 x 16384 pixels, the limit is 256 megapixels"):
+        with pytest.raises(CcdError, match=r"bomb\.png: 16385 x 16384.*256 megapixels"):
             attempt()
     assert before == Image.MAX_IMAGE_PIXELS
 
@@ -271,7 +271,7 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(decode.MAX_FILE_BYTES + 1)  # sparse: takes no room
-    with pytest.raises(CcdError, match=r"huge\.jpg: 2147483649 bytes, the limit is 2147483648"):
+    with pytest.raises(CcdError, match=r"huge\.jpg: 2147483649 .*2147483648"):
         decode.read_image(tmp_path / "huge.jpg")
 
 
@@ -280,7 +280,7 @@ def test_file_of_another_size_than_indexed(tmp_path: Path) -> None:
     path.write_bytes(encoded(quarters()))
     size = path.stat().st_size
     assert decode.read_image(path, expected_bytes=size).size == (40, 24)
-    with pytest.raises(CcdError, match="changed since index; run `dvc repro -f -s index` and then `dvc repro`"):
+    with pytest.raises(CcdError, match=r"changed since index.*`dvc repro -f -s index`.*`dvc repro`"):
         decode.read_image(path, expected_bytes=size + 1)
 
 

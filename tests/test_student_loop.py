@@ -187,9 +187,7 @@ def test_batches_of_one_image_keep_the_running_statistics(images: int) -> None:
 def test_a_loss_that_is_not_finite_names_epoch_step_and_images() -> None:
     pixels, targets = colour_patches(4)
     targets[2] = float("nan")
-    with pytest.raises(
-        CcdError, match=r"loss became nan in epoch 1, step 2 \(images: c, d; of the step before: a, b\)"
-    ):
+    with pytest.raises(CcdError, match=r"nan in epoch 1, step 2 .*c, d.*a, b"):
         train(
             tiny_student(),
             lambda epoch: [(torch.tensor(rows), pixels[rows]) for rows in ([0, 1], [2, 3])],
