@@ -85,6 +85,7 @@ def check_shape(table: Table) -> None:
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
+@pytest.mark.long
 def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher, "MODELS", ("tiny",))
     monkeypatch.setattr(student, "STUDENTS", (("resnet18", 32),))

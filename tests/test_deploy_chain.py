@@ -13,6 +13,8 @@ from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
 from tests.toys.chain import CHAIN, COLOURS, prepare, run_stage, write_pictures
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,23 +20,32 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("tower", ["resnet", "vit"])
-def test_the_whole_chain_writes_exactly_its_artifacts_and_repeats(
-    tower: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def run_chain(folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, tower: str) -> dict[str, str]:
+    """Run every stage; the digests of what they wrote."""
+    prepare(folder, monkeypatch, tower)
+    (folder / "pictures").symlink_to(pictures)
+    for name in CHAIN:
+        run_stage(name)
+    return artifacts(folder)
+
+
+def test_the_whole_chain_writes_exactly_its_artifacts(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    digests = []
-    for run in ("first", "second"):
-        prepare(tmp_path / run, monkeypatch, tower)
-        (tmp_path / run / "pictures").symlink_to(pictures)
-        for name in CHAIN:
-            run_stage(name)
-        digests.append(artifacts(tmp_path / run))
+    written = run_chain(tmp_path, pictures, monkeypatch, "vit")
     made = [Path(out).name for stage in STAGES.values() for out in [*stage["outs"], *stage.get("metrics", [])]]
-    assert sorted(digests[0]) == sorted(made)
-    assert digests[0] == digests[1]
+    assert sorted(written) == sorted(made)
     said = capsys.readouterr().out
     for name in CHAIN:
         assert f"[{name}] reads" in said and f"[{name}] wrote" in said
+    check_story(tmp_path / "data/toy")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tower", ["resnet", "vit"])
+def test_the_whole_chain_repeats(tower: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_chain(tmp_path / "first", pictures, monkeypatch, tower)
+    assert run_chain(tmp_path / "second", pictures, monkeypatch, tower) == first
     check_story(tmp_path / "first/data/toy")
 
 
@@ -59,6 +68,7 @@ def check_story(folder: Path) -> None:
     assert rows["test_student"].mean() == pytest.approx(metrics["test"]["mAP"]["student"], abs=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 80, 1000])
 def test_any_number_of_classes(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch, "vit", clip_global__image_size_px="32", clip_local__image_size_px="32")
@@ -69,6 +79,7 @@ def test_any_number_of_classes(count: int, tmp_path: Path, monkeypatch: pytest.M
     assert len(pd.read_parquet(tmp_path / "data/toy/pseudo_labels.parquet")) == 6 * count
 
 
+@pytest.mark.long
 def test_images_without_boxes_keep_their_global_label(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +92,7 @@ def test_images_without_boxes_keep_their_global_label(
     np.testing.assert_array_equal(labels["label"], labels["global_label"])
 
 
+@pytest.mark.long
 def test_without_any_label_nothing_is_missing_but_the_figures(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +136,7 @@ def test_an_image_that_changed_since_index_is_named(
     assert not (tmp_path / "data/toy/clip_global.h5").exists()
 
 
+@pytest.mark.long
 def test_odd_images_go_through_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch, "vit", cam_boxes__views_per_image="3.0")
     folder = tmp_path / "pictures"
