@@ -25,9 +25,9 @@ from ccd.artifacts.files import hash_of
 from ccd.runtime import launch
 
 TIMINGS_LOG = Path(".dvc/tmp/ccd_timings.jsonl")
-
-
 LIBRARIES = ("torch", "torchvision", "rf-clip", "open_clip_torch", "numpy", "pyarrow", "h5py", "Pillow")
+T = TypeVar("T")
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 def library_versions() -> dict[str, str]:
@@ -90,10 +90,6 @@ def _timing(line: str) -> dict[tuple[str, str], Timing]:
 def md5_of(path: Path) -> str:
     """Return the MD5 of a file, as DVC states it."""
     return hash_of(path, "md5")
-
-
-T = TypeVar("T")
-Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 class StageLog:

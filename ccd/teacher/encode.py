@@ -18,6 +18,7 @@ from ccd.teacher.clip_teacher import Backend, Normalization, Precision, Teacher
 # Smaller batches take other kernels on CPUs, whose sums round otherwise: from this size on, an image's features do not
 # depend on what else is in its batch.
 SMALLEST_BATCH = 16
+TEXTS_PER_BATCH = 256
 
 
 @rank0_first()
@@ -95,9 +96,6 @@ def encode_images(
                 "or other weights"
             )
         yield rows.numpy(), features.numpy()
-
-
-TEXTS_PER_BATCH = 256
 
 
 def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:
