@@ -29,6 +29,7 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 bench: setup
 	python -m benchmarks

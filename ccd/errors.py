@@ -22,23 +22,23 @@ DEBUG_VARIABLE = "CCD_DEBUG"
 
 
 class CcdError(Exception):
-    """A mistake the user can mend. The message says what is wrong, where, and what to do; no traceback is shown."""
+    """A mistake that the user can fix. The message says what is wrong, where, and what to do; no traceback is shown."""
 
 
 def listed(items: Iterable[object], limit: int = 10) -> str:
-    """The first ``limit`` items, comma-separated, and how many more there are."""
+    """Join the first ``limit`` items with commas and say how many more there are."""
     everything = [str(item) for item in items]
     more = len(everything) - limit
     return ", ".join(everything[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters, and bytes that are no UTF-8, as escapes: names of files reach the console."""
+    """Escape control characters and bytes that are not UTF-8, which names of files may hold."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the text can be written to a file; names from the file system or JSON may hold lone surrogates."""
+    """Tell whether ``text`` can be written to a file; names from a file system or JSON may hold lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -70,21 +70,23 @@ _MEMORY_TEXTS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_
 
 
 def ran_out(error: OSError) -> bool:
-    """Whether the machine ran out of something, so that the error says nothing about the file it was met at."""
+    """Tell whether the machine ran out of something. Such an error says nothing about the file that was read."""
     return error.errno in _RAN_OUT
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the machine refuses access to a file (rights, limits, locks, a disk or network that does not answer), so
-    that the error says nothing about what the file holds: it may be whole, and rebuilding it would not help."""
+    """Tell whether the machine refuses access to a file: rights, limits, locks, a disk or network that does not answer.
+
+    Such an error says nothing about the file's content: it may be whole, and rebuilding it would not help.
+    """
     return isinstance(error, OSError) and error.errno in _ADVICE
 
 
 def explained(error: BaseException, stage: str = "") -> str | None:
-    """What happened, where, and what to do, in one line; None if it is no error of the machine, but a bug.
+    """Return one line that says what failed, where, and what to do; None if it is a bug and no error of the machine.
 
     Args:
-        stage: the stage that runs, where one does: training has other knobs than the rest.
+        stage: the stage that runs, if any: training has other parameters to lower than the rest.
     """
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _is_about_memory(error)):
         training = f"; for the training itself, {stage}.batch_size or {stage}.image_size_px"
@@ -94,7 +96,7 @@ def explained(error: BaseException, stage: str = "") -> str | None:
         return None
     if error.errno is None or (error.errno not in _ADVICE and error.filename is None):
         return None
-    advice = _ADVICE.get(error.errno, "mend that (CCD_DEBUG=1 shows where it was met)")
+    advice = _ADVICE.get(error.errno, "fix that (CCD_DEBUG=1 shows where it happened)")
     return f"{_place(error)}: {os.strerror(error.errno)}; {advice}, and run it again"
 
 
@@ -109,7 +111,7 @@ def _place(error: OSError) -> str:
 
 
 def _is_about_memory(error: RuntimeError) -> bool:
-    """PyTorch has a class for a full GPU alone, and is not imported for this: commands must start at once."""
+    """Tell by name and text: importing PyTorch for its class would take seconds."""
     return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _MEMORY_TEXTS)
 
 
@@ -117,7 +119,7 @@ INTERRUPTED = 130
 
 
 def came_of_interrupt(error: BaseException) -> bool:
-    """Whether it is an error in the course of a Ctrl-C: Python's locks may raise one of their own then."""
+    """Tell whether an error was raised while Ctrl-C was handled: Python's locks may raise one of their own then."""
     chain: BaseException | None = error
     while chain is not None and not isinstance(chain, KeyboardInterrupt):
         chain = chain.__context__
@@ -125,14 +127,16 @@ def came_of_interrupt(error: BaseException) -> bool:
 
 
 def end_interrupted() -> NoReturn:
-    """One line, and SystemExit with the status of an interrupted command."""
+    """Print one line and exit with the status of an interrupted command."""
     print("interrupted: nothing half-written was left behind", file=sys.stderr, flush=True)
     raise SystemExit(INTERRUPTED) from None
 
 
 class Interruptible(click.Command):
-    """A command that Ctrl-C ends as `end_interrupted` says, also before and after its function; click's own status
-    would be 1."""
+    """A command that Ctrl-C ends with `end_interrupted`, also before and after its function runs.
+
+    click's own exit status would be 1.
+    """
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """See click."""
@@ -154,7 +158,7 @@ _CLONE = Path(__file__).resolve().parents[1]
 
 
 def install_advice(extra: str) -> str:
-    """The command that installs what ``extra`` (e.g. ``onnx``) needs: ``pip install 'onnx>=1.17' ...``.
+    """Return the command that installs the packages of ``extra``, e.g. ``pip install 'onnx>=1.17' ...`` for ``onnx``.
 
     Raises:
         ValueError: there is no such extra.
@@ -169,7 +173,7 @@ def install_advice(extra: str) -> str:
 
 
 def requirements(extra: str) -> list[str]:
-    """The requirements of ``extra``, of the clone this runs from, else of the installed distribution.
+    """Return the requirements of ``extra``, from this clone's setup.cfg, else from the installed distribution.
 
     Raises:
         PackageNotFoundError: it is neither.
@@ -183,9 +187,8 @@ def requirements(extra: str) -> list[str]:
     return [name.strip() for name, _, marker in marked if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker)]
 
 
-def let_text_pass() -> None:
-    """Make printing text safe in any locale: what goes into a pipe or file is UTF-8, and what a terminal cannot show
-    is escaped. Text for people never ends a command."""
+def make_printing_safe() -> None:
+    """Print in any locale without an error: UTF-8 into pipes and files, escapes for what a terminal cannot show."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # tests put other streams there
             encoding = stream.encoding if stream.isatty() else "utf-8"
@@ -194,13 +197,14 @@ def let_text_pass() -> None:
 
 @contextmanager
 def user_errors(stage: str = "") -> Iterator[None]:
-    """Turn a `CcdError`, and what the machine refuses (`ccd.errors`), into one message on stderr and exit status 2,
-    and Ctrl-C into status 130; no traceback. ``stage``: the one that runs, if any.
+    """Turn errors that are meant for the user into one message on stderr, without a traceback.
+
+    A `CcdError` and errors of the machine exit with status 2, Ctrl-C with 130. ``stage``: the one that runs, if any.
 
     With the environment variable ``CCD_DEBUG`` set to anything but 0, the traceback comes before the message; control
     characters, which names of files may hold, are escaped.
     """
-    let_text_pass()
+    make_printing_safe()
     try:
         yield
     except KeyboardInterrupt:
@@ -208,10 +212,10 @@ def user_errors(stage: str = "") -> Iterator[None]:
     except Exception as error:
         if came_of_interrupt(error):
             end_interrupted()
-        said = str(error) if isinstance(error, CcdError) else explained(error, stage)
-        if said is None or isinstance(error, BrokenPipeError):  # a bug; or the reader of our output has seen enough
+        text = str(error) if isinstance(error, CcdError) else explained(error, stage)
+        if text is None or isinstance(error, BrokenPipeError):  # a bug; or the reader of our output has seen enough
             raise
-        message = f"error: {said}"
+        message = f"error: {text}"
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             error.__suppress_context__ = False  # what `from None` hides from a user is what a developer looks for
             message = traceback.format_exc() + message

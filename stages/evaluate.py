@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import (
-    checkpoint_file,
-    class_table,
-    features_file,
-    image_index,
-    metrics_file,
-    text_file,
-)
+from ccd.artifacts import checkpoint_file, class_table, features_file, image_index, metrics_file, text_file
 from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.evaluation import summary
 from ccd.images.batches import indexed_files

@@ -6,14 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import (
-    background_file,
-    bias_file,
-    class_table,
-    features_file,
-    image_index,
-    text_file,
-)
+from ccd.artifacts import background_file, bias_file, class_table, features_file, image_index, text_file
 from ccd.artifacts.class_table import GLOBAL_LABELS
 from ccd.artifacts.image_index import same_classes
 from ccd.labels.background import background_line, background_prob, find_background_images

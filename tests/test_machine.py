@@ -43,7 +43,7 @@ REFUSED = [
     (errno.EACCES, "Permission denied; give this user the right"),
     (errno.EMFILE, "Too many open files; raise the limit (`ulimit -n 4096`), or lower runtime.workers"),
     (errno.EIO, "Input/output error; the disk or the network fails"),
-    (errno.EISDIR, "Is a directory; mend that (CCD_DEBUG=1"),
+    (errno.EISDIR, "Is a directory; fix that (CCD_DEBUG=1"),
 ]
 OUT_OF_MEMORY: list[tuple[BaseException, str]] = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "the GPU's memory ran out"),

@@ -40,7 +40,7 @@ def test_stages_are_those_of_the_repository_with_fingerprints_for_code() -> None
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
-        ("ccd/labels/debias.py", {"global_labels", "aggregate"}),
+        ("ccd/labels/debias.py", {"global_labels", "aggregate", "report"}),
         ("ccd/datasets/coco.py", {"index"}),
         ("ccd/report/templates/report.html", {"report"}),
         ("ccd/runtime/console.py", set()),

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def average_precision(scores: np.ndarray, positives: np.ndarray, ignored: np.ndarray | None = None) -> np.ndarray:
-    """AP of each class: sum over score thresholds of (recall step) * precision.
+    """Return the AP of each class: the sum over score thresholds of (recall step) * precision.
 
     Args:
         scores: (N, C), larger means more likely. Equal scores form one threshold, so their order cannot matter.
@@ -41,7 +41,7 @@ BINS = 15
 def calibration_error(
     probs: np.ndarray, positives: np.ndarray, ignored: np.ndarray | None = None, bins: int = BINS
 ) -> np.ndarray:
-    """ECE of each class as a yes/no question: sum over bins of (images in it / M) * |mean probability - share present|.
+    """Return each class's ECE: the sum over bins of (images in it / M) * |mean probability - share present|.
 
     Args:
         probs: (M, C) in [0, 1]; bins have equal width, 1 belongs to the last.
@@ -59,10 +59,10 @@ def calibration_error(
 def _ece_of_class(probs: np.ndarray, positives: np.ndarray, bins: int) -> float:
     if not len(probs):
         return float("nan")
-    place = np.minimum((probs * bins).astype(np.int64), bins - 1)
-    said = np.bincount(place, weights=probs, minlength=bins)
-    there = np.bincount(place, weights=positives, minlength=bins)
-    return float(np.abs(said - there).sum() / len(probs))
+    bin_rows = np.minimum((probs * bins).astype(np.int64), bins - 1)
+    predicted = np.bincount(bin_rows, weights=probs, minlength=bins)
+    present = np.bincount(bin_rows, weights=positives, minlength=bins)
+    return float(np.abs(predicted - present).sum() / len(probs))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def measure_decisions(
     ignored: np.ndarray | None,
     min_positives: int,
 ) -> Decisions:
-    """Measure, and choose nothing.
+    """Measure F1 and calibration; no threshold is chosen here.
 
     Args:
         student, teacher: (M, C) probabilities.
@@ -96,7 +96,7 @@ def measure_decisions(
     counted = positives.sum(axis=0) >= min_positives
     exact = student.astype(np.float64)
     decided = {"thresholds": exact >= thresholds, "half": exact >= 0.5}
-    f1_of = {name: 100 * f1(said, positives, ignored) for name, said in decided.items()}
+    f1_of = {name: 100 * f1(decisions, positives, ignored) for name, decisions in decided.items()}
     probs = {"zero_shot": teacher, "student": student}
     ece_of = {name: 100 * calibration_error(table, positives, ignored) for name, table in probs.items()}
     return Decisions(thresholds, f1_of, ece_of, _means(f1_of, counted), _means(ece_of, counted))
@@ -107,20 +107,20 @@ def _means(values: dict[str, np.ndarray], counted: np.ndarray) -> dict[str, floa
 
 
 def f1(decided: np.ndarray, positives: np.ndarray, ignored: np.ndarray | None = None) -> np.ndarray:
-    """F1 = 2 TP / (2 TP + FP + FN) of each class.
+    """Return F1 = 2 TP / (2 TP + FP + FN) of each class.
 
     Args:
-        decided, positives: (M, C) bool, what is said and what is there.
+        decided, positives: (M, C) bool, decisions and truth.
         ignored: (M, C) bool, image-class pairs to leave out, or None.
 
     Returns:
-        (C,) float64 in [0, 1]; NaN for a class without positives, 0 for one that is there but never found.
+        (C,) float64 in [0, 1]; NaN for a class without positives, 0 for one that is never predicted.
     """
     keep = np.ones(decided.shape, bool) if ignored is None else ~ignored
     hits = (decided & positives & keep).sum(axis=0)
-    said = (decided & keep).sum(axis=0)
+    predicted = (decided & keep).sum(axis=0)
     there = (positives & keep).sum(axis=0)
-    value: np.ndarray = np.where(there > 0, 2 * hits / np.maximum(said + there, 1), np.nan)
+    value: np.ndarray = np.where(there > 0, 2 * hits / np.maximum(predicted + there, 1), np.nan)
     return value
 
 
@@ -149,7 +149,7 @@ def measure(
     treat_difficult: Difficult,
     min_positives: int,
 ) -> Measure:
-    """AP of every (M, C) score table against (M, C) ``labels`` (1 = present).
+    """Measure the AP of every (M, C) score table against (M, C) ``labels`` (1 = present).
 
     Args:
         difficult: (M, C) bool; where all objects of the class are difficult the pair is ignored, or counts as
@@ -168,7 +168,7 @@ def measure(
 def resolve(
     labels: np.ndarray, difficult: np.ndarray, treat_difficult: Difficult
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(M, C) bool, which classes count as present, and which image-class pairs are left out (None: no pair)."""
+    """Return the classes that count as present, (M, C) bool, and the image-class pairs left out (None: no pair)."""
     present = labels.astype(bool)
     positives = present | difficult if treat_difficult == "positive" else present & ~difficult
     return positives, difficult if treat_difficult == "ignore" else None

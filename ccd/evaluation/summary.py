@@ -35,7 +35,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Results:
-    """What evaluate writes: the content of ``metrics.json``, the rows of ``per_class.csv``, a line for the console."""
+    """The content of ``metrics.json``, the rows of ``per_class.csv``, and a line for the console."""
 
     metrics: dict[str, Any]
     rows: list[dict[str, str | float | int]]
@@ -77,9 +77,9 @@ def _measure_split(scores: Scores, truth: Truth, treat_difficult: Difficult, min
 
 
 def _matched(ids: Sequence[str], known_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in both lists of the images that both have, in the order of the first."""
-    place = {image_id: row for row, image_id in enumerate(known_ids)}
-    rows = [(own, place[image_id]) for own, image_id in enumerate(ids) if image_id in place]
+    """Return the rows, in both lists, of the images that both have, in the order of the first list."""
+    row_of = {image_id: row for row, image_id in enumerate(known_ids)}
+    rows = [(own, row_of[image_id]) for own, image_id in enumerate(ids) if image_id in row_of]
     own, known = np.asarray(rows, np.int64).reshape(-1, 2).T
     return own, known
 
@@ -87,7 +87,7 @@ def _matched(ids: Sequence[str], known_ids: Sequence[str]) -> tuple[np.ndarray, 
 def decide_split(
     test: Scores, truth: Truth, thresholds: Sequence[float], treat_difficult: Difficult, min_positives: int
 ) -> Decisions:
-    """F1 and calibration of tables ``student`` and ``zero_shot`` on the images with known labels, matched by id."""
+    """Measure F1 and calibration of the tables ``student`` and ``zero_shot`` on the images with known labels."""
     own, known = _matched(test.ids, truth.ids)
     positives, ignored = resolve(truth.label[known], truth.difficult[known], treat_difficult)
     student, teacher = (test.tables[name][own] for name in ("student", "zero_shot"))
@@ -95,7 +95,7 @@ def decide_split(
 
 
 def pseudo_tables(columns: Mapping[str, np.ndarray], alpha: float) -> dict[str, np.ndarray]:
-    """The (N, C) tables of the pseudo-labels' making, from the columns `STEPS`.
+    """Return the (N, C) score table of every step of the pseudo-labels, from the columns `STEPS`.
 
     ``*_raw`` is before floor and clip, where division by the class bias cannot change an order within a class and is
     left out: the floor and the clip make ties, and average precision pays for ties.
@@ -113,7 +113,7 @@ def pseudo_tables(columns: Mapping[str, np.ndarray], alpha: float) -> dict[str, 
 
 
 def metrics(splits: Mapping[str, Measure], decisions: Decisions) -> dict[str, Any]:
-    """The content of ``metrics.json``: per split mAP in % to 0.01 and what it was taken over; of the test images also
+    """Return the content of ``metrics.json``: per split mAP in % to 0.01 and its base; of the test images also
     mean F1 in % at the label-free thresholds and at 0.5, and mean ECE in %."""
     content = {name: _split_metrics(measured) for name, measured in splits.items()}
     if splits["test"].images:
@@ -141,18 +141,21 @@ def _split_metrics(measured: Measure) -> dict[str, Any]:
 def per_class_rows(
     classes: tuple[str, ...], splits: Mapping[str, Measure], decisions: Decisions
 ) -> list[dict[str, str | float | int]]:
-    """One row per class: for every split its positives and each table's AP in % (empty where undefined), then the
-    student's threshold, F1 and ECE on the test images in %."""
+    """Return one row per class.
+
+    It has, for every split, its positives and each table's AP in % (empty where undefined); then the student's
+    threshold, F1 and ECE on the test images in %.
+    """
     rows: list[dict[str, str | float | int]] = []
-    for place, name in enumerate(classes):
+    for column, name in enumerate(classes):
         row: dict[str, str | float | int] = {"class": name}
         for split, measured in splits.items():
-            row[f"{split}_positives"] = int(measured.positives[place])
+            row[f"{split}_positives"] = int(measured.positives[column])
             for table, values in measured.ap.items():
-                row[f"{split}_{table}"] = _cell(values[place])
-        row["threshold"] = float(decisions.thresholds[place])
-        row |= {f"test_f1_{name}": _cell(values[place]) for name, values in decisions.f1.items()}
-        row |= {f"test_ece_{name}": _cell(values[place]) for name, values in decisions.ece.items()}
+                row[f"{split}_{table}"] = _cell(values[column])
+        row["threshold"] = float(decisions.thresholds[column])
+        row |= {f"test_f1_{name}": _cell(values[column]) for name, values in decisions.f1.items()}
+        row |= {f"test_ece_{name}": _cell(values[column]) for name, values in decisions.ece.items()}
         rows.append(row)
     return rows
 
@@ -162,21 +165,21 @@ def _cell(value: float) -> float | str:
 
 
 def headline(splits: Mapping[str, Measure]) -> str:
-    """One line for the console: of each split that has known labels, the mAP of its steps, and of what they are."""
-    said = [_split_headline(name, splits[name]) for name in ("train", "test")]
-    known = [each for each in said if each]
+    """Return one line for the console: the mAP of the steps of each split that has known labels."""
+    headlines = [_split_headline(name, splits[name]) for name in ("train", "test")]
+    known = [each for each in headlines if each]
     return f"mAP in %: {'; '.join(known)}" if known else "no image has known labels: nothing to compare with"
 
 
 def _split_headline(split: str, measured: Measure) -> str:
-    """Empty where nothing is known. The labels are those that are trained on, whose floor and clip cost precision."""
+    """Return "" without known labels. The labels are those trained on, whose floor and clip cost precision."""
     means = _rounded(measured.mean_ap)  # as metrics.json's reader sees them
     if means["zero_shot"] is None:
         return ""
     if split == "train":
-        made = _shown(means.get("aggregated_label"))
+        aggregated = _shown(means.get("aggregated_label"))
         raw = _shown(means.get("aggregated_raw"))
-        steps = f"aggregated labels, as trained on {made} (before floor and clip {raw})"
+        steps = f"aggregated labels, as trained on {aggregated} (before floor and clip {raw})"
     else:
         steps = f"student after warm-up {_shown(means.get('warmup'))}, finished {_shown(means.get('student'))}"
     where = "training" if split == "train" else "test"

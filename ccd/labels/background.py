@@ -1,6 +1,7 @@
-"""Images that show none of the classes, told from their scores alone; an open question of the paper, off by default.
+"""Background images, which show none of the classes, told by their scores alone.
 
-A softmax over classes must put its mass somewhere, so that such an image gets labels too. docs/open_questions.md.
+A softmax over classes must put its mass somewhere, so that such an image gets labels too. An open question of the
+paper, off by default: docs/open_questions.md.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from ccd.labels.scores import clip_probs, entropy_nats
 
 RuleName = Literal["off", "entropy", "max_prob", "background"]
 
-# What every place says while the rule is off: a share of 0 % would be no finding.
+# Printed everywhere while the rule is off: a share of 0 % would not be a finding.
 NOT_LOOKED_FOR = (
     "images without any class: not looked for (global_labels.none_rule: off); such images get labels all the same"
 )
 
 
 def background_line(rule: RuleName, share: float) -> str:
-    """What the console says of the ``share`` of images that a rule found to show none of the classes."""
+    """Return a line for the console on the ``share`` of images that a rule calls background images."""
     return NOT_LOOKED_FOR if rule == "off" else f"{share:.1%} show no class (rule: {rule})"
 
 
 def background_prob(
     features: np.ndarray, text: np.ndarray, background: np.ndarray, logit_scale: float
 ) -> np.ndarray | None:
-    """The mass that a softmax over C classes and K background texts gives the latter, all together.
+    """Return the mass that a softmax over C classes and K background texts gives to all background texts together.
 
     Args:
         features: (M, D) unit rows.
@@ -47,27 +48,29 @@ def background_prob(
 def find_background_images(
     rule: RuleName, threshold: float | None, weight: float, probs: np.ndarray, outside: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``entropy``: H_i > threshold (nats). ``max_prob``: max_c p_ic < threshold. ``background``: mass > threshold.
+    """Find the images that show none of the classes.
+
+    Rule ``entropy``: H_i > threshold (nats). ``max_prob``: max_c p_ic < threshold. ``background``: mass > threshold.
 
     Each image is judged by itself, so any part of a data set may be given.
 
     Args:
         threshold: stated unless the rule is ``off``.
-        weight: the factor on every label of an image that is found.
+        weight: the factor on every label of a background image.
         probs: (M, C) softmax scores of whole images over the classes.
         outside: (M,) of `background_prob`.
 
     Returns:
-        (M,) float64 what the rule looks at, NaN without a rule; (M,) bool found; (M,) float64 ``weight`` where found,
-        else 1.
+        (M,) float64 the value that the rule compares, NaN without a rule; (M,) bool, the background
+        images; (M,) float64 ``weight`` for these, else 1.
 
     Raises:
         CcdError: rule ``background`` without background texts.
     """
     scores = _scores(rule, probs, outside)
     limit = np.nan if threshold is None else threshold
-    found = scores < limit if rule == "max_prob" else scores > limit  # nothing is above or below NaN
-    return scores, found, np.where(found, weight, 1.0)
+    is_background = scores < limit if rule == "max_prob" else scores > limit  # nothing is above or below NaN
+    return scores, is_background, np.where(is_background, weight, 1.0)
 
 
 def _scores(rule: RuleName, probs: np.ndarray, outside: np.ndarray | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""CLIP's class bias (method section 2; supplement Fig. 9): how sure it is, on average, of each class it picks."""
+"""CLIP's class bias: its mean probability for each class that it picks (method section 2; supplement Fig. 9)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def concatenate(parts: Sequence[Top1]) -> Top1:
 
 
 def class_bias(top1: Top1, classes: tuple[str, ...], max_entropy_nats: float, shrinkage: float) -> Bias:
-    """b_c = (sum of p_ic over reliable i with argmax c + k * mean_b) / (count + k), with k = ``shrinkage``.
+    """Estimate the bias of each class on the reliable images.
+
+    ``b_c = (sum of p_ic over reliable i with argmax c + k * mean_b) / (count + k)`` with k = ``shrinkage``.
 
     Args:
         top1: of the N training images, see `top1_of`.

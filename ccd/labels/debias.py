@@ -12,19 +12,19 @@ from ccd.labels.thresholds import LABELLED
 
 
 def floored(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
-    """max(p, eps) / b for (M, C) ``probs`` and (C,) ``bias``; not clipped, so it may exceed 1."""
+    """Return max(p, eps) / b for (M, C) ``probs`` and (C,) ``bias``; not clipped, so it may exceed 1."""
     debiased: np.ndarray = np.maximum(probs, floor) / bias
     return debiased
 
 
 def global_label(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
-    """q = clip(max(p, eps) / b, 0, 1) (method section 3), (M, C) float64."""
+    """Return q = clip(max(p, eps) / b, 0, 1), (M, C) float64 (method section 3)."""
     label: np.ndarray = np.clip(floored(probs, bias, floor), 0.0, 1.0)
     return label
 
 
 def best_view(probs: np.ndarray, image_rows: np.ndarray, image_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Per image and class, the largest probability over the image's views, and which view gave it.
+    """Find the largest probability over each image's views, class by class, and the view that gave it.
 
     Args:
         probs: (B, C) softmax scores of the views.
@@ -48,20 +48,22 @@ def best_view(probs: np.ndarray, image_rows: np.ndarray, image_count: int) -> tu
 
 
 def local_label(local_probs: np.ndarray, global_labels: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
-    """l = max(l, eps) / b (method section 6); an image without views (NaN rows) keeps its global label. (N, C)."""
+    """Return l = max(l, eps) / b, (N, C) (method section 6); an image without views (NaN) keeps its global label."""
     return np.where(np.isnan(local_probs), global_labels, floored(local_probs, bias, floor))
 
 
 def aggregate(global_labels: np.ndarray, local_labels: np.ndarray, alpha: float) -> np.ndarray:
-    """y = clip(alpha * q + (1 - alpha) * l, 0, 1) (method section 7), (N, C)."""
+    """Return y = clip(alpha * q + (1 - alpha) * l, 0, 1), (N, C) (method section 7)."""
     return np.clip(alpha * global_labels + (1.0 - alpha) * local_labels, 0.0, 1.0)
 
 
 def whole_image_labels(
     probs: np.ndarray, bias: np.ndarray, floor: float, weights: np.ndarray | float = 1.0
 ) -> dict[str, np.ndarray]:
-    """The columns of ``global_labels.parquet`` from (M, C) softmax scores; ``weights`` (M,): what every label of an
-    image is multiplied by."""
+    """Return the columns of ``global_labels.parquet`` from (M, C) softmax scores.
+
+    ``weights`` (M,), or one number: the factor on every label of an image (`ccd.labels.background`).
+    """
     factor = np.broadcast_to(weights, len(probs))[:, None]
     entropy = np.broadcast_to(entropy_nats(probs)[:, None], probs.shape)
     return {"prob": probs, "entropy_nats": entropy, "label": factor * global_label(probs, bias, floor)}
@@ -69,7 +71,7 @@ def whole_image_labels(
 
 @dataclass(frozen=True)
 class WholeImages:
-    """What the whole images say: ``probs`` (N, C) softmax scores and ``labels`` (N, C) q, already times ``weights``.
+    """Scores of whole images: ``probs`` (N, C) softmax scores and ``labels`` (N, C) q, already times ``weights``.
 
     ``weights`` (N,), or one number: the factor on every label of an image (`ccd.labels.background`).
     """
@@ -81,7 +83,7 @@ class WholeImages:
 
 @dataclass(frozen=True)
 class LocalViews:
-    """What the local views say: ``probs`` (B, C) softmax scores.
+    """Scores of local views (crops that CLIP reads by themselves): ``probs`` (B, C) softmax scores.
 
     ``image_rows`` (B,): the image of each view, in 0..N - 1. ``box_ids`` (B,) int64: the views' ids, if not 0..B - 1.
     """
@@ -110,15 +112,19 @@ def pseudo_labels(
 
 
 def label_changes(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(4,) int64 from the columns of `pseudo_labels`: how many labels are >= 0.5 before the local views and after them,
-    how many of them the views raised and lowered."""
+    """Count the effect of the local views, from the columns of `pseudo_labels`.
+
+    Returns (4,) int64: labels >= 0.5 before the views, after them, raised to 0.5 or more, and lowered below.
+    """
     before = columns["global_label"] >= LABELLED
     after = columns["label"] >= LABELLED
     return np.asarray([chosen.sum() for chosen in (before, after, after & ~before, before & ~after)], np.int64)
 
 
 def corrected(labels: np.ndarray, decided: np.ndarray, weight: float) -> dict[str, np.ndarray]:
-    """y <- (1 - w) * y + w * c where a person decided c, 0 or 1; elsewhere y stays. With w = 1 the label is exactly c.
+    """Apply human corrections to pseudo-labels: y <- (1 - w) * y + w * c where a person decided c, 0 or 1.
+
+    Elsewhere y stays. With w = 1 the label is exactly c.
 
     Args:
         labels: (n, C) the method's labels y of some images.
@@ -139,13 +145,15 @@ def corrected(labels: np.ndarray, decided: np.ndarray, weight: float) -> dict[st
 
 
 def nobody_decided(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The columns ``correction`` and ``uncorrected_label`` of labels that no person corrected."""
+    """Return the columns ``correction`` and ``uncorrected_label`` of labels that no person corrected."""
     return {"correction": np.full(shape, -1, np.int8), "uncorrected_label": np.full(shape, np.nan)}
 
 
 def before_corrections(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """The method's own labels, from the columns of ``pseudo_labels.parquet``; ``uncorrected_label`` may be left out
-    where nobody decided anything."""
+    """Return the method's own labels from the columns of ``pseudo_labels.parquet``.
+
+    ``uncorrected_label`` may be left out where nobody decided anything.
+    """
     if "uncorrected_label" not in columns:
         return columns["label"]
     return np.where(columns["correction"] >= 0, columns["uncorrected_label"], columns["label"])

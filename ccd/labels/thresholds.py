@@ -1,18 +1,18 @@
-"""Where a probability becomes a yes: one threshold per class, from pseudo-labels or from a few labelled images.
+"""Decision thresholds, one per class, from pseudo-labels or from a few labelled images.
 
-A class is decided present where its probability is at least the threshold. Thresholds lie half way between two scores
-that were seen, so that a last bit of rounding decides nothing.
+A class is present where its probability is at least the threshold. A threshold lies half way between two scores, so
+that the last bit of a score decides nothing.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-LABELLED = 0.5  # a pseudo-label of at least this says that the class is there
+LABELLED = 0.5  # a pseudo-label of at least this counts as positive
 
 
 def prevalence_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Thresholds that decide each class present in as many images as the pseudo-labels do; no ground truth.
+    """Return the thresholds that find each class in as many images as the pseudo-labels do; no ground truth is used.
 
     Args:
         scores: (N, C) probabilities of the images that the labels are of.
@@ -33,7 +33,7 @@ def _cut(scores: np.ndarray, wanted: int) -> float:
 
 
 def _cuts(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every number of images that a threshold can decide present, ascending, and that threshold."""
+    """Return every number of images that a threshold can accept, ascending, and that threshold."""
     ranked = np.concatenate([[max(1.0, scores.max(initial=0.0)) + 2**-20], -np.sort(-scores), [0.0]])
     cuts = np.flatnonzero(ranked[:-1] > ranked[1:])
     upper = ranked[cuts]
@@ -43,7 +43,7 @@ def _cuts(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_f1_thresholds(scores: np.ndarray, positives: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """The thresholds with the largest F1 on labelled images that were given on purpose.
+    """Return the thresholds with the largest F1 on a few labelled images that the user gives for this.
 
     Args:
         scores: (M, C) probabilities.
@@ -53,17 +53,17 @@ def best_f1_thresholds(scores: np.ndarray, positives: np.ndarray, otherwise: np.
     Returns:
         (C,) float64; of equally good ones the largest.
     """
-    found = otherwise.astype(np.float64)
-    for place in np.flatnonzero(positives.any(axis=0)):
-        score = scores[:, place].astype(np.float64)
-        positive = positives[:, place]
+    chosen = otherwise.astype(np.float64)
+    for column in np.flatnonzero(positives.any(axis=0)):
+        score = scores[:, column].astype(np.float64)
+        positive = positives[:, column]
         cuts, thresholds = _cuts(score)
         hits = np.concatenate([[0], np.cumsum(positive[np.argsort(-score, kind="stable")])])[cuts]
-        found[place] = thresholds[np.argmax(2 * hits / (cuts + positive.sum()))]
-    return found
+        chosen[column] = thresholds[np.argmax(2 * hits / (cuts + positive.sum()))]
+    return chosen
 
 
 def decide(probs: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(M, C) bool: which classes are present. Compared in float64, whatever the probabilities are kept in."""
+    """Tell which classes are present, (M, C) bool. Both are compared in float64, so that storage decides nothing."""
     present: np.ndarray = probs.astype(np.float64) >= thresholds.astype(np.float64)
     return present

@@ -1,4 +1,4 @@
-"""What a stage says on the console: what it reads, how far it is, what it wrote, one finding; and how long it took.
+"""The console of a stage: inputs, progress, outputs, one finding; and the log of how long stages took.
 
 Times go to an untracked log, since no artifact may hold a time. It lies among DVC's own scratch files
 (``.dvc/tmp``) and is keyed by the md5 of what was written, so that a result that DVC restores brings back the time of
@@ -25,13 +25,13 @@ from ccd.artifacts.files import hash_of
 from ccd.runtime import launch
 
 TIMINGS_LOG = Path(".dvc/tmp/ccd_timings.jsonl")
-
-
 LIBRARIES = ("torch", "torchvision", "rf-clip", "open_clip_torch", "numpy", "pyarrow", "h5py", "Pillow")
+T = TypeVar("T")
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 def library_versions() -> dict[str, str]:
-    """Python and those of `LIBRARIES` that are installed; nothing is imported."""
+    """Return the versions of Python and of the installed `LIBRARIES`; nothing is imported."""
     known = {name: _version(name) for name in LIBRARIES}
     return {"python": platform.python_version(), **{name: number for name, number in known.items() if number}}
 
@@ -71,11 +71,11 @@ def record_timing(stage: str, seconds: float, outputs: Iterable[Path], log: Path
 
 
 def recorded_timings(log: Path = TIMINGS_LOG) -> dict[tuple[str, str], Timing]:
-    """(stage, md5 of an output) -> the last run that wrote it. A line that was cut off is passed over."""
-    found: dict[tuple[str, str], Timing] = {}
+    """Return (stage, md5 of an output) -> the last run that wrote it. An incomplete line is skipped."""
+    timings: dict[tuple[str, str], Timing] = {}
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []:
-        found |= _timing(line)
-    return found
+        timings |= _timing(line)
+    return timings
 
 
 def _timing(line: str) -> dict[tuple[str, str], Timing]:
@@ -92,10 +92,6 @@ def md5_of(path: Path) -> str:
     return hash_of(path, "md5")
 
 
-T = TypeVar("T")
-Batch = TypeVar("Batch", bound=tuple[Any, ...])
-
-
 class StageLog:
     """One stage's console; silent on every rank but the first."""
 
@@ -104,25 +100,25 @@ class StageLog:
         self._start = time.monotonic()
 
     def reads(self, *what: str) -> None:
-        """Say what goes in."""
+        """Print the inputs."""
         self._say(f"reads {'; '.join(what)}")
 
     def progress(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
-        """Pass ``items`` on behind a bar with rate and ETA; in a log instead of a terminal, a line every 10 s."""
+        """Pass ``items`` on and show a bar with rate and ETA; in a log file, a line every 10 s."""
         with self.bar(total, unit) as bar:
             for item in items:
                 yield item
                 bar.update()
 
     def batches(self, items: Iterable[Batch], total: int, unit: str) -> Iterator[Batch]:
-        """The same for batches whose first part counts what is in them."""
+        """Pass batches on like `progress`; the length of a batch's first part is its size."""
         with self.bar(total, unit) as bar:
             for item in items:
                 yield item
                 bar.update(len(item[0]))
 
     def images(self, batches: Iterable[Batch], total: int, /) -> Iterator[Batch]:
-        """`batches` of images."""
+        """Pass batches of images on like `batches`."""
         return self.batches(batches, total, "img")
 
     @contextmanager
@@ -137,7 +133,7 @@ class StageLog:
             yield show
 
     def counter(self, unit: str) -> Callable[[int, int], None]:
-        """A function of (done, total) that shows the same bar."""
+        """Return a function of (done, total) that shows the same bar."""
         bars: list[tqdm[NoReturn]] = []
 
         def show(done: int, total: int) -> None:
@@ -150,7 +146,7 @@ class StageLog:
         return show
 
     def bar(self, total: int, unit: str) -> tqdm[NoReturn]:
-        """The same bar, moved by hand, for loops whose steps differ in size."""
+        """Return the bar itself, for loops whose steps differ in size."""
         terminal = sys.stderr.isatty()
         interval = 0.2 if terminal else 10.0
         return tqdm(
@@ -164,7 +160,7 @@ class StageLog:
         )
 
     def wrote(self, *outputs: tuple[Path, int, str]) -> None:
-        """Say what came out: (path, rows, what a row is); the time goes to the untracked log of `ccd artifacts`."""
+        """Print each output as (path, rows, unit of a row), and log the stage's time for `ccd artifacts`."""
         if launch.rank() > 0:
             return
         seconds = time.monotonic() - self._start
@@ -174,7 +170,7 @@ class StageLog:
         record_timing(self.name, seconds, [path for path, _, _ in outputs])
 
     def finding(self, finding: str) -> None:
-        """The stage's one-line finding."""
+        """Print a finding, in one line."""
         self._say(finding)
 
     def _say(self, what: str) -> None:

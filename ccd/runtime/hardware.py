@@ -33,7 +33,7 @@ _LONGEST_WAIT = timedelta(minutes=30)  # of one rank for another
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a stage runs: ``workers`` processes decode images, ``batch_size`` images are inferred at a time."""
+    """The device of a stage; ``workers`` processes decode images, ``batch_size`` images are inferred at a time."""
 
     device: torch.device
     workers: int
@@ -41,16 +41,19 @@ class Hardware:
 
 
 def set_up_hardware() -> Hardware:
-    """Set this process up as section ``runtime`` asks. Raises CcdError for a GPU that is not there."""
+    """Set up this process as section ``runtime`` of params.yaml says. Raises CcdError for a GPU that is not there."""
     params = load(RuntimeParams)
     _make_repeatable()
     return Hardware(find_device(params.device), worker_count(params.workers), params.inference_batch_size)
 
 
 def find_device(name: str) -> torch.device:
-    """``auto`` is the first GPU if there is one, else the CPU. Raises CcdError for a GPU that is not there.
+    """Return the named device; ``auto`` is the first GPU, or the CPU without one.
 
-    Of several ranks on a machine each has a GPU of its own; a launcher may show a rank that one alone.
+    Each rank of a machine gets a GPU of its own; a launcher may have hidden the others from it.
+
+    Raises:
+        CcdError: there is no such GPU, or one GPU is named for several ranks.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,7 +70,7 @@ def find_device(name: str) -> torch.device:
 
 
 def worker_count(workers: int | None) -> int:
-    """Processes that decode images: as asked, or one per core this process may use; ranks divide the cores."""
+    """Return how many processes decode images: ``workers``, or one per usable core; ranks divide the cores."""
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -75,7 +78,7 @@ def worker_count(workers: int | None) -> int:
 
 
 def process_count() -> int:
-    """How many processes ``runtime.processes`` asks for: ``auto`` is one per GPU, on the CPU one.
+    """Return the number of ranks that ``runtime.processes`` asks for; ``auto`` is one per GPU, and one on the CPU.
 
     Raises:
         CcdError: more than there are GPUs, or more than one for a GPU that ``runtime.device`` names.
@@ -95,7 +98,7 @@ def process_count() -> int:
 
 
 def join_ranks() -> None:
-    """Meet the other ranks: arrays travel over gloo, what is on GPUs over NCCL. Raises CcdError for a wrong device."""
+    """Connect to the other ranks: gloo for arrays, NCCL for what is on GPUs. Raises CcdError for a wrong device."""
     device = find_device(load(RuntimeParams).device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -110,7 +113,7 @@ def join_ranks() -> None:
 
 
 def leave_ranks() -> None:
-    """Part from the other ranks, if they were met."""
+    """Disconnect from the other ranks, if connected."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -144,17 +147,17 @@ T = TypeVar("T")
 
 
 def rank_count() -> int:
-    """Ranks that share the work of this process's stage."""
+    """Return the number of ranks that share this stage's work."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def this_rank() -> int:
-    """This one among them."""
+    """Return this process's rank among them."""
     return dist.get_rank() if rank_count() > 1 else 0
 
 
 def share(rows: np.ndarray, block: int | None = None) -> np.ndarray:
-    """This rank's part of ``rows`` (n,): blocks of ``block`` rows are dealt in turn; without it, one piece for each.
+    """Return this rank's part of ``rows`` (n,): blocks of ``block`` rows in turn, or one contiguous piece without it.
 
     With the batch size as block, the batches are those of one process, and `merged` brings them in their order.
     """
@@ -165,7 +168,7 @@ def share(rows: np.ndarray, block: int | None = None) -> np.ndarray:
 
 
 def merged(items: Iterable[T]) -> Iterator[T]:
-    """On rank 0 the items of all ranks, one of each in turn and sent one at a time; on the others nothing."""
+    """Yield, on rank 0, the items of all ranks in turn, sent one at a time; on other ranks nothing."""
     if rank_count() == 1:
         yield from items
         return
@@ -180,12 +183,12 @@ def merged(items: Iterable[T]) -> Iterator[T]:
 
 
 def from_rank0(make: Callable[[], T]) -> T:
-    """What ``make`` returns on rank 0, on every rank; it is not called on the others."""
+    """Call ``make`` on rank 0 alone and return its result on every rank."""
     return cast(T, _broadcast(make() if this_rank() == 0 else None))
 
 
 def _broadcast(value: Any) -> Any:
-    """Rank 0's ``value``, on every rank."""
+    """Return rank 0's ``value`` on every rank."""
     box = [value]
     if rank_count() > 1:
         dist.broadcast_object_list(box, src=0)
@@ -193,7 +196,7 @@ def _broadcast(value: Any) -> Any:
 
 
 def all_gather(value: T) -> list[T]:
-    """The values of all ranks, by rank, on every rank."""
+    """Return the values of all ranks, in their order, on every rank."""
     if rank_count() == 1:
         return [value]
     box: list[Any] = [None] * rank_count()
@@ -203,7 +206,7 @@ def all_gather(value: T) -> list[T]:
 
 @contextmanager
 def on_rank0(context: AbstractContextManager[T]) -> Iterator[T]:
-    """Enter ``context`` on rank 0; on the others nothing is entered, and what is yielded must not be used."""
+    """Enter ``context`` on rank 0 alone; other ranks must not use the value."""
     if this_rank() == 0:
         with context as entered:
             yield entered
@@ -213,7 +216,7 @@ def on_rank0(context: AbstractContextManager[T]) -> Iterator[T]:
 
 @contextmanager
 def rank0_first() -> Iterator[None]:
-    """Rank 0 first, then one rank of every other machine, then all: what is downloaded is downloaded once."""
+    """Run the block on rank 0, then on one rank of every other machine, then on the rest: downloads happen once."""
     turn = 0 if this_rank() == 0 else 1 if launch.local_rank() == 0 else 2
     for _ in range(turn):
         all_gather(None)
@@ -223,7 +226,7 @@ def rank0_first() -> Iterator[None]:
 
 
 def end_other_ranks() -> None:
-    """End every rank but the first, in success: what follows is writing."""
+    """End every rank but 0, successfully: only writing is left to do."""
     if this_rank() > 0:
         raise SystemExit(0)
 
@@ -238,26 +241,26 @@ class Part:
 
 
 def part_of_batch(count: int) -> Part:
-    """Where this rank's ``count`` images stand in the batch that all ranks have together."""
+    """Return the place of this rank's ``count`` images in the batch that all ranks share."""
     counts = all_gather(count)
     return Part(sum(counts[: this_rank()]), count, sum(counts))
 
 
-def merge_rows(values: Tensor, mine: Tensor) -> Tensor:
-    """Bring the rows that each rank has written to all of them, in place.
+def merge_rows(values: Tensor, own_rows: Tensor) -> Tensor:
+    """Exchange the rows that each rank has written, in place.
 
     Args:
         values: (N, C) float.
-        mine: (N,) bool, this rank's rows; no row is two ranks'. Rows that are nobody's stay.
+        own_rows: (N,) bool, this rank's rows; no row is two ranks'. Rows that are nobody's stay.
 
     Returns:
         (N,) bool, the rows that are somebody's.
     """
     if rank_count() == 1:
-        return mine
-    owned = mine.to(torch.float32)
+        return own_rows
+    owned = own_rows.to(torch.float32)
     dist.all_reduce(owned)
-    together = torch.where(mine[:, None], values, torch.zeros_like(values))
+    together = torch.where(own_rows[:, None], values, torch.zeros_like(values))
     dist.all_reduce(together)
     values.copy_(torch.where(owned[:, None] > 0, together, values))
     return owned > 0

@@ -166,7 +166,7 @@ def _torchrun(count: int, command: Sequence[str]) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores // count))
     if sys.platform == "linux":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # the host's own name need not resolve
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the rank that failed says why
+    logging.disable()  # the rank that failed says why
     where = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(count)]
     try:
         run(parse_args([*where, *command]))  # type: ignore[no-untyped-call]
@@ -175,8 +175,11 @@ def _torchrun(count: int, command: Sequence[str]) -> None:
             end_interrupted()
         raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as failed:
-        # a rank that could say why comes before one that was killed
-        number, failure = min(failed.failures.items(), key=lambda each: each[1].exitcode < 0)
+        # first a rank that could say why, then one that was killed, then those that torchrun ended for it
+        order = {128 + signal.SIGTERM: 2}
+        number, failure = min(
+            failed.failures.items(), key=lambda each: order.get(each[1].exitcode, each[1].exitcode < 0)
+        )
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from None
         raise CcdError(
@@ -186,14 +189,14 @@ def _torchrun(count: int, command: Sequence[str]) -> None:
         ) from None
 
 
-def _exit_on_sigterm(number: int, frame: FrameType | None) -> None:
+def _exit_silently(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
 @contextmanager
 def _member() -> Iterator[None]:
     """Take part as one rank of several. Of all ranks that fail, one says why; the others end silently."""
-    signal.signal(signal.SIGTERM, _exit_on_sigterm)  # so that half-written files are removed
+    usual = {number: signal.signal(number, _exit_silently) for number in (signal.SIGINT, signal.SIGTERM)}
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # the launcher was killed
     from ccd.runtime.hardware import join_ranks, leave_ranks
@@ -216,7 +219,8 @@ def _member() -> Iterator[None]:
         raise
     finally:
         leave_ranks()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to clean up; at exit, SystemExit is a traceback
+        for number, action in usual.items():  # nothing is left to clean up; at exit, SystemExit is a traceback
+            signal.signal(number, action)
 
 
 def _is_first_failure() -> bool:

@@ -1,4 +1,4 @@
-"""What lies in a data folder: rows, size, schema and hash of every artifact, and which stage made it."""
+"""The artifacts in a data folder: rows, size, schema and hash of each, and the stage that made it."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class _Made:
 
 
 def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = TIMINGS_LOG) -> list[Artifact]:
-    """Every artifact in ``data_dir``, by name. A file whose content is unreadable is listed with schema "damaged".
+    """List every artifact in ``data_dir``, by name. A file whose content is unreadable is listed with schema "damaged".
 
     Args:
-        lock: DVC's record of what made what; it may be absent.
+        lock: DVC's record of stages and outputs; it may be absent.
         log: the stages' own record of their time; it may be absent.
 
     Raises:
@@ -55,18 +55,20 @@ def artifact_list(data_dir: Path, lock: Path = Path("dvc.lock"), log: Path = TIM
     """
     if not data_dir.is_dir():
         raise unreadable(data_dir, "no such folder", "index")
-    made = _locked(lock)
+    outputs = _locked(lock)
     taken = recorded_timings(log)
-    found = []
+    artifacts = []
     for path in sorted(entry for entry in data_dir.iterdir() if entry.suffix in ENDINGS and entry.is_file()):
         md5 = md5_of(path)
         (rows, schema) = _content(path)
-        origin = made.get(path.as_posix())
+        origin = outputs.get(path.as_posix())
         if origin is None or origin.md5 != md5:
             origin = _Made("", md5, {})
         timing = taken.get((origin.stage, md5))
-        found.append(Artifact(path, rows, path.stat().st_size, schema, md5, origin.stage, origin.parameters, timing))
-    return found
+        artifacts.append(
+            Artifact(path, rows, path.stat().st_size, schema, md5, origin.stage, origin.parameters, timing)
+        )
+    return artifacts
 
 
 def _content(path: Path) -> tuple[int | None, str]:
@@ -100,11 +102,11 @@ def _csv(path: Path) -> tuple[int, str]:
 
 
 def _checkpoint(path: Path) -> tuple[None, str]:
-    """The schema's name stands in the pickle as text; nothing is unpickled."""
+    """Read the schema's name from the pickle's text; nothing is unpickled."""
     with zipfile.ZipFile(path) as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-        found = re.search(rb"ccd\.checkpoint/\d+", archive.read(name))
-    return None, found[0].decode() if found else ""
+        match = re.search(rb"ccd\.checkpoint/\d+", archive.read(name))
+    return None, match[0].decode() if match else ""
 
 
 def _opaque(path: Path) -> tuple[None, str]:
@@ -123,7 +125,7 @@ _READERS = {
 
 
 def _locked(lock: Path) -> dict[str, _Made]:
-    """What ``dvc.lock`` says of every output, by path."""
+    """Return what ``dvc.lock`` records of every output, by path."""
     if not lock.is_file():
         return {}
     try:

@@ -8,8 +8,10 @@ from contextlib import suppress
 
 
 def hand_back_memory() -> None:
-    """Give what was freed to the system, where the C library can (glibc): what small things leave between them is no
-    place for large ones that follow."""
+    """Return freed memory to the system, where the C library can (glibc).
+
+    The gaps that small objects leave are no place for large arrays that follow.
+    """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library, with another allocator
             ctypes.CDLL("libc.so.6").malloc_trim(0)

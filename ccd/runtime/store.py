@@ -1,4 +1,4 @@
-"""Work that outlives a stage: what was encoded is not encoded again, and training goes on where it was killed.
+"""Work that outlives a stage: features are not computed twice, and a killed training goes on from its last epoch.
 
 The store is a folder beside the pipeline, ignored by git and DVC. An entry is named by the fingerprint of all that
 decides its content (model, preprocessing, parameters, inputs, code, library versions), so nothing in it is ever stale,
@@ -40,30 +40,30 @@ params.yaml is checked, since DVC follows its values. dvc.yaml names the same fi
 
 @lru_cache
 def files_of(modules: tuple[str, ...]) -> dict[str, Path]:
-    """Name (relative, POSIX) -> file of everything that the dotted ``modules`` reach, sorted; without `NO_EFFECT`."""
+    """Return name (relative, POSIX) -> path of the `closure` of the dotted ``modules``, sorted."""
     return {name: ROOT / name for name in sorted(closure(path for module in modules for path in _candidates(module)))}
 
 
 def closure(scripts: Iterable[Path]) -> set[str]:
-    """Files (relative, POSIX) that ``scripts`` reach by imports, themselves included.
+    """Return the files (relative, POSIX) that ``scripts`` reach by imports, themselves included.
 
     Empty files and `NO_EFFECT` are left out.
     """
-    found: set[Path] = set()
+    reached: set[Path] = set()
     waiting = list(scripts)
     while waiting:
         path = waiting.pop()
-        if path in found:
+        if path in reached:
             continue
-        found.add(path)
+        reached.add(path)
         if path.relative_to(ROOT).as_posix() not in NO_EFFECT:
             waiting += imported_files(path)
-    return {path.relative_to(ROOT).as_posix() for path in found if path.stat().st_size} - NO_EFFECT
+    return {path.relative_to(ROOT).as_posix() for path in reached if path.stat().st_size} - NO_EFFECT
 
 
 @cache
 def imported_files(path: Path) -> list[Path]:
-    """The project's files that one file imports, anywhere in it. Raises ValueError for a relative import."""
+    """Return the project's files that one file imports, anywhere in it. Raises ValueError for a relative import."""
     modules: list[str] = []
     for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
@@ -76,7 +76,7 @@ def imported_files(path: Path) -> list[Path]:
 
 
 def _candidates(module: str) -> list[Path]:
-    """The files of a dotted name and of the packages above it, as far as they are ours."""
+    """Return the project's files of a dotted name and of the packages above it."""
     parts = module.split(".")
     if parts[0] not in PACKAGES:
         return []
@@ -97,7 +97,7 @@ _SECONDS_PER_CHUNK = 20.0
 
 
 def fingerprint(kind: str, modules: Sequence[str], **facts: object) -> str:
-    """A name for what ``facts``, the named modules and the installed libraries determine.
+    """Return a name for a result that ``facts``, the named modules and the installed libraries determine.
 
     Args:
         kind: ``features`` or ``training``; starts the name.
@@ -113,7 +113,7 @@ def fingerprint(kind: str, modules: Sequence[str], **facts: object) -> str:
 
 
 def content_key(*parts: bytes) -> bytes:
-    """`KEY_BYTES` bytes that stand for ``parts``."""
+    """Hash ``parts`` to `KEY_BYTES` bytes."""
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -130,27 +130,27 @@ class Entry:
 
 
 class Store:
-    """A folder of entries, together at most ``limit_bytes`` large; with 0 nothing is stored or found."""
+    """A folder of entries, together at most ``limit_bytes`` large; with 0 nothing is stored."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
 
     def features(self, name: str, keys: Sequence[bytes]) -> StoredFeatures:
-        """The features of the things that ``keys`` stand for, under the fingerprint ``name``."""
+        """Open the features with these content ``keys``, under the fingerprint ``name``."""
         return StoredFeatures(self._opened(name), keys)
 
     def slot(self, name: str) -> Slot:
-        """The place for the state of one training."""
+        """Open the place for the state of one training."""
         return Slot(self._opened(name))
 
     def entries(self) -> list[Entry]:
-        """All entries, the least recently used first."""
-        found = []
+        """List all entries, the least recently used first."""
+        entries = []
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             with suppress(FileNotFoundError):  # another process may be deleting
-                found.append(Entry(path, sum(map(_size, path.rglob("*"))), path.stat().st_mtime))
-        return sorted(found, key=lambda entry: (entry.used_s, entry.path))
+                entries.append(Entry(path, sum(map(_size, path.rglob("*"))), path.stat().st_mtime))
+        return sorted(entries, key=lambda entry: (entry.used_s, entry.path))
 
     def prune(self, limit_bytes: int, keep: Path | None = None) -> list[Entry]:
         """Delete the least recently used entries until the rest is within the limit; never ``keep``. Returns those."""
@@ -179,7 +179,10 @@ class Store:
 
 
 def open_store() -> Store:
-    """The store of the project in the working directory, as large as section ``runtime`` allows; rank 0's alone."""
+    """Open the store of the project in the working directory, of the size that section ``runtime`` allows.
+
+    Ranks other than 0 get a store that keeps nothing.
+    """
     return Store(FOLDER, round(load(RuntimeParams).store_gb * 1e9) if launch.rank() == 0 else 0)
 
 
@@ -197,7 +200,7 @@ class StoredFeatures:
         self._flushed_s = time.monotonic()
 
     def restore(self, write: Callable[[np.ndarray, np.ndarray], None]) -> np.ndarray:
-        """Hand what is known to ``write(rows, features)``, chunk by chunk; returns the rows that are not, ascending."""
+        """Pass stored features to ``write(rows, features)`` by chunks; return the missing rows, ascending."""
         missing = np.ones(len(self._keys), bool)
         order = np.argsort(self._keys, kind="stable")
         ascending = self._keys[order]
@@ -247,26 +250,26 @@ class Slot:
         self._path = None if folder is None else folder / "state.pt"
 
     def read(self) -> bytes | None:
-        """What was saved last, if anything."""
+        """Return the state that was saved last, or None."""
         try:
             return None if self._path is None else self._path.read_bytes()
         except FileNotFoundError:
             return None
 
     def save(self, content: bytes | memoryview) -> None:
-        """Replace what is there."""
+        """Save a state in place of the last one."""
         if self._path is not None:
             with _unless_deleted(), replacing(self._path) as temporary:
                 temporary.write_bytes(content)
 
     def clear(self) -> None:
-        """Delete it, once what it led to is safe."""
+        """Delete the state, once its result is written."""
         if self._path is not None:
             shutil.rmtree(self._path.parent, ignore_errors=True)
 
 
 def _unless_deleted() -> AbstractContextManager[None]:
-    """Another process may delete an entry at any time, which costs this one time alone.
+    """Ignore that another process deletes an entry, which may happen at any time and costs only time.
 
     FileExistsError: `Path.mkdir` of a folder that goes while it is made.
     """

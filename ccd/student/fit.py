@@ -1,4 +1,4 @@
-"""Training on image files: what warmup and train share around the loop."""
+"""Training on image files, for the stages warmup and train: batches, resuming, results."""
 
 from __future__ import annotations
 
@@ -76,8 +76,10 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def _epochs(data: TrainingData, params: OptimizationParams, hardware: Hardware, seed: int) -> Callable[[int], Batches]:
-    """Return epoch -> its batches. One stream for all epochs: processes that start late copy what this one has grown
-    to."""
+    """Return a function of an epoch that yields its batches.
+
+    One stream serves all epochs: worker processes that start later copy a parent that has grown.
+    """
     steps = steps_per_epoch(len(data), params.batch_size)
     streams: list[Iterator[tuple[Tensor, Tensor]]] = []
 
@@ -112,7 +114,7 @@ def training_name(
 
 
 def final_weights(result: TrainingResult) -> tuple[dict[str, Weights], dict[str, Any]]:
-    """The sets of weights of a final training, and the epoch (from 1) of the early stop: the last if it never fired."""
+    """Return the sets of weights of a final training and the epoch (from 1) of the early stop, or else the last."""
     fired = result.early_stop is not None and result.early_stop_epoch is not None
     stopped = len(result.records) if result.early_stop_epoch is None else result.early_stop_epoch + 1
     weights = {"last": result.last, "average": result.average, "early_stop": result.early_stop or result.last}
@@ -120,7 +122,7 @@ def final_weights(result: TrainingResult) -> tuple[dict[str, Weights], dict[str,
 
 
 def curve_rows(records: Sequence[EpochRecord]) -> list[dict[str, float | int]]:
-    """One row per epoch for the curves; no seconds, so that the file repeats."""
+    """Return one row per epoch for the training curves; without times, so that the file is reproducible."""
     return [
         {"epoch": record.epoch + 1, "loss": record.loss, **record.parts, "label_map": record.map_percent}
         for record in records

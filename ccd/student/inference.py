@@ -39,7 +39,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context of a forward pass.
+    """Return the mixed-precision context of a forward pass.
 
     Raises:
         CcdError: fp16 without a GPU.
@@ -79,7 +79,7 @@ def score(
     hardware: Hardware,
     progress: ImageProgress = silent,
 ) -> dict[str, np.ndarray]:
-    """sigmoid(logits), (N, C) float32, of every student, on every rank; each image is decoded once.
+    """Return sigmoid(logits) of every student, (N, C) float32, on every rank; each image is decoded once.
 
     Raises:
         CcdError: an image cannot be read, or a student gives NaN or Inf for it; the files are named.
@@ -89,8 +89,8 @@ def score(
     collected = {name: [np.empty((0, student.head.out_channels), np.float32)] for name, student in students.items()}
     rows = share(np.arange(len(files)), hardware.batch_size)
     batches = image_batches(files, rows, size_px, hardware.batch_size, hardware.workers)
-    found = merged(_score_batches(students, batches, files.paths, hardware.device))
-    for _, probs in progress(found, len(files)):
+    scored = merged(_score_batches(students, batches, files.paths, hardware.device))
+    for _, probs in progress(scored, len(files)):
         for name, values in probs.items():
             collected[name].append(values)
     return from_rank0(lambda: {name: np.concatenate(parts) for name, parts in collected.items()})
@@ -111,7 +111,7 @@ def _score_batches(
 
 
 def probabilities(logits: Tensor, rows: Tensor, paths: Sequence[Path], name: str) -> np.ndarray:
-    """sigmoid(logits), (b, C) float32, of a student called ``name``, for the images ``rows`` (b,) of ``paths``.
+    """Return sigmoid(logits), (b, C) float32, of the student ``name`` for the images ``rows`` (b,) of ``paths``.
 
     Raises:
         CcdError: NaN or Inf; the files are named.
@@ -127,7 +127,7 @@ def probabilities(logits: Tensor, rows: Tensor, paths: Sequence[Path], name: str
 def score_checkpoints(
     warmup: Checkpoint, final: Checkpoint, files: ImageFiles, hardware: Hardware, progress: ImageProgress = silent
 ) -> dict[str, np.ndarray]:
-    """`score` of the warmed-up student, of every set of weights of the final one, and as ``student`` the selected.
+    """Score the warmed-up student and every set of weights of the final one; ``student`` is the selected set.
 
     Ranks share the pass, and all of them have its result.
     """

@@ -175,10 +175,10 @@ def _train_epoch(
         step_seed = derived_seed(seed, epoch, index)
         # stochastic depth (EfficientNet, ConvNeXt) draws from the global generator, on every rank other numbers
         torch.manual_seed(step_seed if this_rank() == 0 else derived_seed(seed, epoch, index, this_rank()))
-        here = rows.to(step.device)
+        device_rows = rows.to(step.device)
         outcome = step(
             images.to(step.device, non_blocking=True),
-            targets[here],
+            targets[device_rows],
             step_generator(step_seed, part),
             part.count * rank_count() / part.total,
         )
@@ -186,9 +186,9 @@ def _train_epoch(
         if part.count and not math.isfinite(loss):
             raise _not_finite(loss, epoch, index, rows, before, names)
         before = rows
-        meter.add(here, outcome)
+        meter.add(device_rows, outcome)
         if outcome.targets is not None:
-            targets[here] = outcome.targets
+            targets[device_rows] = outcome.targets
         if on_step is not None:
             on_step(epoch, index, loss)
     return meter.record(epoch)
@@ -205,7 +205,10 @@ def _train_mode(student: Student, batch_images: int) -> None:
 def _not_finite(
     loss: float, epoch: int, step: int, rows: Tensor, before: Tensor | None, names: Sequence[str] | None
 ) -> CcdError:
-    """Names the step before too: its gradients may have spoilt the weights while its own loss was still finite."""
+    """Return the error for a loss that is not finite.
+
+    It names the step before too, whose gradients may have spoilt the weights while its own loss was finite.
+    """
 
     def images(of: Tensor) -> str:
         return listed(names[row] if names is not None else f"row {row}" for row in of.tolist())
@@ -218,7 +221,7 @@ def _not_finite(
 
 
 def _check_weights(weights: Weights, epoch: int) -> None:
-    """A last step's gradients meet no loss any more."""
+    """Check the weights after an epoch: no loss follows the gradients of its last step."""
     broken = [name for name, values in weights.items() if not torch.isfinite(values).all()]
     if broken:
         raise CcdError(

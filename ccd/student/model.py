@@ -37,12 +37,12 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def backbone_names() -> list[str]:
-    """Names that `build_backbone` accepts."""
+    """List the names that `build_backbone` accepts."""
     return [name for name in models.list_models(module=models) if name.startswith(tuple(_FAMILIES))]
 
 
 def build_backbone(name: str, weights: str | Path) -> tuple[nn.Module, int]:
-    """A torchvision network up to its last feature map.
+    """Build a torchvision network up to its last feature map.
 
     Args:
         name: torchvision's name, e.g. ``resnet101``; see `backbone_names`.
@@ -92,7 +92,7 @@ def _imagenet(name: str) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class StudentSpec:
-    """What a checkpoint needs besides the weights to rebuild a student.
+    """Description of a student, from which a checkpoint's weights restore it.
 
     ``image_size_px``: side of the square it was trained at. ``mean`` and ``std``: per RGB channel, of pixels in
     [0, 1]; the network applies them itself.
@@ -106,12 +106,12 @@ class StudentSpec:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, strings and numbers."""
+        """Return plain lists, strings and numbers."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StudentSpec:
-        """Inverse of `to_dict`. Raises CcdError if the keys are not exactly the fields."""
+        """Read the values that `to_dict` returns. Raises CcdError if the keys are not exactly the fields."""
         expected = {field.name for field in fields(cls)}
         if set(values) != expected:
             raise CcdError(f"this student's description has the keys {sorted(values)}, expected {sorted(expected)}")
@@ -159,7 +159,9 @@ class Student(nn.Module):
 
 
 def build_student(spec: StudentSpec, weights: str | Path, seed: int) -> Student:
-    """A student before training: ``weights`` as in `build_backbone`, head (and random backbone) drawn from ``seed``.
+    """Build a student before training; its head (and a random backbone) are drawn from ``seed``.
+
+    ``weights``: as in `build_backbone`.
 
     Raises:
         CcdError: no classes, or what `build_backbone` raises.
@@ -179,7 +181,7 @@ def build_student(spec: StudentSpec, weights: str | Path, seed: int) -> Student:
 
 
 def restore_student(spec: StudentSpec, state_dict: Mapping[str, Tensor]) -> Student:
-    """The trained student of a checkpoint; nothing is downloaded.
+    """Restore the trained student of a checkpoint; nothing is downloaded.
 
     Raises:
         CcdError: the weights do not belong to ``spec``.
@@ -198,7 +200,7 @@ def restore_student(spec: StudentSpec, state_dict: Mapping[str, Tensor]) -> Stud
 
 
 def over_ranks(student: Student, device: torch.device) -> tuple[Student, Callable[..., tuple[Tensor, Tensor]]]:
-    """The student as it is to be trained, and what to call for its forward pass; with one process both are ``student``.
+    """Return the student to train and the function for its forward pass; with one process both are ``student``.
 
     Its BatchNorm layers are replaced in place by ones that see the batch of all ranks; keys and weights stay.
     """
@@ -227,10 +229,10 @@ def _replace_batch_norm(module: nn.Module) -> None:
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm whose statistics in training are those of all ranks' images, on the CPU, where torch has none."""
+    """BatchNorm with statistics over all ranks' images in training, for the CPU, where torch has none."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, C, h, w) -> the same shape; b may be 0 here if it is not everywhere."""
+        """Normalise (b, C, h, w); b may be 0 on a rank, if not on all."""
         if not self.training or self.running_mean is None or self.running_var is None or self.momentum is None:
             return super().forward(x)
         values = x.float()
@@ -250,7 +252,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the ranks; what depends on the sum on any rank comes back as gradient."""
+    """Sum over the ranks; the gradient is summed over the ranks as well."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

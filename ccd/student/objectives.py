@@ -44,8 +44,11 @@ def consistency(strong_logits: Tensor, weak_logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``loss``: scalar to minimise; ``parts``: its detached terms by name; ``logits``: (b, C) detached, weak view.
-    ``targets``: (b, C) detached, what these images are trained on from their next visit on; None: as before."""
+    """Result of an objective on a batch.
+
+    ``loss``: scalar to minimise; ``parts``: its detached terms by name; ``logits``: (b, C) detached, of the weak view;
+    ``targets``: (b, C) detached, the images' targets from the next epoch on; None: unchanged.
+    """
 
     loss: Tensor
     parts: dict[str, Tensor]
@@ -134,6 +137,6 @@ def aligned_labels(labels: Tensor, logits: Tensor, sigma: float) -> Tensor:
 
 
 def final_objective(consistency_weight: float, color_jitter: float, label_update_sigma: float | None) -> Objective:
-    """What the final training minimises; with ``label_update_sigma`` its labels move too, see `GradientAlignment`."""
+    """Return the objective of the final training; ``label_update_sigma``: of `GradientAlignment`, None: labels stay."""
     fixed = FinalObjective(consistency_weight, color_jitter)
     return fixed if label_update_sigma is None else GradientAlignment(fixed, label_update_sigma)

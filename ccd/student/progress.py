@@ -1,4 +1,4 @@
-"""What a training has come to: epochs, kept weights, early stop, and the state from which a killed one goes on."""
+"""Progress of a training: epochs, kept weights, early stop, and the saved state from which a killed one goes on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Weights = dict[str, Tensor]
 
 
 def cpu_weights(model: nn.Module) -> Weights:
-    """A copy of the state dict on the CPU that later training steps do not touch."""
+    """Copy the state dict to the CPU, out of reach of later training steps."""
     return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in model.state_dict().items()}
 
 
@@ -46,7 +46,7 @@ class WeightAverage:
 
 
 def first_local_minimum(gains: Sequence[float]) -> int | None:
-    """Index of the first value reached by a fall and left by a rise; None if there is none (yet).
+    """Return the index of the first value after a fall and before a rise; None if there is none (yet).
 
     Of equal values at the bottom it is the first. The first and last value are never a minimum: a minimum needs
     the next larger value to confirm it. Comparisons with NaN are neither rise nor fall.
@@ -61,7 +61,7 @@ def first_local_minimum(gains: Sequence[float]) -> int | None:
 
 
 def early_stop_epoch(m: Sequence[float]) -> int | None:
-    """Epoch e (index into ``m``) at which g_e = m_e - m_(e-1) has its first local minimum; None: use the last epoch.
+    """Return the epoch e (index into ``m``) at which g_e = m_e - m_(e-1) has its first local minimum, or None.
 
     Args:
         m: mAP of the training predictions against the binarised pseudo-labels, one value per epoch.
@@ -72,7 +72,7 @@ def early_stop_epoch(m: Sequence[float]) -> int | None:
 
 @dataclass
 class EarlyStopTracker:
-    """Follows m epoch by epoch and tells which weights to keep, so that one copy is enough."""
+    """Follow m epoch by epoch and tell which weights to keep, so that one copy is enough."""
 
     m: list[float] = field(default_factory=list)
 
@@ -107,7 +107,7 @@ class EpochRecord:
 
 
 class EpochMeter:
-    """Collects on the device what `EpochRecord` needs, without waiting for it; every rank the images it has.
+    """Collect the values of an `EpochRecord` on the device, without waiting for it; each rank those of its images.
 
     Args:
         targets: (N, C) float in [0, 1].
@@ -123,7 +123,7 @@ class EpochMeter:
         self._images = 0
 
     def add(self, rows: Tensor, outcome: Outcome) -> None:
-        """Add a batch; ``rows`` (b,) int64 on the targets' device. Without images it says nothing."""
+        """Add a batch; ``rows`` (b,) int64 on the targets' device. An empty batch is ignored."""
         if len(rows) == 0:
             return
         self._scores[rows] = outcome.logits.to(self._scores.dtype)
@@ -153,10 +153,10 @@ class EpochMeter:
     def _merge_ranks(self) -> dict[str, float]:
         merge_rows(self._targets, self._seen)
         self._seen = merge_rows(self._scores, self._seen)
-        found = all_gather((self._images, {name: float(total) for name, total in self._sums.items()}))
-        self._images = sum(images for images, _ in found)
-        names = {name: None for _, sums in found for name in sums}  # in their order
-        return {name: sum(sums.get(name, 0.0) for _, sums in found) for name in names}
+        gathered = all_gather((self._images, {name: float(total) for name, total in self._sums.items()}))
+        self._images = sum(images for images, _ in gathered)
+        names = {name: None for _, sums in gathered for name in sums}  # in their order
+        return {name: sum(sums.get(name, 0.0) for _, sums in gathered) for name in names}
 
     def _map_percent(self) -> float:
         scores = self._scores[self._seen].cpu().numpy()
@@ -167,14 +167,14 @@ class EpochMeter:
 
 
 class StateFile(Protocol):
-    """Where the state is kept; `ccd.runtime.store.Slot` is one."""
+    """A place for the state of a training; `ccd.runtime.store.Slot` is one."""
 
     def read(self) -> bytes | None:
-        """What was saved last, if anything."""
+        """Return the state that was saved last, or None."""
         ...
 
     def save(self, content: bytes | memoryview) -> None:
-        """Replace what is there."""
+        """Save a state in place of the last one."""
         ...
 
 
@@ -182,18 +182,20 @@ class Stateful(Protocol):
     """A model, an optimizer or a gradient scaler."""
 
     def state_dict(self) -> Any:
-        """Its state."""
+        """Return the state."""
         ...
 
     def load_state_dict(self, state_dict: Any) -> Any:
-        """Take a state over."""
+        """Load a state."""
         ...
 
 
 @dataclass
 class Progress:
-    """What a training has come to, besides what is inside its model and optimizer. Random numbers need no state: they
-    depend on seed, epoch and step alone."""
+    """Progress of a training, besides the state of its model and optimizer.
+
+    Random numbers need no state: they depend on seed, epoch and step alone.
+    """
 
     records: list[EpochRecord] = field(default_factory=list)
     tracker: EarlyStopTracker = field(default_factory=EarlyStopTracker)
@@ -202,7 +204,7 @@ class Progress:
 
 
 def save(file: StateFile, progress: Progress, parts: Mapping[str, Stateful], targets: Tensor) -> None:
-    """Keep the progress, the state of every part, and the targets, which an objective may have moved.
+    """Save the progress, the state of every part, and the targets, which an objective may have moved.
 
     They are the same on every rank; rank 0's are kept."""
     if this_rank() > 0:
@@ -220,9 +222,9 @@ def save(file: StateFile, progress: Progress, parts: Mapping[str, Stateful], tar
 
 
 def restore(file: StateFile, parts: Mapping[str, Stateful], targets: Tensor) -> Progress:
-    """Bring the parts and ``targets`` to the state that was kept and return the progress.
+    """Load the saved state into the parts and ``targets`` and return the progress.
 
-    Nothing kept, or damaged: a fresh start.
+    Without a saved state, or with a damaged one, training starts afresh.
     """
     content = from_rank0(file.read)
     if content is None:

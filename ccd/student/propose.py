@@ -1,4 +1,7 @@
-"""The local views that a student asks for, image by image (method section 5)."""
+"""Propose local views from a student's class activation maps (method section 5).
+
+A view is a crop of an image that CLIP reads by itself.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,16 @@ class RunningThreshold:
     """
 
     def __init__(self, wanted: int, tau: float | None = None) -> None:
-        """``tau``: a threshold that is given; the bound is that from the start."""
+        """``tau``: the threshold itself, where it is known; the bound is that from the start."""
         self.value = 0.0 if tau is None else tau
         self._fixed = tau is not None
         self._wanted = wanted
         self._count = 0
-        # Filled in place: an array that grew by a few with every batch would leave a hole in memory behind every time.
+        # Filled in place: an array that grows with every batch would fragment memory.
         self._held = np.empty(wanted + max(wanted // 4, 1), np.float32)
 
     def add(self, probs: np.ndarray) -> bool:
-        """Take in probabilities, of any shape, float32 in [0, 1]; whether ``value`` has risen."""
+        """Add probabilities, of any shape, float32 in [0, 1]; return whether ``value`` has risen."""
         if self._fixed:
             return False
         fresh = probs[probs >= self.value]
@@ -56,8 +59,10 @@ class RunningThreshold:
 
 @dataclass(frozen=True)
 class ViewQuota:
-    """Which classes ask for a view: those with a probability of at least ``tau`` or, if that is None, the most probable
-    ones of all images, ``views_per_image`` on average."""
+    """Which classes get a view: those with a probability of at least ``tau``; if it is None, the most probable ones.
+
+    These are ``views_per_image`` on average over all images.
+    """
 
     tau: float | None
     views_per_image: float
@@ -70,37 +75,37 @@ _VIEW = np.dtype(
 
 
 class _Views:
-    """The boxes found so far, in one array that doubles: small ones of every batch would leave holes in memory."""
+    """The boxes so far, in one array that doubles: small arrays of every batch would fragment memory."""
 
     def __init__(self) -> None:
         self._held = np.empty(1024, _VIEW)
         self._count = 0
 
     @property
-    def found(self) -> np.ndarray:
+    def boxes(self) -> np.ndarray:
         """The boxes (B,), of dtype `_VIEW`."""
         return self._held[: self._count]
 
     def add(self, fresh: np.ndarray) -> None:
-        """Take in boxes (b,), of dtype `_VIEW`."""
+        """Add boxes (b,), of dtype `_VIEW`."""
         end = self._count + len(fresh)
         if end > len(self._held):
-            self._held = np.concatenate([self.found, np.empty(max(end, self._count), _VIEW)])
+            self._held = np.concatenate([self.boxes, np.empty(max(end, self._count), _VIEW)])
         self._held[self._count : end] = fresh
         self._count = end
 
     def drop_below(self, value: float) -> None:
-        """Leave out the less probable."""
-        kept = self.found[self.found["prob"] >= value]
+        """Drop boxes that are less probable than ``value``."""
+        kept = self.boxes[self.boxes["prob"] >= value]
         self._held[: len(kept)] = kept
         self._count = len(kept)
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Which views are proposed.
+    """Options of proposing views.
 
-    ``quota``: which classes ask for one. ``size_px``: side of the square that the student sees. ``boxes``: further
+    ``quota``: which classes get a view. ``size_px``: side of the square that the student sees. ``boxes``: further
     arguments of `ccd.views.boxes.cam_boxes`. ``shared_iou``: merge views of several classes from this IoU on, see
     `unshared_views`; None: all stay. ``tiles``: add so many by so many tiles of every image, behind its other views.
     """
@@ -114,7 +119,7 @@ class ViewOptions:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What one pass over N images finds: ``probs`` (N, C) float32 and boxes of every class that may get a view."""
+    """Result of one pass over N images: ``probs`` (N, C) float32 and the boxes of every class that may get a view."""
 
     probs: np.ndarray
     boxes: np.ndarray
@@ -143,13 +148,13 @@ def find_candidates(
     running = RunningThreshold(wanted, quota.tau)
     views = _Views()
     batches = _boxed_batches(student, files, index, options, hardware, RunningThreshold(wanted, quota.tau))
-    for rows, found, boxes in progress(merged(batches), len(index)):
-        probs[rows] = found
-        scores = found[boxes.rows, boxes.classes]
+    for rows, batch_probs, boxes in progress(merged(batches), len(index)):
+        probs[rows] = batch_probs
+        scores = batch_probs[boxes.rows, boxes.classes]
         views.add(_views(rows[boxes.rows], boxes.classes, scores, boxes.peaks, boxes.boxes_px))
-        if running.add(found):
+        if running.add(batch_probs):
             views.drop_below(running.value)
-    return Candidates(probs, views.found)
+    return Candidates(probs, views.boxes)
 
 
 def _boxed_batches(
@@ -160,9 +165,9 @@ def _boxed_batches(
     hardware: Hardware,
     running: RunningThreshold,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Boxes]]:
-    """This rank's images: rows (b,), probabilities (b, C) and the boxes of the maps that may get a view."""
-    mine = share(np.arange(len(index)), hardware.batch_size)
-    batches = image_batches(files, mine, options.size_px, hardware.batch_size, hardware.workers)
+    """Yield, for this rank's images, rows (b,), probabilities (b, C) and the boxes of maps that may get a view."""
+    own_rows = share(np.arange(len(index)), hardware.batch_size)
+    batches = image_batches(files, own_rows, options.size_px, hardware.batch_size, hardware.workers)
     for rows_, logits, cams in predict(student, batches, hardware.device):
         rows = rows_.numpy()
         probs = probabilities(logits, rows_, files.paths, "warmup")
@@ -193,7 +198,7 @@ def choose_views(candidates: Candidates, index: ImageIndex, classes: tuple[str, 
     names = (*classes, "")
     return BoxTable(
         Names(index.ids).take(kept["row"]),
-        [names[place] for place in kept["class"]],
+        [names[column] for column in kept["class"]],
         kept["prob"],
         kept["peak"],
         kept["box_px"],
@@ -204,7 +209,7 @@ def choose_views(candidates: Candidates, index: ImageIndex, classes: tuple[str, 
 def _views(
     rows: np.ndarray, classes: np.ndarray | int, probs: np.ndarray | float, peaks: np.ndarray | float, boxes: np.ndarray
 ) -> np.ndarray:
-    """Boxes (B, 4) and what belongs to them, as one array of `_VIEW` (B,)."""
+    """Join boxes (B, 4) and their values to one array of `_VIEW` (B,)."""
     views = np.empty(len(rows), _VIEW)
     views["row"] = rows
     views["class"] = classes
@@ -215,6 +220,6 @@ def _views(
 
 
 def _unrequested(boxes_px: np.ndarray) -> np.ndarray:
-    """Views (N, T, 4) of no class, and so of no probability and no peak."""
+    """Return the tiles (N, T, 4) as views of no class, with neither probability nor peak."""
     images, each = boxes_px.shape[:2]
     return _views(np.repeat(np.arange(images), each), -1, np.nan, np.nan, boxes_px.reshape(-1, 4))

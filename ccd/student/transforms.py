@@ -14,7 +14,7 @@ from ccd.runtime.hardware import Part, rank_count, this_rank
 
 
 def derived_seed(*keys: int) -> int:
-    """A 63-bit seed from non-negative integers; unlike their sum, (0, 1) and (1, 0) are unrelated."""
+    """Derive a 63-bit seed from non-negative integers; unlike with their sum, (0, 1) and (1, 0) are unrelated."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -25,7 +25,7 @@ class BatchGenerator(torch.Generator):
 
 
 def step_generator(seed: int, part: Part) -> BatchGenerator:
-    """A generator from which every rank draws the numbers that its images have in one process."""
+    """Return a generator from which every rank draws the numbers that its images would have in one process."""
     generator = BatchGenerator()
     generator.manual_seed(seed)
     generator.part = part
@@ -33,14 +33,14 @@ def step_generator(seed: int, part: Part) -> BatchGenerator:
 
 
 def per_image(draws: int, images: int, generator: torch.Generator) -> Tensor:
-    """Uniform numbers in [0, 1), (draws, images): drawn for the whole batch, and of those this process's."""
+    """Draw uniform numbers in [0, 1) for the whole batch and return this process's part, (draws, images)."""
     part = generator.part if isinstance(generator, BatchGenerator) else None
     first, total = (part.first, part.total) if part is not None else (0, images)
     return torch.rand(draws, total, generator=generator)[:, first : first + images]
 
 
 def epoch_order(images: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of the rows, (images,) int64: the order of training in that epoch."""
+    """Return the order of training in an epoch: a permutation of the rows, (images,) int64."""
     generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
     return torch.randperm(images, generator=generator)
 
@@ -50,12 +50,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """(b, 3, H, W) uint8 in 0..255 -> float32 in [0, 1]."""
+    """Convert (b, 3, H, W) uint8 in 0..255 to float32 in [0, 1]."""
     return pixels.to(torch.float32, memory_format=torch.channels_last) / 255
 
 
 def normalize(pixels: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """(b, 3, H, W) float: subtract ``mean`` and divide by ``std`` per channel."""
+    """Subtract ``mean`` from (b, 3, H, W) float and divide by ``std``, per channel."""
     shape = (1, 3, 1, 1)
     return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
 
@@ -75,7 +75,7 @@ def color_jitter(
     saturation: float,
     hue: float,
 ) -> Tensor:
-    """torchvision's ColorJitter for a batch: factors drawn per image, the order of the four operations per batch.
+    """Jitter colours as torchvision's ColorJitter does: factors per image, the order of the four operations per batch.
 
     Args:
         pixels: (b, 3, H, W) float RGB in [0, 1].
@@ -99,7 +99,7 @@ def color_jitter(
 
 
 def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """(b, 3, H, W) float in [0, 1] times ``factor`` (b, 1, 1, 1)."""
+    """Multiply (b, 3, H, W) float in [0, 1] by ``factor`` (b, 1, 1, 1)."""
     return (pixels * factor).clamp(0, 1)
 
 
@@ -137,7 +137,7 @@ def _per_image(values: Tensor, pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Call it with a number of a step, counted on over all epochs from ``first_epoch``: rows (b,) int64 of this rank.
+    """Function of a step's number, counted over all epochs from ``first_epoch``, to this rank's rows (b,) int64.
 
     Parts of a batch are contiguous and differ by one image at most; the last batch of an epoch may leave a rank none.
     Picklable, and the same in every process.
@@ -161,7 +161,7 @@ _recent_order = lru_cache(maxsize=1)(epoch_order)
 
 
 def batch_rows(images: int, batch_size: int, seed: int, first_epoch: int) -> BatchRows:
-    """Those of this rank.
+    """Return the batches of this rank.
 
     Raises:
         CcdError: a batch has fewer images than there are ranks.

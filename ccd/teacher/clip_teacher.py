@@ -19,7 +19,7 @@ from ccd.errors import CcdError, listed
 
 @dataclass(frozen=True)
 class ImageTower:
-    """An image tower and where its positional embedding is.
+    """An image tower and the place of its positional embedding.
 
     ``position``: name of the parameter, ``None`` for a tower without one; ``grid``: rows and columns it was trained
     on; ``stride_px``: pixels per cell.
@@ -31,7 +31,7 @@ class ImageTower:
     grid: tuple[int, int]
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels (b, 3, h, w) float -> features (b, D), not normalised.
+        """Encode normalised pixels (b, 3, h, w) float to features (b, D), not normalised.
 
         The interpolated embedding is passed in for this call alone: the tower never changes, so sizes may alternate.
 
@@ -56,7 +56,7 @@ class ImageTower:
 
 
 def interpolate_position(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation of a positional embedding over its grid; at its native size it is returned as it is.
+    """Interpolate a positional embedding bilinearly over its grid; at its native size it is returned unchanged.
 
     Args:
         table: (..., K + h * w, D), K class tokens first, then the grid row by row. Class tokens are kept apart.
@@ -111,12 +111,14 @@ class Teacher(Protocol):
         ...
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """(T, D) float32, unit rows, on the CPU. Raises CcdError naming the texts that the model would truncate."""
+        """Encode texts to (T, D) float32 unit rows on the CPU. Raises CcdError naming texts that would be truncated."""
         ...
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(b, 3, h, w) uint8 -> (b, D) float32, unit rows, on the CPU. Raises CcdError unless h and w are multiples of
-        ``stride_px``."""
+        """Encode (b, 3, h, w) uint8 to (b, D) float32 unit rows on the CPU.
+
+        Raises CcdError unless h and w are multiples of ``stride_px``.
+        """
         ...
 
 
@@ -127,7 +129,7 @@ IMAGENET_MEAN_STD: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def mean_std(normalization: Normalization, of_the_model: MeanStd) -> MeanStd:
-    """``clip``: what the model was trained with; ``imagenet``: what the published code used by accident."""
+    """Return pixel mean and std: ``clip`` as the model was trained, ``imagenet`` as in the published code (a slip)."""
     return of_the_model if normalization == "clip" else IMAGENET_MEAN_STD
 
 
@@ -174,12 +176,12 @@ class ClipTeacher:
 
     @property
     def logit_scale(self) -> float:
-        """exp of the model's learned logarithm."""
+        """Return exp of the model's learned logarithm."""
         return math.exp(float(self._model.logit_scale))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hashed at the first use: some seconds for the largest models."""
+        """Hash the weights at the first use; this takes seconds for the largest models."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self._model.state_dict().items()):
             values = tensor.detach().cpu().contiguous().numpy()

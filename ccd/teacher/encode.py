@@ -18,6 +18,7 @@ from ccd.teacher.clip_teacher import Backend, Normalization, Precision, Teacher
 # Smaller batches take other kernels on CPUs, whose sums round otherwise: from this size on, an image's features do not
 # depend on what else is in its batch.
 SMALLEST_BATCH = 16
+TEXTS_PER_BATCH = 256
 
 
 @rank0_first()
@@ -56,7 +57,7 @@ def load_teacher(
 
 
 def encoding(teacher: Teacher, **preprocessing: object) -> str:
-    """The name of a teacher's features in the store: what they depend on besides the pixels' content."""
+    """Return the name of a teacher's features in the store: all that they depend on besides the pixels."""
     return fingerprint(
         "features",
         ("ccd.teacher.encode", "ccd.views.crops", "ccd.images.batches", "ccd.runtime.hardware"),
@@ -68,7 +69,7 @@ def encoding(teacher: Teacher, **preprocessing: object) -> str:
 def encode_images(
     teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]], names: Sequence[str]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Embed batches as they come, of the size and in the order they come.
+    """Embed batches in their order.
 
     A batch of fewer than `SMALLEST_BATCH` images is filled up with copies, so that encoding all images or only some of
     them gives the same features, bit for bit on a CPU.
@@ -97,14 +98,11 @@ def encode_images(
         yield rows.numpy(), features.numpy()
 
 
-TEXTS_PER_BATCH = 256
-
-
 def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:
-    """t_c: the mean of the unit embeddings of every template filled with every text of the class, normalised again.
+    """Embed each class: t_c, the normalised mean of the unit embeddings of every template with every text.
 
     Args:
-        classes: what CLIP reads for each of the C classes; several texts are averaged.
+        classes: the texts of each of the C classes; several are averaged.
         templates: prompts such as ``a photo of the {}``.
 
     Returns:

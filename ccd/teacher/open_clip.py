@@ -66,7 +66,7 @@ def load(
 
 
 def image_tower(visual: nn.Module) -> ImageTower:
-    """Where open_clip's towers keep their positional embedding; timm's convolutional trunks have none."""
+    """Find the positional embedding of open_clip's towers; timm's convolutional trunks have none."""
     parameters = {name for name, _ in visual.named_parameters()}
     module: Any = visual
     if "attnpool.positional_embedding" in parameters:
@@ -136,7 +136,7 @@ def _folder_source(folder: Path, pretrained: str | None) -> _Source:
 
 
 def _check_config(path: Path) -> None:
-    """open_clip skips a config that it cannot use without a word."""
+    """Check a local config, since open_clip silently skips one that it cannot use."""
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -162,8 +162,7 @@ def _create(package: ModuleType, source: _Source) -> tuple[Any, Any]:
 
 
 def _created_by_hand(package: ModuleType, source: _Source, weights: Path) -> Any:
-    """What open_clip could not load itself: a checkpoint that wraps the state dict deeper, or a file of other things,
-    which is named."""
+    """Load a checkpoint that wraps the state dict deeper than open_clip looks; name any other file in the error."""
     what = f"teacher.{'model' if source.pretrained is None else 'pretrained'}"
     state = read_state_dict(weights, what)
     try:

@@ -45,13 +45,13 @@ def load(
 
 
 def tokenize(texts: list[str], width: int) -> Tensor:
-    """(T, width) int32 token ids, padded with 0, longer texts truncated."""
+    """Return token ids (T, width) int32, padded with 0; longer texts are truncated."""
     tokens: Tensor = clip.tokenize(texts, width, truncate=True)
     return tokens
 
 
 def image_tower(network: CLIP) -> ImageTower:
-    """Where OpenAI's two kinds of tower keep their positional embedding."""
+    """Find the positional embedding of OpenAI's two kinds of tower."""
     visual = network.visual
     is_resnet = isinstance(visual, ModifiedResNet)
     stride_px = RESNET_STRIDE_PX if is_resnet else visual.conv1.kernel_size[0]
@@ -90,7 +90,7 @@ def _from_file(model: str, sha256: str | None) -> CLIP:
 
 
 def _built(state: StateDict, path: Path) -> CLIP:
-    """The network whose architecture the shapes of the weights tell."""
+    """Build the network that the shapes of the weights describe."""
     weights = without_prefix(state, _ANCHORS, f"teacher.model: {path}")
     missing = [name for name in _ANCHORS if name not in weights]
     if missing:

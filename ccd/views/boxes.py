@@ -1,4 +1,7 @@
-"""Where to look closer: from class activation maps to boxes (method section 5)."""
+"""Boxes of local views from class activation maps (method section 5).
+
+A view is a crop of an image that CLIP reads by itself.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from torch import Tensor
 
 from ccd.errors import CcdError, listed
 
-# Upsampled float32 maps held at a time. 1 MB on a CPU: more is no faster, and pieces of ever other sizes leave holes
-# in memory; 64 MB on a GPU, where every piece costs a dozen kernels.
+# Upsampled float32 maps held at a time. 1 MB on a CPU: more is no faster, and pieces of varying sizes fragment memory;
+# 64 MB on a GPU, where every piece costs a dozen kernels.
 _PIXELS_AT_ONCE = 2**18
 _PIXELS_AT_ONCE_GPU = 2**24
 
@@ -34,16 +37,16 @@ class Boxes:
 
 
 def view_count(images: int, classes: int, views_per_image: float) -> int:
-    """How many views ``images`` x ``classes`` probabilities are asked for: ``views_per_image`` each, at least one."""
+    """Return how many of ``images`` x ``classes`` get a view: ``views_per_image`` on average, at least one in all."""
     return min(max(1, round(views_per_image * images)), images * classes)
 
 
 def view_threshold(probs: Tensor, views_per_image: float) -> float:
-    """The probability tau for which ``probs >= tau`` asks for ``views_per_image`` views per image on average.
+    """Return the probability tau for which ``probs >= tau`` gives ``views_per_image`` views per image on average.
 
     Args:
         probs: (N, C) float in [0, 1].
-        views_per_image: wanted mean number of asked classes per image, see `view_count`.
+        views_per_image: wanted mean number of classes with a view per image, see `view_count`.
 
     Returns:
         A value of ``probs``. Where equal probabilities make the number impossible it is the nearest possible one
@@ -70,7 +73,7 @@ def view_threshold(probs: Tensor, views_per_image: float) -> float:
 
 def cam_boxes(
     cams: Tensor,
-    asked: Tensor,
+    requested: Tensor,
     sizes_px: Tensor,
     input_px: int,
     *,
@@ -81,13 +84,13 @@ def cam_boxes(
     min_side_px: float = 1.0,
     names: Sequence[str] | None = None,
 ) -> Boxes:
-    """Boxes around the peaks of the asked maps; a flat map (maximum = minimum) gives none.
+    """Box the peaks of the requested maps; a flat map (maximum = minimum) gives no box.
 
     A map is upsampled bilinearly to the input, min-max normalised, and the pixels above ``cam_threshold`` are boxed.
 
     Args:
         cams: (b, C, h, w) float.
-        asked: (b, C) bool, on the device of ``cams``: which maps ask for a view.
+        requested: (b, C) bool, on the device of ``cams``: the maps to box.
         sizes_px: (b, 2) height and width of the original images.
         input_px: side of the square the student saw.
         cam_threshold: in [0, 1).
@@ -99,9 +102,9 @@ def cam_boxes(
         names: image of each row of the batch, for error messages.
 
     Raises:
-        CcdError: an asked map is not finite; the images are named.
+        CcdError: a requested map is not finite; the images are named.
     """
-    at = asked.nonzero()  # (M, 2), by row, then class
+    at = requested.nonzero()  # (M, 2), by row, then class
     maps = cams[at[:, 0], at[:, 1]].float()  # (M, h, w)
     finite = torch.isfinite(maps).all(dim=(1, 2)) if len(maps) else at.new_ones(0, dtype=torch.bool)
     if not finite.all():
@@ -119,7 +122,7 @@ def cam_boxes(
 
 
 def _peak_runs(maps: Tensor, input_px: int, cam_threshold: float) -> Runs:
-    """Runs of the pixels above the threshold in the upsampled, normalised maps (M, h, w)."""
+    """Find the runs of pixels above the threshold in the upsampled, normalised maps (M, h, w)."""
     pixels = [np.empty(0, np.int64)]
     values = [np.empty(0, np.float32)]
     per_chunk = max(1, (_PIXELS_AT_ONCE_GPU if maps.is_cuda else _PIXELS_AT_ONCE) // input_px**2)
@@ -132,14 +135,14 @@ def _peak_runs(maps: Tensor, input_px: int, cam_threshold: float) -> Runs:
         high = large.amax(dim=(1, 2), keepdim=True)
         above = (large - low).div_(high - low) > cam_threshold  # (m, S, S)
         above[flat] = False
-        found = above.flatten().nonzero()[:, 0]
-        pixels.append(found.cpu().numpy() + start * input_px**2)
-        values.append(large.flatten()[found].cpu().numpy())
+        positions = above.flatten().nonzero()[:, 0]
+        pixels.append(positions.cpu().numpy() + start * input_px**2)
+        values.append(large.flatten()[positions].cpu().numpy())
     return runs_of_pixels(np.concatenate(pixels), np.concatenate(values), (input_px, input_px))
 
 
 def _bound(runs: Runs, labels: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Map (B,), peak (B,) and tight box (B, 4) of each label, by map and descending peak, at most ``limit`` a map."""
+    """Return map (B,), peak (B,) and tight box (B, 4) of each label, by map and descending peak, ``limit`` a map."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     if not len(starts):
@@ -158,7 +161,7 @@ def _bound(runs: Runs, labels: np.ndarray, limit: int) -> tuple[np.ndarray, np.n
 
 
 def at_least(boxes_px: np.ndarray, min_side_px: float, sides_px: np.ndarray) -> np.ndarray:
-    """(B, 4) boxes whose short sides are widened to ``min_side_px``, inside images of (B, 2) width and height."""
+    """Widen the short sides of boxes (B, 4) to ``min_side_px``, inside images of (B, 2) width and height."""
     low = boxes_px[:, :2]
     high = boxes_px[:, 2:]
     length = np.minimum(min_side_px, sides_px)
@@ -199,7 +202,7 @@ def runs_of_pixels(pixels: np.ndarray, values: np.ndarray, shape: tuple[int, int
 
 
 def label_components(runs: Runs) -> np.ndarray:
-    """(R,) int64: the same label for runs of one 8-connected component, in the order of their first runs from 0."""
+    """Label runs, (R,) int64: one label per 8-connected component, from 0 in the order of their first runs."""
     upper, lower = _touching(runs)
     labels = np.arange(len(runs.maps))
     while not np.array_equal(labels[upper], labels[lower]):
@@ -213,7 +216,7 @@ def label_components(runs: Runs) -> np.ndarray:
 
 
 def _touching(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of runs (indices) in neighbouring rows of a map that share a column or touch at a corner."""
+    """Find pairs of runs (indices) in neighbouring rows of a map that share a column or touch at a corner."""
     if not len(runs.maps):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     height = int(runs.rows.max()) + 2
@@ -230,7 +233,7 @@ def _touching(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tiles(sizes_px: np.ndarray, count: int, min_side_px: float = 1.0) -> np.ndarray:
-    """``count`` x ``count`` equal parts that cover each image, row by row.
+    """Return ``count`` x ``count`` equal tiles that cover each image, row by row.
 
     Args:
         sizes_px: (N, 2) height and width.

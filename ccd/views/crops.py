@@ -1,4 +1,7 @@
-"""Local views cut from images, at the shapes the teacher takes (method section 6)."""
+"""Cut local views from images, at the shapes that the teacher takes (method section 6).
+
+A view is a crop of an image that CLIP reads by itself.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ CropSource = Literal["original", "resized"]
 
 
 def target_sizes(boxes_px: np.ndarray, longer_px: int, stride_px: int) -> np.ndarray:
-    """Shape of each view: longer side ``longer_px``, aspect kept, sides rounded to the stride.
+    """Return the shape of each view: longer side ``longer_px``, aspect kept, sides rounded to the stride.
 
     No side is under one stride, and none above ``longer_px``.
 
@@ -53,8 +56,10 @@ def target_sizes(boxes_px: np.ndarray, longer_px: int, stride_px: int) -> np.nda
 
 
 def squashed_boxes(boxes_px: np.ndarray, image_sizes_px: np.ndarray, resized_px: int) -> np.ndarray:
-    """Boxes (B, 4) of original images with sizes (B, 2) height, width -> (B, 4) float64 on the images squashed to
-    ``resized_px`` x ``resized_px``."""
+    """Scale boxes (B, 4) on images of sizes (B, 2) height, width to the images squashed to a square.
+
+    Returns (B, 4) float64; the square's side is ``resized_px``.
+    """
     heights_px, widths_px = np.asarray(image_sizes_px, np.float64).T
     scale = resized_px / np.stack([widths_px, heights_px, widths_px, heights_px], axis=1)
     return np.asarray(boxes_px, np.float64) * scale
@@ -141,7 +146,7 @@ def crop_batches(
 
 
 def view_keys(digests: Sequence[str], image_rows: np.ndarray, boxes_px: np.ndarray) -> list[bytes]:
-    """What identifies each of B views: its image's content hash (``digests``, hexadecimal) and its box (B, 4)."""
+    """Return a key for each of B views, from its image's content hash (``digests``, hexadecimal) and its box (B, 4)."""
     corners = np.ascontiguousarray(boxes_px, "<f4")
     return [
         content_key(bytes.fromhex(digests[row]), box.tobytes()) for row, box in zip(image_rows, corners, strict=True)
@@ -155,7 +160,7 @@ def _stacked(bucket: list[tuple[int, Tensor]], pin_memory: bool) -> tuple[Tensor
 
 @dataclass(frozen=True)
 class _ViewsOfImage:
-    """All views of one image as one flat tensor: one piece of shared memory instead of one for every view."""
+    """All views of one image as one flat tensor: one piece of shared memory instead of one per view."""
 
     files: ImageFiles
     plan: CropPlan

@@ -1,4 +1,4 @@
-"""Views that lie on each other: which they are, merged, or contested (docs/open_questions.md)."""
+"""Views that overlap: find, merge or contest them (docs/open_questions.md)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 
 def pairs_of_classes(image_rows: np.ndarray, class_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every two of B views that are of one image and that different classes asked for, each pair once.
+    """Find every two of B views that are of one image and of different classes, each pair once.
 
     Args:
         image_rows: (B,) int64, the image of each view, in any order.
-        class_rows: (B,) the class that asked for it, as a number or a name.
+        class_rows: (B,) the class of each view, as a number or a name.
 
     Returns:
         (P,) and (P,) int64 rows of the views.
@@ -33,7 +33,7 @@ def pairs_of_classes(image_rows: np.ndarray, class_rows: np.ndarray) -> tuple[np
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Intersection over union of (K, 4) boxes with (K, 4) boxes, row by row -> (K,)."""
+    """Return the intersection over union of (K, 4) boxes with (K, 4) boxes, row by row -> (K,)."""
     corner0 = np.maximum(one[:, :2], other[:, :2])
     corner1 = np.minimum(one[:, 2:], other[:, 2:])
     shared = np.prod(np.clip(corner1 - corner0, 0, None), axis=1)
@@ -44,7 +44,7 @@ def iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def coinciding_views(
     image_rows: np.ndarray, class_rows: np.ndarray, boxes_px: np.ndarray, min_iou: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`pairs_of_classes` whose (B, 4) boxes x0, y0, x1, y1 have an IoU of at least ``min_iou``."""
+    """Find the `pairs_of_classes` whose (B, 4) boxes x0, y0, x1, y1 have an IoU of at least ``min_iou``."""
     left, right = pairs_of_classes(image_rows, class_rows)
     corners = boxes_px.astype(np.float64)
     close = iou(corners[left], corners[right]) >= min_iou
@@ -54,15 +54,17 @@ def coinciding_views(
 def unshared_views(
     image_rows: np.ndarray, class_rows: np.ndarray, scores: np.ndarray, boxes_px: np.ndarray, min_iou: float
 ) -> np.ndarray:
-    """Which views stay: in each image from the largest student score down, a view takes out every view of another
-    class that coincides with it (IoU >= ``min_iou``) and is still there.
+    """Tell which views stay when views of several classes on one place are merged.
+
+    In each image, from the largest student score down, a view removes every view of another class that coincides with
+    it (IoU >= ``min_iou``) and is still there.
 
     Of equal scores the class that comes first goes first, then the box further up and left, so that the order of the
-    views decides nothing. Views of one class never take each other out.
+    views decides nothing. Views of one class never remove each other.
 
     Args:
         image_rows: (B,) int64, the image of each view.
-        class_rows: (B,) int64, the class that asked for it.
+        class_rows: (B,) int64, the class of each view.
         scores: (B,) the student's probability of that class.
         boxes_px: (B, 4) x0, y0, x1, y1.
 
@@ -91,9 +93,9 @@ def contested_probs(
     boxes_px: np.ndarray,
     min_iou: float | None,
 ) -> np.ndarray:
-    """Scores of the views as the maximum over views may count them; none is larger than in ``view_probs``.
+    """Return scores of the views in which contested views count less; none is larger than in ``view_probs``.
 
-    The rivals of a view are the views of its image that another class asked for and that coincide with it. A view with
+    The rivals of a view are the views of another class in its image that coincide with it. A view with
     rivals counts in full for the class with the largest probability in it or in any of its rivals; of every other
     class it counts at most the global probability, so that it can lower that class but not raise it. A view without
     rivals counts as it is. Only the views of an image matter to it, so any images may be given with their views.
@@ -102,7 +104,7 @@ def contested_probs(
         view_probs: (B, C) softmax scores of the views.
         global_probs: (N, C) softmax scores of the whole images.
         image_rows: (B,) the image of each view, in 0..N - 1.
-        requested_by: (B) the class that asked for it; a tile (empty name) has no rivals.
+        requested_by: (B) the class of each view; a tile (empty name) has no rivals.
         boxes_px: (B, 4) x0, y0, x1, y1.
         min_iou: from this intersection over union on views coincide; None: none is contested.
 
@@ -112,8 +114,9 @@ def contested_probs(
     if min_iou is None:
         return view_probs
     names = np.asarray(requested_by, object)
-    asked = np.flatnonzero(names != "")
-    left, right = (asked[pair] for pair in coinciding_views(image_rows[asked], names[asked], boxes_px[asked], min_iou))
+    of_class = np.flatnonzero(names != "")
+    pairs = coinciding_views(image_rows[of_class], names[of_class], boxes_px[of_class], min_iou)
+    left, right = (of_class[pair] for pair in pairs)
     best = view_probs.astype(np.float64)  # of the view and its rivals
     np.maximum.at(best, left, view_probs[right])
     np.maximum.at(best, right, view_probs[left])
