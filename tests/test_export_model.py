@@ -282,7 +282,6 @@ def test_mistakes_in_tuning_are_one_message(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.shared
 def test_real_photos_get_the_same_answers_from_all_three(shared_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")

@@ -98,7 +98,6 @@ def same_curves(one: Path, other: Path) -> None:
     np.testing.assert_allclose(first["loss"], second["loss"], rtol=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_path: Path) -> None:
@@ -124,7 +123,6 @@ def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_p
     assert artifacts(many).keys() == artifacts(one).keys()
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_stage_starts_its_processes_itself_and_names_a_mistake_once(project: Path, tmp_path: Path) -> None:
     """Image 7 is in the third batch of three, which is the first rank's; image 4 in the second rank's first."""
@@ -147,7 +145,6 @@ def test_a_stage_starts_its_processes_itself_and_names_a_mistake_once(project: P
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_torchrun_starts_a_stage_through_ccd_launch(project: Path, tmp_path: Path) -> None:
     folder = copied(project, tmp_path / "two")
     (folder / "data/toy/clip_global.h5").unlink()
@@ -226,7 +223,6 @@ def ended_ids(folder: Path) -> list[int]:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_killed_rank_is_named_and_the_others_are_ended(project: Path, tmp_path: Path) -> None:
     folder = copied(project, tmp_path / "two")
     with processes_waiting(folder) as process:
@@ -263,7 +259,6 @@ def test_one_rank_speaks_for_all(rank_that_fails: int, tmp_path: Path, monkeypat
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_ends_all(sent: signal.Signals, status: int, project: Path, tmp_path: Path) -> None:
     """It is sent to the process that waits for the ranks, alone; one rank is inside a collective."""

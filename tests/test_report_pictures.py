@@ -158,7 +158,6 @@ def enlarged(run: Run, folder: Path, images: int) -> Run:
     )
 
 
-@pytest.mark.slow
 def test_thousands_of_images_of_a_thousand_classes_stay_below_15_mb(tmp_path: Path) -> None:
     names = (*CLASSES, *(f"a class of number {number}" for number in range(997)))
     folder = write_run(tmp_path, classes=names)

@@ -65,7 +65,6 @@ class Project:
         return done.stdout + done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_project_runs_grows_and_is_upgraded(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
