@@ -16,7 +16,7 @@ from ccd.cli.main import main
 from ccd.project import create
 from tests.toys.commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
 from tests.toys.finished_run import write_project
-from tests.toys.tiny_clip import save_fp16, tiny_clip
+from tests.toys.tiny_clip import checkpoint
 
 BINARY = {".parquet", ".pt", ".onnx", ".safetensors", ".png", ".jpg"}
 HEADER = "image_id,class,label\n"
@@ -50,7 +50,7 @@ def photos_to_label() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 40, 3), 60 * number, np.uint8)).save(path)
     Path("names.txt").write_text("red\ngreen\n")
-    save_fp16(tiny_clip("vit"), Path("vit.pt"))
+    Path("vit.pt").write_bytes(checkpoint("vit"))
 
 
 def a_run_without_params() -> None:

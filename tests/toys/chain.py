@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -27,7 +28,7 @@ from stages import (
     train,
     warmup,
 )
-from tests.toys.tiny_clip import save_fp16, tiny_clip
+from tests.toys.tiny_clip import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAIN: dict[str, click.Command] = {
@@ -97,11 +98,17 @@ def settings(tower: str) -> dict[str, str]:
 def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch, tower: str, **changed: str) -> None:
     """A project folder with pictures, a teacher and params.yaml; the working directory from now on."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_fp16(tiny_clip(tower), folder / f"{tower}.pt")
+    (folder / f"{tower}.pt").write_bytes(checkpoint(tower))
     values = settings(tower) | {key.replace("__", "."): value for key, value in changed.items()}
-    (folder / "params.yaml").write_text(apply_preset("folder", "pictures", values))
+    (folder / "params.yaml").write_text(params_text(tuple(values.items())))
     ensure(folder / path_of("toy"))
     monkeypatch.chdir(folder)
+
+
+@lru_cache
+def params_text(values: tuple[tuple[str, str], ...]) -> str:
+    """params.yaml; every section is checked for it, which takes a while."""
+    return apply_preset("folder", "pictures", dict(values))
 
 
 def run_stage(name: str) -> None:
