@@ -19,7 +19,6 @@ from ccd.artifacts import (
     features_file,
     files,
     image_index,
-    image_index as align,
     text_file,
 )
 from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
@@ -183,10 +182,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_alignment_errors_name_place_and_stage() -> None:
     with pytest.raises(CcdError, match=r"first at row 1.*dvc repro -f -s bias"):
-        align.same_ids(Path("x"), "bias", ["a", "c"], ["a", "b"])
+        image_index.same_ids(Path("x"), "bias", ["a", "c"], ["a", "b"])
     with pytest.raises(CcdError, match=r"'z' \(and 1 more\)"):
-        align.rows_of(Path("x"), "bias", ["a", "z", "y"], ["a", "b"])
-    assert align.rows_of(Path("x"), "bias", ["b", "a", "b"], ["a", "b"]).tolist() == [1, 0, 1]
+        image_index.rows_of(Path("x"), "bias", ["a", "z", "y"], ["a", "b"])
+    assert image_index.rows_of(Path("x"), "bias", ["b", "a", "b"], ["a", "b"]).tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("spec", [LABELS, GLOBAL_LABELS, PSEUDO_LABELS, PREDICTIONS])

@@ -21,7 +21,7 @@ from ccd.cli.main import main
 from ccd.errors import CcdError
 from ccd.params.presets import PRESET_FOLDER, apply_preset, upgraded_params
 from ccd.params.sections import SECTIONS
-from ccd.project import create, pipeline, pipeline as inputs, survey
+from ccd.project import create, pipeline, survey
 from ccd.project.settings import dataset_name
 from tests.toys.chain import COLOURS, write_pictures
 from tests.toys.tiny_clip import checkpoint
@@ -331,7 +331,7 @@ def params_of(text: str) -> dict[str, Any]:
 
 
 def look() -> dict[str, Any]:
-    inputs.main.main(["--out", "inputs.json"], standalone_mode=False)
+    pipeline.main.main(["--out", "inputs.json"], standalone_mode=False)
     return dict(json.loads(Path("inputs.json").read_text()))
 
 
