@@ -1,3 +1,5 @@
+"""A training that is killed and started again ends as one that was not."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
