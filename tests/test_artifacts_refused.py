@@ -30,7 +30,7 @@ from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO
 from ccd.artifacts.files import write_csv
 from ccd.errors import CcdError
 from tests.faults.artifacts import reseal, rewrite
-from tests.test_artifacts import CLASSES, IDS, READERS, WRITERS, embeddings, index, pseudo_table
+from tests.toys.artifacts import CLASSES, IDS, READERS, WRITERS, embeddings, index, pseudo_table
 
 CHECKPOINT = checkpoint_file.SCHEMA
 

@@ -85,6 +85,7 @@ def check_shape(table: Table) -> None:
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
+@pytest.mark.long
 def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher, "MODELS", ("tiny",))
     monkeypatch.setattr(student, "STUDENTS", (("resnet18", 32),))
@@ -99,7 +100,6 @@ def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch
     assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "predict"]
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_growth(settings: Settings) -> None:
     for table, stages in (
@@ -111,14 +111,12 @@ def test_growth(settings: Settings) -> None:
         assert set(column(table, "images")) <= {"12", "1"}  # evaluate: a tenth
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_growth_ends_where_asked(settings: Settings) -> None:
     table = growth.measure_growth(replace(settings, until="clip_global"))
     assert column(table, "stage") == ["index", "clip_global"]
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_increment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(increment, "IMAGES", 20)

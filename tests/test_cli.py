@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from ccd.cli.main import main
 from ccd.params.presets import apply_preset
 from ccd.project.pipeline import project_text
-from tests.finished_run import write_run
+from tests.toys.finished_run import write_run
 
 
 def invoke(*words: str) -> tuple[int, str]:

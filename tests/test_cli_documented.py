@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from ccd.cli.main import main
 from ccd.params import presets
-from tests.deployed import write_photos, write_student
+from tests.toys.deployed import write_photos, write_student
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/cli.md"
 

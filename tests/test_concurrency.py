@@ -30,11 +30,11 @@ from ccd.deploy.load import WEIGHTS, open_model, read_folder, write_folder
 from ccd.errors import CcdError
 from ccd.labels.debias import nobody_decided
 from ccd.runtime.store import Store, content_key
-from tests.deployed import write_student
 from tests.faults import under_dvc
 from tests.faults.artifacts import SPECS, units, views, words
 from tests.faults.child import Child
 from tests.faults.laboratory import build
+from tests.toys.deployed import write_student
 
 CPU = torch.device("cpu")
 
@@ -178,7 +178,6 @@ def test_a_reader_that_is_open_keeps_the_old_file(tmp_path: Path) -> None:
     assert class_table.read(parquet, SPEC).metadata["alpha"] == "new"
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_second_dvc_repro_waits_for_nothing_and_spoils_nothing(tmp_path: Path) -> None:
     """DVC locks files, not the project: what touches those of the running stage is refused, the rest goes on."""

@@ -17,7 +17,7 @@ from ccd.datasets.scan import dark_remark, remarks, scan
 from ccd.images.decode import read_image
 from stages import index as index_stage
 from tests.faults.case import fresh
-from tests.odd_images import colour_png
+from tests.toys.odd_images import colour_png
 
 
 def grey(top: int) -> Image.Image:

@@ -4,37 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ccd.datasets import Dataset, load_dataset
 from ccd.errors import CcdError
-
-CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "stop sign"}]
-
-
-def content(split: str, images: dict[int, list[int]], categories: list[dict[str, Any]] = CATEGORIES) -> dict[str, Any]:
-    """``images``: id -> category id of each annotation."""
-    return {
-        "categories": categories,
-        "images": [{"id": i, "file_name": f"COCO_{split}_{i:012d}.jpg"} for i in images],
-        "annotations": [
-            {"image_id": i, "category_id": c, "iscrowd": int(n == 2), "segmentation": [[1.0, 2.0]]}
-            for i, kinds in images.items()
-            for n, c in enumerate(kinds)
-        ],
-    }
-
-
-def make_tree(root: Path, split: str, images: dict[int, list[int]], **options: Any) -> Path:
-    for folder in (root / split, root / "annotations"):
-        folder.mkdir(parents=True, exist_ok=True)
-    written = content(split, images, **options)
-    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(written))
-    for item in written["images"]:
-        (root / split / item["file_name"]).write_bytes(b"not read here")
-    return root
+from tests.toys.datasets import COCO_CATEGORIES, coco_content, coco_tree
 
 
 def load(root: Path, test: str | None = "val2014") -> Dataset:
@@ -42,8 +17,8 @@ def load(root: Path, test: str | None = "val2014") -> Dataset:
 
 
 def test_presence_by_category_id_with_crowds_and_empty_images(tmp_path: Path) -> None:
-    make_tree(tmp_path, "train2014", {7: [13, 13, 1], 2: [], 5: [90]})
-    make_tree(tmp_path, "val2014", {1: [1]})
+    coco_tree(tmp_path, "train2014", {7: [13, 13, 1], 2: [], 5: [90]})
+    coco_tree(tmp_path, "val2014", {1: [1]})
     dataset = load(tmp_path)
     assert [(info.name, info.texts) for info in dataset.classes] == [
         ("person", ("person",)),
@@ -63,17 +38,13 @@ def test_presence_by_category_id_with_crowds_and_empty_images(tmp_path: Path) ->
 
 
 def test_missing_archives_are_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        CcdError, match=r"instances_train2014\.json does not exist; splits there: none; unpack train2014"
-    ):
+    with pytest.raises(CcdError, match=r"instances_train2014\.json .*splits there: none; .*train2014"):
         load(tmp_path)
-    make_tree(tmp_path, "train2014", {2: [1], 3: [1]})
-    with pytest.raises(
-        CcdError, match=r"val2014\.json does not exist; splits there: train2014; .*annotations_trainval2014\.zip"
-    ):
+    coco_tree(tmp_path, "train2014", {2: [1], 3: [1]})
+    with pytest.raises(CcdError, match=r"val2014\.json .*train2014; .*annotations_trainval2014\.zip"):
         load(tmp_path)
     (tmp_path / "train2014" / "COCO_train2014_000000000003.jpg").unlink()
-    with pytest.raises(CcdError, match=r"1 of 2 images are missing in .*000000000003\.jpg; unpack train2014\.zip"):
+    with pytest.raises(CcdError, match=r"1 of 2 images .*000000000003\.jpg; .*train2014\.zip"):
         load(tmp_path, None)
 
 
@@ -84,11 +55,14 @@ def test_missing_archives_are_named(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "not valid JSON"),
         (b"[]", "not COCO's instances format"),
         (b'{"images": []}', "not COCO's instances format"),
-        (json.dumps(content("train2014", {2: [1, 17]})).encode(), "unknown images or categories: image 2, category 17"),
+        (
+            json.dumps(coco_content("train2014", {2: [1, 17]})).encode(),
+            "unknown images or categories: image 2, category 17",
+        ),
     ],
 )
 def test_malformed_annotations(tmp_path: Path, damage: bytes, message: str) -> None:
-    make_tree(tmp_path, "train2014", {2: [1]})
+    coco_tree(tmp_path, "train2014", {2: [1]})
     (tmp_path / "annotations" / "instances_train2014.json").write_bytes(damage)
     with pytest.raises(CcdError, match=message) as caught:
         load(tmp_path, None)
@@ -96,14 +70,14 @@ def test_malformed_annotations(tmp_path: Path, damage: bytes, message: str) -> N
 
 
 def test_splits_must_agree_on_categories(tmp_path: Path) -> None:
-    make_tree(tmp_path, "train2014", {2: [1]})
-    make_tree(tmp_path, "val2014", {3: [1]}, categories=CATEGORIES[:2])
-    with pytest.raises(CcdError, match="train2014 and val2014 do not have the same categories"):
+    coco_tree(tmp_path, "train2014", {2: [1]})
+    coco_tree(tmp_path, "val2014", {3: [1]}, categories=COCO_CATEGORIES[:2])
+    with pytest.raises(CcdError, match=r"train2014 and val2014 .*categories"):
         load(tmp_path)
 
 
 def test_file_names_must_stay_inside(tmp_path: Path) -> None:
-    make_tree(tmp_path, "train2014", {2: [1]})
+    coco_tree(tmp_path, "train2014", {2: [1]})
     (tmp_path / "secret.jpg").write_bytes(b"x")
     path = tmp_path / "annotations" / "instances_train2014.json"
     path.write_text(path.read_text().replace("COCO_train2014_000000000002.jpg", "../secret.jpg"))
@@ -113,7 +87,7 @@ def test_file_names_must_stay_inside(tmp_path: Path) -> None:
 
 def write_coco(root: Path, split: str, names: list[str], paths: list[str]) -> None:
     """An annotation file that calls the images ``names``, which lie at ``paths``."""
-    written = content(split, {number: [1] for number in range(1, len(names) + 1)})
+    written = coco_content(split, {number: [1] for number in range(1, len(names) + 1)})
     for item, name in zip(written["images"], names, strict=True):
         item["file_name"] = name
     (root / "annotations").mkdir(exist_ok=True)
@@ -165,8 +139,8 @@ def test_one_file_listed_twice_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_list_of_images_without_annotations_has_no_labels(tmp_path: Path) -> None:
-    make_tree(tmp_path, "train2014", {1: [1]})
-    make_tree(tmp_path, "val2014", {2: []})
+    coco_tree(tmp_path, "train2014", {1: [1]})
+    coco_tree(tmp_path, "val2014", {2: []})
     path = tmp_path / "annotations" / "instances_val2014.json"
     written = json.loads(path.read_text())
     del written["annotations"]

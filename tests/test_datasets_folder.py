@@ -229,22 +229,20 @@ def test_ambiguous_tail_gives_way_to_a_full_path(tmp_path: Path) -> None:
 
 
 def test_missing_folder_or_files_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CcdError, match=r"nowhere is not a folder; set dataset\.root"):
+    with pytest.raises(CcdError, match=r"nowhere .*dataset\.root"):
         load(tmp_path / "nowhere")
-    with pytest.raises(CcdError, match=r"classes\.txt: No such file or directory; write the class names there"):
+    with pytest.raises(CcdError, match=r"classes\.txt: No such file .*class names"):
         load(tmp_path)
-    with pytest.raises(CcdError, match=r"holds no images \(it holds no other files.*; set dataset\.root"):
+    with pytest.raises(CcdError, match=r"no images .*no other files.*dataset\.root"):
         load(make_tree(tmp_path))
-    with pytest.raises(CcdError, match=r"holds no images \(left out: 2 \.mp4, 1 \.psd\); set dataset\.root"):
+    with pytest.raises(CcdError, match=r"no images .*2 \.mp4, 1 \.psd.*dataset\.root"):
         load(make_tree(tmp_path / "films", "a.mp4", "b/c.MP4", "d.psd"))
     with pytest.raises(CcdError, match=r"gone\.csv: No such file.*; set index\.labels_file"):
         load(make_tree(tmp_path, "a.jpg"), labels_file=tmp_path / "gone.csv")
     (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(CcdError, match="not UTF-8 text"):
         load(tmp_path)
-    with pytest.raises(
-        CcdError, match="unknown adapter 'imagenet'; the adapters are: demo, voc, coco, nuswide, folder"
-    ):
+    with pytest.raises(CcdError, match=r"'imagenet'.*: demo, voc, coco, nuswide, folder"):
         load_dataset("imagenet", tmp_path, train_split="train", test_split=None)
 
 

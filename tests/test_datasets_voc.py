@@ -10,33 +10,9 @@ import pytest
 from ccd.datasets import Dataset, load_dataset
 from ccd.datasets.voc import CLASSES
 from ccd.errors import CcdError
+from tests.toys.datasets import VOC_TRAIN, voc_annotation, voc_kit
 
-TRAIN = {"000001": {"cat": 1}, "000002": {"cat": 0, "person": 1}, "000003": {"train": 1}}
 TEST = {"000009": {"tvmonitor": 1}, "000010": {}}
-
-
-def make_kit(home: Path, splits: dict[str, dict[str, dict[str, int]]], *, lists: bool = True, xml: bool = True) -> Path:
-    """Objects are class -> 1 (plain) or 0 (difficult only)."""
-    main = home / "ImageSets" / "Main"
-    photos = home / "JPEGImages"
-    notes = home / "Annotations"
-    for folder in (main, photos, notes):
-        folder.mkdir(parents=True, exist_ok=True)
-    for split, images in splits.items():
-        (main / f"{split}.txt").write_text("".join(f"{name}\n" for name in images))
-        for name, objects in images.items():
-            (photos / f"{name}.jpg").write_bytes(b"not read here")
-            if xml:
-                (notes / f"{name}.xml").write_text(annotation(objects))
-        for kind in CLASSES if lists else ():
-            rows = "".join(f"{name} {objects.get(kind, -1):2d}\n" for name, objects in images.items())
-            (main / f"{kind}_{split}.txt").write_text(rows)
-    return home
-
-
-def annotation(objects: dict[str, int]) -> str:
-    items = "".join(f"<object><name>{n}</name><difficult>{1 - v}</difficult></object>" for n, v in objects.items())
-    return f"<annotation><folder>VOC</folder>{items}</annotation>"
 
 
 def load(root: Path, train: str = "train", test: str | None = "test") -> Dataset:
@@ -64,7 +40,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize(("lists", "xml"), [(True, True), (True, False), (False, True)])
 def test_labels_come_from_lists_or_annotations(tmp_path: Path, lists: bool, xml: bool) -> None:
-    dataset = load(make_kit(tmp_path, {"train": TRAIN, "test": TEST}, lists=lists, xml=xml))
+    dataset = load(voc_kit(tmp_path, {"train": VOC_TRAIN, "test": TEST}, lists=lists, xml=xml))
     assert labels_by_name(dataset) == EXPECTED
     assert [(e.image_id, e.path, e.split) for e in dataset.images[2:4]] == [
         ("000003", "JPEGImages/000003.jpg", "train"),
@@ -73,7 +49,7 @@ def test_labels_come_from_lists_or_annotations(tmp_path: Path, lists: bool, xml:
 
 
 def test_classes_are_the_twenty_with_words_for_clip(tmp_path: Path) -> None:
-    classes = load(make_kit(tmp_path, {"train": TRAIN}), test=None).classes
+    classes = load(voc_kit(tmp_path, {"train": VOC_TRAIN}), test=None).classes
     assert len(classes) == 20
     texts = {info.name: info.texts for info in classes}
     assert texts["diningtable"] == ("dining table",)
@@ -82,30 +58,30 @@ def test_classes_are_the_twenty_with_words_for_clip(tmp_path: Path) -> None:
 
 
 def test_class_with_plain_and_difficult_object_is_not_difficult(tmp_path: Path) -> None:
-    make_kit(tmp_path, {"train": {"000001": {}}}, lists=False)
-    both = annotation({"cat": 0}).replace("</annotation>", "<object><name>cat</name></object></annotation>")
+    voc_kit(tmp_path, {"train": {"000001": {}}}, lists=False)
+    both = voc_annotation({"cat": 0}).replace("</annotation>", "<object><name>cat</name></object></annotation>")
     (tmp_path / "Annotations" / "000001.xml").write_text(both)
     assert labels_by_name(load(tmp_path, test=None)) == {"000001": {"cat": "plain"}}
 
 
 def test_parts_of_objects_are_not_objects(tmp_path: Path) -> None:
-    make_kit(tmp_path, {"train": {"000001": {}}}, lists=False)
+    voc_kit(tmp_path, {"train": {"000001": {}}}, lists=False)
     part = "<annotation><object><name>person</name><part><name>head</name></part></object></annotation>"
     (tmp_path / "Annotations" / "000001.xml").write_text(part)
     assert labels_by_name(load(tmp_path, test=None)) == {"000001": {"person": "plain"}}
 
 
 def test_split_without_any_label_is_unlabelled(tmp_path: Path) -> None:
-    make_kit(tmp_path, {"train": TRAIN})
-    make_kit(tmp_path, {"test": TEST}, lists=False, xml=False)
+    voc_kit(tmp_path, {"train": VOC_TRAIN})
+    voc_kit(tmp_path, {"test": TEST}, lists=False, xml=False)
     dataset = load(tmp_path)
-    assert dataset.labelled == tuple(TRAIN)
+    assert dataset.labelled == tuple(VOC_TRAIN)
     assert len(dataset.images) == 5
 
 
 @pytest.mark.parametrize("parent", ["VOC2007", "VOCdevkit/VOC2012"])
 def test_a_parent_of_one_kit_will_do(tmp_path: Path, parent: str) -> None:
-    make_kit(tmp_path / parent, {"train": TRAIN, "test": TEST})
+    voc_kit(tmp_path / parent, {"train": VOC_TRAIN, "test": TEST})
     dataset = load(tmp_path)
     assert dataset.images[0].path == f"{parent}/JPEGImages/000001.jpg"
     assert labels_by_name(dataset) == EXPECTED
@@ -113,7 +89,7 @@ def test_a_parent_of_one_kit_will_do(tmp_path: Path, parent: str) -> None:
 
 def test_a_parent_of_two_kits_is_ambiguous(tmp_path: Path) -> None:
     for year in ("VOC2007", "VOC2012"):
-        make_kit(tmp_path / "VOCdevkit" / year, {"train": TRAIN})
+        voc_kit(tmp_path / "VOCdevkit" / year, {"train": VOC_TRAIN})
     with pytest.raises(CcdError, match=r"several VOC folders.*VOC2007.*VOC2012"):
         load(tmp_path)
 
@@ -121,11 +97,11 @@ def test_a_parent_of_two_kits_is_ambiguous(tmp_path: Path) -> None:
 def test_missing_archives_are_named(tmp_path: Path) -> None:
     with pytest.raises(CcdError, match=r"VOCtrainval_06-Nov-2007\.tar .*VOCtrainval_11-May-2012\.tar from host"):
         load(tmp_path)
-    make_kit(tmp_path, {"train": TRAIN, "val": TEST})
-    with pytest.raises(CcdError, match=r"no list test\.txt; it has: train, val; .*VOCtest_06-Nov-2007\.tar"):
+    voc_kit(tmp_path, {"train": VOC_TRAIN, "val": TEST})
+    with pytest.raises(CcdError, match=r"test\.txt.*: train, val; .*VOCtest_06-Nov-2007\.tar"):
         load(tmp_path)
     (tmp_path / "JPEGImages" / "000002.jpg").unlink()
-    with pytest.raises(CcdError, match=r"1 of 3 images are missing in .*: JPEGImages/000002\.jpg; unpack"):
+    with pytest.raises(CcdError, match=r"1 of 3 images .*: JPEGImages/000002\.jpg"):
         load(tmp_path, test=None)
 
 
@@ -139,7 +115,7 @@ def test_missing_archives_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_class_list(tmp_path: Path, damage: str, message: str) -> None:
-    make_kit(tmp_path, {"train": TRAIN})
+    voc_kit(tmp_path, {"train": VOC_TRAIN})
     (tmp_path / "ImageSets" / "Main" / "dog_train.txt").write_text(damage)
     with pytest.raises(CcdError, match=message) as caught:
         load(tmp_path, test=None)
@@ -151,11 +127,11 @@ def test_malformed_class_list(tmp_path: Path, damage: str, message: str) -> None
     [
         ("<annotation><object>", "not well-formed XML"),
         ('<!DOCTYPE a [<!ENTITY b "cat">]><annotation/>', "a document type declaration has no place"),
-        (annotation({"unicorn": 1}), "'unicorn' is no VOC class; correct it to one of: aeroplane, "),
+        (voc_annotation({"unicorn": 1}), "'unicorn' is no VOC class; correct it to one of: aeroplane, "),
     ],
 )
 def test_malformed_annotation(tmp_path: Path, xml: str, message: str) -> None:
-    make_kit(tmp_path, {"train": TRAIN}, lists=False)
+    voc_kit(tmp_path, {"train": VOC_TRAIN}, lists=False)
     (tmp_path / "Annotations" / "000002.xml").write_text(xml)
     with pytest.raises(CcdError, match=message) as caught:
         load(tmp_path, test=None)
@@ -163,15 +139,15 @@ def test_malformed_annotation(tmp_path: Path, xml: str, message: str) -> None:
 
 
 def test_annotations_that_are_there_in_part(tmp_path: Path) -> None:
-    make_kit(tmp_path, {"train": TRAIN}, lists=False)
+    voc_kit(tmp_path, {"train": VOC_TRAIN}, lists=False)
     (tmp_path / "Annotations" / "000003.xml").unlink()
-    with pytest.raises(CcdError, match=r"1 of 3 annotations are missing: 000003\.xml"):
+    with pytest.raises(CcdError, match=r"1 of 3 annotations .*000003\.xml"):
         load(tmp_path, test=None)
 
 
 def test_splits_must_not_share_images(tmp_path: Path) -> None:
-    make_kit(tmp_path, {"trainval": TRAIN, "val": {"000002": TRAIN["000002"]}})
-    with pytest.raises(CcdError, match=r"1 image ids are not unique \(do the splits share images\?\): 000002"):
+    voc_kit(tmp_path, {"trainval": VOC_TRAIN, "val": {"000002": VOC_TRAIN["000002"]}})
+    with pytest.raises(CcdError, match=r"1 image ids are not unique.*000002"):
         load(tmp_path, "trainval", "val")
     with pytest.raises(CcdError, match="are both 'val'"):
         load(tmp_path, "val", "val")
@@ -200,15 +176,15 @@ def test_real_photos(
 @pytest.mark.parametrize("encoding", ["ISO-8859-1", "windows-1251", "GB2312", "UTF-16", "utf-8", "utf-8-sig"])
 def test_an_annotation_is_read_in_the_encoding_that_it_states(encoding: str, tmp_path: Path) -> None:
     letters = {"ISO-8859-1": "\u00e9", "windows-1251": "\u0436", "GB2312": "\u732b"}.get(encoding, "\u732b\u0436")
-    home = make_kit(tmp_path, {"train": {"1": {"cat": 1}}}, lists=False)
-    text = annotation({"cat": 1}).replace("<folder>VOC", f"<folder>{letters}")
+    home = voc_kit(tmp_path, {"train": {"1": {"cat": 1}}}, lists=False)
+    text = voc_annotation({"cat": 1}).replace("<folder>VOC", f"<folder>{letters}")
     declared = encoding.removesuffix("-sig")
     (home / "Annotations/1.xml").write_bytes(f'<?xml version="1.0" encoding="{declared}"?>{text}'.encode(encoding))
     assert load(home, test=None).labels[0, CLASSES.index("cat")] == 1
 
 
 def test_an_unknown_encoding_and_a_hidden_document_type_are_refused(tmp_path: Path) -> None:
-    home = make_kit(tmp_path, {"train": {"1": {"cat": 1}}}, lists=False)
+    home = voc_kit(tmp_path, {"train": {"1": {"cat": 1}}}, lists=False)
     path = home / "Annotations/1.xml"
     path.write_text('<?xml version="1.0" encoding="klingon"?><annotation/>')
     with pytest.raises(CcdError, match=r"1\.xml.*klingon.*UTF-8"):

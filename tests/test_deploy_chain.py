@@ -11,7 +11,9 @@ from click.testing import CliRunner
 
 from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
-from tests.test_end_to_end import CHAIN, COLOURS, prepare, run_stage, write_pictures
+from tests.toys.chain import CHAIN, COLOURS, prepare, run_stage, write_pictures
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from ccd.cli.main import main
 from ccd.evaluation.summary import Scores, Truth, evaluate
 from ccd.report.overview import write_overview
 from ccd.report.run_data import RunFiles, read_run
-from tests.finished_run import CLASSES, write_run
-from tests.test_end_to_end import COLOURS, write_pictures
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.chain import COLOURS, write_pictures
+from tests.toys.finished_run import CLASSES, write_run
+from tests.toys.tiny_clip import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +38,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     folder = tmp_path_factory.mktemp("project")
     (folder / "photos").mkdir()
     write_pictures(folder / "photos", tuple(COLOURS))
-    save_fp16(tiny_clip("vit"), folder / "vit.pt")
+    (folder / "vit.pt").write_bytes(checkpoint("vit"))
     project = folder / "toy"
     words = [
         "init",

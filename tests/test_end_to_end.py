@@ -2,118 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
-import click
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from ruamel.yaml import YAML
 
-from ccd.artifacts.corrections_file import ensure, path_of
-from ccd.params.presets import apply_preset
-from stages import (
-    aggregate,
-    bias,
-    cam_boxes,
-    clip_global,
-    clip_local,
-    evaluate,
-    global_labels,
-    index,
-    report,
-    text,
-    train,
-    warmup,
-)
-from tests.tiny_clip import save_fp16, tiny_clip
-
-ROOT = Path(__file__).resolve().parent.parent
-CHAIN: dict[str, click.Command] = {
-    module.__name__.split(".")[1]: module.main
-    for module in (
-        index,
-        text,
-        clip_global,
-        bias,
-        global_labels,
-        warmup,
-        cam_boxes,
-        clip_local,
-        aggregate,
-        train,
-        evaluate,
-        report,
-    )
-}
-STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
-
-
-def write_pictures(folder: Path, classes: tuple[str, ...], train_count: int = 6, test_count: int = 3) -> None:
-    """Squares on grey; a picture shows one or two of the first three classes. The CSV labels all of them."""
-    rng = np.random.default_rng(0)
-    rows = ["path,split,classes"]
-    for number in range(train_count + test_count):
-        pixels = rng.integers(90, 110, (40 + number, 48, 3), np.uint8)
-        shown = [name for place, name in enumerate(classes[:3]) if number % 3 == place or number % 4 == place]
-        for name in shown:
-            top, left = rng.integers(0, 20, 2)
-            pixels[top : top + 16, left : left + 16] = COLOURS.get(name, (200, 200, 0))
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        rows.append(f"{number}.png,{'train' if number < train_count else 'test'},{';'.join(shown)}")
-    (folder / "classes.txt").write_text("\n".join(classes) + "\n")
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
-
-
-def settings(tower: str) -> dict[str, str]:
-    return {
-        "dataset.name": "toy",
-        "teacher.model": f"{tower}.pt",
-        "runtime.workers": "0",
-        "runtime.device": "cpu",
-        "clip_global.image_size_px": "64",
-        "clip_local.image_size_px": "64",
-        "clip_local.resized_px": "64",
-        "bias.shrinkage": "1.0",
-        "bias.max_entropy_nats": "10.0",
-        "warmup.backbone": "resnet18",
-        "warmup.weights": "none",
-        "warmup.image_size_px": "64",
-        "warmup.epochs": "1",
-        "warmup.batch_size": "4",
-        "warmup.lr": "0.001",
-        "cam_boxes.image_size_px": "64",
-        "cam_boxes.views_per_image": "1.5",
-        "cam_boxes.min_side_px": "4.0",
-        "train.image_size_px": "64",
-        "train.epochs": "3",
-        "train.batch_size": "4",
-        "train.lr": "0.001",
-    }
-
-
-def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch, tower: str, **changed: str) -> None:
-    """A project folder with pictures, a teacher and params.yaml; the working directory from now on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_fp16(tiny_clip(tower), folder / f"{tower}.pt")
-    values = settings(tower) | {key.replace("__", "."): value for key, value in changed.items()}
-    (folder / "params.yaml").write_text(apply_preset("folder", "pictures", values))
-    ensure(folder / path_of("toy"))
-    monkeypatch.chdir(folder)
-
-
-def run_stage(name: str) -> None:
-    """The command of dvc.yaml, in this process."""
-    words = STAGES[name]["cmd"].replace("${dataset.name}", "toy").split()[3:]
-    CHAIN[name].main(words, standalone_mode=False)
-
-
-def artifacts(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted((folder / "data/toy").iterdir())}
+from tests.toys.chain import CHAIN, COLOURS, STAGES, artifacts, prepare, run_stage, write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -123,23 +20,32 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("tower", ["resnet", "vit"])
-def test_the_whole_chain_writes_exactly_its_artifacts_and_repeats(
-    tower: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def run_chain(folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, tower: str) -> dict[str, str]:
+    """Run every stage; the digests of what they wrote."""
+    prepare(folder, monkeypatch, tower)
+    (folder / "pictures").symlink_to(pictures)
+    for name in CHAIN:
+        run_stage(name)
+    return artifacts(folder)
+
+
+def test_the_whole_chain_writes_exactly_its_artifacts(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    digests = []
-    for run in ("first", "second"):
-        prepare(tmp_path / run, monkeypatch, tower)
-        (tmp_path / run / "pictures").symlink_to(pictures)
-        for name in CHAIN:
-            run_stage(name)
-        digests.append(artifacts(tmp_path / run))
+    written = run_chain(tmp_path, pictures, monkeypatch, "vit")
     made = [Path(out).name for stage in STAGES.values() for out in [*stage["outs"], *stage.get("metrics", [])]]
-    assert sorted(digests[0]) == sorted(made)
-    assert digests[0] == digests[1]
+    assert sorted(written) == sorted(made)
     said = capsys.readouterr().out
     for name in CHAIN:
         assert f"[{name}] reads" in said and f"[{name}] wrote" in said
+    check_story(tmp_path / "data/toy")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tower", ["resnet", "vit"])
+def test_the_whole_chain_repeats(tower: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_chain(tmp_path / "first", pictures, monkeypatch, tower)
+    assert run_chain(tmp_path / "second", pictures, monkeypatch, tower) == first
     check_story(tmp_path / "first/data/toy")
 
 
@@ -162,6 +68,7 @@ def check_story(folder: Path) -> None:
     assert rows["test_student"].mean() == pytest.approx(metrics["test"]["mAP"]["student"], abs=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, 80, 1000])
 def test_any_number_of_classes(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch, "vit", clip_global__image_size_px="32", clip_local__image_size_px="32")
@@ -172,6 +79,7 @@ def test_any_number_of_classes(count: int, tmp_path: Path, monkeypatch: pytest.M
     assert len(pd.read_parquet(tmp_path / "data/toy/pseudo_labels.parquet")) == 6 * count
 
 
+@pytest.mark.long
 def test_images_without_boxes_keep_their_global_label(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +92,7 @@ def test_images_without_boxes_keep_their_global_label(
     np.testing.assert_array_equal(labels["label"], labels["global_label"])
 
 
+@pytest.mark.long
 def test_without_any_label_nothing_is_missing_but_the_figures(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +136,7 @@ def test_an_image_that_changed_since_index_is_named(
     assert not (tmp_path / "data/toy/clip_global.h5").exists()
 
 
+@pytest.mark.long
 def test_odd_images_go_through_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch, "vit", cam_boxes__views_per_image="3.0")
     folder = tmp_path / "pictures"

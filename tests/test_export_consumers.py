@@ -16,7 +16,7 @@ from PIL import Image
 
 from ccd.deploy.label_export import Format, export_labels
 from ccd.deploy.labelled import Box, LabelledImage, LabelledSet, read_labelled
-from tests.finished_run import EVIL, write_project
+from tests.toys.finished_run import EVIL, write_project
 
 ODD_CLASSES = ("cup", EVIL, 'a "b"', 'x name="image"', "ü & 'ö'", "$image", "12", "two\nlines", " {{idx}} ")
 ODD_PATHS = ('train/<b> & "ü" 50%20? #1.2.jpg', "data/same.jpg", "data/same 2.jpg", "v1.5/no ending.png")

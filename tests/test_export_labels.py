@@ -19,7 +19,7 @@ from ccd.cli.main import main
 from ccd.deploy.label_formats import to_cvat, to_label_studio
 from ccd.deploy.labelled import Box, LabelledImage, LabelledSet
 from ccd.errors import CcdError
-from tests.finished_run import CLASSES, EVIL, TEST, TRAIN, write_project
+from tests.toys.finished_run import CLASSES, EVIL, TEST, TRAIN, write_project
 
 CUPS = {"train/a": 1.0, "train/b": 0.8, "train/c": 0.55}  # the only labels of at least 0.5
 BOXES = {"train/a": (0, 0, 200, 150), "train/b": (0, 0, 300, 500)}  # of the class cup, as corners

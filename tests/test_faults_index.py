@@ -28,9 +28,9 @@ def test_all_bad_files_are_named_at_once_and_nothing_is_written(tmp_path: Path) 
     found = run("index", tmp_path)
     assert found.code == 2 and found.written == set()
     lines = found.message.splitlines()
-    assert lines[0] == "error: pictures: 3 of 5 images cannot be used:"
+    assert lines[0].startswith("error: pictures: 3 of 5 images")
     assert [line.split(":")[0].strip() for line in lines[1:4]] == sorted(BAD)
-    assert lines[4].strip() == "mend or remove them, or set index.on_bad_image: skip to leave them out"
+    assert "index.on_bad_image: skip" in lines[4]
 
 
 def test_skipped_files_are_recorded_and_their_labels_left_out(tmp_path: Path) -> None:
@@ -38,11 +38,10 @@ def test_skipped_files_are_recorded_and_their_labels_left_out(tmp_path: Path) ->
     assert run("index", tmp_path).code == 0
     index = image_index.read(tmp_path / "data/toy/images.parquet")
     assert index.ids == ["a.png", "test/c.png"]
-    assert {each.path: each.reason.split(";")[0] for each in index.skipped} == {
-        "b.png": "not an image of a known format (JPEG, PNG, BMP, DIB, WEBP, GIF, TIFF, PPM, AVIF, HEIF)",
-        "bad/empty.jpg": "the file is empty",
-        "bad/page.jpg": "not an image but a web page or XML, probably a failed download",
-    }
+    reasons = {each.path: each.reason for each in index.skipped}
+    assert list(reasons) == ["b.png", "bad/empty.jpg", "bad/page.jpg"]
+    assert "known format" in reasons["b.png"] and "JPEG, PNG, BMP" in reasons["b.png"]
+    assert "empty" in reasons["bad/empty.jpg"] and "web page" in reasons["bad/page.jpg"]
     assert index.train().skipped == index.skipped
     known = class_table.read(tmp_path / "data/toy/labels.parquet", LABELS)
     assert known.ids == ["a.png", "test/c.png"] and known.columns["label"].tolist() == [[1, 0], [1, 1]]
@@ -66,7 +65,7 @@ def test_without_a_usable_training_image_there_is_no_index(tmp_path: Path) -> No
         (tmp_path / "pictures" / name).write_bytes(b"")
     found = run("index", tmp_path)
     assert (found.code, found.written) == (2, set())
-    assert "pictures: no training image can be used: 2 of 3 images cannot be used:" in found.message
+    assert "pictures: no training image can be used: 2 of 3" in found.message
 
 
 def test_twenty_are_named_and_the_rest_counted(tmp_path: Path) -> None:

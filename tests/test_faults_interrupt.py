@@ -44,7 +44,6 @@ def test_a_killed_stage_goes_on_from_what_it_kept_to_the_same_bytes(
         assert stored > 0 and encoded > 0
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_no_fault_leaves_a_wrong_file_or_cannot_be_recovered_from(tmp_path: Path) -> None:
     found = measure(tmp_path, faults=8, seed=1, dvc=False)

@@ -22,7 +22,7 @@ from ccd.report.findings import WithoutClass, none_finding, without_class
 from ccd.report.page import render
 from ccd.report.run_data import Run, RunFiles, read_run
 from ccd.report.tables import class_table as table_of_classes, label_counts, steps
-from tests.finished_run import CLASSES, EVIL, write_run
+from tests.toys.finished_run import CLASSES, EVIL, write_run
 
 
 class Commands(HTMLParser):
@@ -126,7 +126,7 @@ def test_first_choices_are_the_same_number_in_both_tables(run: Run) -> None:
 
 
 def test_without_a_rule_nobody_says_how_many_images_show_no_class(run: Run, folder: Path) -> None:
-    assert background_line("entropy", 0.25) == "25.0% show no class (rule: entropy)"
+    assert re.match("25.0%.*entropy", background_line("entropy", 0.25))
     assert "%" not in background_line("off", 0.0)
     page = render(run, "toy", folder, {}, {})
     for said in (background_line("off", 0.0), none_finding(run).answer, page, readme("toy", 3, "images")):

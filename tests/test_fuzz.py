@@ -47,7 +47,7 @@ from ccd.errors import CcdError
 from ccd.params.file import read_yaml, validate
 from ccd.params.sections import SECTIONS
 from ccd.review.reviewed import read_reviewed
-from tests.finished_run import CLASSES, TRAIN, write_run
+from tests.toys.finished_run import CLASSES, TRAIN, write_run
 
 HANG_S = 10
 MEMORY_BYTES = 2 << 30  # beyond what the process has; the largest image that is decoded takes less

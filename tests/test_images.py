@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import AvifImagePlugin, Image, features
 
 from ccd.errors import CcdError
-from ccd.images import decode
+from ccd.images.decode import MAX_FILE_BYTES, decode, header, read_image, squash
 from ccd.views.crops import crop_resized
 
 RED = (255, 0, 0)
@@ -58,24 +58,24 @@ def test_exif_orientation_is_applied(
     exif = Image.Exif()
     exif[274] = orientation
     data = encoded(quarters(), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
-    image = decode.decode(data, "x")
+    image = decode(data, "x")
     assert image.size == ((40, 24) if orientation < 5 else (24, 40))
     assert near(image.getpixel((3, 3)), top_left)
     assert near(image.getpixel((image.width - 4, 3)), top_right)
-    assert decode.header(data, "x") == image.size
+    assert header(data, "x") == image.size
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
 def test_senseless_orientation_means_upright(value: int) -> None:
     exif = Image.Exif()
     exif[274] = value
-    assert decode.decode(encoded(quarters(), "JPEG", exif=exif), "x").size == (40, 24)
+    assert decode(encoded(quarters(), "JPEG", exif=exif), "x").size == (40, 24)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_does_not_cost_the_image() -> None:
     data = encoded(quarters(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff garbage")
-    assert decode.decode(data, "x").size == (40, 24)
+    assert decode(data, "x").size == (40, 24)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_broken_exif_does_not_cost_the_image() -> None:
     ],
 )
 def test_modes_become_rgb(image: Image.Image, kind: str, expected: tuple[int, int, int]) -> None:
-    decoded = decode.decode(encoded(image, kind), "x", min_size=16)
+    decoded = decode(encoded(image, kind), "x", min_size=16)
     assert (decoded.mode, decoded.size) == ("RGB", image.size)
     assert near(decoded.getpixel((2, 2)), expected)
 
@@ -104,47 +104,47 @@ def test_transparent_palette_entry_is_white() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putdata([0, 1])
-    decoded = decode.decode(encoded(palette, "PNG", transparency=1), "x")
+    decoded = decode(encoded(palette, "PNG", transparency=1), "x")
     assert [decoded.getpixel((x, 0)) for x in (0, 1)] == [RED, WHITE]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_16_bit_is_scaled_not_clipped(kind: str) -> None:
     values = np.array([[0, 257 * 100, 300, 65535]], np.uint16)
-    decoded = np.asarray(decode.decode(encoded(Image.fromarray(values), kind), "x"))
+    decoded = np.asarray(decode(encoded(Image.fromarray(values), kind), "x"))
     assert decoded[0, :, 0].tolist() == [0, 100, 1, 255]
 
 
 def test_floats_are_stretched_over_their_own_range() -> None:
     values = np.array([[-1.0, 0.0, 3.0]], np.float32)
-    assert np.asarray(decode.decode(encoded(Image.fromarray(values), "TIFF"), "x"))[0, :, 0].tolist() == [0, 64, 255]
+    assert np.asarray(decode(encoded(Image.fromarray(values), "TIFF"), "x"))[0, :, 0].tolist() == [0, 64, 255]
 
 
 def test_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
     for kind in ("GIF", "WEBP", "PNG", "MPO", *AVIF):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-        assert near(decode.decode(data, "x").getpixel((4, 4)), RED), kind
+        assert near(decode(data, "x").getpixel((4, 4)), RED), kind
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
 def test_extreme_shapes(size: tuple[int, int]) -> None:
-    image = decode.decode(encoded(Image.new("RGB", size, BLUE), "JPEG"), "x", min_size=64)
-    squashed = decode.squash(image, 16, 24)
+    image = decode(encoded(Image.new("RGB", size, BLUE), "JPEG"), "x", min_size=64)
+    squashed = squash(image, 16, 24)
     assert squashed.shape == (3, 16, 24)
     assert near(squashed[:, 8, 8], BLUE)
 
 
 def test_large_photo_is_decoded_at_a_fraction_not_below_the_asked_size() -> None:
     data = encoded(quarters(6000, 4000), "JPEG")
-    assert decode.decode(data, "x").size == (6000, 4000)
-    assert decode.decode(data, "x", min_size=448).size == (750, 500)
-    assert decode.decode(data, "x", min_size=501).size == (1500, 1000)
+    assert decode(data, "x").size == (6000, 4000)
+    assert decode(data, "x", min_size=448).size == (750, 500)
+    assert decode(data, "x", min_size=501).size == (1500, 1000)
 
 
 def test_squash_and_crop_are_channels_first() -> None:
     image = quarters(40, 24)
-    squashed = decode.squash(image, 8, 12)
+    squashed = squash(image, 8, 12)
     assert (squashed.shape, squashed.dtype.name, squashed.flags["C_CONTIGUOUS"]) == ((3, 8, 12), "uint8", True)
     assert near(squashed[:, 0, 11], GREEN)
     crop = crop_resized(image, (20.0, 0.0, 40.0, 12.0), 6, 6)
@@ -182,11 +182,11 @@ def png_claiming(width: int, height: int) -> bytes:
 
 def test_pixel_limit_is_ours_and_pillow_keeps_its_own(tmp_path: Path) -> None:
     before = Image.MAX_IMAGE_PIXELS
-    assert decode.header(png_claiming(16384, 16384), "fits.png") == (16384, 16384)
+    assert header(png_claiming(16384, 16384), "fits.png") == (16384, 16384)
     bomb = png_claiming(16385, 16384)
     (tmp_path / "bomb.png").write_bytes(bomb)
-    for attempt in (lambda: decode.header(bomb, "bomb.png"), lambda: decode.read_image(tmp_path / "bomb.png")):
-        with pytest.raises(CcdError, match=r"bomb\.png: 16385 x 16384 pixels, the limit is 256 megapixels"):
+    for attempt in (lambda: header(bomb, "bomb.png"), lambda: read_image(tmp_path / "bomb.png")):
+        with pytest.raises(CcdError, match=r"bomb\.png: 16385 x 16384.*256 megapixels"):
             attempt()
     assert before == Image.MAX_IMAGE_PIXELS
 
@@ -207,7 +207,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path, data: bytes, rea
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
     with pytest.raises(CcdError, match=reason) as caught:
-        decode.read_image(path)
+        read_image(path)
     assert str(path) in str(caught.value)
 
 
@@ -221,8 +221,8 @@ def test_heic_is_turned_once(orientation: int, corner: tuple[int, int, int]) -> 
     pillow_heif.register_heif_opener()  # to write it
     data = encoded(picture, "HEIF", quality=90)
     threads = pillow_heif.options.DECODE_THREADS
-    image = decode.decode(data, "x", min_size=8)
-    assert image.size == decode.header(data, "x") == ((160, 96) if orientation < 5 else (96, 160))
+    image = decode(data, "x", min_size=8)
+    assert image.size == header(data, "x") == ((160, 96) if orientation < 5 else (96, 160))
     assert near(image.getpixel((9, 9)), corner)
     assert threads == pillow_heif.options.DECODE_THREADS
 
@@ -234,7 +234,7 @@ def test_avif_is_decoded_by_one_thread_and_pillow_keeps_its_number(monkeypatch: 
     whole = AvifImagePlugin._get_default_max_threads
     monkeypatch.setattr(AvifImagePlugin, "_get_default_max_threads", lambda: (asked.append(whole()), asked[-1])[1])
     before = AvifImagePlugin.DEFAULT_MAX_THREADS
-    decode.decode(data, "x")
+    decode(data, "x")
     assert asked == [1] and before == AvifImagePlugin.DEFAULT_MAX_THREADS
 
 
@@ -243,45 +243,45 @@ def test_a_truncated_avif_is_damaged_not_unknown() -> None:
     data = encoded(quarters(400, 300), "AVIF")
     for keep in (40, len(data) // 2, len(data) - 9):
         with pytest.raises(CcdError, match="x: damaged or truncated"):
-            decode.decode(data[:keep], "x")
+            decode(data[:keep], "x")
 
 
 def test_the_content_decides_the_format_whatever_the_name(tmp_path: Path) -> None:
     for name, kind in (("IMG_1.HEIC", "JPEG"), ("z.avif", "PNG"), ("a.jpg", "WEBP"), ("b.png", "DIB")):
         (tmp_path / name).write_bytes(encoded(quarters(), kind))
-        assert decode.read_image(tmp_path / name).size == (40, 24), name
+        assert read_image(tmp_path / name).size == (40, 24), name
 
 
 def test_header_names_files_that_are_no_image() -> None:
     for name, data, reason in (("a", b"", "is empty"), ("b", b"nothing", "not an image"), ("c", b"<html>", "web page")):
         with pytest.raises(CcdError, match=f"{name}: .*{reason}"):
-            decode.header(data, name)
+            header(data, name)
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(CcdError, match=r"gone\.jpg: cannot be read \(No such file"):
-        decode.read_image(tmp_path / "gone.jpg")
+        read_image(tmp_path / "gone.jpg")
     with pytest.raises(CcdError, match="a folder, not a file"):
-        decode.read_image(tmp_path)
+        read_image(tmp_path)
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would wait for ever
     with pytest.raises(CcdError, match=r"pipe\.jpg: a pipe or device, not a file"):
-        decode.read_image(tmp_path / "pipe.jpg")
+        read_image(tmp_path / "pipe.jpg")
 
 
 def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.jpg").open("wb") as file:
-        file.truncate(decode.MAX_FILE_BYTES + 1)  # sparse: takes no room
-    with pytest.raises(CcdError, match=r"huge\.jpg: 2147483649 bytes, the limit is 2147483648"):
-        decode.read_image(tmp_path / "huge.jpg")
+        file.truncate(MAX_FILE_BYTES + 1)  # sparse: takes no room
+    with pytest.raises(CcdError, match=r"huge\.jpg: 2147483649 .*2147483648"):
+        read_image(tmp_path / "huge.jpg")
 
 
 def test_file_of_another_size_than_indexed(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(quarters()))
     size = path.stat().st_size
-    assert decode.read_image(path, expected_bytes=size).size == (40, 24)
-    with pytest.raises(CcdError, match="changed since index; run `dvc repro -f -s index` and then `dvc repro`"):
-        decode.read_image(path, expected_bytes=size + 1)
+    assert read_image(path, expected_bytes=size).size == (40, 24)
+    with pytest.raises(CcdError, match=r"changed since index.*`dvc repro -f -s index`.*`dvc repro`"):
+        read_image(path, expected_bytes=size + 1)
 
 
 SEEDS = [encoded(quarters(), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", *AVIF)]
@@ -299,6 +299,6 @@ def test_damaged_bytes_give_an_image_or_a_ccd_error(data: bytes, edits: list[tup
     for where, value in edits:
         damaged[int(where * len(damaged))] = value
     try:
-        assert decode.decode(bytes(damaged[: max(1, int(keep * len(damaged)))]), "x").mode == "RGB"
+        assert decode(bytes(damaged[: max(1, int(keep * len(damaged)))]), "x").mode == "RGB"
     except CcdError as error:
         assert str(error).startswith("x: ")

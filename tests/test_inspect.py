@@ -37,7 +37,7 @@ from ccd.report.inspect_text import (
 )
 from ccd.runtime.console import record_timing
 from ccd.runtime.listing import artifact_list
-from tests.finished_run import ALPHA, CLASSES, TRAIN, write_run
+from tests.toys.finished_run import ALPHA, CLASSES, TRAIN, write_run
 
 FLOOR = 0.05
 

@@ -16,7 +16,7 @@ import pytest
 from ccd.artifacts.files import delayed_interrupts
 from ccd.errors import user_errors
 from ccd.runtime.launch import stage
-from tests.test_artifacts import WRITERS
+from tests.toys.artifacts import WRITERS
 
 EVERY = 29  # of the steps within libraries one in so many; of our own modules' all
 ROOT = Path(__file__).parents[1]
@@ -101,19 +101,15 @@ def test_a_command_ends_with_status_130_wherever_it_is_interrupted(capsys: pytes
         with pytest.raises(SystemExit) as stop, interrupted_at(chosen, steps if chosen < 0 else []):
             nothing.main(["--out", "x"])
         if 0 <= chosen < len(steps):
-            found.add((stop.value.code, capsys.readouterr().err.strip()))
-    assert len(steps) > 300 and found == {(130, "interrupted: nothing half-written was left behind")}
+            found.add((stop.value.code, capsys.readouterr().err.strip().partition(":")[0]))
+    assert len(steps) > 300 and found == {(130, "interrupted")}
 
 
 @pytest.mark.parametrize(
     ("ending", "status", "said"),
     [
-        ("raise KeyboardInterrupt", 130, "interrupted: nothing half-written was left behind\n"),
-        (
-            "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)",
-            130,
-            "interrupted: nothing half-written was left behind\n",
-        ),
+        ("raise KeyboardInterrupt", 130, "interrupted: "),
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(9)", 130, "interrupted: "),
         ("raise ValueError('a bug')", 1, "Traceback (most recent call last):"),
     ],
 )
@@ -124,7 +120,8 @@ def test_a_stage_can_be_interrupted_before_it_begins(ending: str, status: int, s
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == status
-    assert run.stderr == said if status == 130 else run.stderr.startswith(said) and "a bug" in run.stderr
+    assert run.stderr.startswith(said)
+    assert run.stderr.count("\n") == 1 if status == 130 else "a bug" in run.stderr
 
 
 def test_an_error_that_a_ctrl_c_led_to_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +130,8 @@ def test_an_error_that_a_ctrl_c_led_to_is_no_bug(capsys: pytest.CaptureFixture[s
             raise KeyboardInterrupt
         finally:
             raise RuntimeError("cannot release un-acquired lock")
-    assert capsys.readouterr().err == "interrupted: nothing half-written was left behind\n"
+    said = capsys.readouterr().err
+    assert said.startswith("interrupted: ") and said.count("\n") == 1
 
 
 def test_other_statuses_stay(capsys: pytest.CaptureFixture[str]) -> None:

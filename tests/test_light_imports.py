@@ -11,7 +11,7 @@ import pytest
 from benchmarks.synthetic import write_artifacts
 from ccd.artifacts import corrections_file
 from ccd.report.run_data import RunFiles
-from tests.finished_run import write_run
+from tests.toys.finished_run import write_run
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "torchvision", "clip", "open_clip")

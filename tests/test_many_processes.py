@@ -17,8 +17,8 @@ import pytest
 
 from ccd.errors import CcdError
 from ccd.runtime import launch
-from tests.many_ranks import on_ranks, run_stages
-from tests.test_end_to_end import COLOURS, ROOT, STAGES, artifacts, prepare, run_stage, write_pictures
+from tests.toys.chain import COLOURS, ROOT, STAGES, artifacts, prepare, run_stage, write_pictures
+from tests.toys.many_ranks import on_ranks, run_stages
 
 LABEL_STAGES = ("index", "text", "clip_global", "bias", "global_labels")
 IMAGE_STAGES = ("clip_global", "warmup", "cam_boxes", "clip_local", "train", "evaluate")
@@ -65,6 +65,7 @@ def same_features(one: Path, other: Path) -> None:
         np.testing.assert_allclose(first["features"][...], second["features"][...], atol=1e-5)
 
 
+@pytest.mark.long
 def test_two_processes_encode_what_one_does(project: Path, tmp_path: Path) -> None:
     """Batches of 3 of 13 images: three for one rank, two for the other."""
     folder = copied(project, tmp_path / "two")
@@ -77,6 +78,7 @@ def test_two_processes_encode_what_one_does(project: Path, tmp_path: Path) -> No
     assert len(list((folder / ".ccd/store").glob("features-*/*.npz"))) == 1
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one_does(project: Path, tmp_path: Path) -> None:
     """Losses within 1 %; see docs/many_gpus.md for what was seen."""
     one = copied(project, tmp_path / "one")
@@ -96,7 +98,6 @@ def same_curves(one: Path, other: Path) -> None:
     np.testing.assert_allclose(first["loss"], second["loss"], rtol=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_path: Path) -> None:
@@ -122,7 +123,6 @@ def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_p
     assert artifacts(many).keys() == artifacts(one).keys()
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_stage_starts_its_processes_itself_and_names_a_mistake_once(project: Path, tmp_path: Path) -> None:
     """Image 7 is in the third batch of three, which is the first rank's; image 4 in the second rank's first."""
@@ -144,7 +144,7 @@ def test_a_stage_starts_its_processes_itself_and_names_a_mistake_once(project: P
     same_features(folder / "data/toy/clip_global.h5", project / "data/toy/clip_global.h5")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_starts_a_stage_through_ccd_launch(project: Path, tmp_path: Path) -> None:
     folder = copied(project, tmp_path / "two")
     (folder / "data/toy/clip_global.h5").unlink()
@@ -163,6 +163,7 @@ def test_torchrun_starts_a_stage_through_ccd_launch(project: Path, tmp_path: Pat
     same_features(folder / "data/toy/clip_global.h5", project / "data/toy/clip_global.h5")
 
 
+@pytest.mark.long
 def test_ccd_launch_gets_the_stages_own_command(project: Path, tmp_path: Path) -> None:
     folder = copied(project, tmp_path / "two")
     for launcher, status, said in [
@@ -183,18 +184,18 @@ def test_ccd_launch_gets_the_stages_own_command(project: Path, tmp_path: Path) -
 
 
 def test_light_stages_run_on_the_first_rank_alone(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = copied(project, tmp_path / "two")
-    monkeypatch.chdir(folder)
-    (folder / "data/toy/bias.json").unlink()
+    prepare(tmp_path, monkeypatch, "vit")
+    (tmp_path / "pictures").mkdir()
+    write_pictures(tmp_path / "pictures", tuple(COLOURS))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    run_stage("bias")
-    assert not (folder / "data/toy/bias.json").exists() and capsys.readouterr().out == ""
+    run_stage("index")
+    assert not (tmp_path / "data").exists() and capsys.readouterr().out == ""
     monkeypatch.setenv("RANK", "0")
-    run_stage("bias")
-    assert (folder / "data/toy/bias.json").read_bytes() == (project / "data/toy/bias.json").read_bytes()
+    run_stage("index")
+    assert (tmp_path / "data/toy/images.parquet").is_file() and "[index] wrote" in capsys.readouterr().out
 
 
 def processes_waiting(folder: Path) -> subprocess.Popen[str]:
@@ -203,7 +204,7 @@ def processes_waiting(folder: Path) -> subprocess.Popen[str]:
     (folder / "ids").mkdir()
     # a suite that runs in the background ignores Ctrl-C, and what it starts would too
     heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    words = [sys.executable, "-c", f"{heeding}; from tests.waiting_stage import main; main()", "--out", "ids"]
+    words = [sys.executable, "-c", f"{heeding}; from tests.toys.waiting_stage import main; main()", "--out", "ids"]
     process = subprocess.Popen(
         words, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -221,7 +222,7 @@ def ended_ids(folder: Path) -> list[int]:
     return ids
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_rank_is_named_and_the_others_are_ended(project: Path, tmp_path: Path) -> None:
     folder = copied(project, tmp_path / "two")
     with processes_waiting(folder) as process:
@@ -249,15 +250,15 @@ def fail(rank_that_fails: int) -> None:
 
 
 @pytest.mark.parametrize("rank_that_fails", [0, 1, -1])
-def test_one_rank_speaks_for_all(rank_that_fails: int, project: Path, tmp_path: Path) -> None:
-    folder = copied(project, tmp_path / "two")
-    ended = on_ranks(2, folder, fail, rank_that_fails)
+def test_one_rank_speaks_for_all(rank_that_fails: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path, monkeypatch, "vit")
+    ended = on_ranks(2, tmp_path, fail, rank_that_fails)
     assert [each.status for each in ended] == [2, 2]
     assert "".join(each.said for each in ended).count("error: ") == 1, ended
     assert not any("Traceback" in each.said for each in ended)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_ends_all(sent: signal.Signals, status: int, project: Path, tmp_path: Path) -> None:
     """It is sent to the process that waits for the ranks, alone; one rank is inside a collective."""

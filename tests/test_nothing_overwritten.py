@@ -14,9 +14,9 @@ from PIL import Image
 from ccd.artifacts.corrections_file import path_of
 from ccd.cli.main import main
 from ccd.project import create
-from tests.finished_run import write_project
-from tests.tiny_clip import save_fp16, tiny_clip
-from tests.toy_commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
+from tests.toys.commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
+from tests.toys.finished_run import write_project
+from tests.toys.tiny_clip import checkpoint
 
 BINARY = {".parquet", ".pt", ".onnx", ".safetensors", ".png", ".jpg"}
 HEADER = "image_id,class,label\n"
@@ -50,7 +50,7 @@ def photos_to_label() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 40, 3), 60 * number, np.uint8)).save(path)
     Path("names.txt").write_text("red\ngreen\n")
-    save_fp16(tiny_clip("vit"), Path("vit.pt"))
+    Path("vit.pt").write_bytes(checkpoint("vit"))
 
 
 def a_run_without_params() -> None:
@@ -129,7 +129,7 @@ WRITES_NOTHING: dict[str, tuple[str, tuple[str, ...]]] = {
     "store": ("it lists, and deletes what is computed again", ("store", "--prune", "0")),
 }
 CASES = [
-    pytest.param(case, id=f"{name} {number}")
+    pytest.param(case, id=f"{name} {number}", marks=[pytest.mark.long] if name == "export onnx" else [])
     for name, cases in WRITING.items()
     for number, case in enumerate(cases, start=1)
 ]

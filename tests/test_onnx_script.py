@@ -16,7 +16,7 @@ from PIL import Image
 from ccd.errors import CcdError
 from ccd.images.decode import MAX_PIXELS, read_image, squash, upright_rgb
 from ccd.student.transforms import to_unit
-from tests.odd_images import noise, write_all
+from tests.toys.odd_images import noise, write_all
 
 SCRIPT = Path(__file__).resolve().parent.parent / "docs/onnx_predict.py"
 SIZE_PX = 64

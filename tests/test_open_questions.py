@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from ccd.report.inspect import box_overlap, image_story
 from ccd.report.inspect_text import story_data, story_text
 from ccd.report.overlay import overlay
 from ccd.report.run_data import RunFiles, read_run
-from tests.test_end_to_end import COLOURS, artifacts, prepare, run_stage, write_pictures
+from tests.toys.chain import COLOURS, artifacts, prepare, run_stage, write_pictures
+
+pytestmark = pytest.mark.long
 
 TO_LABELS = ("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate")
 
@@ -30,15 +33,26 @@ def labels() -> pd.DataFrame:
     return pd.read_parquet("data/toy/pseudo_labels.parquet")
 
 
-@pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Labels of six images, every class asking for a view of each."""
-    prepare(tmp_path, monkeypatch, "vit", cam_boxes__views_per_image="3.0")
-    (tmp_path / "pictures").mkdir()
-    write_pictures(tmp_path / "pictures", tuple(COLOURS))
-    for name in TO_LABELS:
-        run_stage(name)
-    return tmp_path
+    folder = tmp_path_factory.mktemp("labelled")
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(folder, patch, "vit", cam_boxes__views_per_image="3.0")
+        (folder / "pictures").mkdir()
+        write_pictures(folder / "pictures", tuple(COLOURS))
+        for name in TO_LABELS:
+            run_stage(name)
+    return folder
+
+
+@pytest.fixture
+def toy(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `labelled`, as working directory."""
+    folder = tmp_path / "toy"
+    shutil.copytree(labelled, folder)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def test_images_without_a_class_lose_their_labels_and_the_rest_keeps_its(

@@ -14,8 +14,8 @@ import pytest
 from ccd.cli.overlay_command import overlay_name
 from ccd.deploy import predict_run, rows
 from ccd.params.presets import apply_preset
-from tests.finished_run import write_project
-from tests.toy_commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
+from tests.toys.commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
+from tests.toys.finished_run import write_project
 
 
 @pytest.fixture(autouse=True)

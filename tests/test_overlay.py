@@ -19,7 +19,7 @@ from ccd.report.inspect_text import story_data, story_text
 from ccd.report.overlay import Label, overlay, place_labels, write_overlay
 from ccd.report.photos import Photos
 from ccd.report.run_data import RunFiles, read_run
-from tests.finished_run import TRAIN, write_run
+from tests.toys.finished_run import TRAIN, write_run
 
 FONT = ImageFont.load_default(size=12)
 LONG = "a class whose name is much longer than any picture is wide " * 3

@@ -19,13 +19,12 @@ from ccd.artifacts import (
     corrections_file,
     features_file,
     image_index,
-    image_index as align,
     sealed,
 )
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.errors import CcdError
 from stages import aggregate, bias, global_labels
-from tests.test_artifacts import CLASSES, index, pseudo_table, reseal
+from tests.toys.artifacts import CLASSES, index, pseudo_table, reseal
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, click.Command] = {"bias": bias.main, "global_labels": global_labels.main, "aggregate": aggregate.main}
@@ -184,7 +183,7 @@ def test_what_the_machine_refuses_is_no_damage(tmp_path: Path, monkeypatch: pyte
 
 
 def test_rows_of_images_in_any_order() -> None:
-    rows_of = align.RowsOfImages(np.asarray([4, 0, 2, 0, 3, 2]))
+    rows_of = image_index.RowsOfImages(np.asarray([4, 0, 2, 0, 3, 2]))
     for start, end, rows, images in ((0, 2, [1, 3], [0, 0]), (2, 4, [2, 4, 5], [0, 1, 0]), (5, 9, [], [])):
         found = rows_of.between(start, end)
         assert [each.tolist() for each in found] == [rows, images]

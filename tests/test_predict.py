@@ -26,7 +26,7 @@ from ccd.errors import CcdError
 from ccd.images.decode import read_image, squash
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
-from tests.deployed import CLASSES, write_photos, write_student
+from tests.toys.deployed import CLASSES, write_photos, write_student
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -275,7 +275,7 @@ def test_what_folders_hold_beside_images_is_counted(model: Path, photos: list[Pa
     Path("films").mkdir()
     Path("films/a.mkv").touch()
     done = invoke(model, "films")
-    assert done.exit_code == 2 and "no images in films; left out: 1 .mkv" in done.stderr
+    assert done.exit_code == 2 and "no images in films" in done.stderr and "1 .mkv" in done.stderr
 
 
 def test_a_pattern_loses_nothing_without_a_word(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +283,7 @@ def test_a_pattern_loses_nothing_without_a_word(photos: list[Path], monkeypatch:
     found = stream.expand(["photos/*"], [])
     assert Path("photos/gone.png") in found.paths and len(found.paths) == 4 and found.left_out == {"(folder)": 1}
     assert stream.expand(["photos/**/*"], []).left_out == {}
-    with pytest.raises(CcdError, match=r"no images in photos/d\*; left out: 1 \(folder\)"):
+    with pytest.raises(CcdError, match=r"no images in photos/d\*; .*1 \(folder\)"):
         stream.expand(["photos/d*"], [])
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("er"))  # root may open everything
     for pattern in ("photos/**/*.png", "photos/*/*/*.png", "photos/**"):

@@ -18,7 +18,7 @@ from ccd.runtime.hardware import Hardware
 from ccd.student.model import Student
 from ccd.student.propose import RunningThreshold, ViewOptions, ViewQuota, choose_views, find_candidates
 from ccd.views.boxes import cam_boxes, tiles, view_count, view_threshold
-from tests.student_toys import colour_patches, tiny_student
+from tests.toys.student import colour_patches, tiny_student
 
 CLASSES = ("red", "green", "blue")
 HOW = {"cam_threshold": 0.8, "offset": 0.125, "connected_components": True, "boxes_per_class": 2, "min_side_px": 2.0}

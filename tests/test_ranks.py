@@ -25,9 +25,8 @@ from ccd.runtime.hardware import (
 from ccd.student.loop import Batches, Optimization, SharedBatchNorm2d, TrainingResult, train
 from ccd.student.objectives import FinalObjective, GradientAlignment
 from ccd.student.transforms import BatchRows, batch_rows, epoch_order, per_image, step_generator
-from tests.many_ranks import on_ranks
-from tests.student_toys import colour_patches, tiny_student
-from tests.test_student_resume import KilledError, Memory
+from tests.toys.many_ranks import on_ranks
+from tests.toys.student import KilledError, Memory, colour_patches, tiny_student
 
 IMAGES, BATCH, EPOCHS = 21, 4, 3  # the last batch has one image, which is dropped; on three ranks two have none of it
 OBJECTIVE = GradientAlignment(FinalObjective(1.0, 0.3), 1.0)  # the one that moves its targets

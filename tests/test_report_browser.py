@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +18,9 @@ import pytest
 
 from ccd.report.page import render
 from ccd.report.run_data import RunFiles, read_run
-from tests.finished_run import EVIL, write_run
+from tests.toys.finished_run import EVIL, write_run
+from tests.toys.pages import BROWSER
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FRAME = """<!doctype html><meta charset="utf-8"><pre id="result"></pre>
 <script>
 addEventListener("message", (event) => { document.getElementById("result").textContent = event.data; });
@@ -99,7 +98,7 @@ def look(folder: Path, page: str, width_px: int, dark: bool) -> dict[str, Any]:
     return dict(json.loads(html.unescape(shown[1])))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 @pytest.mark.parametrize(
     ("width_px", "dark"), [(1680, True), (1280, False), (1280, True), (768, False), (390, False), (390, True)]

@@ -18,8 +18,8 @@ from ccd.report.inspect import image_story
 from ccd.report.inspect_text import story_data, story_text
 from ccd.report.page import render
 from ccd.report.run_data import Run, RunFiles, read_run
-from tests.finished_run import EVIL, write_run
-from tests.test_report import Page
+from tests.toys.finished_run import EVIL, write_run
+from tests.toys.pages import Page
 
 # train/b's cup is denied (it was 0.8, and is there), train/d's is seen (0.1, there), train/a's confirmed (1.0, there);
 # train/c is said to show the class with the evil name (0.1, not there).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ccd.report.overview import write_overview
 from ccd.report.page import PHOTO_BUDGET_BYTES, render
 from ccd.report.photos import Photos, frames
 from ccd.report.run_data import Run, RunFiles, read_run
-from tests.finished_run import CLASSES, EVIL, write_run
+from tests.toys.finished_run import CLASSES, EVIL, write_run
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,8 @@ def test_card_of_an_image_with_three_boxes(run: Run, folder: Path) -> None:
     lamp = f"tall lamp {probs[1] / 0.5:.2f}"  # not won by this view: p / b
     assert card.views[0].says == f"{lamp}, cup 1.40"  # won: the local label itself
     assert (card.bars[0].name, card.bars[0].values) == ("cup", pytest.approx((1.0, 1.4, 1.0)))
-    assert card.story == "CLIP zero-shot probability of cup: 0.60 in the whole image, 0.70 in its best view."
-    assert card.alt == "Training image train/a, with the views that won cup"
+    assert re.search("cup: 0.60 .*whole image, 0.70 .*best view", card.story)
+    assert "train/a" in card.alt and "cup" in card.alt
     frame = card.frames[0]  # corners 0, 0, 200, 150 of 400 x 300
     assert (frame.left, frame.top, frame.width, frame.height) == (0, 0, 50, 50)
 
@@ -157,7 +158,6 @@ def enlarged(run: Run, folder: Path, images: int) -> Run:
     )
 
 
-@pytest.mark.slow
 def test_thousands_of_images_of_a_thousand_classes_stay_below_15_mb(tmp_path: Path) -> None:
     names = (*CLASSES, *(f"a class of number {number}" for number in range(997)))
     folder = write_run(tmp_path, classes=names)

@@ -25,8 +25,8 @@ from ccd.report.doubt import disagreement
 from ccd.review.questions import Evidence, most_doubtful_images, random_images
 from ccd.review.reviewed import Reviewed, read_reviewed
 from ccd.review.sheet import to_csv
-from tests.finished_run import CLASSES, EVIL, TRAIN, write_project
-from tests.test_report_browser import BROWSER
+from tests.toys.finished_run import CLASSES, EVIL, TRAIN, write_project
+from tests.toys.pages import BROWSER
 
 HEADER = "image_id,class,label\n"
 
@@ -238,7 +238,7 @@ def test_the_page_shows_photos_escapes_names_and_needs_nothing_else(project: Pat
     assert len(names) == len(set(names)) == page.count("<fieldset")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_answers_clicked_in_a_browser_are_the_csv_that_is_imported(project: Path) -> None:
     assert review("export", "--top", "2")[0] == 0

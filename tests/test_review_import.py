@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from ccd.artifacts.corrections_file import path_of
 from ccd.cli.main import main
 from ccd.deploy.rows import RESERVED, class_columns
-from tests.deployed import write_student
-from tests.finished_run import write_project
+from tests.toys.deployed import write_student
+from tests.toys.finished_run import write_project
 
 CLASSES = ("cup", "tall lamp", "car")
 HEADER = "image_id,class,label\n"

@@ -9,7 +9,7 @@ import torch
 
 from ccd.errors import CcdError
 from ccd.runtime import hardware
-from tests.test_end_to_end import prepare
+from tests.toys.chain import prepare
 
 
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

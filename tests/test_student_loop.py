@@ -15,8 +15,7 @@ from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import FinalObjective, Objective, Outcome, warmup_objective
 from ccd.student.progress import EpochRecord
 from ccd.student.transforms import epoch_order
-from tests.student_toys import batches_of, colour_patches, tiny_student
-from tests.test_student_resume import Memory
+from tests.toys.student import Memory, batches_of, colour_patches, tiny_student
 
 CPU = torch.device("cpu")
 
@@ -188,9 +187,7 @@ def test_batches_of_one_image_keep_the_running_statistics(images: int) -> None:
 def test_a_loss_that_is_not_finite_names_epoch_step_and_images() -> None:
     pixels, targets = colour_patches(4)
     targets[2] = float("nan")
-    with pytest.raises(
-        CcdError, match=r"loss became nan in epoch 1, step 2 \(images: c, d; of the step before: a, b\)"
-    ):
+    with pytest.raises(CcdError, match=r"nan in epoch 1, step 2 .*c, d.*a, b"):
         train(
             tiny_student(),
             lambda epoch: [(torch.tensor(rows), pixels[rows]) for rows in ([0, 1], [2, 3])],

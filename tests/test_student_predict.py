@@ -7,7 +7,7 @@ from ccd.student.inference import predict
 from ccd.student.objectives import Outcome
 from ccd.student.progress import EpochMeter
 from ccd.student.transforms import derived_seed, epoch_order
-from tests.student_toys import colour_patches, tiny_student
+from tests.toys.student import colour_patches, tiny_student
 
 CPU = torch.device("cpu")
 

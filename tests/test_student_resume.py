@@ -8,26 +8,9 @@ from torch import Tensor
 
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.objectives import FinalObjective, GradientAlignment
-from tests.student_toys import batches_of, colour_patches, tiny_student
+from tests.toys.student import KilledError, Memory, batches_of, colour_patches, tiny_student
 
 EPOCHS = 6
-
-
-class Memory:
-    """A state file in memory."""
-
-    def __init__(self) -> None:
-        self.content: bytes | None = None
-
-    def read(self) -> bytes | None:
-        return self.content
-
-    def save(self, content: bytes | memoryview) -> None:
-        self.content = bytes(content)
-
-
-class KilledError(Exception):
-    """The process died here."""
 
 
 OBJECTIVE = GradientAlignment(FinalObjective(1.0, 0.3), 1.0)  # the one that moves its targets

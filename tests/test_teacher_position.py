@@ -10,7 +10,7 @@ from torch import Tensor
 from ccd.errors import CcdError
 from ccd.teacher.clip_teacher import interpolate_position
 from ccd.teacher.openai import image_tower
-from tests.tiny_clip import tiny_clip
+from tests.toys.tiny_clip import tiny_clip
 
 CLASS_TOKEN = torch.tensor([[7.0, -7.0]])
 # cells [[0, 1], [2, 3]], row by row, in the first channel

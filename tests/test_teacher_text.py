@@ -11,7 +11,7 @@ from torch import Tensor
 from ccd.errors import CcdError
 from ccd.teacher.clip_teacher import Teacher
 from ccd.teacher.encode import TEXTS_PER_BATCH, class_embeddings, load_teacher
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 KNOWN = {
     "a cat": (1.0, 0.0),

@@ -18,7 +18,7 @@ from torchvision import models
 from ccd.artifacts.weights_file import load_fitting, read_state_dict
 from ccd.errors import CcdError
 from ccd.student.model import build_backbone
-from tests.deployed import write_student
+from tests.toys.deployed import write_student
 
 STATE: dict[str, Tensor] = models.resnet18(weights=None, num_classes=3).state_dict()
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"

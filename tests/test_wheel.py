@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.test_end_to_end import COLOURS, write_pictures
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.chain import COLOURS, write_pictures
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = (
@@ -65,7 +65,6 @@ class Project:
         return done.stdout + done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.long
 def test_a_project_runs_grows_and_is_upgraded(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"

@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.measure import working_in
 from ccd.artifacts.corrections_file import ensure, path_of
 from ccd.params.presets import apply_preset
-from tests.test_end_to_end import run_stage
+from tests.toys.chain import run_stage
 
 SETTINGS = {"dataset.name": "toy", "runtime.workers": "0", "runtime.device": "cpu"}
 ACCEPTED = "accepted"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import test_datasets_coco as coco, test_datasets_nuswide as nuswide, test_datasets_voc as voc
 from tests.faults.case import Case, picture, run, set_params
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.datasets import VOC_TRAIN, coco_tree, nuswide_tree, voc_annotation, voc_kit
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 GROUP = "data sets"
 NAMES = "write the class names there, one per line"
@@ -52,7 +52,7 @@ def in_coco(spoil: Callable[[dict[str, Any]], object], raw: str | None = None) -
     """A tree in COCO's layout with its annotations changed, or replaced by ``raw``."""
 
     def make(folder: Path) -> None:
-        root = coco.make_tree(folder / "coco", "train2014", {7: [13, 1], 5: [90]})
+        root = coco_tree(folder / "coco", "train2014", {7: [13, 1], 5: [90]})
         path = root / "annotations/instances_train2014.json"
         content = json.loads(path.read_text())
         spoil(content)
@@ -72,7 +72,7 @@ def in_voc(spoil: Callable[[Path], object]) -> Callable[[Path], None]:
     """A VOC kit that has its labels in XML alone."""
 
     def make(folder: Path) -> None:
-        spoil(voc.make_kit(folder / "voc", {"train": voc.TRAIN}, lists=False))
+        spoil(voc_kit(folder / "voc", {"train": VOC_TRAIN}, lists=False))
         set_params(
             folder, dataset__root="voc", index__adapter="voc", index__train_split="train", index__test_split="null"
         )
@@ -83,7 +83,7 @@ def in_voc(spoil: Callable[[Path], object]) -> Callable[[Path], None]:
 def in_nuswide(spoil: Callable[[Path], object]) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         (folder / "nus").mkdir()
-        spoil(nuswide.make_tree(folder / "nus"))
+        spoil(nuswide_tree(folder / "nus"))
         set_params(
             folder,
             dataset__root="nus",
@@ -157,7 +157,7 @@ CASES = [
            "000001.xml: not text in its encoding klingon"),
     _index("VOC: entity bomb", xml(ENTITIES), "000001.xml: a document type declaration has no place"),
     _index("VOC: external entity", xml(EXTERNAL), "000001.xml: a document type declaration has no place"),
-    _index("VOC: unknown class", xml(voc.annotation({"unicorn": 1})), "'unicorn' is no VOC class; correct it"),
+    _index("VOC: unknown class", xml(voc_annotation({"unicorn": 1})), "'unicorn' is no VOC class; correct it"),
     _index("VOC: list names a missing image", in_voc(lambda h: (h / "JPEGImages/000002.jpg").unlink()),
            "1 of 3 images are missing in voc: JPEGImages/000002.jpg; unpack"),
     _index("VOC: list leads out of the root",

@@ -26,8 +26,8 @@ from ccd.artifacts.sealed import read_parquet
 from ccd.errors import CcdError
 from ccd.params.presets import apply_preset
 from tests.faults.child import Child, Ended, run
-from tests.test_end_to_end import CHAIN, COLOURS, STAGES, run_stage, settings, write_pictures
-from tests.tiny_clip import save_fp16, tiny_clip
+from tests.toys.chain import CHAIN, COLOURS, STAGES, run_stage, settings, write_pictures
+from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 DATA = Path("data/toy")
 LIMIT_S = 300

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,13 @@ def write_run(folder: Path, *, labelled: bool = True, classes: tuple[str, ...] =
 def write_project(classes: tuple[str, ...] = CLASSES) -> None:
     """A finished run of a data set called toy in the working directory, whose images lie beside its artifacts."""
     write_run(Path("data/toy"), classes=classes)
-    Path("params.yaml").write_text(apply_preset("folder", "data/toy", {"dataset.name": "toy"}))
+    Path("params.yaml").write_text(_params())
+
+
+@cache
+def _params() -> str:
+    """Every section is checked for it, which takes a while."""
+    return apply_preset("folder", "data/toy", {"dataset.name": "toy"})
 
 
 def _write_images(folder: Path) -> image_index.ImageIndex:

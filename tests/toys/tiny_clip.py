@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from clip.model import CLIP
@@ -32,8 +35,20 @@ def tiny_clip(kind: str, **changed: object) -> CLIP:
     return model
 
 
+@cache
+def checkpoint(kind: str) -> bytes:
+    """What `save_fp16` writes of `tiny_clip`."""
+    stream = io.BytesIO()
+    _save(tiny_clip(kind), stream)
+    return stream.getvalue()
+
+
 def save_fp16(model: CLIP, path: Path) -> Path:
     """Save the weights as fp16 state dict."""
-    weights = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
-    torch.save(weights, path)
+    _save(model, path)
     return path
+
+
+def _save(model: CLIP, to: Path | BinaryIO) -> None:
+    weights = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
+    torch.save(weights, to)

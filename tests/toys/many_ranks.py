@@ -12,10 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tests.test_end_to_end import run_stage
+from tests.toys.chain import run_stage
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.many_ranks"])
+PROCESSES.set_forkserver_preload(["tests.toys.many_ranks"])
 LIMIT_S = 300.0
 
 

@@ -35,3 +35,20 @@ def batches_of(pixels: Tensor, batch_size: int, seed: int = 0) -> Callable[[int]
             yield rows, pixels[rows]
 
     return of_epoch
+
+
+class Memory:
+    """A state file in memory."""
+
+    def __init__(self) -> None:
+        self.content: bytes | None = None
+
+    def read(self) -> bytes | None:
+        return self.content
+
+    def save(self, content: bytes | memoryview) -> None:
+        self.content = bytes(content)
+
+
+class KilledError(Exception):
+    """The process died here."""

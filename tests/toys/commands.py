@@ -7,7 +7,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from ccd.cli.main import main
-from tests.deployed import write_photos, write_student
+from tests.toys.deployed import write_photos, write_student
 
 PREDICT = ("predict", "student.pt", "photos", "--workers", "0")
 TUNE = ("--labels", "checked.csv", "--images", "photos")

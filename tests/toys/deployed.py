@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,16 @@ SPEC = StudentSpec("mobilenet_v2", CLASSES, 3.0, 64)
 
 def write_student(path: Path, *, thresholds: tuple[float, ...] | None = (0.5, 0.25, 0.999)) -> Path:
     """Random weights; BatchNorm has seen some noise, so that the answers differ between pictures."""
+    info: dict[str, object] = {"epochs": 3}
+    if thresholds is not None:
+        info |= {"thresholds": {"values": list(thresholds), "source": "pseudo-labels"}}
+    content = checkpoint_file.Checkpoint(SPEC.to_dict(), {"average": dict(_weights())}, "average", info)
+    checkpoint_file.write(path, content)
+    return path
+
+
+@cache
+def _weights() -> dict[str, torch.Tensor]:
     student = build_student(SPEC, "none", seed=0)
     for layer in student.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -25,12 +36,7 @@ def write_student(path: Path, *, thresholds: tuple[float, ...] | None = (0.5, 0.
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         student(torch.rand(8, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3))
-    weights = dict(student.state_dict())
-    info = {"epochs": 3}
-    if thresholds is not None:
-        info |= {"thresholds": {"values": list(thresholds), "source": "pseudo-labels"}}
-    checkpoint_file.write(path, checkpoint_file.Checkpoint(SPEC.to_dict(), {"average": weights}, "average", info))
-    return path
+    return dict(student.state_dict())
 
 
 def write_photos(folder: Path, count: int = 5) -> list[Path]:

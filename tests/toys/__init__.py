@@ -1,0 +1,1 @@
+"""What tests build on: tiny models, pictures, data sets, artifacts and finished runs."""
