@@ -12,7 +12,7 @@ import pytest
 
 from ccd.artifacts import features_file
 from ccd.cli.main import main
-from tests.finished_run import write_run
+from tests.toys.finished_run import write_run
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
