@@ -1,6 +1,6 @@
 """How one image gets its labels, drawn: the image with its local views, and its labels from global over local to final.
 
-python -m studies.picture --out docs/example.png            # four images picked without looking at ground truth
+python -m studies.picture --out docs/example.png            # four images, picked without ground truth
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ccd.artifacts import boxes_file, class_table, image_index
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.errors import user_errors
 from ccd.images.decode import read_image
+from ccd.labels.thresholds import LABELLED
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams
 
@@ -35,7 +36,7 @@ def draw(
     root: Path,
     out: Path,
 ) -> None:
-    """One column per image of ``rows`` (rows of ``labels``): boxes above, bars of its five strongest classes below."""
+    """One column per image of ``rows`` (rows of ``labels``): boxes above, bars of its four strongest classes below."""
     figure, axes = plt.subplots(
         2, len(rows), figsize=(3.4 * len(rows), 5.6), height_ratios=(1.25, 1), layout="constrained"
     )
@@ -43,7 +44,8 @@ def draw(
     for column, row in enumerate(rows):
         file = root / index.paths[place[labels.ids[row]]]
         top = np.argsort(-labels.columns["label"][row], kind="stable")[:4]
-        winners = {int(labels.columns["box_id"][row, c]): labels.classes[c] for c in top[::-1]}
+        shown = [c for c in top[::-1] if labels.columns["label"][row, c] >= LABELLED]
+        winners = {int(labels.columns["box_id"][row, c]): labels.classes[c] for c in shown}
         draw_image(axes[0, column], np.asarray(read_image(file)), views, winners)
         draw_bars(axes[1, column], labels, row, top)
     figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STEPS), frameon=False)
@@ -82,6 +84,25 @@ def draw_bars(axis: Axes, labels: class_table.ClassTable, row: int, top: np.ndar
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def surest_rows(views: boxes_file.BoxTable, labels: class_table.ClassTable) -> np.ndarray:
+    """Rank the images on which views raised at least two labels to 0.5, without ground truth.
+
+    An image ranks by its least sure raised label: the warmed-up student's probability of the class that requested the
+    winning view, 0 if another class requested it.
+
+    Returns:
+        (N,) int64 rows of ``labels``.
+    """
+    columns = labels.columns
+    raised = (columns["label"] >= LABELLED) & (columns["global_label"] < LABELLED)
+    boxes = np.maximum(columns["box_id"], 0)
+    is_own = np.asarray(views.classes, object)[boxes] == np.asarray(labels.classes, object)
+    scores = np.where(is_own & (columns["box_id"] >= 0), views.scores[boxes], 0.0)
+    least = np.where(raised, scores, np.inf).min(axis=1)
+    least[raised.sum(axis=1) < 2] = -1.0
+    return np.argsort(-least, kind="stable")
+
+
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--count", default=4, show_default=True)
@@ -92,9 +113,8 @@ def main(out: Path, count: int) -> None:
         index = image_index.read(folder / "images.parquet")
         views = boxes_file.read(folder / "boxes.parquet")
         labels = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS)
-        raised = ((labels.columns["label"] >= 0.5) & (labels.columns["global_label"] < 0.5)).sum(axis=1)
-        draw(index, views, labels, np.argsort(-raised, kind="stable")[:count], Path(dataset.root), out)
-        click.echo(f"wrote {out}: the {count} images whose labels local views raised most")
+        draw(index, views, labels, surest_rows(views, labels)[:count], Path(dataset.root), out)
+        click.echo(f"wrote {out}: {count} images with two labels or more that local views raised")
 
 
 if __name__ == "__main__":

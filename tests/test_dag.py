@@ -47,7 +47,7 @@ def after(stages: set[str]) -> set[str]:
     return grown if grown == stages else after(grown)
 
 
-# For every parameter, the stages it is written into; README shows this table and what follows from it.
+# For every parameter, the stages it is written into; docs/pipeline.md shows this table and what follows from it.
 DIRECT: dict[str, set[str]] = {
     "dataset.root": {"index"},
     "dataset.name": set(CHAIN),  # every artifact has another path
@@ -247,7 +247,7 @@ def test_alpha_reruns_aggregate_train_evaluate_and_prompts_no_image_stage() -> N
 
 
 def rerun_table() -> str:
-    """The table of README.md."""
+    """The table of docs/pipeline.md."""
     lines = ["| change | reruns |", "|---|---|"]
     for key, direct in DIRECT.items():
         reruns = after(direct) if key != "dataset.root" else {"index"}
@@ -260,5 +260,5 @@ def rerun_table() -> str:
     return "\n".join(lines)
 
 
-def test_readme_shows_the_table() -> None:
-    assert rerun_table() in (ROOT / "README.md").read_text(), "\n" + rerun_table()
+def test_the_docs_show_the_table() -> None:
+    assert rerun_table() in (ROOT / "docs/pipeline.md").read_text(), "\n" + rerun_table()

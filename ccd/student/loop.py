@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from ccd.errors import CcdError, listed
-from ccd.runtime.hardware import part_of_batch, rank_count, this_rank
+from ccd.runtime.hardware import all_gather, part_of_batch, rank_count, this_rank
 from ccd.student.inference import Precision, autocast
-from ccd.student.model import Student, over_ranks
+from ccd.student.model import Student
 from ccd.student.objectives import Objective, Outcome
 from ccd.student.progress import (
     EpochMeter,
@@ -22,7 +25,9 @@ from ccd.student.progress import (
     StateFile,
     Stateful,
     Weights,
+    check_weights,
     cpu_weights,
+    not_finite,
     restore,
     save,
 )
@@ -98,7 +103,7 @@ def train(
         for epoch in range(len(progress.records), optimization.epochs):
             record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
             weights = cpu_weights(student)
-            _check_weights(weights, epoch)
+            check_weights(weights, epoch)
             if epoch >= optimization.epochs // 2:  # the first half is still on its way
                 progress.average.update(weights)
             if progress.tracker.update(record.map_percent):
@@ -184,7 +189,7 @@ def _train_epoch(
         )
         loss = outcome.loss.item()  # waits for the device, so after the step
         if part.count and not math.isfinite(loss):
-            raise _not_finite(loss, epoch, index, rows, before, names)
+            raise not_finite(loss, epoch, index, rows, before, names)
         before = rows
         meter.add(device_rows, outcome)
         if outcome.targets is not None:
@@ -202,29 +207,73 @@ def _train_mode(student: Student, batch_images: int) -> None:
                 layer.eval()
 
 
-def _not_finite(
-    loss: float, epoch: int, step: int, rows: Tensor, before: Tensor | None, names: Sequence[str] | None
-) -> CcdError:
-    """Return the error for a loss that is not finite.
+def over_ranks(student: Student, device: torch.device) -> tuple[Student, Callable[..., tuple[Tensor, Tensor]]]:
+    """Return the student to train and the function for its forward pass; with one process both are ``student``.
 
-    It names the step before too, whose gradients may have spoilt the weights while its own loss was finite.
+    Its BatchNorm layers are replaced in place by ones that see the batch of all ranks; keys and weights stay.
     """
+    if rank_count() == 1:
+        return student, student
+    if device.type == "cuda":
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+    else:
+        _replace_batch_norm(student)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer versions of torch rename `broadcast_buffers`
+        devices = [device] if device.type == "cuda" else None
+        return student, DistributedDataParallel(student, device_ids=devices, broadcast_buffers=False)
 
-    def images(of: Tensor) -> str:
-        return listed(names[row] if names is not None else f"row {row}" for row in of.tolist())
 
-    earlier = "" if before is None else f"; of the step before: {images(before)}"
-    return CcdError(
-        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} (images: {images(rows)}{earlier}); "
-        "lower the learning rate, use fp32, or look at these images and their labels"
-    )
+def _replace_batch_norm(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            layer = SharedBatchNorm2d(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            layer.load_state_dict(child.state_dict())
+            setattr(module, name, layer)
+        else:
+            _replace_batch_norm(child)
 
 
-def _check_weights(weights: Weights, epoch: int) -> None:
-    """Check the weights after an epoch: no loss follows the gradients of its last step."""
-    broken = [name for name, values in weights.items() if not torch.isfinite(values).all()]
-    if broken:
-        raise CcdError(
-            f"after epoch {epoch + 1} {len(broken)} of the student's tensors hold NaN or Inf ({listed(broken, 3)}); "
-            "lower the learning rate, or use fp32"
-        )
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm with statistics over all ranks' images in training, for the CPU, where torch has none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (b, C, h, w); b may be 0 on a rank, if not on all."""
+        if not self.training or self.running_mean is None or self.running_var is None or self.momentum is None:
+            return super().forward(x)
+        values = x.float()
+        count = float(sum(all_gather(values.numel() // values.shape[1])))  # per channel
+        mean = _summed(values.sum(dim=(0, 2, 3))) / count  # (C,)
+        centred = values - mean.view(1, -1, 1, 1)
+        variance = _summed(centred.square().sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        normal = centred * (variance + self.eps).rsqrt().view(1, -1, 1, 1)
+        if self.affine:
+            normal = normal * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return normal.to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks; the gradient is summed over the ranks as well."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _summed(values: Tensor) -> Tensor:
+    return cast(Tensor, _Sum.apply(values))
