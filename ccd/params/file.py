@@ -126,7 +126,7 @@ def _explain(model: type[Section], path: Path, item: Any) -> str:
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown key '{key}'; valid keys of '{model.section}': {', '.join(model.model_fields)}"
     if item["type"] == "missing":
-        return f"{path}: key '{key}' is missing; every key of a section is required"
+        return f"{path}: key '{key}' is missing; every key of a section must be stated"
     value = item["input"]
     is_unquoted_text = isinstance(value, (int, float, date)) and item["type"] == "string_type"
     hint = "; write quotes around it" if is_unquoted_text else ""
