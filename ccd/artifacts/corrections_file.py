@@ -187,6 +187,11 @@ def write(path: Path, found: Mapping[tuple[str, str], int]) -> None:
     """Write decisions by image and class in the order of their names: the same ones give the same bytes, and git shows
     what changed. Raises CcdError if the file cannot be written."""
     lines = [csv_line(COLUMNS), *(csv_line([*key, found[key]]) for key in sorted(found))]
+    write_lines(path, lines)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, which bring their line ends, whole or not at all. Raises CcdError if the file cannot be written."""
     try:
         write_text(path, "".join(lines))
     except OSError as error:

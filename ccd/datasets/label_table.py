@@ -68,5 +68,5 @@ def read_label_table(
 
 
 def image_cells(row: Row) -> tuple[str, ...]:
-    """What a row calls its image: the cells of the columns `IMAGE` that are not blank."""
-    return tuple(cell.strip() for name in IMAGE if (cell := row.cells.get(name, "")).strip())
+    """Return the cells that name a row's image, as written: those of the columns `IMAGE` that are not blank."""
+    return tuple(cell for name in IMAGE if (cell := row.cells.get(name, "")).strip())

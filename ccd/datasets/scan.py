@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ccd.artifacts.image_index import DarkImage, ImageIndex, SkippedImage
+from ccd.datasets import load_dataset
 from ccd.datasets.record import Dataset, ImageEntry
 from ccd.errors import CcdError, is_utf8, printable, ran_out
 from ccd.images.decode import FULL_16_BIT, header, opening, read_file, to_rgb
+from ccd.params.sections import IndexParams
 
 DARK_16_BIT = FULL_16_BIT // 4  # 14 bits of data and less
 NAMED = 5
@@ -259,3 +261,35 @@ def _problems(skipped: Sequence[SkippedImage], count: int) -> str:
     if len(skipped) > SHOWN:
         lines.append(f"and {len(skipped) - SHOWN:,} more")
     return "\n  ".join([f"{len(skipped):,} of {count:,} images cannot be used:", *lines])
+
+
+def scan_dataset(
+    params: IndexParams,
+    root: Path,
+    workers: int,
+    *,
+    scene_progress: Callable[[int, int], None] | None = None,
+    image_progress: Callable[[Iterable[FileFacts], int], Iterable[FileFacts]] = lambda facts, count: facts,
+) -> tuple[Dataset, ImageIndex]:
+    """Load the data set in ``root`` with its adapter, then read and check every image.
+
+    Args:
+        params: section ``index`` of params.yaml.
+        workers: threads that read files.
+        scene_progress: called with (done, total) while the demo renders.
+        image_progress: passes the facts on while it shows progress; gets the number of images too.
+
+    Raises:
+        CcdError: see `load_dataset` and `scan`.
+    """
+    scan_options = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
+    dataset_options = params.model_dump(exclude=set(scan_options))
+    dataset = load_dataset(**dataset_options, root=root, progress=scene_progress)
+    index = scan(
+        root,
+        dataset.images,
+        workers,
+        **scan_options,
+        progress=lambda facts: image_progress(facts, len(dataset.images)),
+    )
+    return dataset, index
