@@ -83,7 +83,7 @@ def _content(found: Tuned, target: Path) -> dict[str, object]:
 
 
 def _text(found: Tuned, target: Path, images: Path) -> str:
-    from ccd.report.inspect_text import aligned
+    from ccd.report.text_table import aligned
 
     rows = [["class", "images", "threshold before", "after", "F1 % before", "after"]]
     for place, name in enumerate(found.classes):
