@@ -15,7 +15,7 @@ from ccd.evaluation.metrics import Measure
 from ccd.evaluation.summary import Scores, Truth, measure_splits, pseudo_tables
 from ccd.params.file import load
 from ccd.params.sections import EvaluateParams
-from studies.none import measured_none
+from studies.background import measure_background
 from studies.spec import Study, Variant
 
 RANKINGS = {"raw": "aggregated_raw", "final": "aggregated_label"}
@@ -72,7 +72,7 @@ def measured_labels(
     found = measure_splits(train, empty, known, wanted.difficult, wanted.min_positives)["train"]
     means = {f"train_{name}": value for name, value in found.mean_ap.items() if value is not None}
     views = _views_per_image(data, frozenset(made.ids[row] for row in rows))
-    none = measured_none(data, ids, wanted=study.drop_classes > 0)
+    none = measure_background(data, ids, wanted=study.drop_classes > 0)
     return means | views | none, _counted(found, RANKINGS[study.ranking], known.classes)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 import unicodedata
@@ -15,9 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ccd.artifacts.files import split_byte_order_mark
 from ccd.errors import CcdError, is_utf8, listed
-
-UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_bytes(path: Path, hint: str) -> bytes:
@@ -31,12 +29,18 @@ def read_bytes(path: Path, hint: str) -> bytes:
 
 
 def read_text(path: Path, hint: str) -> str:
-    """The file as UTF-8 text, or UTF-16 with its byte order mark. Raises CcdError if it is missing or neither."""
+    """Read a file as UTF-8 text, or in the encoding of its byte order mark.
+
+    Raises:
+        CcdError: it is missing, or not in that encoding.
+    """
     data = read_bytes(path, hint)
+    encoding, body = split_byte_order_mark(data)
     try:
-        return data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig")
+        return body.decode(encoding or "utf-8")
     except UnicodeDecodeError as error:
-        raise CcdError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        position = len(data) - len(body) + error.start
+        raise CcdError(f"{path}: not UTF-8 text ({error.reason} at byte {position}); save it as UTF-8") from None
 
 
 def read_lines(path: Path, hint: str) -> list[str]:

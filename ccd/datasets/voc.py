@@ -7,7 +7,6 @@ the class is flagged difficult where it has no other object.
 
 from __future__ import annotations
 
-import codecs
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ccd.artifacts.files import split_byte_order_mark
 from ccd.datasets.class_names import VOC_TEXTS
 from ccd.datasets.record import (
-    UTF16_MARKS,
     ClassInfo,
     Dataset,
     ImageEntry,
@@ -138,15 +137,12 @@ def xml_text(path: Path) -> str:
         CcdError: missing, of an encoding that is not known here, or not in the stated one.
     """
     data = read_bytes(path, HINT)
-    stated = _ENCODING.match(data)
-    if data.startswith(UTF16_MARKS):
-        encoding = "utf-16"
-    elif stated is not None and not data.startswith(codecs.BOM_UTF8):
-        encoding = stated[1].decode("ascii")
-    else:
-        encoding = "utf-8-sig"
+    encoding, body = split_byte_order_mark(data)
+    declared = _ENCODING.match(body)
+    if encoding is None:
+        encoding = "utf-8" if declared is None else declared[1].decode("ascii")
     try:
-        return data.decode(encoding)
+        return body.decode(encoding)
     except (UnicodeError, LookupError) as error:
         raise CcdError(f"{path}: not text in its encoding {encoding} ({error}); save it as UTF-8") from None
 
