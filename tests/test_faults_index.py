@@ -30,7 +30,7 @@ def test_all_bad_files_are_named_at_once_and_nothing_is_written(tmp_path: Path) 
     lines = found.message.splitlines()
     assert lines[0] == "error: pictures: 3 of 5 images cannot be used:"
     assert [line.split(":")[0].strip() for line in lines[1:4]] == sorted(BAD)
-    assert lines[4].strip() == "mend or remove them, or set index.on_bad_image: skip to leave them out"
+    assert "index.on_bad_image: skip" in lines[4]
 
 
 def test_skipped_files_are_recorded_and_their_labels_left_out(tmp_path: Path) -> None:
