@@ -193,7 +193,7 @@ def store(limit_gb: float | None, as_json: bool) -> None:
     """
     from datetime import datetime
 
-    from ccd.report.inspect_text import aligned
+    from ccd.report.text_table import aligned
     from ccd.runtime.store import open_store
 
     with user_errors():

@@ -81,7 +81,7 @@ def _content(tuned: Tuned, target: Path) -> dict[str, object]:
 
 
 def _text(tuned: Tuned, target: Path, images: Path) -> str:
-    from ccd.report.inspect_text import aligned
+    from ccd.report.text_table import aligned
 
     rows = [["class", "images", "threshold before", "after", "F1 % before", "after"]]
     for column, name in enumerate(tuned.classes):

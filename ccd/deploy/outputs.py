@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from ccd.artifacts.existing import keep_old, refuse_existing, refuse_folders, refuse_inputs
@@ -23,6 +23,7 @@ from ccd.deploy import rows
 from ccd.deploy.stream import Scored
 from ccd.errors import CcdError
 from ccd.images.decode import read_image
+from ccd.images.drawing import LabelledBox, draw_boxes
 from ccd.views.boxes import Boxes, cam_boxes
 
 BOXES_SCHEMA = schema(
@@ -96,9 +97,13 @@ def write_overlays(seen: Localized, classes: Sequence[str], folder: Path, root: 
     for row, path in enumerate(seen.scored.paths):
         places = np.flatnonzero(seen.decided[row])
         image = heated(read_image(path), seen.scored.cams[row, places])
+        labelled = []
         for box in np.flatnonzero(seen.boxes.rows == row):
-            place = int(seen.boxes.classes[box])
-            draw_box(image, seen.boxes.boxes_px[box], f"{classes[place]} {seen.scored.probs[row, place]:.2f}")
+            class_row = int(seen.boxes.classes[box])
+            x0, y0, x1, y1 = (float(side) for side in seen.boxes.boxes_px[box])
+            prob = f"{seen.scored.probs[row, class_row]:.2f}"
+            labelled.append(LabelledBox((x0, y0, x1, y1), [f"{classes[class_row]} {prob}", prob]))
+        draw_boxes(image, labelled)
         with replacing(folder / overlay_name(path, root)) as temporary:
             image.save(temporary, "JPEG", quality=85)
 
@@ -124,18 +129,6 @@ def heated(image: Image.Image, maps: Tensor) -> Image.Image:
     large = F.interpolate(unit[None, None], size=(image.height, image.width), mode="bilinear", align_corners=False)
     alpha = Image.fromarray((large[0, 0].clamp(0, 1) * 127).round().to(torch.uint8).numpy())
     return Image.composite(Image.new("RGB", image.size, HEAT), image, alpha)
-
-
-def draw_box(image: Image.Image, corners_px: np.ndarray, text: str) -> None:
-    """A white frame with a caption in its upper left corner, onto the image."""
-    draw = ImageDraw.Draw(image)
-    line_px = max(2, round(max(image.size) / 300))
-    font = ImageFont.load_default(size=max(12, round(max(image.size) / 45)))
-    x0, y0, x1, y1 = (float(side) for side in corners_px)
-    draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=(255, 255, 255), width=line_px)
-    left, top, right, bottom = draw.textbbox((x0 + line_px + 2, y0 + line_px + 1), text, font=font)
-    draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=(16, 20, 26))
-    draw.text((x0 + line_px + 2, y0 + line_px + 1), text, font=font, fill=(255, 255, 255))
 
 
 @dataclass(frozen=True)
