@@ -1,4 +1,4 @@
-"""Measures how fast the pipeline is and what it costs: ``make bench``, or ``python -m benchmarks --help``."""
+"""Measures speed and memory of the pipeline: ``make bench``, or ``python -m benchmarks --help``."""
 
 from __future__ import annotations
 
@@ -49,16 +49,18 @@ def main(
 ) -> None:
     """Write a Markdown file per part, and print it. All parts together take about half an hour on two cores."""
     out.mkdir(parents=True, exist_ok=True)
-    about = machine()
-    click.echo(about)
+    machine_text = machine()
+    click.echo(machine_text)
     batch_size = int(str(chosen["batch_size"]))
-    place = replace(set_up_hardware(), device=find_device(device), workers=worker_count(workers), batch_size=batch_size)
+    hardware = replace(
+        set_up_hardware(), device=find_device(device), workers=worker_count(workers), batch_size=batch_size
+    )
     for name in only or PARTS:
         with tempfile.TemporaryDirectory(dir=work) as temporary:
-            settings = Settings(work=Path(temporary), hardware=place, **chosen)  # type: ignore[arg-type]
+            settings = Settings(work=Path(temporary), hardware=hardware, **chosen)  # type: ignore[arg-type]
             text = PARTS[name](settings).markdown()
         click.echo(text)
-        (out / f"{name}.md").write_text(f"{text}\n{about}", encoding="utf-8")
+        (out / f"{name}.md").write_text(f"{text}\n{machine_text}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of images: every stage in a process of its own."""
+"""Measures the growth of time and memory with the number of images: every stage in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.tables import Table, speed
 CLASSES = 80
 WIDTH = 1024
 LARGE = 1_000_000
-TEST_SHARE = 10  # one test image for so many training images
+TEST_SHARE = 10  # training images per test image
 IMAGE_STAGES = ("index", "clip_global", "warmup", "cam_boxes", "clip_local", "train", "evaluate")
 LABEL_STAGES = ("bias", "global_labels", "aggregate", "report")
 COLUMNS = (
@@ -29,7 +29,7 @@ COLUMNS = (
     "growth beyond them",
     "images/s",
 )
-# Bytes for every image and class in the tables of labels that a stage reads, makes or writes, and may hold whole.
+# Bytes per image and class of the (N, C) tables that a stage reads, makes or writes, and may hold in memory.
 LABEL_BYTES = {
     "warmup": 8,  # targets, predictions
     "cam_boxes": 4,  # probabilities
@@ -49,7 +49,7 @@ NOTE = (
 
 
 def measure_growth(settings: Settings) -> Table:
-    """Image stages on tiny JPEGs with a tiny teacher and student."""
+    """Measure the image stages on tiny JPEGs with a tiny teacher and student."""
     work = settings.work
     until = settings.until
     rows = [row for count in settings.sizes for row in _image_stages(work / f"images-{count}", count, until)]
@@ -61,7 +61,7 @@ def measure_growth(settings: Settings) -> Table:
 
 
 def measure_label_growth(settings: Settings) -> Table:
-    """The stages of the label maths and the report on synthetic features."""
+    """Measure the stages of the label maths and the report on synthetic features."""
     sizes = (*settings.sizes, *([LARGE] * settings.large))
     rows = [row for count in sizes for row in _label_stages(settings.work / f"labels-{count}", count, settings.views)]
     about = f" {CLASSES} classes, {WIDTH} dimensions, {settings.views:g} local views an image."
@@ -76,17 +76,17 @@ _CHAIN = (
 
 @dataclass(frozen=True)
 class Row:
-    """One stage on ``images`` images, with ``labels_mb`` in its (N, C) tables."""
+    """One stage on ``images`` images; ``labels_mb``: size of its (N, C) tables."""
 
     stage: str
     images: int
     labels_mb: float
-    found: Process
+    process: Process
 
     def growth(self, least: Row) -> str:
-        """Beyond the label arrays, against ``least``."""
-        more_mb = self.found.peak_mb - least.found.peak_mb - (self.labels_mb - least.labels_mb)
-        return f"{more_mb / least.found.peak_mb:+.1%}" if more_mb > 0 else "none"
+        """Return the growth of peak memory beyond the label arrays, relative to ``least``."""
+        more_mb = self.process.peak_mb - least.process.peak_mb - (self.labels_mb - least.labels_mb)
+        return f"{more_mb / least.process.peak_mb:+.1%}" if more_mb > 0 else "none"
 
 
 def _cells(rows: Sequence[Row], stages: Sequence[str]) -> list[list[str]]:
@@ -95,8 +95,8 @@ def _cells(rows: Sequence[Row], stages: Sequence[str]) -> list[list[str]]:
     for row in sorted(rows, key=lambda row: stages.index(row.stage)):
         least = first.setdefault(row.stage, row)
         growth = "" if row is least else row.growth(least)
-        seconds = row.found.seconds
-        peak_mb = row.found.peak_mb
+        seconds = row.process.seconds
+        peak_mb = row.process.peak_mb
         cells.append(
             [
                 row.stage,
@@ -115,10 +115,10 @@ def _image_stages(folder: Path, count: int, until: str) -> Iterator[Row]:
     test = max(count // TEST_SHARE, 1)
     make_project(folder, count, test, epochs=1)
     for stage in _CHAIN[: _CHAIN.index(until) + 1]:
-        found = run(stage_command(stage), folder)
+        process = run(stage_command(stage), folder)
         if stage in IMAGE_STAGES:
             pairs = count * len(networks.CLASSES)
-            yield _row(stage, test if stage == "evaluate" else count, pairs, found)
+            yield _row(stage, test if stage == "evaluate" else count, pairs, process)
     shutil.rmtree(folder)
 
 
@@ -132,5 +132,5 @@ def _label_stages(folder: Path, count: int, views: float) -> Iterator[Row]:
     shutil.rmtree(folder)
 
 
-def _row(stage: str, images: int, pairs: int, found: Process) -> Row:
-    return Row(stage, images, LABEL_BYTES.get(stage, 0) * pairs / 2**20, found)
+def _row(stage: str, images: int, pairs: int, process: Process) -> Row:
+    return Row(stage, images, LABEL_BYTES.get(stage, 0) * pairs / 2**20, process)

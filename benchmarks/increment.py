@@ -1,4 +1,4 @@
-"""A tenth more images: only those are encoded, and the result is that of a run from nothing."""
+"""Adds a tenth more images: only these are encoded, and the result equals a run from scratch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOTE = "Tiny images and a tiny teacher; index, text, clip_global, bias and globa
 
 
 def measure_increment(settings: Settings) -> Table:
-    """A run, the same with more images, and one from nothing."""
+    """Measure a run, the same with more images, and one from scratch."""
     grown = settings.work / "grown"
     fresh = settings.work / "fresh"
     make_project(grown, IMAGES)
@@ -43,10 +43,10 @@ def measure_increment(settings: Settings) -> Table:
 
 
 def _chain(folder: Path) -> tuple[str, str]:
-    """How many images were encoded, in how many seconds."""
-    done = {stage: run(stage_command(stage), folder) for stage in CHAIN}
-    encoded = re.search(r"([\d,]+) encoded", done["clip_global"].said)
-    return (encoded[1] if encoded else "?"), f"{done['clip_global'].seconds:.1f}"
+    """Run the chain; return the number of encoded images, and the seconds of ``clip_global``."""
+    processes = {stage: run(stage_command(stage), folder) for stage in CHAIN}
+    encoded = re.search(r"([\d,]+) encoded", processes["clip_global"].output)
+    return (encoded[1] if encoded else "?"), f"{processes['clip_global'].seconds:.1f}"
 
 
 def _md5(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Timing: variants in turn, so that a busy machine hits all of them; and commands in processes of their own."""
+"""Times variants in turn, so that a busy machine slows all of them, and commands in their own processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Another working directory for a while; stages and training find their parameters and their store there."""
+    """Change the working directory for the block; stages and training find parameters and store there."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -33,15 +33,15 @@ def working_in(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Process:
-    """A finished command: its ``seconds``, its largest resident memory in MB, what it printed."""
+    """A finished command: its ``seconds``, its peak resident memory in MB, and its standard output."""
 
     seconds: float
     peak_mb: float
-    said: str
+    output: str
 
 
 class Watch:
-    """Times one run; what comes before the end of its first batch is its start-up, and no part of its rate."""
+    """Times one run; the time up to the end of its first batch is its start-up, and not part of its rate."""
 
     def __init__(self) -> None:
         self._begun = time.perf_counter()
@@ -49,13 +49,13 @@ class Watch:
         self._first = 0
 
     def batch(self, items: int) -> None:
-        """Call it after every batch, with the items in it."""
+        """Note the end of a batch of ``items``; call it after every batch."""
         if self._started is None:
             self._started = time.perf_counter()
             self._first = items
 
     def round(self, items: int) -> Round:
-        """Call it after the run, with all its items; one of a single batch counts whole."""
+        """Return the round of a run of ``items``; call it at the end. A run of one batch has no start-up."""
         ended = time.perf_counter()
         if self._started is None or items <= self._first:
             return Round(items / (ended - self._begun), 0.0)
@@ -63,7 +63,7 @@ class Watch:
 
 
 class Round(NamedTuple):
-    """``rate``: items a second after the first batch; ``start_s``: seconds until that was done."""
+    """``rate``: items per second after the first batch; ``start_s``: seconds up to the end of the first batch."""
 
     rate: float
     start_s: float
@@ -73,42 +73,42 @@ Work = Callable[[Watch], int]
 
 
 def interleaved(variants: Mapping[str, Work], repeats: int) -> dict[str, list[Round]]:
-    """The rounds of every variant; a variant tells the watch of its batches and returns how many items it worked on.
+    """Return the rounds of every variant; a variant reports its batches to the watch and returns its number of items.
 
-    A round runs each variant once, so that the ratio of two rates of one round means something on a noisy machine.
-    Memory that earlier runs left behind is handed back before each, as a stage starts without it.
+    A round runs each variant once, so that ratios within a round are meaningful on a noisy machine. Memory of earlier
+    runs is handed back before each, as a stage starts without it.
     """
     rounds: dict[str, list[Round]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, work in variants.items():
-            hand_back_memory()  # a process that starts copies its parent's, page by page, at every write
+            hand_back_memory()  # a forked worker copies its parent's memory page by page as it is written
             watch = Watch()
             rounds[name].append(watch.round(work(watch)))
     return rounds
 
 
 def ratio(one: Sequence[Round], other: Sequence[Round]) -> float:
-    """Median over the rounds of the rates ``one`` / ``other``."""
+    """Return the median over the rounds of the ratio of rates ``one`` / ``other``."""
     return median(a.rate / b.rate for a, b in zip(one, other, strict=True))
 
 
 def typical(rounds: Sequence[Round]) -> Round:
-    """Medians."""
-    return Round(median(found.rate for found in rounds), median(found.start_s for found in rounds))
+    """Return the median rate and the median start-up."""
+    return Round(median(each.rate for each in rounds), median(each.start_s for each in rounds))
 
 
 def environment() -> dict[str, str]:
-    """That of this process, with the project importable."""
+    """Return the environment of this process, with the project importable."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
 
 
 def run(command: Sequence[str], folder: Path) -> Process:
-    """Run a command in ``folder``. Raises RuntimeError with what it said if it fails."""
+    """Run a command in ``folder``. Raises RuntimeError with its error output if it fails."""
     with tempfile.TemporaryDirectory() as temporary:
         result = Path(temporary, "result.json")
         timed = [sys.executable, "-m", "benchmarks.timed", str(result), *command]
-        done = subprocess.run(timed, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
-        found = json.loads(result.read_text())
-    if found["status"] != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with {found['status']}:\n{done.stderr}")
-    return Process(found["seconds"], found["peak_mb"], done.stdout)
+        process = subprocess.run(timed, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
+        usage = json.loads(result.read_text())
+    if usage["status"] != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {usage['status']}:\n{process.stderr}")
+    return Process(usage["seconds"], usage["peak_mb"], process.stdout)

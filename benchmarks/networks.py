@@ -1,4 +1,4 @@
-"""CLIP and students of the published shapes with random weights: speed does not depend on what they know."""
+"""CLIP and students of the published shapes with random weights, since speed does not depend on weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SHAPES: dict[str, tuple[int, int, int | tuple[int, int, int, int], int, int | No
     "RN50x64": (1024, 448, (3, 15, 36, 10), 128, None, 640),
     "tiny": (64, 32, 1, 64, 16, 32),
 }
-CLASSES = tuple(f"class {number}" for number in range(20))
+CLASSES = tuple(f"class {letter}" for letter in "abcdefghijklmnopqrst")  # numbers would look like a numbered list
 
 
 def random_clip(name: str) -> CLIP:
-    """A CLIP of `SHAPES`; its text tower, which is not measured, has one layer."""
+    """Build a CLIP of `SHAPES`; its text tower, which is not measured, has one layer."""
     embed_dim, native_px, layers, width, patch_px, _ = SHAPES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -32,7 +32,7 @@ def random_clip(name: str) -> CLIP:
 
 
 def teacher_of(name: str, device: torch.device) -> tuple[ClipTeacher, ImageTower]:
-    """The teacher as the pipeline builds it, and its bare image tower."""
+    """Build the teacher as the pipeline does, and its bare image tower."""
     network = random_clip(name)
     mean, std = CLIP_MEAN_STD
     teacher = ClipTeacher(
@@ -50,18 +50,20 @@ def teacher_of(name: str, device: torch.device) -> tuple[ClipTeacher, ImageTower
 
 
 def save_tiny_clip(path: Path) -> None:
-    """A checkpoint that ``teacher.model`` takes."""
+    """Write a checkpoint that ``teacher.model`` accepts."""
     torch.save(random_clip("tiny").state_dict(), path)
 
 
 def student_of(backbone: str, size_px: int) -> Student:
-    """A student of `CLASSES` with random weights, whose normalisation has seen pixels: as it is built every image has a
-    probability of 0.5 in every class, and all of them would ask for views."""
+    """Build a student of `CLASSES` with random weights and normalisation statistics of random pixels.
+
+    Without the statistics all probabilities are 0.5, so that every class of every image would ask for views.
+    """
     student = build_student(StudentSpec(backbone, CLASSES, 3.0, size_px), "none", seed=0)
     norms = [module for module in student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = None  # the mean of what is seen
+        norm.momentum = None  # the statistics are those of the one batch
     with torch.no_grad():
         student.train()(ready(16, (size_px, size_px), torch.device("cpu")))
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -70,7 +72,7 @@ def student_of(backbone: str, size_px: int) -> Student:
 
 
 def save_student(path: Path, backbone: str, size_px: int) -> None:
-    """A checkpoint as warmup and train write it, with thresholds."""
+    """Write a checkpoint as stage ``train`` does, with thresholds."""
     spec = StudentSpec(backbone, CLASSES, 3.0, size_px)
     weights = {"last": dict(student_of(backbone, size_px).state_dict())}
     info = {"epochs": 1, "thresholds": {"values": [0.5] * len(CLASSES), "source": "pseudo-labels"}}
@@ -78,7 +80,7 @@ def save_student(path: Path, backbone: str, size_px: int) -> None:
 
 
 def ready(count: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
-    """Normalised pixels (count, 3, h, w) float32 on the device, as the networks like them."""
+    """Return random normalised pixels (count, 3, h, w) float32, channels last, on the device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pixels = torch.randn(count, 3, *size)

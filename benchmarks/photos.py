@@ -1,4 +1,4 @@
-"""Image files to measure with: drawn scenes of the size of ordinary photos, or somebody's own."""
+"""Image files to measure with: rendered scenes of the size of ordinary photos, or the user's own photos."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ DRAWN = 32
 
 
 def photos_of(images: Path | None, folder: Path, count: int) -> list[Path]:
-    """The first ``count`` files of the folder ``images``, repeated if it has fewer; without it, drawn ones."""
+    """Return the first ``count`` files of the folder ``images``, repeated if it has fewer; None: rendered ones."""
     if images is None:
-        return drawn(folder, count)
-    found = expand([str(images)], []).paths
-    return [found[number % len(found)] for number in range(count)]
+        return draw_photos(folder, count)
+    paths = expand([str(images)], []).paths
+    return [paths[number % len(paths)] for number in range(count)]
 
 
-def drawn(folder: Path, count: int) -> list[Path]:
-    """``count`` JPEG files of 500 x 375 px, quality 90, in ``folder``; 32 different ones, over and over."""
+def draw_photos(folder: Path, count: int) -> list[Path]:
+    """Write ``count`` JPEG files of 500 x 375 px, quality 90, to ``folder``; 32 different ones, repeated."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:06}.jpg" for number in range(count)]
     for number, path in enumerate(paths[:DRAWN]):
@@ -39,7 +39,7 @@ def drawn(folder: Path, count: int) -> list[Path]:
 
 
 def index_of(paths: list[Path]) -> ImageIndex:
-    """All of them training images; the paths are absolute."""
+    """Return an index of the files as training images; its paths are absolute."""
     data = [path.read_bytes() for path in paths]
     sizes = [header(content, path.name)[::-1] for content, path in zip(data, paths, strict=True)]
     return ImageIndex(
@@ -53,8 +53,10 @@ def index_of(paths: list[Path]) -> ImageIndex:
 
 
 def write_small(folder: Path, start: int, end: int) -> None:
-    """Images ``start`` .. ``end`` - 1: JPEGs of 64 x 48 px, all different: alike ones would be one entry of the store,
-    and would tie in every choice of a student."""
+    """Write images ``start`` .. ``end`` - 1: JPEGs of 64 x 48 px.
+
+    All are different: equal ones would share an entry of the store, and tie in every choice of a student.
+    """
     for number in range(start, end):
         pixels = np.random.default_rng(number).integers(0, 255, (6, 8, 3), np.uint8)
         path = folder / f"{number // 1000:04}" / f"{number:08}.jpg"

@@ -1,4 +1,4 @@
-"""A pipeline in a folder, small in all but the number of its images, whose stages run as DVC runs them."""
+"""A project in a folder with small images and networks, whose stages run as DVC runs them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = {
 
 
 def make_project(folder: Path, images: int, test: int = 0, epochs: int = 3) -> None:
-    """Images to train on and to test with, classes, a tiny random CLIP and ``params.yaml``."""
+    """Write training and test images, classes, a tiny random CLIP and ``params.yaml``."""
     pictures = folder / "pictures"
     pictures.mkdir(parents=True)
     write_small(pictures, 0, images)
@@ -40,12 +40,12 @@ def make_project(folder: Path, images: int, test: int = 0, epochs: int = 3) -> N
 
 
 def command_of(stage: str) -> list[str]:
-    """The command of ``dvc.yaml``, without its interpreter: module and options."""
+    """Return the command of a stage in ``dvc.yaml`` without its interpreter: module and options."""
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-    words: list[str] = stages[stage]["cmd"].replace("${dataset.name}", DATA.name).split()
-    return words[2:]
+    arguments: list[str] = stages[stage]["cmd"].replace("${dataset.name}", DATA.name).split()
+    return arguments[2:]
 
 
 def stage_command(stage: str) -> list[str]:
-    """The same, to run."""
+    """Return the command of a stage with this interpreter."""
     return [sys.executable, "-m", *command_of(stage)]

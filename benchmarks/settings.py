@@ -1,4 +1,4 @@
-"""What the command line says to every part of the benchmark."""
+"""Settings of the command line for every part of the benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccd.runtime.hardware import Hardware
 
 @dataclass(frozen=True)
 class Settings:
-    """``work``: an empty folder for what is written. ``images``: a folder of photos, None: drawn ones.
+    """``work``: an empty folder for output. ``images``: a folder of photos, None: rendered ones.
 
     ``count``: photos per run of the models; ``repeats``: rounds; ``sizes``: N of the growth, ``until``: its last
     stage; ``large``: also a million images.
@@ -35,6 +35,6 @@ class Settings:
         return self.hardware.device.type == "cuda"
 
     def wait(self) -> None:
-        """Until the device has done its work."""
+        """Wait until the device has finished."""
         if self.on_gpu:
             torch.cuda.synchronize(self.hardware.device)

@@ -1,4 +1,4 @@
-"""What one waits for when there is little to do."""
+"""Measures the waiting time of commands that have little to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = ("command", "seconds", "peak memory, MB")
 
 
 def measure_startup(settings: Settings) -> Table:
-    """The command line, DVC with nothing to do, and the label stages at the size of VOC12 on synthetic features."""
+    """Measure the command line, DVC with nothing to do, and the label stages at the size of VOC12."""
     rows = [_row(settings, "ccd --help", [sys.executable, "-m", "ccd.cli.main", "--help"], ROOT), _dvc(settings)]
     folder = settings.work / "startup"
     make_project(folder, 1)
@@ -41,10 +41,10 @@ def _row(settings: Settings, name: str, command: Sequence[str], folder: Path) ->
 
 
 def _dvc(settings: Settings) -> list[str]:
-    """Only where the pipeline has run: a benchmark must not start it."""
+    """Measure ``dvc repro`` only after the pipeline has run, since a benchmark must not start it."""
     name = "dvc repro, nothing to do"
     dvc = [sys.executable, "-m", "dvc"]
-    said = subprocess.run([*dvc, "status"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    if "up to date" not in said.stdout:
+    status = subprocess.run([*dvc, "status"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    if "up to date" not in status.stdout:
         return [name, "not measured: run `make repro` before", ""]
     return _row(settings, name, [*dvc, "repro"], ROOT)

@@ -1,5 +1,7 @@
-"""The student: training through the real loop beside the bare step; proposing views and predicting beside the bare
-forward pass."""
+"""Measures the student: training beside bare steps; proposing views and predicting beside bare forward passes.
+
+A view is a crop of an image that CLIP reads by itself.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ class Case:
 
 
 def measure_student(settings: Settings) -> Table:
-    """All four for every backbone that fits the device."""
+    """Measure all four stages for every backbone that fits the device."""
     paths = photos_of(settings.images, settings.work / "photos", 2 * settings.count)
     targets = np.random.default_rng(0).random((len(paths), len(CLASSES)), np.float32)
     (settings.work / "params.yaml").write_text((ROOT / "params.yaml").read_text())
@@ -68,9 +70,9 @@ def measure_student(settings: Settings) -> Table:
 
 def _training(case: Case, stage: str) -> list[str]:
     model = WarmupParams if stage == "warmup" else TrainParams
-    known: dict[str, Any] = read_yaml(ROOT / "params.yaml")[stage]
-    changed = {"image_size_px": case.size_px, "epochs": 1, "batch_size": BATCH}
-    params = validate(model, {**known, **changed})
+    defaults: dict[str, Any] = read_yaml(ROOT / "params.yaml")[stage]
+    changes = {"image_size_px": case.size_px, "epochs": 1, "batch_size": BATCH}
+    params = validate(model, {**defaults, **changes})
     objective = final_objective(1.0, 0.5, None) if stage == "train" else warmup_objective
     data = TrainingData(ImageFiles(case.paths), case.targets, index_of(case.paths))
 
@@ -96,15 +98,15 @@ def _bare_steps(case: Case, strong: bool) -> Work:
     def work(watch: Watch) -> int:
         student.train()
         for start in range(0, len(targets), BATCH):
-            some = targets[start : start + BATCH]
+            batch_targets = targets[start : start + BATCH]
             optimizer.zero_grad(set_to_none=True)
-            logits, _ = student(pixels[: len(some)])
-            loss = bce(logits, some)
+            logits, _ = student(pixels[: len(batch_targets)])
+            loss = bce(logits, batch_targets)
             if strong:
-                loss = loss + consistency(student(pixels[: len(some)])[0], logits.detach())
+                loss = loss + consistency(student(pixels[: len(batch_targets)])[0], logits.detach())
             torch.autograd.backward(loss)
             optimizer.step()
-            watch.batch(len(some))
+            watch.batch(len(batch_targets))
         case.settings.wait()
         return len(targets)
 
@@ -115,13 +117,13 @@ def _proposing(case: Case) -> list[str]:
     student = student_of(case.backbone, case.size_px)
     files = ImageFiles(case.paths)
     index = index_of(case.paths)
-    place = case.settings.hardware
-    how = {"cam_threshold": 0.95, "offset": 0.125, "connected_components": False, "boxes_per_class": 1}
+    hardware = case.settings.hardware
+    box_options = {"cam_threshold": 0.95, "offset": 0.125, "connected_components": False, "boxes_per_class": 1}
 
     def library(watch: Watch) -> int:
         log = WatchedLog("cam_boxes", watch, 1)
-        options = ViewOptions(ViewQuota(None, 5.0), case.size_px, {**how, "min_side_px": 8.0})
-        choose_views(find_candidates(student, files, index, options, place, log.images), index, CLASSES, options)
+        options = ViewOptions(ViewQuota(None, 5.0), case.size_px, {**box_options, "min_side_px": 8.0})
+        choose_views(find_candidates(student, files, index, options, hardware, log.images), index, CLASSES, options)
         return len(files)
 
     return _row(case, "cam_boxes", library, _bare_forward(case))
@@ -129,8 +131,8 @@ def _proposing(case: Case) -> list[str]:
 
 def _predicting(case: Case) -> list[str]:
     save_student(case.settings.work / "student.pt", case.backbone, case.size_px)
-    place = case.settings.hardware
-    classifier = open_model(case.settings.work / "student.pt", place.device)
+    hardware = case.settings.hardware
+    classifier = open_model(case.settings.work / "student.pt", hardware.device)
 
     def library(watch: Watch) -> int:
         job = Job(
@@ -138,7 +140,7 @@ def _predicting(case: Case) -> list[str]:
             case.paths,
             classifier.description.cuts,
             case.settings.batch_size,
-            place.workers,
+            hardware.workers,
             on_batch=lambda files, problems: watch.batch(files),
         )
         return to_file(job, case.settings.work / "predictions.parquet", "parquet", resume=False).images
@@ -147,7 +149,7 @@ def _predicting(case: Case) -> list[str]:
 
 
 def _bare_forward(case: Case) -> Work:
-    """Ready tensors through the network, one for every photo."""
+    """Return forward passes on ready tensors, one for every photo."""
     count = len(case.paths)
     device = case.settings.hardware.device
     batch_size = case.settings.batch_size
@@ -166,7 +168,7 @@ def _bare_forward(case: Case) -> Work:
 
 
 class WatchedLog(StageLog):
-    """A stage's console that tells the watch of every move of its bar by one step of ``items`` images each."""
+    """A stage's console that reports every step of its progress bar, of ``items`` images each, to the watch."""
 
     def __init__(self, name: str, watch: Watch, items: int) -> None:
         super().__init__(name)
@@ -174,7 +176,7 @@ class WatchedLog(StageLog):
         self._items = items
 
     def bar(self, total: int, unit: str) -> tqdm[NoReturn]:
-        """The bar of any log."""
+        """Return the usual progress bar, which also reports to the watch."""
         bar = super().bar(total, unit)
         move = bar.update
 
@@ -187,7 +189,7 @@ class WatchedLog(StageLog):
 
 
 def _row(case: Case, stage: str, library: Work, bare: Work) -> list[str]:
-    bare(Watch())  # the first pass sets things up
+    bare(Watch())  # the first pass initialises the device
     rounds = interleaved({"library": library, "bare": bare}, case.settings.repeats)
     values = [speed(typical(rounds[name]).rate) for name in ("library", "bare")]
     efficiency = ratio(rounds["library"], rounds["bare"])

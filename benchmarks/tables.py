@@ -1,4 +1,4 @@
-"""Results as Markdown tables, under a description of the machine that they are from."""
+"""Results as Markdown tables, with a description of the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Table:
-    """``rows`` of cells under ``columns``; ``note`` says what was measured."""
+    """``rows`` of cells under ``columns``; ``note``: a description of the measurement."""
 
     title: str
     note: str
@@ -22,14 +22,14 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """Heading, note and table."""
+        """Return heading, note and table as Markdown."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"## {self.title}\n\n{self.note}\n\n{body}\n"
 
 
 def machine() -> str:
-    """What the figures depend on, as a Markdown list."""
+    """Describe the machine as a Markdown list."""
     lines = [
         f"date: {date.today().isoformat()}",
         f"CPU: {_cpu()}, {len(os.sched_getaffinity(0))} cores usable, {os.getloadavg()[0]:.1f} load at the start",
@@ -49,5 +49,5 @@ def _cpu() -> str:
 
 
 def speed(value: float) -> str:
-    """Items per second, in three digits."""
+    """Format items per second with three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

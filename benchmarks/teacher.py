@@ -1,5 +1,8 @@
-"""clip_global and clip_local: the library's way from files to features, beside the bare model and beside the published
-code's procedure, which decodes, resizes and encodes one picture at a time."""
+"""Measures clip_global and clip_local, from files to features, beside two references.
+
+They are the bare model, and the published code's procedure: decode, resize and encode one picture at a time. A view is
+a crop of an image that CLIP reads by itself.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +45,12 @@ NOTE = (
 
 
 def measure_teacher(settings: Settings) -> Table:
-    """Both stages for every model that fits the device."""
+    """Measure both stages for every model that fits the device."""
     paths = photos_of(settings.images, settings.work / "photos", settings.count)
     rows = []
     for name in MODELS + MODELS_ON_GPU * settings.on_gpu:
         teacher, tower = teacher_of(name, settings.hardware.device)
-        rows.append(_whole(settings, name, paths, teacher, tower))
+        rows.append(_images(settings, name, paths, teacher, tower))
         rows.append(_views(settings, name, paths, teacher, tower))
     return Table(
         "clip_global and clip_local",
@@ -57,19 +60,19 @@ def measure_teacher(settings: Settings) -> Table:
     )
 
 
-def _whole(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
+def _images(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
     size_px = SHAPES[name][-1]
     count = len(paths)
-    place = settings.hardware
+    hardware = settings.hardware
 
     def library(watch: Watch) -> int:
-        batches = image_batches(ImageFiles(paths), range(count), size_px, settings.batch_size, place.workers)
+        batches = image_batches(ImageFiles(paths), range(count), size_px, settings.batch_size, hardware.workers)
         return _write(settings, teacher, batches, count, watch)
 
     def one_at_a_time(watch: Watch) -> int:
         for path in paths:
             picture = Image.open(path).convert("RGB").resize((size_px, size_px), Image.Resampling.BICUBIC)
-            _encode_one(tower, picture, place.device)
+            _encode_one(tower, picture, hardware.device)
             watch.batch(1)
         return count
 
@@ -81,7 +84,7 @@ def _whole(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
 def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
     size_px = SHAPES[name][-1]
     index = index_of(paths)
-    place = settings.hardware
+    hardware = settings.hardware
     owners = np.repeat(np.arange(len(paths)), VIEWS_PER_IMAGE)
     boxes_px = _boxes(index.sizes_px[owners])
     count = len(owners)
@@ -98,7 +101,7 @@ def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
     )
 
     def batches() -> Iterable[tuple[Tensor, Tensor]]:
-        return crop_batches(files, plan, settings.batch_size, place.workers)
+        return crop_batches(files, plan, settings.batch_size, hardware.workers)
 
     shapes: Counter[tuple[tuple[int, int], int]] = Counter()
     shape_of = np.empty((count, 2), np.int64)
@@ -115,7 +118,7 @@ def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
             for view in np.flatnonzero(owners == row):
                 height_px, width_px = (int(side) for side in shape_of[view])
                 crop = picture.crop(tuple(boxes_px[view].tolist()))
-                _encode_one(tower, crop.resize((width_px, height_px), Image.Resampling.BICUBIC), place.device)
+                _encode_one(tower, crop.resize((width_px, height_px), Image.Resampling.BICUBIC), hardware.device)
                 watch.batch(1)
         return count
 
@@ -124,12 +127,12 @@ def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
 
 
 def _boxes(sizes_px: np.ndarray) -> np.ndarray:
-    """Boxes (B, 4) float32 in turn of every shape of `ASPECTS` somewhere on images of (B, 2) height, width."""
+    """Draw random boxes (B, 4) float32, with `ASPECTS` in turn, on images of ``sizes_px`` (B, 2) height, width."""
     rng = np.random.default_rng(0)
-    whole = sizes_px[:, ::-1].astype(np.float64)
-    sides = whole.min(axis=1, keepdims=True) * np.resize(ASPECTS, whole.shape) * 0.6
-    corner = rng.random(whole.shape) * (whole - sides)
-    return np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+    image_sizes = sizes_px[:, ::-1].astype(np.float64)
+    sides = image_sizes.min(axis=1, keepdims=True) * np.resize(ASPECTS, image_sizes.shape) * 0.6
+    corners = rng.random(image_sizes.shape) * (image_sizes - sides)
+    return np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
 
 
 def _write(
@@ -145,7 +148,7 @@ def _write(
 
 
 def _bare(settings: Settings, tower: ImageTower, shapes: Counter[tuple[tuple[int, int], int]]) -> Work:
-    """One pass over batches of these (height, width) and sizes."""
+    """Return a pass of the model over batches of these (height, width) and sizes."""
     largest = {shape: max(size for other, size in shapes if other == shape) for shape, _ in shapes}
     tensors = {shape: ready(size, shape, settings.hardware.device) for shape, size in largest.items()}
 
@@ -168,7 +171,7 @@ def _encode_one(tower: ImageTower, picture: Image.Image, device: torch.device) -
 
 
 def _row(settings: Settings, head: str, per_run: str, library: Work, bare: Work, one_at_a_time: Work) -> list[str]:
-    bare(Watch())  # the first pass sets things up
+    bare(Watch())  # the first pass initialises the device
     rounds = interleaved({"library": library, "bare": bare, "one": one_at_a_time}, settings.repeats)
     values = [speed(typical(rounds[name]).rate) for name in ("library", "bare", "one")]
     efficiency = ratio(rounds["library"], rounds["bare"])

@@ -1,6 +1,6 @@
 """Runs a command and reports its time and memory: python -m benchmarks.timed RESULT.json COMMAND...
 
-A process of its own, since Linux counts the memory of the process that starts another as the other's peak.
+It is a process of its own, since Linux counts the memory of the starting process in the peak of the started one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def main(result: str, *command: str) -> int:
-    """Wait for ``command``; seconds, peak memory in MB and exit status go to the file ``result``."""
+    """Run ``command``; write its seconds, peak memory in MB and exit status to the file ``result``."""
     start = time.perf_counter()
     child = os.posix_spawnp(command[0], command, os.environ)
     _, status, usage = os.wait4(child, 0)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ccd.artifacts import class_table, classes_file, corrections_file, image_index
 from ccd.artifacts.class_table import LABELS
-from ccd.datasets import load_dataset
 from ccd.datasets.image_search import left_out_line
-from ccd.datasets.scan import known_labels, remarks, scan
+from ccd.datasets.scan import known_labels, remarks, scan_dataset
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, IndexParams, RuntimeParams
 from ccd.runtime.console import StageLog
@@ -24,15 +23,12 @@ def main(images: Path, classes: Path, labels: Path) -> None:
     root = Path(load(DatasetParams, as_written=params.adapter == "demo").root)
     log = StageLog("index")
     log.reads(f"{params.adapter} data set in {root}")
-    scan_options = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
-    dataset_options = params.model_dump(exclude=set(scan_options))
-    dataset = load_dataset(**dataset_options, root=root, progress=log.counter("scene"))
-    index = scan(
+    dataset, index = scan_dataset(
+        params,
         root,
-        dataset.images,
         worker_count(load(RuntimeParams).workers),
-        **scan_options,
-        progress=lambda images: log.progress(images, len(dataset.images), "img"),
+        scene_progress=log.counter("scene"),
+        image_progress=lambda facts, count: log.progress(facts, count, "img"),
     )
     names = tuple(entry.name for entry in dataset.classes)
     known_ids, label, difficult = known_labels(dataset, index)

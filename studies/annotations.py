@@ -1,4 +1,4 @@
-"""True boxes of the training images, from the data set's own annotations. Read by studies alone."""
+"""Reads true boxes of the training images from the data set's annotations; only studies use them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrueBox:
 
 
 def require_boxes(adapter: str) -> None:
-    """Raises CcdError unless the adapter's data sets have boxes."""
+    """Raise CcdError unless the adapter's data sets have boxes."""
     if adapter not in ADAPTERS:
         raise CcdError(
             f"index.adapter = {adapter}: such data sets have no boxes; a study that looks at true boxes needs one of:"
@@ -37,10 +37,10 @@ def require_boxes(adapter: str) -> None:
 
 
 def true_boxes(params: IndexParams, root: Path, index: ImageIndex) -> list[tuple[TrueBox, ...]]:
-    """Every annotated object, difficult ones and crowds included, of each image of ``index``, training images.
+    """Return all annotated objects, also difficult ones and crowds, of each training image of ``index``.
 
     Raises:
-        CcdError: see `require_boxes`; or an annotation is missing or malformed.
+        CcdError: the adapter has no boxes, or an annotation is missing or malformed.
     """
     require_boxes(params.adapter)
     if params.adapter == "voc":
@@ -56,7 +56,7 @@ def _voc_annotation(root: Path, image: str) -> Path:
 
 
 def voc_boxes(path: Path) -> tuple[TrueBox, ...]:
-    """The objects of a VOC annotation, whose corners count pixels from 1 and include the last."""
+    """Return the objects of a VOC annotation, whose corners count pixels from 1 and include the last."""
     try:
         return tuple(_voc_object(item) for item in annotated_objects(path))
     except ValueError as error:
@@ -71,25 +71,25 @@ def _voc_object(item: ET.Element) -> TrueBox:
 
 
 def coco_boxes(path: Path, images: Sequence[str]) -> list[tuple[TrueBox, ...]]:
-    """The objects of the ``images`` ({split}/{file name}) in a file of COCO's instances."""
+    """Return the objects of the ``images`` ({split}/{file name}) in a file of COCO's instances."""
     content = read_instances(path)
     try:
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
         files = {item["id"]: str(item["file_name"]) for item in content["images"]}
-        found: dict[str, list[TrueBox]] = {file: [] for file in files.values()}
+        boxes: dict[str, list[TrueBox]] = {file: [] for file in files.values()}
         for item in content["annotations"]:
             x, y, width, height = (float(value) for value in item["bbox"])
-            found[files[item["image_id"]]].append(TrueBox(names[item["category_id"]], (x, y, x + width, y + height)))
-        return [tuple(found[image.partition("/")[2]]) for image in images]
+            boxes[files[item["image_id"]]].append(TrueBox(names[item["category_id"]], (x, y, x + width, y + height)))
+        return [tuple(boxes[image.partition("/")[2]]) for image in images]
     except (KeyError, TypeError, ValueError) as error:
         raise CcdError(f"{path}: not COCO's instances ({type(error).__name__}: {error}); {coco.HINT}") from None
 
 
 def demo_boxes(image: str, seed: int) -> tuple[TrueBox, ...]:
-    """The objects of a rendered training scene, by drawing it again."""
+    """Return the objects of a training scene, which is rendered again."""
     number = int(PurePosixPath(image).stem.removeprefix("train_"))
     scene = render_scene(scene_rng(seed, "train", number))
-    return tuple(TrueBox(one.name, _corners(one.box_px)) for one in scene.objects)
+    return tuple(TrueBox(item.name, _corners(item.box_px)) for item in scene.objects)
 
 
 def _corners(box_px: tuple[int, int, int, int]) -> Corners:

@@ -1,4 +1,4 @@
-"""Local views that do not come from the student: around true boxes, exactly these, random ones, a uniform grid."""
+"""Local views without a student: around true boxes, exactly these, or random boxes; and their artifact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from studies.annotations import TrueBox
 
 
 def around_boxes(objects: Sequence[TrueBox], size_px: Sequence[int], offset: float) -> np.ndarray:
-    """True boxes, widened on each side by ``offset`` times the image's side as CAM boxes are, and clipped to the image.
+    """Widen true boxes on each side by ``offset`` times the image's side, like CAM boxes, and clip them to the image.
 
     Args:
         size_px: height, width of the image.
@@ -27,36 +27,38 @@ def around_boxes(objects: Sequence[TrueBox], size_px: Sequence[int], offset: flo
 
 
 def random_boxes(boxes: Sequence[np.ndarray], sizes_px: np.ndarray, seed: int) -> list[np.ndarray]:
-    """As many boxes an image as in ``boxes``, of the same sizes overall, at random places.
+    """Draw as many random boxes per image as in ``boxes``.
 
-    The sizes, as shares of the image's sides, are dealt anew over all boxes; a place is uniform among those where the
-    box lies in the image.
+    The sizes of all boxes, as shares of the image's sides, are shuffled; a position is uniform over the image.
 
     Args:
         boxes: per image (B_i, 4).
         sizes_px: (N, 2) height, width.
+
+    Returns:
+        Per image (B_i, 4) x0, y0, x1, y1.
     """
     rng = np.random.default_rng(seed)
     scales = [np.tile([width, height], (len(each), 1)) for each, (height, width) in zip(boxes, sizes_px, strict=True)]
-    every = np.concatenate([np.empty((0, 4)), *boxes])
+    corners = np.concatenate([np.empty((0, 4)), *boxes])
     scale = np.concatenate([np.empty((0, 2)), *scales])
-    shares = rng.permutation((every[:, 2:] - every[:, :2]) / scale)
+    shares = rng.permutation((corners[:, 2:] - corners[:, :2]) / scale)
     low = rng.uniform(size=shares.shape) * (1 - shares)
     drawn = np.concatenate([low, low + shares], axis=1) * np.tile(scale, (1, 2))
     return np.split(drawn, np.cumsum([len(each) for each in boxes])[:-1])
 
 
 def box_table(ids: Sequence[str], names: Sequence[Sequence[str]], boxes: Sequence[np.ndarray]) -> BoxTable:
-    """Boxes (B_i, 4) of each image as the artifact ``boxes.parquet``; no student asked, so scores and peaks are NaN.
+    """Return boxes (B_i, 4) of each image as the artifact ``boxes.parquet``; scores and peaks are NaN.
 
-    Boxes without area, which an annotation outside its image leaves, are dropped.
+    Boxes without area, from annotations outside the image, are dropped.
     """
     rows = [
         (image, name, box)
-        for image, own, each in zip(ids, names, boxes, strict=True)
-        for name, box in zip(own, each, strict=True)
+        for image, box_names, image_boxes in zip(ids, names, boxes, strict=True)
+        for name, box in zip(box_names, image_boxes, strict=True)
         if box[2] > box[0] and box[3] > box[1]
     ]
-    unasked = np.full(len(rows), np.nan, np.float32)
+    missing = np.full(len(rows), np.nan, np.float32)
     corners = np.asarray([box for *_, box in rows], np.float32).reshape(-1, 4)
-    return BoxTable([image for image, *_ in rows], [name for _, name, _ in rows], unasked, unasked, corners, {})
+    return BoxTable([image for image, *_ in rows], [name for _, name, _ in rows], missing, missing, corners, {})

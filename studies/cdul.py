@@ -7,13 +7,13 @@ import numpy as np
 from ccd.labels.debias import aggregate, best_view
 
 THRESHOLD = 0.5
-"""zeta of section 3.1.3: from this probability on, the best tile is believed."""
+"""zeta of section 3.1.3: from this probability on, the best tile counts."""
 
 
 def tile_score(
     tile_probs: np.ndarray, image_rows: np.ndarray, image_count: int, threshold: float = THRESHOLD
 ) -> np.ndarray:
-    """S_aggregate: per class the best tile if it is sure enough, else the worst (section 3.1.3).
+    """Return S_aggregate: per class the best tile's score if it reaches the threshold, else the worst (section 3.1.3).
 
     ``gamma max_j s_j + (1 - gamma) min_j s_j`` with ``gamma = 1`` where ``max_j s_j >= threshold``, else 0.
 
@@ -30,5 +30,5 @@ def tile_score(
 
 
 def initial_labels(global_prob: np.ndarray, tile_scores: np.ndarray) -> np.ndarray:
-    """S_final = (S_global + S_aggregate) / 2 of (N, C) scores (section 3.1.3)."""
+    """Return S_final = (S_global + S_aggregate) / 2 of (N, C) scores (section 3.1.3)."""
     return aggregate(global_prob, tile_scores, alpha=0.5)

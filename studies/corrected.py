@@ -1,4 +1,4 @@
-"""Corrections that a study makes of the true labels, as a person would who decides every class of the images chosen."""
+"""Corrections from the true labels, as by a person who decides every class of the chosen images."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from studies.run import Run
 from studies.spec import Corrected
 
 
-def give_corrections(run: Run, wanted: Corrected, seed: int, index: ImageIndex) -> None:
-    """Put corrections of ``wanted.images`` training images in the place of the project's own.
+def write_corrections(run: Run, wanted: Corrected, seed: int, index: ImageIndex) -> None:
+    """Replace the project's corrections by those of ``wanted.images`` training images.
 
-    Which ones is chosen without ground truth, from the labels as they are without any correction.
+    The images are chosen without ground truth, from the labels without corrections.
 
     Args:
-        index: the training images, at least ``wanted.images`` of which have known labels (`studies.given.check`).
+        index: the training images, at least ``wanted.images`` of which have known labels (`studies.inputs.check`).
     """
     path = run.folder / corrections_file.path_of(run.name)
     corrections_file.write(path, {})
     if wanted.images == 0:
         return
-    known = class_table.read(run.data / "labels.parquet", LABELS)
-    rows = _chosen(run, wanted, seed, index, known_rows(index, known))
-    corrections_file.write(path, decided([index.ids[row] for row in rows], known))
+    labels = class_table.read(run.data / "labels.parquet", LABELS)
+    rows = _chosen(run, wanted, seed, index, known_rows(index, labels))
+    corrections_file.write(path, decided([index.ids[row] for row in rows], labels))
 
 
-def known_rows(index: ImageIndex, known: class_table.ClassTable) -> np.ndarray:
-    """Which training images have known labels, (K,) int64."""
-    labelled = frozenset(known.ids)
+def known_rows(index: ImageIndex, labels: class_table.ClassTable) -> np.ndarray:
+    """Return the rows of the training images with known labels, (K,) int64."""
+    labelled = frozenset(labels.ids)
     return np.flatnonzero([image in labelled for image in index.ids])
 
 
@@ -46,26 +46,26 @@ def _chosen(run: Run, wanted: Corrected, seed: int, index: ImageIndex, candidate
         drawn: np.ndarray = np.random.default_rng(seed).permutation(candidates)[: wanted.images]
         return drawn
     run.repro("train" if wanted.order == "student" else "aggregate")
-    made = class_table.read(run.data / "pseudo_labels.parquet", PSEUDO_LABELS)
+    pseudo_labels = class_table.read(run.data / "pseudo_labels.parquet", PSEUDO_LABELS)
     student = None
     if wanted.order == "student":
         files = indexed_files(str(run.folder / load(DatasetParams, run.folder / PARAMS_FILE).root), index)
         student = student_probs(run.data / "student.pt", files, set_up_hardware(), StageLog("corrections").images)
-    gap = disagreement(made.columns, student)[candidates]
-    found: np.ndarray = candidates[doubtful_order(gap)[: wanted.images]]
-    return found
+    gap = disagreement(pseudo_labels.columns, student)[candidates]
+    chosen: np.ndarray = candidates[doubtful_order(gap)[: wanted.images]]
+    return chosen
 
 
 def doubtful_order(gap: np.ndarray) -> np.ndarray:
-    """All rows of (N, C) ``gap``, the most doubtful first; those in no doubt at all come last, in their order."""
-    first = [choice.row for choice in most_doubtful(gap, len(gap))]
-    return np.concatenate([np.asarray(first, np.int64), np.setdiff1d(np.arange(len(gap)), first)])
+    """Return all rows of (N, C) ``gap``, the most doubtful first; those without doubt come last, in their order."""
+    doubtful = [choice.row for choice in most_doubtful(gap, len(gap))]
+    return np.concatenate([np.asarray(doubtful, np.int64), np.setdiff1d(np.arange(len(gap)), doubtful)])
 
 
-def decided(ids: list[str], known: class_table.ClassTable) -> corrections_file.Decisions:
-    """Every class of the images ``ids``, by the true labels; a difficult object is present."""
-    place = {image: row for row, image in enumerate(known.ids)}
-    labels = known.columns["label"]
+def decided(ids: list[str], table: class_table.ClassTable) -> corrections_file.Decisions:
+    """Return decisions about every class of the images ``ids``, by the true labels; a difficult object is present."""
+    row_of = {image: row for row, image in enumerate(table.ids)}
+    labels = table.columns["label"]
     return {
-        (image, name): int(labels[place[image], column]) for image in ids for column, name in enumerate(known.classes)
+        (image, name): int(labels[row_of[image], column]) for image in ids for column, name in enumerate(table.classes)
     }

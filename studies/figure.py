@@ -1,4 +1,4 @@
-"""The figure of a study: a line over a swept parameter, or bars of variants and what each costs the classes."""
+"""Draws the figure of a study: lines over a swept parameter, or bars of the variants and their AP per class."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def draw(
     """Write a PNG; ``axis``: the swept parameter, whose values are the variants' names, or None."""
     with mpl.rc_context(STYLE):
         rows = means(findings)
-        wanted = WITH_STUDENTS if any("result" in cells for cells in rows.values()) else COLOURS
-        shown = [name for name in wanted if any(name in cells and cells[name].count for cells in rows.values())]
+        columns = WITH_STUDENTS if any("result" in cells for cells in rows.values()) else COLOURS
+        shown = [name for name in columns if any(name in cells and cells[name].count for cells in rows.values())]
         figure = _lines(rows, shown, axis) if axis else _bars(rows, shown, findings, paper)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         with replacing(path) as temporary:
@@ -64,8 +64,13 @@ def _lines(rows: Mapping[str, Mapping[str, Spread]], shown: Sequence[str], axis:
 
 
 def draw_curves(path: Path, title: str, findings: Sequence[Finding], curves: Mapping[str, Mapping[str, int]]) -> None:
-    """Write a PNG: mAP against the number of corrected images, a line for each order of ``curves`` (order -> variant ->
-    number); solid the student's, dashed that of the labels it is trained on."""
+    """Write a PNG of mAP against the number of corrected images, a line for each order of ``curves``.
+
+    Solid lines are the student's mAP, dashed ones that of the labels it is trained on.
+
+    Args:
+        curves: order -> variant -> number of images.
+    """
     with mpl.rc_context(STYLE):
         rows = means(findings)
         figure = Figure(figsize=(6.8, 3.8), layout="constrained")
@@ -98,12 +103,14 @@ def _bars(
     paper: Mapping[str, Mapping[str, float]],
 ) -> Figure:
     per_class = classes(findings)
-    two = len(per_class) > 1 and len(rows) > 1
-    height = max(2.2 + 0.22 * len(rows) * len(shown), 0.24 * min(len(per_class), MOST_CLASSES) + 1.4 if two else 0)
-    figure = Figure(figsize=(10 if two else 6.2, height), layout="constrained")
-    plots = figure.subplots(1, 2, width_ratios=(1, 1)) if two else [figure.add_subplot()]
+    has_classes = len(per_class) > 1 and len(rows) > 1
+    height = 2.2 + 0.22 * len(rows) * len(shown)
+    if has_classes:
+        height = max(height, 0.24 * min(len(per_class), MOST_CLASSES) + 1.4)
+    figure = Figure(figsize=(10 if has_classes else 6.2, height), layout="constrained")
+    plots = figure.subplots(1, 2, width_ratios=(1, 1)) if has_classes else [figure.add_subplot()]
     _mean_bars(plots[0], rows, shown, paper)
-    if two:
+    if has_classes:
         _class_dots(plots[1], per_class)
     return figure
 
@@ -114,28 +121,28 @@ def _mean_bars(
     shown: Sequence[str],
     paper: Mapping[str, Mapping[str, float]],
 ) -> None:
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     step = 0.8 / len(shown)
     for number, name in enumerate(shown):
         centre = np.asarray([cells[name].mean for cells in rows.values()])
         width = np.asarray([cells[name].deviation for cells in rows.values()])
-        at = places + (number - (len(shown) - 1) / 2) * step
-        plot.barh(at, centre, height=step * 0.9, color=COLOURS[name], label=TITLES[name])
-        plot.errorbar(centre, at, xerr=width, fmt="none", ecolor=TEXT, elinewidth=0.8, capsize=2)
-        for y, value in zip(at, centre, strict=True):
+        bar_positions = positions + (number - (len(shown) - 1) / 2) * step
+        plot.barh(bar_positions, centre, height=step * 0.9, color=COLOURS[name], label=TITLES[name])
+        plot.errorbar(centre, bar_positions, xerr=width, fmt="none", ecolor=TEXT, elinewidth=0.8, capsize=2)
+        for y, value in zip(bar_positions, centre, strict=True):
             if not np.isnan(value):
                 plot.text(1, y, f"{value:.1f}", va="center", color="white", fontsize=7)
-    quoted = [(place, paper[name]["mean"]) for place, name in enumerate(rows) if "mean" in paper.get(name, {})]
-    if quoted:
+    paper_means = [(y, paper[name]["mean"]) for y, name in enumerate(rows) if "mean" in paper.get(name, {})]
+    if paper_means:
         plot.plot(
-            [value for _, value in quoted],
-            [place for place, _ in quoted],
+            [value for _, value in paper_means],
+            [position for position, _ in paper_means],
             "D",
             color=TEXT,
             markersize=4,
             label="the paper",
         )
-    plot.set_yticks(places, list(rows))
+    plot.set_yticks(positions, list(rows))
     plot.invert_yaxis()
     plot.set_xlim(0, 100)
     plot.set_xlabel("mAP (%)")
@@ -143,7 +150,7 @@ def _mean_bars(
 
 
 def _class_dots(plot: Axes, per_class: Mapping[str, Mapping[str, Spread]]) -> None:
-    """AP of each class less that of the first variant; of many classes those that differ most."""
+    """Draw the AP of each class minus that of the first variant; of many classes those that differ most."""
     variants = list(next(iter(per_class.values())))
     gains = {
         name: [cells[variant].mean - cells[variants[0]].mean for variant in variants[1:]]
@@ -153,16 +160,15 @@ def _class_dots(plot: Axes, per_class: Mapping[str, Mapping[str, Spread]]) -> No
     if len(names) > MOST_CLASSES:
         kept = sorted(names, key=lambda name: -np.nanmax(np.abs(gains[name])))[:MOST_CLASSES]
         names = [name for name in names if name in kept]
-    places = np.arange(len(names))
+    rows = np.arange(len(names))
     for number, variant in enumerate(variants[1:]):
         shade = mpl.colormaps["viridis"](0.1 + 0.75 * number / max(1, len(variants) - 2))
-        beside = places + 0.5 * (number - (len(variants) - 2) / 2) / max(
-            1, len(variants) - 1
-        )  # equal values stay visible
-        plot.plot([gains[name][number] for name in names], beside, "o", color=shade, markersize=4, label=variant)
+        shift = (number - (len(variants) - 2) / 2) / max(1, len(variants) - 1)
+        positions = rows + 0.5 * shift  # equal values stay visible
+        plot.plot([gains[name][number] for name in names], positions, "o", color=shade, markersize=4, label=variant)
     plot.axvline(0, color=MUTED, linewidth=0.8)
-    plot.hlines(places, *plot.get_xlim(), color="#e1e5ea", linewidth=0.5, zorder=0)
-    plot.set_yticks(places, names)
+    plot.hlines(rows, *plot.get_xlim(), color="#e1e5ea", linewidth=0.5, zorder=0)
+    plot.set_yticks(rows, names)
     plot.invert_yaxis()
     plot.set_xlabel(f"AP of a class less that of {variants[0]} (points)")
     plot.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8)

@@ -1,4 +1,4 @@
-"""What a finished run found, against the ground truth."""
+"""Measures a finished run against the ground truth."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from ccd.evaluation.metrics import Measure
 from ccd.evaluation.summary import Scores, Truth, measure_splits, pseudo_tables
 from ccd.params.file import load
 from ccd.params.sections import EvaluateParams
-from studies.none import measured_none
-from studies.spec import Study, Variant
+from studies.background import measure_background
+from studies.spec import Study
 
 RANKINGS = {"raw": "aggregated_raw", "final": "aggregated_label"}
-"""The result of a study without students: the labels as scores before floor and clip make ties, or as they are."""
+"""The result of a study without students: labels as scores before floor and clip, which make ties, or after."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """``means``: column -> mAP in %, or views an image; ``per_class``: class -> AP in % of the result shown."""
+    """The measures of one run.
+
+    ``means``: column -> mAP in %, or another figure of `studies.table.TITLES`; ``per_class``: class -> AP in % of the
+    result.
+    """
 
     variant: str
     seed: int
@@ -32,52 +36,61 @@ class Finding:
     per_class: dict[str, float]
 
 
-def measure(
-    data: Path, params: Path, name: str, variant: Variant, seed: int, study: Study, ids: frozenset[str] | None
-) -> Finding:
-    """What the run with its artifacts in ``data`` and its parameters in ``params`` found; of labels that are the truth
-    nothing is measured, nor of students where they are not what the ``variant`` shows.
+def measure(data: Path, params: Path, study: Study, name: str, seed: int, ids: frozenset[str] | None) -> Finding:
+    """Measure the run of variant ``name`` of a study.
+
+    Labels that are the ground truth are not measured, nor are students that the variant does not show.
+
+    Args:
+        data: the run's artifacts.
+        params: its ``params.yaml``.
+        ids: training images to measure on; None: all.
 
     Raises:
-        CcdError: no image with known labels, or no class with enough of them, to measure the study's result on.
+        CcdError: no image has known labels, or no class has enough of them, for the study's result.
     """
-    means, per_class = ({}, {}) if variant.labels == "truth" else measured_labels(data, params, ids, study)
+    variant = study.rows()[name]
+    means, per_class = ({}, {}) if variant.labels == "truth" else measure_labels(data, params, ids, study)
     if not study.students and not per_class:
         raise CcdError(
             "a study of labels needs training images with known labels, and a class that evaluate.min_positives ="
             f" {load(EvaluateParams, params).min_positives} of them have; lower it, or take more images"
         )
     if study.students:
-        of_test, per_class = measured_students(data, params, variant.shows)
+        of_test, per_class = read_students(data, params, variant.shows)
         means |= of_test
     if variant.shows != "student":
         means = {key: value for key, value in means.items() if key.endswith((variant.shows, "result"))}
     return Finding(name, seed, means, per_class)
 
 
-def measured_labels(
+def measure_labels(
     data: Path, params: Path, ids: frozenset[str] | None, study: Study
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Means, and per class the AP of the study's ``ranking``, of the pseudo-labels in ``data`` on those training images
-    (all, or ``ids``) whose truth is known, under the ``evaluate`` section of the file ``params``; nothing where no
-    class is counted."""
-    made = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS)
-    known = _truth(data)
-    rows = np.asarray([row for row, image in enumerate(made.ids) if ids is None or image in ids], np.int64)
-    columns = {name: values[rows] for name, values in made.columns.items()}
-    tables = pseudo_tables(columns, float(made.metadata["alpha"]))
-    wanted = load(EvaluateParams, params)
-    train = Scores([made.ids[row] for row in rows], tables)
+    """Measure the pseudo-labels in ``data`` on the training images (all, or ``ids``) with ground truth.
+
+    The section ``evaluate`` of ``params`` applies.
+
+    Returns:
+        Means, and per class the AP of the study's ``ranking``; both empty where no class is counted.
+    """
+    table = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS)
+    truth = _truth(data)
+    rows = np.asarray([row for row, image in enumerate(table.ids) if ids is None or image in ids], np.int64)
+    columns = {name: values[rows] for name, values in table.columns.items()}
+    tables = pseudo_tables(columns, float(table.metadata["alpha"]))
+    evaluate = load(EvaluateParams, params)
+    train = Scores([table.ids[row] for row in rows], tables)
     empty = Scores([], {})
-    found = measure_splits(train, empty, known, wanted.difficult, wanted.min_positives)["train"]
-    means = {f"train_{name}": value for name, value in found.mean_ap.items() if value is not None}
-    views = _views_per_image(data, frozenset(made.ids[row] for row in rows))
-    none = measured_none(data, ids, wanted=study.drop_classes > 0)
-    return means | views | none, _counted(found, RANKINGS[study.ranking], known.classes)
+    measured = measure_splits(train, empty, truth, evaluate.difficult, evaluate.min_positives)["train"]
+    means = {f"train_{name}": value for name, value in measured.mean_ap.items() if value is not None}
+    views = _views_per_image(data, frozenset(table.ids[row] for row in rows))
+    background = measure_background(data, ids, wanted=study.drop_classes > 0)
+    return means | views | background, _counted(measured, RANKINGS[study.ranking], truth.classes)
 
 
-def measured_students(data: Path, params: Path, shows: str) -> tuple[dict[str, float], dict[str, float]]:
-    """Means of everything that ``evaluate`` measured on the test split, and per class the AP of ``shows``."""
+def read_students(data: Path, params: Path, shows: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Read the means of stage ``evaluate`` on the test split, and per class the AP of ``shows``."""
     test = read_metrics(data / "metrics.json")["test"]
     if not any(value is not None for value in test.mean_ap.values()):
         raise CcdError(
@@ -93,17 +106,17 @@ def measured_students(data: Path, params: Path, shows: str) -> tuple[dict[str, f
 
 
 def _truth(data: Path) -> Truth:
-    known = class_table.read(data / "labels.parquet", LABELS)
-    return Truth(known.ids, known.classes, **known.columns)
+    labels = class_table.read(data / "labels.parquet", LABELS)
+    return Truth(labels.ids, labels.classes, **labels.columns)
 
 
-def _counted(found: Measure, table: str, classes: tuple[str, ...]) -> dict[str, float]:
-    pairs = zip(classes, found.ap[table], strict=True)
-    return {name: float(value) for name, value in pairs if name not in found.left_out and not np.isnan(value)}
+def _counted(measure: Measure, table: str, classes: tuple[str, ...]) -> dict[str, float]:
+    pairs = zip(classes, measure.ap[table], strict=True)
+    return {name: float(value) for name, value in pairs if name not in measure.left_out and not np.isnan(value)}
 
 
 def _views_per_image(data: Path, ids: frozenset[str]) -> dict[str, float]:
-    """None where the run needed no boxes."""
+    """Return the mean number of views; empty where the run needed no boxes."""
     if not (data / "boxes.parquet").exists():
         return {}
     boxes = boxes_file.read(data / "boxes.parquet")

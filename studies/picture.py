@@ -1,6 +1,6 @@
-"""How one image gets its labels, drawn: the image with its local views, and its labels from global over local to final.
+"""Draws how images get their labels: the image with its local views, and its global, local and final labels.
 
-python -m studies.picture --out docs/example.png            # four images, picked without ground truth
+python -m studies.picture --out docs/example.png            # four images, chosen without ground truth
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def draw(
     root: Path,
     out: Path,
 ) -> None:
-    """One column per image of ``rows`` (rows of ``labels``): boxes above, bars of its four strongest classes below."""
+    """Draw a column per image of ``rows`` (rows of ``labels``): boxes above, bars of its strongest classes below."""
     figure, axes = plt.subplots(
         2, len(rows), figsize=(3.4 * len(rows), 5.6), height_ratios=(1.25, 1), layout="constrained"
     )
-    place = {image_id: row for row, image_id in enumerate(index.ids)}
+    row_of = {image_id: row for row, image_id in enumerate(index.ids)}
     for column, row in enumerate(rows):
-        file = root / index.paths[place[labels.ids[row]]]
+        file = root / index.paths[row_of[labels.ids[row]]]
         top = np.argsort(-labels.columns["label"][row], kind="stable")[:4]
         shown = [c for c in top[::-1] if labels.columns["label"][row, c] >= LABELLED]
         winners = {int(labels.columns["box_id"][row, c]): labels.classes[c] for c in shown}
@@ -55,7 +55,7 @@ def draw(
 
 
 def draw_image(axis: Axes, pixels: np.ndarray, views: boxes_file.BoxTable, winners: dict[int, str]) -> None:
-    """The image and, of its views, those that gave a strong class its label, named."""
+    """Draw the image and, with class names, the views that gave a strong class its label."""
     axis.imshow(pixels)
     axis.axis("off")
     for box, name in winners.items():
@@ -74,7 +74,7 @@ def draw_image(axis: Axes, pixels: np.ndarray, views: boxes_file.BoxTable, winne
 
 
 def draw_bars(axis: Axes, labels: class_table.ClassTable, row: int, top: np.ndarray) -> None:
-    """Global probability, local label and final label of the ``top`` classes, as horizontal bars."""
+    """Draw global probability, local label and final label of the ``top`` classes as horizontal bars."""
     for step, (column, title, colour) in enumerate(STEPS):
         values = np.clip(np.nan_to_num(labels.columns[column][row, top]), 0, 1)
         axis.barh(np.arange(len(top)) + (step - 1) * 0.27, values, height=0.25, color=colour, label=title)

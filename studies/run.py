@@ -1,7 +1,7 @@
 """One run: the main pipeline with other parameters, in a copy of the project that shares its DVC cache.
 
-What a run has in common with the main pipeline, or with any run before it, is not computed again. A file can take the
-place of the stage that would make it, so that labels or boxes from elsewhere go through the main stages unchanged.
+Stages that the main pipeline or an earlier run computed with the same inputs come from the cache. A file can replace
+the stage that makes it, so that a study's labels or boxes go through the main stages unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PATHS = ("dataset.root", "index.classes_file", "index.labels_file", "teacher.mod
 class Run:
     """A copy of the project in ``folder``; the main stages write to ``data``.
 
-    ``seconds``: stage -> duration, of the stages that were computed and not taken from the cache.
+    ``seconds``: stage -> duration of the stages that were computed and did not come from the cache.
     """
 
     folder: Path
@@ -47,8 +47,8 @@ class Run:
         """The artifacts of the run."""
         return self.folder / "data" / self.name
 
-    def give(self, artifact: str) -> Path:
-        """Where to write ``artifact`` (e.g. ``boxes.parquet``), which no stage of the copy makes from now on.
+    def replace_output(self, artifact: str) -> Path:
+        """Delete the stage that makes ``artifact`` (e.g. ``boxes.parquet``) and return the path to write it to.
 
         Raises:
             CcdError: no stage makes it.
@@ -60,7 +60,7 @@ class Run:
         out = "data/${dataset.name}/" + artifact
         makers = [stage for stage, entry in content["stages"].items() if out in entry["outs"]]
         if not makers:
-            raise CcdError(f"dvc.yaml: no stage makes {artifact}, so a study cannot give it; name an artifact")
+            raise CcdError(f"dvc.yaml: no stage makes {artifact}, so a study cannot replace it; name an artifact")
         del content["stages"][makers[0]]
         with path.open("w", encoding="utf-8") as file:
             round_trip.dump(content, file)
@@ -68,18 +68,18 @@ class Run:
         return self.data / artifact
 
     def repro(self, *stages: str) -> None:
-        """Bring the stages and what they need up to date. Raises CcdError with the end of what was said."""
+        """Bring the stages and their inputs up to date. Raises CcdError with the end of DVC's output."""
         _dvc(["repro", *stages], self.folder, self.environment)
         self.seconds |= stage_seconds(self.folder)
 
 
 def stage_seconds(folder: Path) -> dict[str, float]:
-    """Stage -> seconds of its last run in ``folder``; a stage that came from DVC's cache is not among them."""
+    """Return stage -> seconds of its last run in ``folder``, without stages that came from DVC's cache."""
     return {timing.stage: timing.seconds for timing in recorded_timings(folder / TIMINGS_LOG).values()}
 
 
 def shared_cache(project: Path) -> Path:
-    """The DVC cache of ``project``, which every run shares. Raises CcdError if it is no DVC project."""
+    """Return the DVC cache of ``project``, which all runs share. Raises CcdError if it is no DVC project."""
     if not (project / ".dvc").is_dir():
         raise CcdError(f"{project} is no DVC project; run this in the project's folder, or make it one: dvc init")
     return (project / _dvc(["cache", "dir"], project, _environment(0)).strip()).resolve()
@@ -87,11 +87,12 @@ def shared_cache(project: Path) -> Path:
 
 @contextmanager
 def project_copy(project: Path, folder: Path, cache: Path, settings: Mapping[str, str], threads: int) -> Iterator[Run]:
-    """A copy of ``project`` in ``folder`` with ``section.key`` -> value (as in YAML) changed; removed in the end.
+    """Copy ``project`` to ``folder``, with other parameters, for the block; the copy is deleted afterwards.
 
     Args:
-        folder: inside ``project``, so that relative paths in its parameters can be made to hold.
+        folder: inside ``project``, so that links can make the parameters' relative paths valid.
         cache: see `shared_cache`.
+        settings: ``section.key`` -> value as in YAML.
         threads: CPU threads of a stage; 0: all.
 
     Raises:
@@ -102,7 +103,7 @@ def project_copy(project: Path, folder: Path, cache: Path, settings: Mapping[str
         _copy(project, folder)
         text = (folder / "params.yaml").read_text(encoding="utf-8")
         (folder / "params.yaml").write_text(override(text, settings), encoding="utf-8")
-        # Git ignores the folder, and DVC refuses outputs that git ignores, unless it is told of no git.
+        # Git ignores the folder, and DVC refuses outputs that git ignores, unless no_scm is set.
         local = f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {cache}\n"
         (folder / ".dvc/config.local").write_text(local, encoding="utf-8")
         params = read_yaml(folder / "params.yaml")
@@ -125,7 +126,7 @@ def _copy(project: Path, folder: Path) -> None:
 
 
 def _copy_corrections(project: Path, folder: Path, name: str) -> None:
-    """What people corrected counts in a run as in the project."""
+    """Copy people's corrections, so that they apply in a run as in the project."""
     source = project / path_of(name)
     target = folder / path_of(name)
     if source.exists():
@@ -135,35 +136,36 @@ def _copy_corrections(project: Path, folder: Path, name: str) -> None:
 
 
 def _link_inputs(project: Path, folder: Path, params: Mapping[str, Any]) -> None:
-    """Make relative paths in the parameters lead where they lead in the project.
+    """Link the inputs, so that relative paths in the parameters lead to the same files as in the project.
 
-    Absolute paths instead would be other parameters, and DVC would compute again what depends on them.
+    Absolute paths would be other parameters, and DVC would rerun the stages that depend on them.
     """
     for name in PATHS:
         section, key = name.split(".")
         value = params[section][key]
         if not value or Path(value).is_absolute() or not (project / value).exists():
-            continue  # none, or a name
+            continue  # empty, or a name and no path
         link = Path(os.path.normpath(folder / value))
         if link.exists():
             continue
         if project not in link.parents:
             raise CcdError(f"params.yaml: {name} = {value} leads too far up for a study; state it as an absolute path")
         link.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # a run beside this one was faster
+        with suppress(FileExistsError):  # a parallel run created it
             link.symlink_to((project / value).resolve())
 
 
 def _environment(threads: int) -> dict[str, str]:
-    found = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     for name in ("DVC_ROOT", "DVC_STAGE"):  # set for a stage by the `dvc repro` that may have started this study
-        found.pop(name, None)
-    return found | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        environment.pop(name, None)
+    return environment | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
 
 
-def _dvc(words: list[str], folder: Path, environment: Mapping[str, str]) -> str:
-    command = [sys.executable, "-m", "dvc", *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CcdError(f"`dvc {' '.join(words)}` failed in {folder}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return done.stdout
+def _dvc(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        output = process.stdout[-2000:] + process.stderr[-2000:]
+        raise CcdError(f"`dvc {' '.join(arguments)}` failed in {folder}:\n{output}")
+    return process.stdout

@@ -1,4 +1,4 @@
-"""What ``studies/params.yaml`` says: studies, their variants and seeds, as plain data."""
+"""The content of ``studies/params.yaml``: studies, their variants and seeds."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ LabelSource = Literal["cdul", "truth"]
 
 
 class Corrected(Section):
-    """``images`` training images are corrected by their true labels, and nothing that the project's people corrected
-    counts. ``order``: those in most doubt between whole image and local views, the same with the student's word, or a
-    random draw by seed."""
+    """Corrections of ``images`` training images by their true labels; those of the project do not apply.
+
+    ``order`` of the images: most doubtful between whole image and local views, the same with the student's probability,
+    or a random draw by seed.
+    """
 
     section: ClassVar[str] = "corrections"
     images: int = Field(ge=0)
@@ -30,12 +32,12 @@ class Corrected(Section):
 
 
 class Variant(Section):
-    """One row of a study's table: the main pipeline but for what is stated.
+    """One row of a study's table: the main pipeline with the stated changes.
 
     ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``boxes``: local views from
-    `studies.boxes` instead of the student's. ``labels``: labels from `studies.given` instead of the method's.
-    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result. ``synonyms``: CLIP reads the further
-    words of ``studies/synonyms.yaml`` too.
+    `studies.boxes` instead of the student's. ``labels``: labels from `studies.inputs` instead of the method's.
+    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result. ``synonyms``: CLIP also reads the
+    synonyms in ``studies/synonyms.yaml``.
     """
 
     section: ClassVar[str] = "variant"
@@ -64,14 +66,14 @@ class Sweep(Section):
 
 
 class Study(Section):
-    """A study. ``students``: train and evaluate too, else only the labels are made and measured.
+    """A study: its runs, and how they are measured.
 
-    ``seeds`` of warm-up, final training and random boxes; ``images``: measure on (and, with ``boxes`` of a variant,
-    look closer at) a fixed draw of so many training images, null: all. ``drop_classes``: so many classes, drawn once,
-    are unknown to the runs, so that images which show nothing else show no class. ``ranking``: the labels whose AP per
-    class is the result without students, as scores before floor and clip (``raw``) or as a student is trained on them
-    (``final``). The first variant is what the others are compared with. Exactly one of ``variants`` and ``sweep`` is
-    stated.
+    ``students``: train and evaluate students; false: only make and measure labels. ``seeds``: of warm-up, final
+    training and random boxes. ``images``: size of a fixed draw of training images to measure on (and to give the
+    ``boxes`` of a variant), null: all. ``drop_classes``: number of classes, drawn once, that the runs do not know;
+    images that show only these become background images. ``ranking``: the labels whose AP per class is the result
+    without students, as scores before floor and clip (``raw``) or as trained on (``final``). The other variants are
+    compared with the first one. Exactly one of ``variants`` and ``sweep`` is stated.
     """
 
     section: ClassVar[str] = "study"
@@ -91,13 +93,16 @@ class Study(Section):
         return self
 
     def rows(self) -> dict[str, Variant]:
-        """The variants, written out; of a sweep named by the value."""
+        """Return the variants by name; those of a sweep are named by the value."""
         if self.sweep is None:
             return dict(self.variants or {})
         return {f"{value:g}": Variant(set={self.sweep.key: value}) for value in self.sweep.values}
 
     def curves(self) -> dict[str, dict[str, int]]:
-        """Of a study of corrections: order -> variant -> number of images, variants without any in each; else empty."""
+        """Return order -> variant -> number of corrected images; empty for a study without corrections.
+
+        Variants that correct no image belong to every order.
+        """
         counts = {name: variant.corrections for name, variant in self.rows().items()}
         orders = dict.fromkeys(each.order for each in counts.values() if each is not None and each.images)
         return {
@@ -108,14 +113,16 @@ class Study(Section):
         }
 
     def settings(self, variant: Variant, seed: int) -> dict[str, str]:
-        """What a run changes in ``params.yaml``: ``section.key`` -> value as in YAML."""
+        """Return a run's changes of ``params.yaml``: ``section.key`` -> value as in YAML."""
         values = {"warmup.seed": seed, "train.seed": seed, **variant.set}
         return {key: json.dumps(value) for key, value in values.items()}
 
 
 class RunParams(Section):
-    """``jobs``: runs at a time; ``threads``: CPU threads of each, 0: all. They cannot change a result, but for the
-    last digits that another number of threads rounds otherwise."""
+    """``jobs``: runs at a time; ``threads``: CPU threads of each, 0: all.
+
+    They change no result, except for rounding: the last digits depend on the number of threads.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     section: ClassVar[str] = "run"
@@ -124,7 +131,7 @@ class RunParams(Section):
 
 
 def load_study(name: str, path: Path = STUDIES_FILE) -> Study:
-    """One study. Raises CcdError: there is none of this name (the others are listed), or a value does not fit."""
+    """Read a study. Raises CcdError if there is none of this name (the others are listed) or a value does not fit."""
     content = read_yaml(path)
     names = study_names(path)
     if name not in names:
@@ -136,19 +143,21 @@ def load_study(name: str, path: Path = STUDIES_FILE) -> Study:
 
 
 def study_names(path: Path = STUDIES_FILE) -> list[str]:
-    """All studies, in the order of the file."""
+    """Return the names of all studies, in the order of the file."""
     return [name for name in read_yaml(path) if name != RunParams.section]
 
 
 def load_run_params(path: Path = STUDIES_FILE) -> RunParams:
-    """How many runs at a time, and their threads."""
+    """Read the number of runs at a time, and their threads."""
     return validate(RunParams, read_yaml(path).get(RunParams.section), path)
 
 
 def paper_numbers(study: str, dataset: str, path: Path = PAPER_FILE) -> dict[str, dict[str, float]]:
-    """What the paper reports for the data set ``dataset``: variant -> class, or ``mean`` -> mAP in %; empty if none.
+    """Read the paper's results: variant -> class (or ``mean``) -> AP (mAP) in %; empty if there are none.
 
-    The data set is the paper's if its name is that of the preset (voc12, voc07, coco14, nuswide).
+    ``dataset``: a preset's name (voc12, voc07, coco14, nuswide), under which the paper's data sets are listed.
     """
-    found = read_yaml(path).get(study, {}).get(dataset, {})
-    return {variant: {"mean": numbers} if isinstance(numbers, float) else numbers for variant, numbers in found.items()}
+    results = read_yaml(path).get(study, {}).get(dataset, {})
+    return {
+        variant: {"mean": numbers} if isinstance(numbers, float) else numbers for variant, numbers in results.items()
+    }

@@ -3,8 +3,7 @@
     python -m studies.study alpha                                   # as `dvc --cd studies repro alpha` does
     python -m studies.study ablation --seeds 3 --jobs 2 --threads 1
 
-Run it in the project's folder. Writes studies/results/<name>/<study>/. What was computed before, by whichever run,
-comes back from DVC's cache.
+Run it in the project's folder. Writes studies/results/<name>/<study>/. Results of earlier runs come from DVC's cache.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ccd.params.sections import DatasetParams
 from ccd.runtime.console import StageLog
 from studies import figure, spec, table
 from studies.classes import drop_classes, settings
-from studies.given import check, chosen_images, give
+from studies.inputs import check, chosen_images, write_inputs
 from studies.measure import Finding, measure
 from studies.run import project_copy, shared_cache
 
@@ -34,8 +33,8 @@ OUTPUTS = ("runs.csv", "table.csv", "per_class.csv", "table.md", "figure.png")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where runs happen: in copies of ``project`` under ``folder``/.runs, with ``threads`` CPU threads each."""
+class Workspace:
+    """Runs happen in copies of ``project`` under ``folder``/.runs, with ``threads`` CPU threads each."""
 
     project: Path
     folder: Path
@@ -49,30 +48,32 @@ class Place:
         return self.folder / ".runs" / self.log.name
 
 
-def run_variant(place: Place, number: int, study: spec.Study, name: str, seed: int) -> Finding:
-    """Run ``number`` of a study: the pipeline as variant ``name`` has it; what it took is noted in ``seconds.csv``."""
+def run_variant(workspace: Workspace, number: int, study: spec.Study, name: str, seed: int) -> Finding:
+    """Run the pipeline of variant ``name`` in copy ``number``, measure it, and log its seconds."""
     variant = study.rows()[name]
     changed = settings(
-        study, variant, seed, place.project / "data" / load(DatasetParams).name, place.project / PARAMS_FILE
+        study, variant, seed, workspace.project / "data" / load(DatasetParams).name, workspace.project / PARAMS_FILE
     )
-    with project_copy(place.project, place.work / str(number), place.cache, changed, place.threads) as run:
+    with project_copy(
+        workspace.project, workspace.work / str(number), workspace.cache, changed, workspace.threads
+    ) as run:
         ids = None
         if study.drop_classes or study.images or variant.boxes or variant.labels or variant.corrections:
             run.repro("index")
             drop_classes(run, study.drop_classes)
             index = image_index.read(run.data / "images.parquet").train()
             ids = chosen_images(index.ids, study.images)
-            give(run, variant, seed, index, ids)
+            write_inputs(run, variant, seed, index, ids)
         run.repro("evaluate" if study.students else "aggregate")
-        finding = measure(run.data, run.folder / PARAMS_FILE, name, variant, seed, study, ids)
-    note_seconds(place.folder / "seconds.csv", place.log.name, name, seed, run.seconds)
-    took = f"{sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached"
-    place.log.finding(f"{name}, seed {seed}: {took}")
+        finding = measure(run.data, run.folder / PARAMS_FILE, study, name, seed, ids)
+    note_seconds(workspace.folder / "seconds.csv", workspace.log.name, name, seed, run.seconds)
+    summary = f"{sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached"
+    workspace.log.finding(f"{name}, seed {seed}: {summary}")
     return finding
 
 
 def note_seconds(path: Path, study: str, variant: str, seed: int, seconds: Mapping[str, float]) -> None:
-    """Append the seconds of the stages that were computed: a log, no artifact, since no two runs agree in it."""
+    """Append the seconds of the computed stages to a log; no artifact, since no two runs take the same time."""
     fresh = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -80,27 +81,27 @@ def note_seconds(path: Path, study: str, variant: str, seed: int, seconds: Mappi
         writer.writerows((study, variant, seed, stage, value) for stage, value in seconds.items())
 
 
-def run_study(place: Place, study: spec.Study, jobs: int) -> list[Finding]:
-    """All runs, ``jobs`` at a time, seeds first: runs of different seeds share nothing that is slow."""
+def run_study(workspace: Workspace, study: spec.Study, jobs: int) -> list[Finding]:
+    """Do all runs, ``jobs`` at a time, variant by variant, since runs of different seeds share no slow stage."""
     todo = [(variant, seed) for variant in study.rows() for seed in study.seeds]
-    place.log.reads(f"{len(study.rows())} variants", f"{len(study.seeds)} seeds")
+    workspace.log.reads(f"{len(study.rows())} variants", f"{len(study.seeds)} seeds")
 
     def one(job: tuple[int, tuple[str, int]]) -> Finding:
         number, (variant, seed) = job
-        return run_variant(place, number, study, variant, seed)
+        return run_variant(workspace, number, study, variant, seed)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            return list(place.log.progress(pool.map(one, enumerate(todo)), len(todo), "run"))
+            return list(workspace.log.progress(pool.map(one, enumerate(todo)), len(todo), "run"))
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # or the error would be told after all other runs
+            pool.shutdown(wait=True, cancel_futures=True)  # else the error is reported only after all other runs
             raise
         finally:
-            shutil.rmtree(place.work, ignore_errors=True)  # with the links that stood in for the project's surroundings
+            shutil.rmtree(workspace.work, ignore_errors=True)  # with the links to the project's inputs
 
 
 def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: dict[str, dict[str, float]]) -> None:
-    """The `OUTPUTS`."""
+    """Write the `OUTPUTS` of a study."""
     write_csv(folder / "runs.csv", table.run_rows(findings))
     write_csv(folder / "table.csv", table.table_rows(findings, paper))
     write_csv(folder / "per_class.csv", table.class_rows(findings, paper))
@@ -129,12 +130,12 @@ def main(name: str, seeds: int | None, jobs: int | None, threads: int | None) ->
         project = Path.cwd()
         data = project / "data" / dataset
         if not (data / "global_labels.parquet").exists():
-            raise CcdError("what all runs share is not there yet; make it with: dvc repro global_labels")
+            raise CcdError("the stages that all runs share have not run; run them with: dvc repro global_labels")
         check(study, data, PARAMS_FILE)
         folder = project / "studies/results" / dataset
         threads = how.threads if threads is None else threads
-        place = Place(project, folder, shared_cache(project), threads, StageLog(name))
-        findings = run_study(place, study, jobs or how.jobs)
+        workspace = Workspace(project, folder, shared_cache(project), threads, StageLog(name))
+        findings = run_study(workspace, study, jobs or how.jobs)
         write(folder / name, study, findings, spec.paper_numbers(name, dataset))
         click.echo((folder / name / "table.md").read_text(encoding="utf-8"))
 

@@ -27,13 +27,12 @@ TITLES = {
     "test_last": "last epoch",
     "test_average": "average",
 }
-"""The columns that are shown, in this order, and their names; mAP in % but for the views and what is said of images
-without a class."""
+"""The shown columns in order, and their titles; mAP in % except for views and background images."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and (sample) standard deviation over ``count`` seeds; NaN where there are fewer than two."""
+    """Mean and (sample) standard deviation over ``count`` seeds; NaN if there are too few seeds."""
 
     mean: float
     deviation: float
@@ -46,7 +45,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Of the values that are numbers."""
+    """Return the spread of the ``values`` that are not NaN."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return Spread(math.nan, math.nan, 0)
@@ -54,7 +53,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def means(findings: Sequence[Finding]) -> dict[str, dict[str, Spread]]:
-    """variant -> column -> spread over its seeds, variants and columns in the order of `TITLES` and the findings."""
+    """Return variant -> column -> spread over its seeds; columns in the order of `TITLES`."""
     columns = [name for name in TITLES if any(name in finding.means for finding in findings)]
     return {
         variant: {name: spread(finding.means.get(name, math.nan) for finding in part) for name in columns}
@@ -63,7 +62,7 @@ def means(findings: Sequence[Finding]) -> dict[str, dict[str, Spread]]:
 
 
 def classes(findings: Sequence[Finding]) -> dict[str, dict[str, Spread]]:
-    """class -> variant -> spread of its AP."""
+    """Return class -> variant -> spread of its AP."""
     names = list(dict.fromkeys(name for finding in findings for name in finding.per_class))
     groups = _by_variant(findings)
     return {
@@ -83,7 +82,7 @@ def _by_variant(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 
 def run_rows(findings: Sequence[Finding]) -> list[dict[str, str | float | int]]:
-    """``runs.csv``: one row per run, everything that was measured, in full."""
+    """Return the rows of ``runs.csv``: one per run, all measures with all digits."""
     columns = list(dict.fromkeys(name for finding in findings for name in finding.means))
     rows: list[dict[str, str | float | int]] = []
     for finding in findings:
@@ -93,7 +92,7 @@ def run_rows(findings: Sequence[Finding]) -> list[dict[str, str | float | int]]:
 
 
 def table_rows(findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]]) -> list[dict[str, str | float]]:
-    """``table.csv``: variant, seeds, mean and standard deviation of each shown column, the paper's mAP (or empty)."""
+    """Return the rows of ``table.csv``: mean and standard deviation of each shown column, the paper's mAP."""
     seeds = {variant: len(part) for variant, part in _by_variant(findings).items()}
     rows: list[dict[str, str | float]] = []
     for variant, cells in means(findings).items():
@@ -106,8 +105,11 @@ def table_rows(findings: Sequence[Finding], paper: Mapping[str, Mapping[str, flo
 
 
 def class_rows(findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]]) -> list[dict[str, str | float]]:
-    """``per_class.csv``: class; of each variant mean, standard deviation, what it loses or gains against the first
-    variant, and the paper's AP (or empty)."""
+    """Return the rows of ``per_class.csv``.
+
+    They have for each variant mean, standard deviation, the difference to the first variant, and the paper's AP (or
+    empty).
+    """
     rows: list[dict[str, str | float]] = []
     for name, cells in classes(findings).items():
         row: dict[str, str | float] = {"class": name}
@@ -125,7 +127,10 @@ def _number(value: float) -> str | float:
 
 
 def markdown(title: str, axis: str, findings: Sequence[Finding], paper: Mapping[str, Mapping[str, float]]) -> str:
-    """``table.md``: the means, then the classes with the difference to the first variant. ``axis``: what is swept."""
+    """Return ``table.md``: the means, then the classes with differences to the first variant.
+
+    ``axis``: the swept parameter, or empty.
+    """
     rows = means(findings)
     columns = [name for name in next(iter(rows.values())) if any(cells[name].count for cells in rows.values())]
     head = [axis, *(TITLES[name] for name in columns), *(["paper"] if paper else [])]

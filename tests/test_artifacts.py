@@ -181,7 +181,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_alignment_errors_name_place_and_stage() -> None:
-    with pytest.raises(CcdError, match=r"first at row 1.*dvc repro -f -s bias"):
+    with pytest.raises(CcdError, match=r"first difference at row 1.*dvc repro -f -s bias"):
         image_index.same_ids(Path("x"), "bias", ["a", "c"], ["a", "b"])
     with pytest.raises(CcdError, match=r"'z' \(and 1 more\)"):
         image_index.rows_of(Path("x"), "bias", ["a", "z", "y"], ["a", "b"])

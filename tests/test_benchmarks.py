@@ -66,7 +66,7 @@ def test_a_process_is_measured_by_itself(tmp_path: Path) -> None:
     ballast[:: 1 << 12] = b"x" * len(ballast[:: 1 << 12])
     small = measure.run([sys.executable, "-c", "print('said')"], tmp_path)
     large = measure.run([sys.executable, "-c", "x = b'x' * (200 << 20)"], tmp_path)
-    assert small.said == "said\n" and small.seconds > 0
+    assert small.output == "said\n" and small.seconds > 0
     assert small.peak_mb < 100 < 200 < large.peak_mb
     with pytest.raises(RuntimeError, match=r"ended with 3(.|\n)*oh no"):
         measure.run([sys.executable, "-c", "import sys; print('oh no', file=sys.stderr); sys.exit(3)"], tmp_path)

@@ -49,7 +49,7 @@ def test_an_input_is_known_under_all_of_its_names(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "student.pt")
     (tmp_path / "same.csv").hardlink_to(tmp_path / "student.pt")
     for name in ("student.pt", "link.csv", "same.csv", "../" + tmp_path.name + "/student.pt"):
-        with pytest.raises(CcdError, match="would be written over"):
+        with pytest.raises(CcdError, match="would overwrite it"):
             refuse_inputs([tmp_path / "new.csv", tmp_path / name], [tmp_path / "gone", tmp_path / "student.pt"])
     refuse_inputs([tmp_path / "new.csv", Path("/dev/null")], [tmp_path / "student.pt", Path("/dev/null")])
 

@@ -21,7 +21,7 @@ from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
 from ccd.deploy import classifier, model_export
 from ccd.deploy.load import load_student
-from ccd.deploy.model_card import background, model_card
+from ccd.deploy.model_card import model_card, read_facts
 from ccd.errors import CcdError
 from ccd.student.model import StudentSpec, build_student
 from tests.toys.deployed import CLASSES, write_photos, write_student
@@ -135,7 +135,7 @@ def test_a_file_that_differs_from_torch_is_not_kept(
 ) -> None:
     pytest.importorskip("onnxscript")
     monkeypatch.setattr(model_export, "parity", lambda *args: float("nan"))
-    monkeypatch.setattr(model_export, "_converted", lambda *args: __import__("onnx").ModelProto())
+    monkeypatch.setattr(model_export, "_onnx_model", lambda *args: __import__("onnx").ModelProto())
     done = invoke("export", "onnx", tmp_path / "student.onnx", "--student", student)
     assert done.exit_code == 2 and "differs from PyTorch" in done.stderr and not list(tmp_path.iterdir())
 
@@ -144,7 +144,7 @@ def test_a_file_that_differs_from_torch_is_not_kept(
     ("damage", "message"),
     [
         (lambda folder: (folder / "model.json").unlink(), "no model.safetensors with a model.json"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "but model.json says"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "its SHA-256 is .*model.json"),
         (lambda folder: edit(folder, schema="other/1"), "its schema is 'other/1'"),
         (lambda folder: edit(folder, thresholds={"source": "x", "values": [1.0]}), "1 thresholds for 3 classes"),
         (lambda folder: edit(folder, backbone="resnet18"), "do not belong to a resnet18"),
@@ -194,10 +194,10 @@ def write_finished_student(folder: Path) -> Path:
 
 
 def test_the_card_says_what_the_artifacts_say(tmp_path: Path) -> None:
-    about, _ = background(write_finished_student(tmp_path), "not stated", tmp_path / "no.lock")
-    card = model_card(about)
-    story = about.description.provenance
-    assert story["teacher"] == "toy clip" and story["images"] == {"train": 4, "test": 2}
+    facts, _ = read_facts(write_finished_student(tmp_path), "not stated", tmp_path / "no.lock")
+    card = model_card(facts)
+    provenance = facts.description.provenance
+    assert provenance["teacher"] == "toy clip" and provenance["images"] == {"train": 4, "test": 2}
     assert "| mAP, this model | 30.0 |" in card and "| mAP, CLIP zero-shot | 40.0 |" in card
     assert "On 2 labelled test images, mean over 1 classes" in card
     assert "| cup | 0.500 | 75.0% | 30.0 |" in card, "three of the four training images are labelled with it"
@@ -208,11 +208,11 @@ def test_the_card_says_what_the_artifacts_say(tmp_path: Path) -> None:
 
 def test_a_card_without_measurements_says_so(tmp_path: Path) -> None:
     write_run(tmp_path, labelled=False)
-    about, _ = background(write_finished_student(tmp_path), "MIT", tmp_path / "no.lock")
-    assert "30.0" in model_card(about)
+    facts, _ = read_facts(write_finished_student(tmp_path), "MIT", tmp_path / "no.lock")
+    assert "30.0" in model_card(facts)
     (tmp_path / "metrics.json").unlink()
-    about, _ = background(tmp_path / "student.pt", "MIT", tmp_path / "no.lock")
-    card = model_card(about)
+    facts, _ = read_facts(tmp_path / "student.pt", "MIT", tmp_path / "no.lock")
+    card = model_card(facts)
     assert "**Not measured.**" in card and "30.0" not in card and "## Licence\n\nMIT" in card
 
 

@@ -18,7 +18,7 @@ from ccd.labels.background import background_line
 from ccd.project.settings import readme
 from ccd.report.answers import findings
 from ccd.report.doubt import doubtful_train
-from ccd.report.findings import WithoutClass, none_finding, without_class
+from ccd.report.findings import BackgroundCount, background_finding, count_background
 from ccd.report.page import render
 from ccd.report.run_data import Run, RunFiles, read_run
 from ccd.report.tables import class_table as table_of_classes, label_counts, steps
@@ -129,26 +129,31 @@ def test_without_a_rule_nobody_says_how_many_images_show_no_class(run: Run, fold
     assert re.match("25.0%.*entropy", background_line("entropy", 0.25))
     assert "%" not in background_line("off", 0.0)
     page = render(run, "toy", folder, {}, {})
-    for said in (background_line("off", 0.0), none_finding(run).answer, page, readme("toy", 3, "images")):
+    for said in (background_line("off", 0.0), background_finding(run).answer, page, readme("toy", 3, "images")):
         plain = " ".join(said.split())
         assert "not looked for" in plain.lower() and "none_rule" in plain
         assert re.search(r"get labels all the same|still get labels", plain)
-    assert "text.background_texts" in readme("toy", 3, "images") and "text.background_texts" in none_finding(run).answer
+    assert (
+        "text.background_texts" in readme("toy", 3, "images")
+        and "text.background_texts" in background_finding(run).answer
+    )
     for section in ("steps", "classes", "counts"):
         assert "not looked for" in page[page.index(f'id="{section}"') :].split("</section>")[0], section
 
 
 def test_with_a_rule_the_number_is_said_and_nothing_else(run: Run, folder: Path) -> None:
     looked = replace(run, none_images=1)
-    assert none_finding(looked).answer.startswith("1 training image (25.0 %), found by their scores")
+    assert background_finding(looked).answer.startswith("1 training image (25.0 %), found by their scores")
     assert "not looked for" not in render(looked, "toy", folder, {}, {}).lower()
 
 
 def test_ground_truth_tells_how_many_images_show_no_class_and_have_labels_all_the_same(run: Run) -> None:
     truth = np.array([[0, 0], [0, 0], [1, 0], [0, -1], [-1, -1]], np.int8)
     labelled = np.array([True, False, True, True, True])
-    assert without_class(truth, lambda rows: labelled[rows]) == WithoutClass(4, 2, 1)
-    answer = none_finding(run).answer  # train/c alone shows nothing, cup's label there is 0.55; of the tests test/e
+    assert count_background(truth, lambda rows: labelled[rows]) == BackgroundCount(4, 2, 1)
+    answer = background_finding(
+        run
+    ).answer  # train/c alone shows nothing, cup's label there is 0.55; of the tests test/e
     assert "4 training images with ground truth, 1 show none of the classes; on 1 of these 1 there is a label" in answer
     assert "2 test images with ground truth, 1 show none of the classes; on 0 of these 1 the student" in answer
 
@@ -158,7 +163,7 @@ def test_every_answer_ends_with_a_command_that_a_shell_takes_as_it_is(tmp_path: 
     run = read_run(RunFiles.in_folder(write_run(tmp_path, classes=names)))
     ids = ["-a b", "it's", "train/c d", "$x"]
     run = replace(run, train=replace(run.train, ids=ids))
-    doubts = doubtful_train(run.made, 1)
+    doubts = doubtful_train(run.pseudo_labels, 1)
     answers = findings(run, doubts, "toy")
     page = render(run, "toy", tmp_path, {}, {})
     assert Commands(page).found == [answer.command for answer in answers] and len(answers) == 6

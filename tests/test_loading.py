@@ -75,7 +75,7 @@ def die(path: Path, **_: object) -> None:
 @pytest.mark.long
 def test_a_dead_worker_names_its_files(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ccd.images.batches, "read_image", die)
-    with pytest.raises(CcdError, match=r"died.*at: \S+/160\.png, \S+/200\.png\. Most often.*runtime\.workers"):
+    with pytest.raises(CcdError, match=r"died.*reading: \S+/160\.png, \S+/200\.png\. Most often.*runtime\.workers"):
         list(image_batches(files, range(7), 4, 2, 2))
 
 

@@ -134,10 +134,10 @@ def test_the_artifact_comes_back_and_belongs_to_its_images(tmp_path: Path) -> No
     weights = np.array([1.0, 0.5])
     background_file.write(path, background_file.BackgroundImages(ids, scores, found, weights, "entropy"))
     back = background_file.read(path, ids)
-    assert back.found.tolist() == [False, True] and back.weights.tolist() == [1, 0.5] and back.rule == "entropy"
+    assert back.is_background.tolist() == [False, True] and back.weights.tolist() == [1, 0.5] and back.rule == "entropy"
     np.testing.assert_array_equal(back.scores, scores)
     assert back.summary() == {"none_images": "1"}
-    with pytest.raises(CcdError, match="not the 2 images asked for"):
+    with pytest.raises(CcdError, match="not the 2 expected images"):
         background_file.read(path, ["b", "a"])
     background_file.write(path, background_file.BackgroundImages(ids, scores, found, np.array([1.0, 1.5]), "entropy"))
     with pytest.raises(CcdError, match=r"a weight is not in 0\.\.1"):

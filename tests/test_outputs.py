@@ -218,7 +218,7 @@ def test_boxes_that_are_lost_are_not_passed_over(monkeypatch: pytest.MonkeyPatch
     interrupted(monkeypatch, "--out", "said.csv", "--cam", "seen")
     shutil.rmtree("seen/boxes.parquet.partial")
     done = invoke(*PREDICT, "--cam", "seen", "--out", "said.csv", "--resume")
-    assert done.exit_code == 2 and "lacks boxes" in done.stderr
+    assert done.exit_code == 2 and "boxes.parquet.partial" in done.stderr and "--force" in done.stderr
 
 
 def test_a_folder_of_ones_own_is_no_unfinished_work(monkeypatch: pytest.MonkeyPatch) -> None:

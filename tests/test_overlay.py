@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageFont
 
-from ccd.report import overlay as module
+from ccd.images import drawing
+from ccd.images.drawing import Label, place_labels
 from ccd.report.cards import train_card
 from ccd.report.doubt import Choice
 from ccd.report.inspect import ImageStory, View, image_story
 from ccd.report.inspect_text import story_data, story_text
-from ccd.report.overlay import Label, overlay, place_labels, write_overlay
+from ccd.report.overlay import OTHER, WON, overlay, write_overlay
 from ccd.report.photos import Photos
 from ccd.report.run_data import RunFiles, read_run
 from tests.toys.finished_run import TRAIN, write_run
@@ -44,13 +45,13 @@ def crowded(story: ImageStory, corners: list[tuple[float, float, float, float]],
 def drawn(story: ImageStory, root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Image.Image, list[Label]]:
     """The overlay, and the labels that were really drawn on it."""
     labels: list[Label] = []
-    draw = module._draw
+    draw = drawing.draw_label
 
     def spy(canvas: object, label: Label, colour: object, font: object) -> None:
         labels.append(label)
         draw(canvas, label, colour, font)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_draw", spy)
+    monkeypatch.setattr(drawing, "draw_label", spy)
     return overlay(story, root), labels
 
 
@@ -66,7 +67,7 @@ def test_boxes_are_drawn_on_the_image_in_its_own_size(folder: Path, tmp_path: Pa
     story = image_story(folder, "train/a")
     image = overlay(story, folder)
     assert image.size == (400, 300)
-    assert image.getpixel((199, 120)) in (module.WON, module.OTHER)  # right edge of box 0
+    assert image.getpixel((199, 120)) in (WON, OTHER)  # right edge of box 0
     write_overlay(story, folder, tmp_path / "story.png")
     assert (tmp_path / "story.png").read_bytes()[:4] == b"\x89PNG"
 

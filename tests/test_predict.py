@@ -193,16 +193,16 @@ def test_an_interrupted_run_continues_without_doing_anything_twice(
     how = ("photos", "--workers", 0, "--batch-size", 1, "--cam", "seen")
     assert invoke(model, *how, "--out", "whole.csv").exit_code == 0
     whole_boxes = Path("seen/boxes.parquet").read_bytes()
-    original = outputs.see
-    looked = []
+    original = outputs.localize
+    localized = []
 
-    def stop_at_the_fourth(*args: object) -> outputs.Seen:
-        looked.append(args[0].paths[0])  # type: ignore[attr-defined]
-        if len(looked) == 4:
+    def stop_at_the_fourth(*args: object) -> outputs.Localized:
+        localized.append(args[0].paths[0])  # type: ignore[attr-defined]
+        if len(localized) == 4:
             raise KeyboardInterrupt
         return original(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(outputs, "see", stop_at_the_fourth)
+    monkeypatch.setattr(outputs, "localize", stop_at_the_fourth)
     done = invoke(model, *how, "--out", "out.csv", "--force")  # --cam's folder is that of the first run
     assert done.exit_code == 130 and "interrupted" in done.stderr and not Path("out.csv").exists()
     done = invoke(model, *how, "--out", "out.csv")
@@ -212,12 +212,12 @@ def test_an_interrupted_run_continues_without_doing_anything_twice(
     done = invoke(model, *how, "--out", "out.csv", "--resume", "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout) == {"out": "out.csv", "images": 5, "resumed": 2, "skipped": [], "left_out": {}}
-    assert len(looked) == 4 + 3, "the first two images are not done again"
+    assert len(localized) == 4 + 3, "the first two images are not done again"
     assert Path("out.csv").read_bytes() == Path("whole.csv").read_bytes()
     assert Path("seen/boxes.parquet").read_bytes() == whole_boxes
     assert not list(Path().rglob("*.partial"))
     done = invoke(model, *how, "--out", "out.csv", "--resume")
-    assert done.exit_code == 0 and "out.csv is complete" in done.stderr and len(looked) == 7
+    assert done.exit_code == 0 and "out.csv is complete" in done.stderr and len(localized) == 7
 
 
 def test_workers_and_batch_size_change_no_label(model: Path, photos: list[Path]) -> None:

@@ -136,21 +136,23 @@ def test_thresholds_are_shown_where_evaluation_states_them(run: Run) -> None:
 
 def test_cases_and_doubts_by_hand(run: Run) -> None:
     # cup: labels 1.0, 0.8, 0.55, 0.1; truth present, present, absent, present
-    cases = class_cases(run.made, run.train_truth, 0)
+    cases = class_cases(run.pseudo_labels, run.train_truth, 0)
     assert [(case.row, case.why) for case in cases] == [(0, "best"), (1, "typical"), (3, "missed")]
     unknown = np.full_like(run.train_truth, -1)
-    cases = class_cases(run.made, unknown, 0)
+    cases = class_cases(run.pseudo_labels, unknown, 0)
     assert [(case.row, case.why) for case in cases] == [(0, "surest"), (1, "typical"), (2, "most disputed")]
-    assert [choice.row for choice in worst_of_class(run.made, run.train_truth, 0, 2)] == [3, 2]
-    first = doubtful_train(run.made, 1)[0]
+    assert [choice.row for choice in worst_of_class(run.pseudo_labels, run.train_truth, 0, 2)] == [3, 2]
+    first = doubtful_train(run.pseudo_labels, 1)[0]
     assert (first.row, first.class_row) == (2, 0)
-    assert len(doubtful_train(run.made, 4)) == 2 and len(doubtful_train(run.made, 4, per_class=1)) == 1
-    first = doubtful_test(run.tested, run.bias.bias, 1)[0]
+    assert (
+        len(doubtful_train(run.pseudo_labels, 4)) == 2 and len(doubtful_train(run.pseudo_labels, 4, per_class=1)) == 1
+    )
+    first = doubtful_test(run.predictions, run.bias.bias, 1)[0]
     assert (first.row, first.class_row) == (1, 1)
 
 
 def test_findings_count_what_changed(run: Run) -> None:
-    worst, debias, views, _, review, _ = findings(run, doubtful_train(run.made, 1))
+    worst, debias, views, _, review, _ = findings(run, doubtful_train(run.pseudo_labels, 1))
     assert worst.points[0].name == "cup" and "only 3 training images with ground truth show it" in worst.points[0].text
     assert "0.25 (CLIP zero-shot probability) to 0.50 (global label)" in debias.answer
     assert "raised 1 label of training images" in views.answer and "took 0 below" in views.answer

@@ -96,7 +96,7 @@ def test_what_local_views_did_is_told_without_the_corrections(run: Run, tmp_path
 
 
 def test_what_a_person_decided_is_not_in_doubt(run: Run) -> None:
-    assert [(choice.row, choice.class_row) for choice in doubtful_train(run.made, 4)] == [(2, 0)]
+    assert [(choice.row, choice.class_row) for choice in doubtful_train(run.pseudo_labels, 4)] == [(2, 0)]
 
 
 def test_inspect_shows_what_the_person_said_and_the_label_before(folder: Path) -> None:

@@ -65,14 +65,17 @@ def test_page_and_overview_of_a_run_without_test_images_and_views(labelled: bool
     bare = replace(
         run,
         test=replace(run.test, **index, digests=[]),
-        tested={name: values[:0] for name, values in run.tested.items()},
+        predictions={name: values[:0] for name, values in run.predictions.items()},
         test_truth=run.test_truth[:0],
         boxes=replace(run.boxes, image_ids=[], classes=[], boxes_px=run.boxes.boxes_px[:0]),
         box_rows=run.box_rows[:0],
         box_classes=run.box_classes[:0],
-        made=run.made
-        | dict.fromkeys(("local_label", "label"), run.made["global_label"])
-        | {"box_id": np.full_like(run.made["box_id"], -1), "local_prob": np.full_like(run.made["local_prob"], np.nan)},
+        pseudo_labels=run.pseudo_labels
+        | dict.fromkeys(("local_label", "label"), run.pseudo_labels["global_label"])
+        | {
+            "box_id": np.full_like(run.pseudo_labels["box_id"], -1),
+            "local_prob": np.full_like(run.pseudo_labels["local_prob"], np.nan),
+        },
     )
     page = render(bare, "toy", tmp_path, {}, {})
     assert "None stands out: no two views disagree." in page and "No two views disagree." in page
@@ -145,7 +148,7 @@ def enlarged(run: Run, folder: Path, images: int) -> Run:
     looks = rng.normal(size=(images, 3)).astype(np.float32)
     values = features_file.Features(np.arange(images), looks, {"teacher": "toy clip"})
     features_file.write(folder / "clip_local.h5", features_file.LOCAL_SCHEMA, values)
-    made = {name: rng.random(shape, np.float32) for name in run.made}
+    made = {name: rng.random(shape, np.float32) for name in run.pseudo_labels}
     made["box_id"] = np.repeat(np.arange(images)[:, None], shape[1], axis=1)
     return replace(
         run,
@@ -153,7 +156,7 @@ def enlarged(run: Run, folder: Path, images: int) -> Run:
         boxes=replace(run.boxes, boxes_px=np.tile(np.float32([[0, 0, 250, 250]]), (images, 1))),
         box_rows=np.arange(images),
         box_classes=rng.integers(0, shape[1], images),
-        made=made,
+        pseudo_labels=made,
         train_truth=rng.integers(0, 2, shape).astype(np.int8),
     )
 

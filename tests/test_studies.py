@@ -25,7 +25,7 @@ from ccd.params.sections import SECTIONS
 from ccd.runtime.console import TIMINGS_LOG, record_timing
 from studies import figure, table
 from studies.corrected import decided, doubtful_order
-from studies.given import check
+from studies.inputs import check
 from studies.measure import Finding
 from studies.run import project_copy, stage_seconds
 from studies.spec import (
@@ -266,11 +266,11 @@ def test_a_run_is_a_copy_with_other_parameters_whose_relative_paths_hold(project
 def test_a_given_artifact_takes_the_place_of_the_stage_that_makes_it(project: Path, tmp_path: Path) -> None:
     with project_copy(project, project / "data/x/y/z", tmp_path, {}, threads=0) as run:
         before = read_yaml(run.folder / "dvc.yaml")["stages"]
-        assert run.give("boxes.parquet") == run.data / "boxes.parquet"
+        assert run.replace_output("boxes.parquet") == run.data / "boxes.parquet"
         after = read_yaml(run.folder / "dvc.yaml")["stages"]
         assert after == {name: stage for name, stage in before.items() if name != "cam_boxes"}
         with pytest.raises(CcdError, match=r"no stage makes boxes\.parquet"):
-            run.give("boxes.parquet")
+            run.replace_output("boxes.parquet")
     assert "cam_boxes" in read_yaml(project / "dvc.yaml")["stages"]
 
 

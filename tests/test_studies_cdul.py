@@ -20,7 +20,7 @@ from ccd.student.objectives import (
     warmup_objective,
 )
 from studies.cdul import initial_labels, tile_score
-from studies.given import chosen_images, truth_columns
+from studies.inputs import chosen_images, truth_columns
 from tests.toys.student import batches_of, colour_patches, tiny_student
 
 OPTIMIZATION = Optimization(epochs=2, lr=1e-2, head_lr_multiplier=1.0)

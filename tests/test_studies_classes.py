@@ -13,8 +13,8 @@ from ccd.artifacts.class_table import LABELS, PSEUDO_LABELS
 from ccd.errors import CcdError
 from ccd.labels.debias import nobody_decided
 from ccd.params.presets import override
+from studies.background import background_shares, measure_background
 from studies.classes import drop_classes, kept_classes, settings, with_synonyms
-from studies.none import measured_none, none_shares
 from studies.run import Run
 from studies.spec import Study, Variant
 
@@ -108,11 +108,11 @@ def test_classes_without_any_synonym_are_refused(tmp_path: Path) -> None:
 def test_shares_of_images_without_a_class_by_hand() -> None:
     truly = np.array([True, True, False, False, False])
     found = np.array([True, False, True, True, False])
-    assert none_shares(truly, found, np.array([0, 3, 1, 1, 1])) == pytest.approx(
+    assert background_shares(truly, found, np.array([0, 3, 1, 1, 1])) == pytest.approx(
         {"none_true": 40, "none_found": 60, "none_precision": 100 / 3, "none_recall": 50, "none_labels": 1.5}
     )
     nothing = np.zeros(2, bool)
-    assert none_shares(nothing, nothing, np.ones(2)) == {"none_true": 0, "none_found": 0}
+    assert background_shares(nothing, nothing, np.ones(2)) == {"none_true": 0, "none_found": 0}
 
 
 def test_images_without_a_class_are_measured_where_their_truth_is_known(project: Path) -> None:
@@ -136,9 +136,9 @@ def test_images_without_a_class_are_measured_where_their_truth_is_known(project:
         )
 
     write("entropy")
-    assert measured_none(data, None, wanted=False) == pytest.approx(
+    assert measure_background(data, None, wanted=False) == pytest.approx(
         {"none_true": 100 / 3, "none_found": 100 / 3, "none_precision": 100, "none_recall": 100, "none_labels": 3}
     ), "x has no known labels"
-    assert measured_none(data, frozenset("ac"), wanted=False) == {"none_true": 0, "none_found": 0}
+    assert measure_background(data, frozenset("ac"), wanted=False) == {"none_true": 0, "none_found": 0}
     write("off")
-    assert measured_none(data, None, wanted=False) == {} != measured_none(data, None, wanted=True)
+    assert measure_background(data, None, wanted=False) == {} != measure_background(data, None, wanted=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from ccd.report.inspect_text import WIDEST, aligned, display_width, shortened, visible
+from ccd.report.text_table import WIDEST, aligned, display_width, shortened, visible
 
 ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=150)
 

@@ -109,7 +109,7 @@ def test_runtime_stays_as_the_user_has_it() -> None:
         ("demo", {"aggregate.alpha": "half"}, None, r"aggregate\.alpha = 'half': Input should be a valid number"),
         ("demo", {"text.templates": "[a"}, None, r"text\.templates=\[a: not a YAML value"),
         ("demo", {"text.templates": "[a photo]"}, None, r"text\.templates\.0"),
-        ("demo", {}, "runtime: [", r"params\.yaml is not valid YAML: .*; mend or remove it"),
+        ("demo", {}, "runtime: [", r"params\.yaml is not valid YAML: .*; fix or delete it"),
         ("demo", {}, "just text", r"params\.yaml holds no sections"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What stage ``aggregate`` reads, row-aligned, a bounded number of images at a time."""
+"""Reads the inputs of stage ``aggregate``, row-aligned, a bounded number of images at a time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ccd.artifacts.image_index import RowsOfImages, rows_of, same_classes
 
 @dataclass(frozen=True)
 class Piece:
-    """M training images and the b views on them.
+    """M training images and their b local views, which are crops that CLIP reads by themselves.
 
-    ``ids`` (M); ``global_prob`` and ``global_label`` (M, C) float32; ``weights`` (M,): the factor on an image's labels;
-    ``decided`` (M, C) int8: what people decided, -1 where nobody did. Of the views: ``box_ids`` (b,) int64,
-    ``image_rows`` (b,) int64 in 0..M - 1, ``requested_by`` (b,) names of classes, ``boxes_px`` (b, 4)
-    float32; their embeddings: `AggregateInputs.features_of`.
+    Of the images: ``ids`` (M); ``global_prob`` and ``global_label`` (M, C) float32; ``weights`` (M,): the factor on an
+    image's labels; ``decided`` (M, C) int8: people's decisions, -1 where nobody decided. Of the views: ``box_ids`` (b,)
+    int64; ``image_rows`` (b,) int64 in 0..M - 1; ``requested_by`` (b,) class names; ``boxes_px`` (b, 4) float32 as x0,
+    y0, x1, y1. `AggregateInputs.features_of` reads the views' embeddings.
     """
 
     ids: Sequence[str]
@@ -43,13 +43,16 @@ class Piece:
 
 
 class AggregateInputs:
-    """The opened files: ``ids`` (N) of the training images, ``text`` and ``bias`` (C,), ``views`` (B), ``corrections``
-    by people, ``background``: the images that show no class."""
+    """The opened files.
+
+    ``ids`` (N) of the training images, ``text`` embeddings, ``bias`` (C,), ``views`` (B), people's ``corrections``,
+    ``background``: the images that show no class.
+    """
 
     def __init__(
         self,
         global_labels: Path,
-        none: Path,
+        background: Path,
         clip_local: Path,
         text: Path,
         bias: Path,
@@ -57,45 +60,50 @@ class AggregateInputs:
         corrections: Path,
         root: Path | None = None,
     ) -> None:
-        """``root``: folder of the images, for corrections that name them by a path that leads there.
+        """Open and check the files.
 
-        Raises CcdError: a file is missing, damaged, or not of the same images, classes, boxes and teacher."""
-        debias = bias_file.read(bias)
+        Args:
+            root: folder of the images, for corrections that name images by a path under it.
+
+        Raises:
+            CcdError: a file is missing, damaged, or of other images, classes, boxes or another teacher.
+        """
+        bias_content = bias_file.read(bias)
         self.text = text_file.read(text)
-        self.bias = debias.bias
+        self.bias = bias_content.bias
         self.views = boxes_file.read(boxes)
-        same_classes(bias, "bias", debias.classes, self.text.classes)
+        same_classes(bias, "bias", bias_content.classes, self.text.classes)
         self.ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=self.text.classes).ids
-        self.background = background_file.read(none, self.ids)
+        self.background = background_file.read(background, self.ids)
         self.corrections = corrections_file.read(corrections, self.ids, self.text.classes, root)
         self._global_labels = global_labels
         self._features = features_file.open_local(clip_local, len(self.views.image_ids), self.text.attributes)
         self._views_of = RowsOfImages(rows_of(boxes, "cam_boxes", self.views.image_ids, self.ids))
 
     def pieces(self) -> Iterator[Piece]:
-        """All images in order. Raises CcdError for a damaged file."""
+        """Yield all images in order. Raises CcdError for a damaged file."""
         requested_by = np.asarray(self.views.classes, object)
         start = 0
-        for whole in class_table.pieces(self._global_labels, GLOBAL_LABELS, ["prob", "label"]):
-            end = start + len(whole.ids)
-            mine, here = self._views_of.between(start, end)
+        for labels in class_table.pieces(self._global_labels, GLOBAL_LABELS, ["prob", "label"]):
+            end = start + len(labels.ids)
+            box_ids, image_rows = self._views_of.between(start, end)
             yield Piece(
-                whole.ids,
-                whole.columns["prob"],
-                whole.columns["label"],
+                labels.ids,
+                labels.columns["prob"],
+                labels.columns["label"],
                 self.background.weights[start:end],
                 self.corrections.of_images(start, end),
-                mine,
-                here,
-                requested_by[mine],
-                self.views.boxes_px[mine],
+                box_ids,
+                image_rows,
+                requested_by[box_ids],
+                self.views.boxes_px[box_ids],
             )
             start = end
 
     def features_of(self, piece: Piece) -> np.ndarray:
-        """The embeddings (b, D) float32 of its views; no part of it, since they are large and needed once.
+        """Read the embeddings (b, D) float32 of a piece's views; not part of `Piece`, as they are large and used once.
 
         Raises:
-            CcdError: NaN or Inf in them.
+            CcdError: they hold NaN or Inf.
         """
         return self._features.take(piece.box_ids)

@@ -1,4 +1,7 @@
-"""``none_images.parquet``: which training images show none of the classes, by a rule that knows no labels."""
+"""``none_images.parquet``: the background images of the training split, by a rule that uses no ground truth.
+
+A background image shows none of the classes.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,25 @@ SCHEMA = schema(
 
 @dataclass(frozen=True)
 class BackgroundImages:
-    """``ids`` (N), ``scores`` (N,) float with NaN without a rule, ``found`` (N,) bool, ``weights`` (N,) float in
-    [0, 1]; ``rule``: its name."""
+    """The rule's verdict on N training images.
+
+    ``scores`` (N,) float, NaN without a rule; ``is_background`` (N,) bool; ``weights`` (N,) float in [0, 1]: the factor
+    on an image's labels; ``rule``: its name.
+    """
 
     ids: Sequence[str]
     scores: np.ndarray
-    found: np.ndarray
+    is_background: np.ndarray
     weights: np.ndarray
     rule: str
 
     def summary(self) -> dict[str, str]:
-        """For the metadata of ``pseudo_labels.parquet``: how many were found; empty without a rule."""
-        return {} if self.rule == "off" else {"none_images": str(int(self.found.sum()))}
+        """Return the number of background images as metadata of ``pseudo_labels.parquet``; empty without a rule."""
+        return {} if self.rule == "off" else {"none_images": str(int(self.is_background.sum()))}
 
 
 def count_in(metadata: Mapping[str, str]) -> int | None:
-    """Return how many images were found, from metadata that `BackgroundImages.summary` wrote; None without a rule."""
+    """Return the number of background images from metadata by `BackgroundImages.summary`; None without a rule."""
     return int(metadata["none_images"]) if "none_images" in metadata else None
 
 
@@ -50,20 +56,23 @@ def write(path: Path, images: BackgroundImages) -> None:
     columns = [
         Names(images.ids).arrow,
         pa.array(images.scores, pa.float32(), mask=np.isnan(images.scores)),
-        pa.array(images.found, pa.bool_()),
+        pa.array(images.is_background, pa.bool_()),
         pa.array(images.weights, pa.float32()),
     ]
     write_parquet(path, [pa.record_batch(columns, schema=SCHEMA)], SCHEMA, {"rule": images.rule})
 
 
-def read(path: Path, wanted: Sequence[str]) -> BackgroundImages:
-    """Read ``none_images.parquet``. Raises CcdError if it is missing, damaged, of another version, or of other images
-    than the ``wanted``."""
+def read(path: Path, ids: Sequence[str]) -> BackgroundImages:
+    """Read ``none_images.parquet`` of the images ``ids`` (N).
+
+    Raises:
+        CcdError: it is missing, damaged, of another version, or of other images.
+    """
     table, metadata = read_parquet(path, SCHEMA, "global_labels")
     scores = table["score"].fill_null(np.nan).to_numpy()
     weights = table["weight"].to_numpy()
-    ids = Names(table["image_id"])
+    file_ids = Names(table["image_id"])
     if not ((weights >= 0) & (weights <= 1)).all():
         raise unreadable(path, "a weight is not in 0..1", "global_labels")
-    same_ids(path, "global_labels", ids, wanted)
-    return BackgroundImages(ids, scores, table["none"].to_numpy(), weights, metadata.get("rule", "off"))
+    same_ids(path, "global_labels", file_ids, ids)
+    return BackgroundImages(file_ids, scores, table["none"].to_numpy(), weights, metadata.get("rule", "off"))

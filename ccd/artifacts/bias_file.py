@@ -1,4 +1,4 @@
-"""``bias.json``: CLIP's class bias, readable by a person."""
+"""``bias.json``: CLIP's class bias (method section 2), as readable JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ SCHEMA = "ccd.bias/1"
 
 @dataclass(frozen=True)
 class BiasFile:
-    """``bias`` (C,) float64 b_c, ``top1_counts`` (C,) reliable images per top-1 class, ``reliable_share`` of images
-    with entropy <= max, ``shrunk``: classes whose b_c leans on the mean because nobody's top-1 is theirs."""
+    """The class bias b and its origin.
+
+    ``bias`` (C,) float64: b_c. ``top1_counts`` (C,) int64: reliable images per top-1 class. ``reliable_share``: share
+    of images with an entropy of at most ``max_entropy_nats``. ``shrunk``: classes that are no reliable image's top-1,
+    so that their b_c is the mean.
+    """
 
     classes: tuple[str, ...]
     bias: np.ndarray

@@ -1,4 +1,7 @@
-"""``boxes.parquet``: the local views that the student's class activation maps propose."""
+"""``boxes.parquet``: the local views that the student's class activation maps propose.
+
+A view is a crop of an image that CLIP reads by itself.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ SCHEMA = schema(
 @dataclass(frozen=True)
 class BoxTable:
     """B boxes: ``image_ids`` and ``classes`` (B) strings, ``scores`` and ``cam_peaks`` (B,) float32, ``boxes_px``
-    (B, 4) float32 as x0, y0, x1, y1. ``metadata``: tau and how it was found."""
+    (B, 4) float32 as x0, y0, x1, y1. ``metadata``: tau and the rule that chose it."""
 
     image_ids: Sequence[str]
     classes: list[str]
@@ -49,12 +52,12 @@ class BoxTable:
 
     @property
     def requested(self) -> np.ndarray:
-        """Rows of the views that a class asked for, which are all but the tiles; int64."""
+        """Rows of the views that a class asked for, int64; the others are tiles."""
         return np.flatnonzero(np.asarray(self.classes, object) != "")
 
     @property
     def images_with_requests(self) -> int:
-        """How many images have a view that a class asked for."""
+        """Number of images with a view that a class asked for."""
         return len(Names(self.image_ids).take(self.requested).arrow.unique())
 
 
@@ -64,7 +67,7 @@ def write(path: Path, boxes: BoxTable) -> None:
 
 
 def _batches(boxes: BoxTable) -> Iterator[pa.RecordBatch]:
-    """The rows, `ROWS_PER_GROUP` at a time; one empty batch if there are none."""
+    """Yield the rows, `ROWS_PER_GROUP` at a time; one empty batch if there are none."""
     floats = [boxes.scores, boxes.cam_peaks, *boxes.boxes_px.T]
     count = len(boxes.image_ids)
     for start in range(0, max(count, 1), ROWS_PER_GROUP):
@@ -95,7 +98,7 @@ def read(path: Path) -> BoxTable:
 
 
 def _names(column: pa.ChunkedArray) -> list[str]:
-    """Names that repeat are one object: millions of boxes cost a pointer each."""
+    """Return the names with one string object per distinct name, so that millions of boxes cost a pointer each."""
     encoded = column.combine_chunks().dictionary_encode()
     names = np.asarray(encoded.dictionary.to_pylist(), object)
     repeated: list[str] = names[encoded.indices.to_numpy()].tolist()

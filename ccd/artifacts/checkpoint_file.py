@@ -1,4 +1,4 @@
-"""``warmup.pt`` and ``student.pt``: everything needed to rebuild the student, loaded without pickle execution."""
+"""``warmup.pt`` and ``student.pt``: all that is needed to rebuild the student, loaded without running pickled code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``spec``: what `ccd.student.model.StudentSpec` needs. ``weights``: name (e.g. ``last``) -> state dict.
-    ``selected``: the name that is *the* student. ``info``: epochs, how the choice was made and, where the student can
-    decide, its `thresholds`: ``values`` (C) and the ``source`` they are from."""
+    """A student and its origin.
+
+    ``spec``: the fields of `ccd.student.model.StudentSpec`. ``weights``: name (e.g. ``last``) -> state dict.
+    ``selected``: the name of the weights to use. ``info``: epochs, the rule of selection and, if there are any,
+    ``thresholds``: ``values`` (C) and their ``source``.
+    """
 
     spec: dict[str, Any]
     weights: dict[str, Weights]
@@ -31,9 +34,9 @@ class Checkpoint:
 
 
 def thresholds(checkpoint: Checkpoint) -> tuple[list[float], str]:
-    """The decision threshold of every class, and where they come from; a student without any decides at 0.5."""
-    found = checkpoint.info.get("thresholds", {"values": [0.5] * len(checkpoint.spec["classes"]), "source": "0.5"})
-    return list(found["values"]), str(found["source"])
+    """Return the decision threshold of every class and their source; 0.5 for a student without thresholds."""
+    content = checkpoint.info.get("thresholds", {"values": [0.5] * len(checkpoint.spec["classes"]), "source": "0.5"})
+    return list(content["values"]), str(content["source"])
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -52,17 +55,21 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path, stage: str) -> Checkpoint:
-    """Read what ``stage`` wrote, to the CPU. Raises CcdError if it is missing, damaged or of another version."""
+    """Read the checkpoint that ``stage`` wrote, to the CPU.
+
+    Raises:
+        CcdError: it is missing, damaged or of another version.
+    """
     return _read(path, stage, hashed=False)[0]
 
 
 def read_hashed(path: Path, stage: str | None) -> tuple[Checkpoint, str]:
-    """The same, and the SHA-256 of the very bytes it came from, whatever replaces the file meanwhile."""
+    """Read a checkpoint as `read` does, and the SHA-256 of its bytes, even if the file is replaced meanwhile."""
     return _read(path, stage, hashed=True)
 
 
 def _read(path: Path, stage: str | None, hashed: bool) -> tuple[Checkpoint, str]:
-    """The file is opened once: a file that is renamed into its place while this reads is another one."""
+    """Open the file once, so that a file renamed to this path meanwhile does not mix with it."""
     try:
         with path.open("rb") as file:
             _check_members(file)
@@ -74,9 +81,9 @@ def _read(path: Path, stage: str | None, hashed: bool) -> tuple[Checkpoint, str]
         if is_refusal(error):
             raise
         raise unreadable(path, error if isinstance(error, OSError) else _damage(path, error), stage) from None
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
-        raise unreadable(path, f"its schema is {found!r}, expected {SCHEMA!r}", stage)
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise unreadable(path, f"its schema is {schema!r}, expected {SCHEMA!r}", stage)
     try:
         return Checkpoint(content["spec"], content["weights"], content["selected"], content["info"]), sha256
     except KeyError as error:
@@ -84,14 +91,14 @@ def _read(path: Path, stage: str | None, hashed: bool) -> tuple[Checkpoint, str]
 
 
 def _damage(path: Path, error: Exception) -> str:
-    """Say what is wrong in our own words: PyTorch's advice, to load without safety, is for nobody here."""
+    """Describe the damage. PyTorch's own message advises to load unsafely, so it is not passed on."""
     if isinstance(error, zipfile.BadZipFile):
         return f"no checkpoint of ccd, or damaged ({error})"
     return f"damaged, or no checkpoint of ccd ({type(error).__name__})"
 
 
 def _check_members(file: BinaryIO) -> None:
-    """Raises BadZipFile (or what zipfile makes of damage) unless all checksums hold: torch does not look at them."""
+    """Raise BadZipFile (or another error of zipfile) unless all checksums hold; torch does not check them."""
     with zipfile.ZipFile(file) as archive:
         damaged = archive.testzip()
     if damaged is not None:

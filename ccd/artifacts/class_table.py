@@ -1,4 +1,4 @@
-"""The tables of image x class, in long form: one row per image and class, image-major, as people filter it.
+"""The tables of image x class in long form: one row per image and class, image by image, easy to filter.
 
 `read` and `write` take whole (N, C) arrays, `pieces` and `writing` a bounded number of images at a time.
 """
@@ -40,7 +40,7 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What one artifact declares: its schema's name, its value columns, the stage that writes it."""
+    """The declaration of one artifact: its schema's name, its value columns, the stage that writes it."""
 
     name: str
     columns: tuple[Column, ...]
@@ -64,8 +64,10 @@ def write(path: Path, spec: TableSpec, table: ClassTable) -> None:
 
 @contextmanager
 def writing(path: Path, spec: TableSpec, classes: Sequence[str], metadata: dict[str, str]) -> Iterator[TableWriter]:
-    """Open a table for writing in pieces; it appears at ``path`` only when the block ends well. The bytes do not depend
-    on how the images are cut into pieces."""
+    """Open a table for writing in pieces; it appears at ``path`` only if the block succeeds.
+
+    The bytes do not depend on the sizes of the pieces.
+    """
     named = {**metadata, "classes": json.dumps(list(classes), ensure_ascii=False)}
     with writing_parquet(path, spec.schema, named) as write_group:
         writer = TableWriter(spec, classes, write_group)
@@ -74,7 +76,7 @@ def writing(path: Path, spec: TableSpec, classes: Sequence[str], metadata: dict[
 
 
 class TableWriter:
-    """Takes images in order, any number at a time, and makes row groups of `ROWS_PER_BATCH` rows of them."""
+    """Takes images in order, any number at a time, and writes row groups of `ROWS_PER_BATCH` rows."""
 
     def __init__(self, spec: TableSpec, classes: Sequence[str], write_group: Callable[[pa.RecordBatch], None]) -> None:
         self._spec = spec
@@ -85,7 +87,7 @@ class TableWriter:
         self._parts: list[dict[str, np.ndarray]] = []
 
     def write(self, ids: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
-        """Append M images: their ``ids`` and (M, C) ``columns``, those of the spec; more are ignored."""
+        """Append M images: their ``ids`` and (M, C) ``columns``; columns that the spec lacks are ignored."""
         start = 0
         while start < len(ids):
             end = min(len(ids), start + self._images - len(self._ids))
@@ -96,7 +98,7 @@ class TableWriter:
             start = end
 
     def flush(self) -> None:
-        """Write what waits as a row group, whose dictionaries are its own, so that it costs what it holds."""
+        """Write the pending images as a row group with its own dictionaries, which hold no other group's names."""
         if not self._ids:
             return
         ids = pa.array(self._ids, pa.string())
@@ -144,14 +146,14 @@ def read(
 def pieces(
     path: Path, spec: TableSpec, columns: Sequence[str] | None = None, *, of: Sequence[str] | None = None
 ) -> Iterator[ClassTable]:
-    """The same as consecutive tables of at most `IMAGES_PER_PIECE` images: memory does not grow with the file.
+    """Yield the table as consecutive pieces of at most `IMAGES_PER_PIECE` images; memory does not grow with the file.
 
     Args:
-        of: the classes that the table must be of, in order; None: any.
+        of: the classes that the table must have, in order; None: any.
 
     Raises:
-        CcdError: missing, damaged, of another version or other classes, with NaN or Inf where no value may be missing,
-            or its rows are not images x classes in order.
+        CcdError: the file is missing, damaged, of another version or other classes, has NaN or Inf where no value may
+            be missing, or its rows are not images x classes in order.
     """
     with _opened(path, spec, of) as (file, classes, metadata):
         for ids, group in _groups(path, spec, file, classes, _wanted(spec, columns)):
@@ -168,7 +170,7 @@ def _wanted(spec: TableSpec, columns: Sequence[str] | None) -> list[Column]:
 def _opened(
     path: Path, spec: TableSpec, of: Sequence[str] | None
 ) -> Iterator[tuple[pq.ParquetFile, tuple[str, ...], dict[str, str]]]:
-    """The file, its classes and its other metadata."""
+    """Yield the file, its classes and its other metadata."""
     with open_parquet(path, spec.schema, spec.stage) as file:
         metadata = file_metadata(file.schema_arrow)
         classes = _class_names(path, spec, metadata.pop("classes", ""))
@@ -184,7 +186,7 @@ def _opened(
 def _groups(
     path: Path, spec: TableSpec, file: pq.ParquetFile, classes: tuple[str, ...], wanted: list[Column]
 ) -> Iterator[tuple[Names, dict[str, np.ndarray]]]:
-    """Image ids (M) and columns (M, C) of each row group."""
+    """Yield image ids (M) and columns (M, C) of each row group."""
     for group in range(file.num_row_groups):
         try:
             piece = file.read_row_group(group, columns=["image_id", "class", *(name for name, *_ in wanted)])
@@ -196,7 +198,7 @@ def _groups(
 
 
 def _dense(values: pa.ChunkedArray, column: Column) -> np.ndarray:
-    """Flat values, NaN or -1 for null. Raises ValueError for NaN or Inf where no value may be missing."""
+    """Return flat values, NaN or -1 for null. Raises ValueError for NaN or Inf where no value may be missing."""
     name, kind, nullable, _ = column
     missing: float | int = np.nan if pa.types.is_floating(kind) else -1
     array: np.ndarray = values.fill_null(missing).to_numpy() if values.null_count else values.to_numpy()
@@ -216,7 +218,7 @@ def _class_names(path: Path, spec: TableSpec, text: str) -> tuple[str, ...]:
 
 
 def _check_keys(piece: pa.Table, classes: tuple[str, ...]) -> Names:
-    """The images of a row group, once its rows are proven to be images x classes in order."""
+    """Return the images of a row group after checking that its rows are images x classes in order."""
     if len(piece) % len(classes):
         raise ValueError("a row group ends within an image")
     image = piece["image_id"].combine_chunks()

@@ -1,4 +1,4 @@
-"""``classes.json``: the class names, in the order of every column, and what CLIP reads for each."""
+"""``classes.json``: the class names, in the order of all (N, C) tables, and the phrases CLIP reads for each."""
 
 from __future__ import annotations
 

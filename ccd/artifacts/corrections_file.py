@@ -1,6 +1,6 @@
-"""``corrections/<dataset.name>.csv``: what people decided about training images. Hand work: it belongs into git.
+"""``corrections/<dataset.name>.csv``: people's decisions about training images, which belong into git.
 
-Columns ``image_id,class,label``; a row per image and class that somebody decided, ``label`` 1: present, 0: absent.
+Columns ``image_id,class,label``; a row per decided image and class, ``label`` 1: present, 0: absent.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ Decisions = dict[tuple[str, str], int]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a person wrote: ``where`` (``line 3``), image, class and label as written; ``text``: the whole row.
-    ``problem``: why it cannot be used, if that is known already."""
+    """A person's answer: ``where`` (``line 3``), image, class ``name`` and label as written; ``text``: the whole row.
+
+    ``problem``: the reason why it cannot be used, if reading found one.
+    """
 
     where: str
     image: str = ""
@@ -43,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An answer that cannot be used, and why."""
+    """An answer that cannot be used, and the reason."""
 
     answer: Answer
     reason: str
@@ -54,8 +56,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Corrections:
-    """K decisions, sorted by image and class: ``image_rows`` and ``class_rows`` (K,) int64 say where in the tables,
-    ``labels`` (K,) int8 what; of ``class_count`` classes."""
+    """K decisions, sorted by image and class: ``image_rows`` and ``class_rows`` (K,) int64 in the (N, C) tables,
+    ``labels`` (K,) int8, and the number of classes ``class_count``."""
 
     image_rows: np.ndarray
     class_rows: np.ndarray
@@ -63,7 +65,7 @@ class Corrections:
     class_count: int
 
     def of_images(self, start: int, stop: int) -> np.ndarray:
-        """(stop - start, C) int8 of the images from ``start`` up to ``stop``: 1, 0, or `UNDECIDED`."""
+        """Return the decisions of images ``start`` .. ``stop`` - 1 as (stop - start, C) int8: 1, 0, or `UNDECIDED`."""
         first, last = np.searchsorted(self.image_rows, (start, stop))
         decided = np.full((stop - start, self.class_count), UNDECIDED, np.int8)
         decided[self.image_rows[first:last] - start, self.class_rows[first:last]] = self.labels[first:last]
@@ -71,12 +73,12 @@ class Corrections:
 
 
 def path_of(dataset: str) -> Path:
-    """Where the corrections of a data set lie, seen from the project's folder."""
+    """Return the path of a data set's corrections, relative to the project's folder."""
     return FOLDER / f"{dataset}.csv"
 
 
 def ensure(path: Path) -> bool:
-    """Write the header alone where there is no file, since DVC needs one to depend on. Returns whether it did."""
+    """Write a file with the header alone if there is none, since DVC depends on it. Returns whether it was written."""
     if path.exists():
         return False
     write(path, {})
@@ -84,7 +86,7 @@ def ensure(path: Path) -> bool:
 
 
 def read(path: Path, ids: Sequence[str], classes: Sequence[str], root: Path | None = None) -> Corrections:
-    """The corrections of the training images ``ids`` (N) and ``classes`` (C). Raises CcdError: see `read_decisions`."""
+    """Read the corrections of the training images ``ids`` (N) and ``classes`` (C); see `read_decisions` for errors."""
     decisions = read_decisions(path, ids, classes, root)
     image_of, class_of = ({name: row for row, name in enumerate(names)} for names in (ids, classes))
     rows = sorted((image_of[image], class_of[name], label) for (image, name), label in decisions.items())
@@ -93,14 +95,14 @@ def read(path: Path, ids: Sequence[str], classes: Sequence[str], root: Path | No
 
 
 def read_decisions(path: Path, ids: Sequence[str], classes: Sequence[str], root: Path | None = None) -> Decisions:
-    """The rows of the file.
+    """Read the decisions about the training images ``ids`` and ``classes``.
 
     Args:
-        root: folder of the images, for rows that name them by a path that leads there.
+        root: folder of the images, for rows that name images by a path under it.
 
     Raises:
-        CcdError: see `read_answers`; or rows cannot be used, see `judge`: all are counted, the first are named, and so
-            is the command that sets them aside.
+        CcdError: see `read_answers`; or rows cannot be used, see `judge`: the message counts them and names the first,
+            and the command that sets them aside.
     """
     decisions, left_out = judge(read_answers(path), ImageKeys(ids, root), classes)
     if left_out:
@@ -110,10 +112,10 @@ def read_decisions(path: Path, ids: Sequence[str], classes: Sequence[str], root:
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """The rows of the file as they are.
+    """Read the rows of the file as written.
 
     Raises:
-        CcdError: the file is missing, no text, or has other columns, which would be lost when it is written.
+        CcdError: the file is missing, is no text, or has further columns, which would be lost when it is rewritten.
     """
     if not path.exists():
         raise CcdError(f"{path} does not exist; write its header into it: {','.join(COLUMNS)}")
@@ -132,34 +134,42 @@ def _answer(row: Row) -> Answer:
 
 
 def check(path: Path, ids: Sequence[str], classes: Sequence[str], root: Path | None = None) -> None:
-    """Make sure that the file, if there is one, fits the training images ``ids`` and ``classes``, before hours of work
-    are done for what it would stop. Raises CcdError: see `read_decisions`."""
+    """Check that the file, if there is one, fits the images ``ids`` and ``classes``, before hours of work depend on it.
+
+    Raises:
+        CcdError: see `read_decisions`.
+    """
     if path.exists():
         read_decisions(path, ids, classes, root)
 
 
 def judge(answers: Iterable[Answer], images: ImageKeys, classes: Sequence[str]) -> tuple[Decisions, list[LeftOut]]:
-    """Answers as decisions about the training ``images`` and ``classes``, and those that cannot be used: they name no
-    training image or no class, have no label that `label_of` knows, or contradict each other, when neither counts. The
-    same decision twice counts once."""
+    """Turn answers into decisions about the training ``images`` and ``classes``.
+
+    The same decision twice counts once.
+
+    Returns:
+        The decisions, and the answers that cannot be used: they name no training image or no class, have no label that
+        `label_of` knows, or contradict each other (then all of them are left out).
+    """
     names = frozenset(classes)
-    read = [(answer, *_understood(answer, images, names, classes)) for answer in answers]
+    understood = [(answer, *_understood(answer, images, names, classes)) for answer in answers]
     labels: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-    for _, key, label, reason in read:
+    for _, key, label, reason in understood:
         if not reason:
             labels[key].add(label)
     left_out: list[LeftOut] = []
-    for answer, key, _, reason in read:
+    for answer, key, _, reason in understood:
         if reason or len(labels[key]) > 1:
             contradiction = f"contradicts another row about '{key[0]}' and '{key[1]}'"
             left_out.append(LeftOut(answer, reason or contradiction))
-    return {key: min(found) for key, found in labels.items() if len(found) == 1}, left_out
+    return {key: min(decided) for key, decided in labels.items() if len(decided) == 1}, left_out
 
 
 def _understood(
     answer: Answer, images: ImageKeys, names: frozenset[str], classes: Sequence[str]
 ) -> tuple[tuple[str, str], int, str]:
-    """The image and class that an answer is about, its label, and why it cannot be used (empty: it can)."""
+    """Return image and class of an answer, its label, and the reason why it cannot be used (empty: it can)."""
     if answer.problem:
         return ("", ""), UNDECIDED, answer.problem
     image_id = images.find(answer.image)
@@ -175,18 +185,25 @@ def _understood(
 
 
 def label_of(text: str) -> int | None:
-    """1 (there) or 0 (not there) as people and programs write it: 1, 1.0, true, yes, y, and their opposites, in any
-    case; None: anything else."""
+    """Return 1 (present) for 1, 1.0, true, yes or y, 0 for their opposites, in any case; None for anything else."""
     word = text.strip().casefold()
     if re.fullmatch(r"[01]([.,]0*)?", word):
         return int(word[0])
     return {"true": 1, "yes": 1, "y": 1, "false": 0, "no": 0, "n": 0}.get(word)
 
 
-def write(path: Path, found: Mapping[tuple[str, str], int]) -> None:
-    """Write decisions by image and class in the order of their names: the same ones give the same bytes, and git shows
-    what changed. Raises CcdError if the file cannot be written."""
-    lines = [csv_line(COLUMNS), *(csv_line([*key, found[key]]) for key in sorted(found))]
+def write(path: Path, decisions: Mapping[tuple[str, str], int]) -> None:
+    """Write decisions sorted by image and class, so that git shows only real changes.
+
+    Raises:
+        CcdError: the file cannot be written.
+    """
+    lines = [csv_line(COLUMNS), *(csv_line([*key, decisions[key]]) for key in sorted(decisions))]
+    write_lines(path, lines)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, which bring their line ends, whole or not at all. Raises CcdError if the file cannot be written."""
     try:
         write_text(path, "".join(lines))
     except OSError as error:

@@ -1,12 +1,11 @@
-"""CSV as people and spreadsheets write it, read in one way; and CSV for them, in which no cell is calculated.
+"""Reads CSV as people and spreadsheets write it.
 
-Read are commas, semicolons or tabs, with or without a line ``sep=;``; UTF-8 with or without a byte order mark, UTF-16
-("Unicode text"); any line end; names of columns in any case, with blanks around them, and `SYNONYMS`.
+Accepted are commas, semicolons or tabs, with or without a line ``sep=;``; UTF-8 with or without a byte order mark,
+UTF-16 ("Unicode text"); any line end; names of columns in any case, with blanks around them, and `SYNONYMS`.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -16,32 +15,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccd.artifacts.files import FORMULA_MARKS
+from ccd.artifacts.files import FORMULA_MARKS, split_byte_order_mark
 from ccd.errors import CcdError, listed, printable
 
 DELIMITERS = (",", ";", "\t")
 SYNONYMS = {"classes": ("labels",), "path": ("file", "filename", "file_name", "image")}
-"""Column -> other names that people give it. They count where the column itself, or one that does its work, is not
-there, and only one of them is."""
+"""Column -> its other names. One counts if the file has neither the column, nor a substitute, nor a second synonym."""
 IMAGE = ("image_id", "path")
 """Columns that name an image; one is enough."""
 
 Layout = tuple[tuple[str, ...], ...]
-"""The columns that there must be; of each tuple one is enough."""
+"""The required columns; of each tuple one is enough."""
 
 _SHOWN = 80
-_MARKS = (  # the longer ones first: UTF-32's begins like UTF-16's
-    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
-)  # fmt: skip
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _AS_UTF8 = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8'), or convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
 
 
 @dataclass(frozen=True)
 class Row:
-    """The ``line`` that a row begins on, its ``cells`` by column, its ``text`` as written, and the ``problem`` that
-    makes it unusable (empty: none; then there is a cell in each column that is needed)."""
+    """A row: the ``line`` it begins on, its ``cells`` by column, and its ``text`` as written.
+
+    ``problem``: the reason why it cannot be used; empty if there is a cell in each required column.
+    """
 
     line: int
     cells: Mapping[str, str]
@@ -51,8 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sheet:
-    """``columns`` of a list by their usual names, in order; its ``rows``, without the blank ones; and the ``layout``
-    that its columns fit."""
+    """A table: ``columns`` by their usual names, in order; its ``rows`` without blank ones; the ``layout`` it fits."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -60,21 +55,21 @@ class Sheet:
 
 
 def read_sheet(path: Path, layouts: Sequence[Layout], hint: str = "") -> Sheet:
-    """Read a list that people write. Rows that are malformed come with their `Row.problem`; the caller decides.
+    """Read a table that people write. Malformed rows have a `Row.problem`; the caller decides about them.
 
     Args:
-        layouts: what its columns may be; the first that fits is taken. Further columns are kept.
-        hint: what to do if there is no such file.
+        layouts: the columns it may have; the first layout that fits is taken. Further columns are kept.
+        hint: advice for a missing file.
 
     Raises:
-        CcdError: missing, not text, or no header with the columns of a layout.
+        CcdError: the file is missing, is no text, or has no header with the columns of a layout.
     """
     lines = list(io.StringIO(_text(path, hint), newline=""))
     start, delimiters = _preamble(lines)
     for layout in layouts:
         for delimiter in delimiters:
             header, end = _header(lines, start, delimiter)
-            columns = _usual(header)
+            columns = _usual_names(header)
             if all(set(names) & set(columns) for names in layout):
                 _refuse_repeated(path, start, columns, layout)
                 return Sheet(columns, tuple(_rows(lines, end, delimiter, columns, layout)), layout)
@@ -82,31 +77,33 @@ def read_sheet(path: Path, layouts: Sequence[Layout], hint: str = "") -> Sheet:
 
 
 def shown(text: str) -> str:
-    """A row's text for a message: short, on one line, control characters escaped."""
+    """Return a row's text for a message: short, on one line, control characters escaped."""
     line = printable(text.rstrip("\r\n"))
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
 def meant(text: str, known: Collection[str]) -> str | None:
-    """Which of the ``known`` names a cell stands for, also with blanks around it, or without the apostrophe that
-    `neutral` puts in front; None: none of them."""
+    """Return the ``known`` name that a cell stands for, or None.
+
+    Blanks around the name and the apostrophe that `neutral` puts in front are ignored.
+    """
     return next((name for name in spellings(text) if name in known), None)
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """What a cell may stand for, the likeliest first."""
+    """Return the texts that a cell may stand for, the likeliest first."""
     stripped = text.strip()
     bare = tuple(each[1:] for each in (text, stripped) if each.startswith("'") and each[1:].startswith(FORMULA_MARKS))
     return tuple(dict.fromkeys((text, stripped, *bare)))
 
 
 def classes_in(cell: str, known: Collection[str]) -> tuple[list[str], list[str]]:
-    """The classes that a cell names with ``;`` between them: those that are ``known``, and the others.
+    """Split a cell at ``;`` into the classes that are ``known`` and the others.
 
-    A class whose own name holds ``;`` is recognised; so are commas between classes, if nothing else makes sense.
+    A class whose own name holds ``;`` is recognised; so are commas between classes if that explains all names.
     """
-    options = [_split_names(each, known, ";") for each in spellings(cell)]
-    commas = [_split_names(each, known, ",") for each in spellings(cell)]
+    options = [_split_names(text, known, ";") for text in spellings(cell)]
+    commas = [_split_names(text, known, ",") for text in spellings(cell)]
     return min((*options, *(option for option in commas if not option[1])), key=lambda option: len(option[1]))
 
 
@@ -127,6 +124,7 @@ def _split_names(cell: str, known: Collection[str], between: str) -> tuple[list[
 
 
 def _text(path: Path, hint: str) -> str:
+    """Read the file as text in the encoding of its byte order mark, or UTF-8."""
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -134,11 +132,11 @@ def _text(path: Path, hint: str) -> str:
         raise CcdError(f"{path}: {reason}{hint and f'; {hint}'}") from None
     if content.startswith(_WORKBOOKS):
         raise CcdError(f"{path}: a spreadsheet's workbook, not CSV; save it as 'CSV UTF-8' and give that file")
-    mark, encoding = next(((mark, name) for mark, name in _MARKS if content.startswith(mark)), (b"", "utf-8"))
+    encoding, body = split_byte_order_mark(content)
     try:
-        text = content[len(mark) :].decode(encoding)
+        text = body.decode(encoding or "utf-8")
     except UnicodeDecodeError as error:
-        raise CcdError(_not_text(path, content[len(mark) :], encoding, error)) from None
+        raise CcdError(_not_text(path, body, encoding or "utf-8", error)) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise CcdError(f"{path}, line {line}: holds NUL characters, so it is no text in UTF-8; {_AS_UTF8}")
@@ -146,7 +144,7 @@ def _text(path: Path, hint: str) -> str:
 
 
 def _not_text(path: Path, content: bytes, encoding: str, error: UnicodeDecodeError) -> str:
-    """Which line is wrong, with its text as far as it can be shown."""
+    """Return a message with the line that is no text, and its content as far as it can be shown."""
     line = len(io.StringIO(content[: error.start].decode(encoding, "replace") + "x", newline="").readlines())
     row = ""
     if encoding == "utf-8":
@@ -157,19 +155,19 @@ def _not_text(path: Path, content: bytes, encoding: str, error: UnicodeDecodeErr
 
 
 def _preamble(lines: Sequence[str]) -> tuple[int, tuple[str, ...]]:
-    """The line of the header, and what may part its cells: what ``sep=`` says, or any of `DELIMITERS`."""
+    """Return the line of the header, and the delimiters to try: that of a line ``sep=`` first, then `DELIMITERS`."""
     start = _next_row(lines, 0)
     stated = re.fullmatch(r'"?sep=([^"\r\n])"?', lines[start].rstrip("\r\n"), re.I) if start < len(lines) else None
     return (_next_row(lines, start + 1), (stated[1], *DELIMITERS)) if stated else (start, DELIMITERS)
 
 
 def _next_row(lines: Sequence[str], start: int) -> int:
-    """The first line that is not blank, nor blank but for delimiters."""
+    """Return the first line with anything but blanks and delimiters."""
     return next((at for at in range(start, len(lines)) if lines[at].strip(' \t\r\n",;')), len(lines))
 
 
 def _header(lines: Sequence[str], start: int, delimiter: str) -> tuple[list[str], int]:
-    """The cells of the header and the line after it; no cells where it is no CSV with this delimiter."""
+    """Return the cells of the header and the line after it; no cells if it is no CSV with this delimiter."""
     reader = _reader(lines, start, delimiter)
     try:
         return next(reader, []), start + reader.line_num
@@ -181,26 +179,28 @@ def _reader(lines: Sequence[str], start: int, delimiter: str) -> Any:
     return csv.reader((lines[at] for at in range(start, len(lines))), delimiter=delimiter, strict=True)
 
 
-def _usual(header: Sequence[str]) -> tuple[str, ...]:
-    """The names of columns in lower case, with underscores; synonyms as what they stand for."""
+def _usual_names(header: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of columns in lower case, with underscores; synonyms are replaced by the usual name."""
     names = [re.sub(r"[\s_-]+", "_", name.strip("\ufeff \t\xa0").casefold()) for name in header]
     for usual, others in SYNONYMS.items():
-        there = [name for name in names if name in others]
-        if len(there) == 1 and not {usual, *(IMAGE if usual in IMAGE else ())} & set(names):
-            names[names.index(there[0])] = usual
+        synonyms = [name for name in names if name in others]
+        if len(synonyms) == 1 and not {usual, *(IMAGE if usual in IMAGE else ())} & set(names):
+            names[names.index(synonyms[0])] = usual
     return tuple(names)
 
 
 def _refuse_repeated(path: Path, start: int, columns: Sequence[str], layout: Layout) -> None:
-    needed = {name for names in layout for name in names}
-    twice = [name for name, count in Counter(columns).items() if count > 1 and name in needed]
-    if twice:
-        there = shown(listed(columns))
-        raise CcdError(f"{path}, line {start + 1}: its columns are {there}: {listed(twice)} more than once; delete one")
+    needed = {name for alternatives in layout for name in alternatives}
+    repeated = [name for name, count in Counter(columns).items() if count > 1 and name in needed]
+    if repeated:
+        names = shown(listed(columns))
+        raise CcdError(
+            f"{path}, line {start + 1}: its columns are {names}: {listed(repeated)} more than once; delete one"
+        )
 
 
 def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str], layout: Layout) -> Iterator[Row]:
-    """The rows from line ``at`` (counted from 0) on. After a malformed one, reading goes on with the next line."""
+    """Yield the rows from line ``at`` (counted from 0) on; after a malformed row, continue with the next line."""
     while at < len(lines):
         reader = _reader(lines, at, delimiter)
         base = at
@@ -225,9 +225,9 @@ def _rows(lines: Sequence[str], at: int, delimiter: str, columns: Sequence[str],
 
 
 def _fits(cells: Sequence[str], columns: Sequence[str], layout: Layout) -> bool:
-    """Whether a row has a cell in each column that is needed; beyond the last column there may be empty ones."""
-    there = set(columns[: len(cells)])
-    return all(there & set(names) for names in layout) and not any(cell.strip() for cell in cells[len(columns) :])
+    """Tell whether a row has a cell in each required column; beyond the last column there may be empty cells."""
+    present = set(columns[: len(cells)])
+    return all(present & set(names) for names in layout) and not any(cell.strip() for cell in cells[len(columns) :])
 
 
 def _no_header(
@@ -235,23 +235,23 @@ def _no_header(
 ) -> str:
     header = max((_header(lines, start, delimiter)[0] for delimiter in delimiters), key=len)
     columns = shown(listed(name.strip("\ufeff ") for name in header)) or "none"
-    needed = "; or: ".join(", ".join(" or ".join(map(_also, names)) for names in layout) for layout in layouts)
-    rivals = _rivals(_usual(header))
+    needed = "; or: ".join(", ".join(" or ".join(map(_with_synonym, names)) for names in layout) for layout in layouts)
+    rivals = _rivals(_usual_names(header))
     advice = (
         f"{' and '.join(rivals)} may mean the same: rename one to '{_usual_of(rivals[0])}'"
         if rivals
-        else ("correct the header; commas, semicolons or tabs part the cells")
+        else "correct the header, and separate the cells by commas, semicolons or tabs"
     )
     return f"{path}, line {start + 1}: its columns are {columns}; needed: {needed}; {advice}"
 
 
-def _also(name: str) -> str:
-    """A column with the other name that `ccd predict` gives it."""
+def _with_synonym(name: str) -> str:
+    """Return a column with the other name that `ccd predict` gives it."""
     return "classes or labels" if name == "classes" else name
 
 
 def _rivals(columns: Sequence[str]) -> list[str]:
-    """Columns that are synonyms of each other, so that none of them counts."""
+    """Return columns that are synonyms of each other, so that none of them counts."""
     groups = ([name for name in columns if name in others] for others in SYNONYMS.values())
     return next((names for names in groups if len(names) > 1), [])
 

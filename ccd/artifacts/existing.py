@@ -1,4 +1,4 @@
-"""Files that are there already: never replaced unasked."""
+"""Checks that keep existing files from being replaced without ``--force``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from ccd.errors import CcdError, listed
 
 
 def refuse_existing(paths: Iterable[Path], *, force: bool) -> None:
-    """Refuse to write where something lies already, unless ``force``; streams hold nothing and pass.
+    """Refuse to write where a file exists, unless ``force``; streams pass, since they hold nothing.
 
     Raises:
         CcdError: some of ``paths`` exist; they are named, and so is ``--force``.
     """
-    there = [path for path in paths if (path.exists() or path.is_symlink()) and not is_stream(path)]
-    if there and not force:
-        raise CcdError(
-            f"already there: {listed(there)}; choose another name, or replace {'it' if len(there) == 1 else 'them'} "
-            "with --force"
-        )
+    existing = [path for path in paths if (path.exists() or path.is_symlink()) and not is_stream(path)]
+    if existing and not force:
+        pronoun = "it" if len(existing) == 1 else "them"
+        raise CcdError(f"already there: {listed(existing)}; choose another name, or replace {pronoun} with --force")
 
 
 def refuse_folders(paths: Iterable[Path]) -> None:
@@ -33,21 +31,21 @@ def refuse_folders(paths: Iterable[Path]) -> None:
 
 
 def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse to write over what the same command reads, under any of its names; ``--force`` does not help.
+    """Refuse to overwrite an input of the same command, under whatever name; ``--force`` does not help.
 
     Raises:
         CcdError: an output is one of ``inputs``; it is named.
     """
     written = {identity: path for path in outputs if (identity := _identity(path)) is not None}
-    if not written:  # so that many inputs are not looked at for nothing
+    if not written:  # saves a look at many inputs
         return
     clash = [written[identity] for path in inputs if (identity := _identity(path)) in written]
     if clash:
-        raise CcdError(f"{listed(clash)}: what is read here would be written over; choose another name")
+        raise CcdError(f"{listed(clash)}: the command reads this and would overwrite it; choose another name")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of what lies at ``path``; None if there is nothing, or a stream."""
+    """Return device and inode of ``path``; None if nothing exists there, or a stream."""
     if is_stream(path):
         return None
     try:

@@ -1,6 +1,6 @@
-"""``clip_global.h5`` and ``clip_local.h5``: CLIP's image embeddings by id; and how HDF5 artifacts are written and read.
+"""``clip_global.h5`` and ``clip_local.h5``: CLIP's image embeddings by id; and the reading and writing of HDF5.
 
-They have a schema, datasets with fletcher32 checksums, and a seal over the whole file.
+HDF5 artifacts have a schema, datasets with fletcher32 checksums, and a seal over the whole file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ccd.errors import CcdError, is_refusal
 def creating(
     path: Path, schema: str, attributes: Mapping[str, str | float]
 ) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """A new file under ``schema``; it appears at ``path``, sealed, only when the block ends well.
+    """Create a file under ``schema``; it appears at ``path``, sealed, only if the block succeeds.
 
     Yields:
-        The file, and a function that raises OSError once the disk has refused a write. It is called at the end in any
-        case; a long block calls it on its way, to stop early.
+        The file, and a function that raises OSError once a write has failed. It is called at the end in any case; a
+        long block calls it now and then, to stop early.
     """
     with replacing(path) as temporary:
         with Sink(temporary, "w+b") as sink:
@@ -43,7 +43,7 @@ def creating(
                     with delayed_interrupts():
                         file.close()
             finally:
-                sink.check()  # explains whatever HDF5 made of it
+                sink.check()  # names the cause of an error that HDF5 raised
         stamp(temporary)
 
 
@@ -55,16 +55,16 @@ def reading(path: Path, schema: str, stage: str, *, whole: bool = True) -> Itera
         whole: check the seal, which reads the whole file; the chunks' own checksums are checked in any case.
 
     Raises:
-        CcdError: missing, damaged, of another schema, or the block meets something that is not there or does not fit.
+        CcdError: the file is missing, damaged or of another schema, or the block finds no such dataset or a wrong type.
     """
     if whole:
         verify(path, stage)
     try:
         with h5py.File(path, "r", locking=False) as file:  # files are replaced by renaming: no reader needs a lock
-            found = str(file.attrs.get("schema", "none"))
-            if found != schema:
-                raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)
-            if any(_lies_elsewhere(file, name) for name in file):
+            found_schema = str(file.attrs.get("schema", "none"))
+            if found_schema != schema:
+                raise unreadable(path, f"its schema is {found_schema!r}, expected {schema!r}", stage)
+            if any(_is_external(file, name) for name in file):
                 raise unreadable(path, "it refers to data in other files", stage)
             yield file
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -73,8 +73,8 @@ def reading(path: Path, schema: str, stage: str, *, whole: bool = True) -> Itera
         raise unreadable(path, error, stage) from None
 
 
-def _lies_elsewhere(file: h5py.File, name: str) -> bool:
-    """HDF5 can fetch values from any file that its reader may read; no artifact does."""
+def _is_external(file: h5py.File, name: str) -> bool:
+    """Tell whether a dataset refers to other files, which HDF5 would read; no artifact does."""
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         return True
     dataset = file[name]
@@ -82,19 +82,19 @@ def _lies_elsewhere(file: h5py.File, name: str) -> bool:
 
 
 def attributes_of(file: h5py.File) -> dict[str, str]:
-    """The attributes that say something of the content."""
+    """Return the attributes that describe the content."""
     return {key: str(value) for key, value in file.attrs.items() if key not in ("schema", KEY)}
 
 
 def write_strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
-    """Strings of fixed width (UTF-8, padded), since HDF5 gives strings of variable width no checksum."""
+    """Write strings of fixed width (UTF-8, padded), since HDF5 has no checksums for strings of variable width."""
     encoded = [value.encode("utf-8") for value in values]
     kind = h5py.string_dtype("utf-8", max([1, *map(len, encoded)]))
     write_array(file, name, np.asarray(encoded, kind), kind)
 
 
 def write_array(file: h5py.File, name: str, values: np.ndarray, kind: object) -> None:
-    """A dataset in one chunk, with a checksum."""
+    """Write a dataset in one chunk, with a checksum."""
     chunks = tuple(max(1, side) for side in values.shape)
     limits = tuple(None if side == 0 else side for side in values.shape)
     with delayed_interrupts():
@@ -102,7 +102,7 @@ def write_array(file: h5py.File, name: str, values: np.ndarray, kind: object) ->
 
 
 def read_strings(file: h5py.File, name: str) -> Names:
-    """Raises KeyError, TypeError or ValueError if there is no such dataset of strings; see `reading`."""
+    """Read a dataset of strings. Raises KeyError, TypeError or ValueError if there is none; see `reading`."""
     if h5py.check_string_dtype(file[name].dtype) is None:
         raise TypeError(f"{name} holds no strings")
     return Names(pa.array(file[name][...], pa.binary()))
@@ -116,8 +116,11 @@ ROWS_PER_PIECE = 1024
 
 @dataclass(frozen=True)
 class Features:
-    """``ids`` (M): image ids as strings, or box ids as an int64 array. ``values``: (M, D) float32, unit rows.
-    ``attributes``: teacher, its fingerprint, preprocessing."""
+    """CLIP's embeddings: ``values`` (M, D) float32, rows of unit length.
+
+    ``ids`` (M): image ids as strings, or box ids as an int64 array. ``attributes``: teacher, its fingerprint,
+    preprocessing.
+    """
 
     ids: Sequence[str] | np.ndarray
     values: np.ndarray
@@ -125,7 +128,7 @@ class Features:
 
 
 class FeatureWriter:
-    """Takes rows in any order; every row must come exactly once. ``check``: see `creating`."""
+    """Writes rows in any order, each exactly once. ``check``: see `creating`."""
 
     def __init__(self, values: h5py.Dataset, check: Callable[[], None]) -> None:
         self._values = values
@@ -136,8 +139,8 @@ class FeatureWriter:
         """Store ``features`` (b, D) at ``rows`` (b,).
 
         Raises:
-            CcdError: NaN, Inf, or a row that was written before.
-            OSError: the disk refused a write, this one or an earlier one.
+            CcdError: the features hold NaN or Inf, or a row was written before.
+            OSError: this or an earlier write failed.
         """
         if not np.isfinite(features).all():
             raise CcdError(
@@ -152,7 +155,7 @@ class FeatureWriter:
         self._check()
 
     def finish(self) -> None:
-        """Raises CcdError if a row is missing."""
+        """Raise CcdError if a row is missing."""
         if not self._seen.all():
             raise CcdError(f"{(~self._seen).sum()} of {len(self._seen)} rows of features are missing")
 
@@ -161,7 +164,7 @@ class FeatureWriter:
 def writing(
     path: Path, schema: str, ids: Sequence[str] | Sequence[int] | np.ndarray, width: int, attributes: dict[str, str]
 ) -> Iterator[FeatureWriter]:
-    """Open a feature file for writing; it appears at ``path`` only when the block ends well and every row is there."""
+    """Open a feature file for writing; it appears at ``path`` only if the block succeeds and writes every row."""
     with creating(path, schema, attributes) as (file, check):
         if schema == LOCAL_SCHEMA:
             write_array(file, "box_id", np.asarray(ids, np.int64), np.int64)
@@ -180,10 +183,10 @@ def writing(
 
 
 class FeatureFile:
-    """A feature file whose M rows stay on disk until they are asked for. ``ids`` and ``attributes`` as in `Features`.
+    """A feature file whose M rows stay on disk until `take` reads them. ``ids`` and ``attributes`` as in `Features`.
 
     Raises:
-        CcdError: missing, damaged, or of another schema.
+        CcdError: the file is missing, damaged, or of another schema.
     """
 
     def __init__(self, path: Path, schema: str) -> None:
@@ -199,42 +202,45 @@ class FeatureFile:
             raise unreadable(path, f"{len(self.ids)} ids for {count} rows", _stage(schema))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """The features (m, D) float32 of ``rows`` (m,), which ascend. Raises CcdError for NaN or Inf in them."""
+        """Read the features (m, D) float32 of ``rows`` (m,), which ascend. Raises CcdError for NaN or Inf in them."""
         with reading(self._path, self._schema, _stage(self._schema), whole=False) as file:
             dataset = file["features"]
             values = np.empty((len(rows), dataset.shape[1]), np.float32)
             ends = rows[[0, -1]] if len(rows) else (0, -1)
             for begin in range(ends[0], ends[1] + 1, ROWS_PER_PIECE):
                 first, last = np.searchsorted(rows, (begin, begin + ROWS_PER_PIECE))
-                here = rows[first:last]
-                if len(here):
-                    values[first:last] = dataset[here[0] : here[-1] + 1][here - here[0]]
+                chunk = rows[first:last]
+                if len(chunk):
+                    values[first:last] = dataset[chunk[0] : chunk[-1] + 1][chunk - chunk[0]]
         if not np.isfinite(values).all():
             raise unreadable(self._path, "it holds NaN or Inf", _stage(self._schema))
         return values
 
     def pieces(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """``rows``, which ascend, and their features, `ROWS_PER_PIECE` at a time; no rows are one empty piece."""
+        """Yield ``rows``, which ascend, and their features, `ROWS_PER_PIECE` at a time; one empty piece for no rows."""
         for start in range(0, max(1, len(rows)), ROWS_PER_PIECE):
-            some = rows[start : start + ROWS_PER_PIECE]
-            yield some, self.take(some)
+            part = rows[start : start + ROWS_PER_PIECE]
+            yield part, self.take(part)
 
 
 def open_global(path: Path, ids: Sequence[str], teacher: Mapping[str, str]) -> FeatureFile:
-    """``clip_global.h5``, proven to be of the images ``ids``, by the ``teacher`` whose attributes ``text.h5``
-    holds. Raises CcdError otherwise."""
-    found = FeatureFile(path, GLOBAL_SCHEMA)
-    same_ids(path, "clip_global", found.ids, ids)
-    same_teacher(path, "clip_global", found.attributes, teacher)
-    return found
+    """Open ``clip_global.h5``, of the images ``ids`` and the ``teacher`` in the attributes of ``text.h5``.
+
+    Raises:
+        CcdError: it is missing, damaged, or of other images or another teacher.
+    """
+    features = FeatureFile(path, GLOBAL_SCHEMA)
+    same_ids(path, "clip_global", features.ids, ids)
+    same_teacher(path, "clip_global", features.attributes, teacher)
+    return features
 
 
 def open_local(path: Path, box_count: int, teacher: Mapping[str, str]) -> FeatureFile:
-    """``clip_local.h5``, proven to be of boxes 0 .. ``box_count`` - 1 and by the ``teacher``; see `open_global`."""
-    found = FeatureFile(path, LOCAL_SCHEMA)
-    same_ids(path, "clip_local", found.ids, np.arange(box_count))
-    same_teacher(path, "clip_local", found.attributes, teacher)
-    return found
+    """Open ``clip_local.h5``, of boxes 0 .. ``box_count`` - 1 and the ``teacher``; see `open_global` for errors."""
+    features = FeatureFile(path, LOCAL_SCHEMA)
+    same_ids(path, "clip_local", features.ids, np.arange(box_count))
+    same_teacher(path, "clip_local", features.attributes, teacher)
+    return features
 
 
 def write(path: Path, schema: str, features: Features) -> None:
@@ -247,10 +253,10 @@ def read(path: Path, schema: str) -> Features:
     """Read a whole feature file.
 
     Raises:
-        CcdError: missing, damaged, of another schema, or with NaN or Inf in it.
+        CcdError: it is missing, damaged, of another schema, or holds NaN or Inf.
     """
-    found = FeatureFile(path, schema)
-    return Features(found.ids, found.take(np.arange(len(found.ids))), found.attributes)
+    file = FeatureFile(path, schema)
+    return Features(file.ids, file.take(np.arange(len(file.ids))), file.attributes)
 
 
 def _stage(schema: str) -> str:
@@ -262,10 +268,10 @@ def _ids(file: h5py.File, schema: str) -> Names | np.ndarray:
 
 
 def read_views(path: Path, boxes: Sequence[int], box_count: int) -> np.ndarray:
-    """The embeddings (len(boxes), D) float32 of the given box ids from ``clip_local.h5``.
+    """Read the embeddings (len(boxes), D) float32 of the box ids ``boxes`` from ``clip_local.h5``.
 
     Raises:
-        CcdError: missing, damaged, of another schema, or not aligned with ``box_count`` boxes.
+        CcdError: it is missing, damaged, of another schema, or not aligned with ``box_count`` boxes.
     """
     with reading(path, LOCAL_SCHEMA, "clip_local", whole=False) as file:
         if not np.array_equal(file["box_id"][...], np.arange(box_count)):

@@ -1,7 +1,8 @@
-"""Whole files or none: how artifacts and outputs are written and hashed, also where the disk or Ctrl-C interferes."""
+"""Writes files whole or not at all, even if the disk or Ctrl-C interferes; hashes them, and reads byte order marks."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import hashlib
@@ -27,20 +28,27 @@ from typing import Any, BinaryIO
 from ccd.errors import CcdError
 
 ABANDONED_S = 24 * 3600.0
-"""A temporary file of another machine or container counts as left behind once nobody has written to it for so long."""
+"""A temporary file of another machine or container counts as left over once it was not written to for so long."""
 FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
+_BYTE_ORDER_MARKS = (  # the longer ones first: UTF-32's begins like UTF-16's
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _WRITER = re.compile(r"(?P<system>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}")
 _DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; it becomes ``path`` if the block succeeds and vanishes if not.
+    """Yield a temporary path in the same folder; it becomes ``path`` if the block succeeds and is deleted otherwise.
 
-    Into a stream (see `is_stream`), which must not be replaced, the content is written instead.
+    A stream (see `is_stream`) must not be replaced; the content is written into it.
 
     Raises:
-        OSError: it cannot be written; the error names ``path``.
+        OSError: the file cannot be written; the error names ``path``.
     """
     if is_stream(path):
         with _written_into(path) as temporary:
@@ -64,10 +72,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def writer_token() -> str:
-    """A new name for something that this process writes, unlike that of any other process on any machine.
+    """Return a name for a file of this process that no other process on any machine uses.
 
-    It is ``SYSTEM-PID-RANDOM``: the system is the machine since it was started and the process namespace, in which the
-    process id has a meaning.
+    It is ``SYSTEM-PID-RANDOM``, where SYSTEM identifies the machine, its last boot and the process namespace, in which
+    the process id is valid.
     """
     return f"{_system()}-{os.getpid()}-{secrets.token_hex(4)}"
 
@@ -82,8 +90,10 @@ def _system() -> str:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether ``path`` takes bytes without keeping them: a device, a pipe, a socket, or a descriptor such as
-    ``/dev/stdout``. There is nothing in it to lose, and renaming a file to its name would destroy it."""
+    """Tell whether ``path`` is a device, a pipe, a socket, or a descriptor such as ``/dev/stdout``.
+
+    A stream keeps no bytes that could be lost, and renaming a file to its name would destroy it.
+    """
     if _DESCRIPTOR.fullmatch(os.path.abspath(path)):  # noqa: PTH100 - resolving would follow it to a file
         return True
     try:
@@ -103,16 +113,16 @@ def _written_into(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Delete what killed processes left in ``folder`` of a file called ``name`` (None: of any).
+    """Delete temporary files of ``name`` (None: of any file) that killed processes left in ``folder``.
 
-    A process of this system is asked for; a file of another system (or of an earlier version, whose names say too
-    little) goes once it is `ABANDONED_S` old.
+    A file of this system goes if its process no longer runs; one of another system, or with the name of an earlier
+    version, goes once it is `ABANDONED_S` old.
     """
     for leftover in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
         token = leftover.name.rsplit(".", 2)[1]
         writer = _WRITER.fullmatch(token)
         if writer is None and not token.isdecimal():
-            continue  # not ours
+            continue  # not written by this package
         if writer is not None and writer["system"] == _system():
             is_left = not _is_running(int(writer["process"]))
         else:
@@ -124,7 +134,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 def _age_s(path: Path) -> float:
     try:
         return time.time() - path.stat().st_mtime
-    except OSError:  # it is gone
+    except OSError:  # deleted meanwhile
         return 0.0
 
 
@@ -134,8 +144,16 @@ def _is_running(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # it runs, and is somebody else's
+        pass  # it runs, under another user
     return True
+
+
+def split_byte_order_mark(content: bytes) -> tuple[str | None, bytes]:
+    """Return the encoding that a byte order mark states (None without one), and the content behind the mark."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            return encoding, content[len(mark) :]
+    return None, content
 
 
 def write_text(path: Path, text: str) -> None:
@@ -150,21 +168,23 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def csv_line(cells: Sequence[Any]) -> str:
-    """One line of CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """Format one line of CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\r\n")  # whose characters are those that get quoted
+    writer = csv.writer(buffer, lineterminator="\r\n")  # its characters are quoted in cells
     writer.writerow([neutral(cell) if isinstance(cell, str) else cell for cell in cells])
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def neutral(text: str) -> str:
-    """``text`` as a spreadsheet shows it instead of calculating it."""
+    """Return ``text`` with an apostrophe in front if a spreadsheet would run it as a formula."""
     return f"'{text}" if text.startswith(FORMULA_MARKS) else text
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> None:
-    """Write an artifact (training curves, a table of classes) for ``dvc plots`` and spreadsheets: the first row's keys
-    as header, numbers in full, text as it is."""
+    """Write an artifact (training curves, a table of classes) for ``dvc plots`` and spreadsheets.
+
+    The header is the first row's keys; numbers have all digits, text is not changed.
+    """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -173,11 +193,11 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, float | int | str]]) -> No
 
 
 def unreadable(path: Path, reason: str | Exception, stage: str | None) -> CcdError:
-    """The error for an artifact of ``stage`` that is missing, damaged or of another version.
+    """Return the error for an artifact of ``stage`` that is missing, damaged or of another version.
 
     Args:
-        reason: what is wrong, or the error that was met.
-        stage: None for a file that a person named, which no stage need have made: then no stage is named.
+        reason: the damage, or the exception.
+        stage: the stage to rerun; None for a file that a person named, which no stage need have made.
     """
     if isinstance(reason, FileNotFoundError):
         advice = "" if stage is None else "; run: dvc repro"
@@ -187,8 +207,8 @@ def unreadable(path: Path, reason: str | Exception, stage: str | None) -> CcdErr
 
 
 def _text(error: Exception) -> str:
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(said.split()) or type(error).__name__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def hash_of(path: Path, algorithm: str = "sha256") -> str:
@@ -198,7 +218,7 @@ def hash_of(path: Path, algorithm: str = "sha256") -> str:
 
 
 def hash_of_rest(file: BinaryIO, algorithm: str = "sha256") -> str:
-    """Return the hexadecimal hash of an open file, from where it stands to its end."""
+    """Return the hexadecimal hash of an open file, from its current position to its end."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     while chunk := file.read(1 << 20):
         digest.update(chunk)
@@ -210,10 +230,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def delayed_interrupts() -> Iterator[None]:
-    """Answer Ctrl-C and SIGTERM as usual, but only when the block is done; for blocks that take no time.
+    """Handle Ctrl-C and SIGTERM only after the block, which must be short.
 
-    For calls of HDF5: it passes over what was not written, or ends in a segmentation fault, if the Python file that it
-    writes to raises. Python handles signals in the main thread alone; in others nothing changes.
+    For calls of HDF5, which loses data or ends in a segmentation fault if the Python file that it writes to raises.
+    Python handles signals only in the main thread; in others nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -238,16 +258,16 @@ def delayed_interrupts() -> Iterator[None]:
 
 
 class Sink(io.FileIO):
-    """A new file for HDF5 to write to. The first write that fails is kept as ``error``, and all later ones are ignored.
+    """A new file for HDF5 to write to. The first failed write is kept as ``error``, and all later ones are ignored.
 
-    HDF5's own file driver cannot close a file whose last blocks find no space: the process ends in a segmentation
-    fault (HDF5 1.14 and 2.0). So HDF5 never hears of it, and the caller asks `check`.
+    HDF5's own file driver cannot close a file when the disk is full: the process ends in a segmentation fault (HDF5
+    1.14 and 2.0). So HDF5 does not see the error, and the caller asks `check`.
     """
 
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """All of ``data``, or nothing once a write has failed."""
+        """Write all of ``data``, or nothing once a write has failed."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -258,7 +278,7 @@ class Sink(io.FileIO):
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        """As `io.FileIO.truncate`, ignored once a write has failed."""
+        """Truncate as `io.FileIO.truncate`; ignored once a write has failed."""
         try:
             return self.tell() if self.error else super().truncate(size)
         except OSError as error:
@@ -266,6 +286,6 @@ class Sink(io.FileIO):
             return self.tell()
 
     def check(self) -> None:
-        """Raises the OSError of the write that failed, if one did."""
+        """Raise the OSError of the first failed write, if any."""
         if self.error is not None:
             raise self.error

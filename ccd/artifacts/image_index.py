@@ -1,4 +1,4 @@
-"""Ids of all images in little memory, rows matched by them, and ``images.parquet``: one row per image.
+"""``images.parquet``: one row per image; `Names`, which holds ids in little memory; and checks that ids match.
 
 Every later artifact is aligned with the index by ``image_id``.
 """
@@ -22,19 +22,19 @@ _AT_ONCE = 4096
 
 
 class Names(Sequence[str]):
-    """A list of strings that costs their bytes and four more each; as Python's own strings they would cost sixty.
+    """A list of strings that needs four bytes more than each string; Python's strings need about sixty.
 
-    Slices share the memory of the whole. Equal to any sequence of the same strings.
+    Slices share memory. Equal to any sequence of the same strings.
     """
 
     def __init__(self, values: Iterable[str] | pa.Array | pa.ChunkedArray) -> None:
-        """Raises ValueError for what is no text (pyarrow.ArrowInvalid, of bytes that are not UTF-8)."""
+        """Raises ValueError for values that are no text (pyarrow.ArrowInvalid for bytes that are not UTF-8)."""
         if isinstance(values, Names):
             values = values.arrow
         elif not isinstance(values, pa.Array | pa.ChunkedArray):
             values = pa.array(list(values), pa.string())
-        one = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-        self.arrow: pa.StringArray = one.cast(pa.string())
+        array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+        self.arrow: pa.StringArray = array.cast(pa.string())
         if self.arrow.null_count:
             raise ValueError("a name is missing")
 
@@ -69,12 +69,12 @@ class Names(Sequence[str]):
         return f"Names({len(self)}: {', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''})"
 
     def take(self, rows: np.ndarray) -> Names:
-        """The names at ``rows`` (m,), in that order."""
+        """Return the names at ``rows`` (m,), in that order."""
         return Names(self.arrow.take(pa.array(rows, pa.int64())))
 
 
 def same_ids(path: Path, stage: str, found: Iterable[object], wanted: Iterable[object]) -> None:
-    """Raises CcdError unless the ids of the artifact at ``path`` are the wanted ones, in order."""
+    """Raise CcdError unless the ids of the artifact at ``path`` are the ``wanted`` ones, in order."""
     if isinstance(found, np.ndarray) and isinstance(wanted, np.ndarray) and np.array_equal(found, wanted):
         return
     if isinstance(found, Names) and isinstance(wanted, Names) and found == wanted:
@@ -86,12 +86,12 @@ def same_ids(path: Path, stage: str, found: Iterable[object], wanted: Iterable[o
     pairs = zip(found, wanted, strict=False)
     at = next((row for row, (one, other) in enumerate(pairs) if one != other), min(len(found), len(wanted)))
     raise unreadable(
-        path, f"its {len(found)} rows are not the {len(wanted)} images asked for (first at row {at})", stage
+        path, f"its {len(found)} rows are not the {len(wanted)} expected images (first difference at row {at})", stage
     )
 
 
 def same_classes(path: Path, stage: str, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raises CcdError unless the classes of the artifact at ``path`` are the wanted ones, in order."""
+    """Raise CcdError unless the classes of the artifact at ``path`` are the ``wanted`` ones, in order."""
     if list(found) != list(wanted):
         raise unreadable(
             path, f"its {len(found)} classes are not the {len(wanted)} of the data set, in their order", stage
@@ -99,35 +99,41 @@ def same_classes(path: Path, stage: str, found: Sequence[str], wanted: Sequence[
 
 
 def same_teacher(path: Path, stage: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Raises CcdError unless the attributes of the artifact at ``path`` name the teacher of the ``wanted`` ones."""
-    own, other = (attributes.get("fingerprint", "unknown") for attributes in (found, wanted))
-    if own != other:
-        reason = f"its teacher is {own[:12]} ({found.get('teacher', '?')}), that of text.h5 is {other[:12]}"
+    """Raise CcdError unless the attributes of the artifact at ``path`` name the same teacher as the ``wanted`` ones."""
+    fingerprint, expected = (attributes.get("fingerprint", "unknown") for attributes in (found, wanted))
+    if fingerprint != expected:
+        reason = f"its teacher is {fingerprint[:12]} ({found.get('teacher', '?')}), that of text.h5 is {expected[:12]}"
         raise unreadable(path, reason, stage)
 
 
 def rows_of(path: Path, stage: str, wanted: Sequence[str], ids: Sequence[str]) -> np.ndarray:
-    """Where each ``wanted`` id of the artifact at ``path`` stands in ``ids``, int64. Raises CcdError for a stranger."""
-    place = {name: row for row, name in enumerate(ids)}
-    rows = np.fromiter((place.get(name, -1) for name in wanted), np.int64, len(wanted))
-    strangers = np.flatnonzero(rows < 0)
-    if len(strangers):
-        first = wanted[strangers[0]]
-        others = len(strangers) - 1
+    """Return the row in ``ids`` of each ``wanted`` id of the artifact at ``path``, int64.
+
+    Raises:
+        CcdError: ``ids`` lacks an id.
+    """
+    row_of = {name: row for row, name in enumerate(ids)}
+    rows = np.fromiter((row_of.get(name, -1) for name in wanted), np.int64, len(wanted))
+    unknown = np.flatnonzero(rows < 0)
+    if len(unknown):
+        first = wanted[unknown[0]]
+        others = len(unknown) - 1
         raise unreadable(path, f"{first!r} (and {others} more) is unknown to the other artifacts", stage)
     return rows
 
 
 class RowsOfImages:
-    """Which rows of a table lie on which images: ``image_rows`` (B,) is the image of each row, in any order."""
+    """Finds the rows of a table by image; ``image_rows`` (B,) is the image of each row, in any order."""
 
     def __init__(self, image_rows: np.ndarray) -> None:
         self._order = np.argsort(image_rows, kind="stable")
         self._images = image_rows[self._order]
 
     def between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows on images ``start`` .. ``end`` - 1, ascending, and the image of each, counted from ``start``; both
-        (b,) int64."""
+        """Return the rows of images ``start`` .. ``end`` - 1, ascending, and the image of each, counted from ``start``.
+
+        Both are (b,) int64.
+        """
         first, last = np.searchsorted(self._images, (start, end))
         by_row = np.argsort(self._order[first:last])
         return self._order[first:last][by_row], self._images[first:last][by_row] - start
@@ -149,7 +155,7 @@ SCHEMA = schema(
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """A file that could not be used and was left out; the file's metadata ``skipped`` lists them as JSON."""
+    """An image file that could not be used; the metadata ``skipped`` of ``images.parquet`` lists them as JSON."""
 
     path: str
     reason: str
@@ -166,9 +172,12 @@ class DarkImage:
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """N images as parallel columns: ``ids``, ``paths``, ``is_train`` (N,) bool, ``sizes_px`` (N, 2) int32 as
-    (height, width), ``file_bytes`` (N,) int64, ``digests``. ``skipped``: what the data set has beside them. ``dark``:
-    images that look black; known right after a scan alone, not stored."""
+    """N images as parallel columns.
+
+    ``ids``, ``paths``, ``is_train`` (N,) bool, ``sizes_px`` (N, 2) int32 as (height, width), ``file_bytes`` (N,) int64,
+    ``digests``. ``skipped``: files that could not be used. ``dark``: images that look black; filled by a scan, not
+    stored.
+    """
 
     ids: Sequence[str]
     paths: Sequence[str]
@@ -183,7 +192,7 @@ class ImageIndex:
         return len(self.ids)
 
     def take(self, rows: np.ndarray) -> ImageIndex:
-        """The given rows, in the given order."""
+        """Return the images at ``rows``, in that order."""
         return ImageIndex(
             Names(self.ids).take(rows),
             Names(self.paths).take(rows),
@@ -197,20 +206,20 @@ class ImageIndex:
 
     @property
     def train_rows(self) -> np.ndarray:
-        """Where the training images stand, ascending, int64."""
+        """Rows of the training images, ascending, int64."""
         return np.flatnonzero(self.is_train)
 
     @property
     def test_rows(self) -> np.ndarray:
-        """Where the evaluation images stand, ascending, int64."""
+        """Rows of the test images, ascending, int64."""
         return np.flatnonzero(~self.is_train)
 
     def train(self) -> ImageIndex:
-        """The training images, in index order."""
+        """Return the training images, in index order."""
         return self.take(self.train_rows)
 
     def test(self) -> ImageIndex:
-        """The evaluation images, in index order."""
+        """Return the test images, in index order."""
         return self.take(self.test_rows)
 
 
@@ -248,7 +257,7 @@ def read(path: Path) -> ImageIndex:
 
 
 def read_splits(path: Path) -> tuple[Names, np.ndarray]:
-    """Of ``images.parquet`` only ``ids`` (N) and ``is_train`` (N,) bool, for stages that open no image; see `read`."""
+    """Read only ``ids`` (N) and ``is_train`` (N,) bool, for stages that open no image; see `read`."""
     table, _ = read_parquet(path, SCHEMA, "index", ["image_id", "split"])
     return Names(table["image_id"]), pc.equal(table["split"], "train").to_numpy()
 

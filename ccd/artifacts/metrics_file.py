@@ -1,4 +1,4 @@
-"""``metrics.json``, ``per_class.csv`` and the training curves: written for people, and read back."""
+"""``metrics.json``, ``per_class.csv`` and the training curves: readable for people, and read by the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ccd.errors import is_refusal
 def write(
     metrics: Path, per_class: Path, content: dict[str, Any], rows: Sequence[Mapping[str, float | int | str]]
 ) -> None:
-    """Write both; see `ccd.evaluation.summary` for what is in them."""
+    """Write ``metrics.json`` and ``per_class.csv``; `ccd.evaluation.summary` describes their content."""
     write_json(metrics, content)
     write_csv(per_class, rows)
 
@@ -24,7 +24,9 @@ def write(
 @dataclass(frozen=True)
 class SplitMetrics:
     """``mean_ap``: score table -> mAP in %, None where no class could be counted, over ``images`` labelled images.
-    ``left_out`` is for people: the classes that no mean counts, the first by name; see `uncounted`."""
+
+    ``left_out``: text for people that names the classes that no mean counts; see `uncounted`.
+    """
 
     mean_ap: dict[str, float | None]
     images: int
@@ -33,7 +35,7 @@ class SplitMetrics:
 
 
 def read_metrics(path: Path) -> dict[str, SplitMetrics]:
-    """``metrics.json`` by split (train, test). Raises CcdError if it is missing or malformed."""
+    """Read ``metrics.json`` by split (train, test). Raises CcdError if it is missing or malformed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {split: _split(content[split]) for split in ("train", "test")}
@@ -48,18 +50,18 @@ def _split(content: dict[str, Any]) -> SplitMetrics:
     return SplitMetrics(means, int(content["labelled_images"]), counted, left_out)
 
 
-def uncounted(found: SplitMetrics, per_class: Mapping[str, Mapping[str, float]], split: str) -> set[str]:
-    """All classes that no mean of ``split`` counts: those with the fewest positives, beyond the number that is counted.
+def uncounted(metrics: SplitMetrics, per_class: Mapping[str, Mapping[str, float]], split: str) -> set[str]:
+    """Return the classes that no mean of ``split`` counts: those with the fewest positives.
 
     Args:
         per_class: see `read_per_class`.
     """
     by_positives = sorted(per_class, key=lambda name: -per_class[name].get(f"{split}_positives", 0.0))
-    return set(by_positives[found.classes_counted :])
+    return set(by_positives[metrics.classes_counted :])
 
 
 def read_per_class(path: Path) -> dict[str, dict[str, float]]:
-    """``per_class.csv`` as class -> column -> number; a cell that is empty in the file is absent. Raises CcdError."""
+    """Read ``per_class.csv`` as class -> column -> number, without empty cells; errors as in `read_metrics`."""
     try:
         rows = _csv_rows(path)
         return {row.pop("class"): _numbers(row) for row in rows}
@@ -68,7 +70,7 @@ def read_per_class(path: Path) -> dict[str, dict[str, float]]:
 
 
 def read_curve(path: Path, stage: str) -> list[dict[str, float]]:
-    """Training curves, one mapping of columns per epoch, in order. Raises CcdError if missing or malformed."""
+    """Read training curves, one mapping of columns per epoch, in order. Raises CcdError if missing or malformed."""
     try:
         return [_numbers(row) for row in _csv_rows(path)]
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:

@@ -31,7 +31,7 @@ _BLOCK = 1 << 22
 
 
 def stamp(path: Path) -> None:
-    """Seal a file that holds `BLANK` once. Raises CcdError if its text occurs elsewhere in the file too."""
+    """Seal a file that holds `BLANK` once. Raises CcdError if the file holds that text elsewhere too."""
     with path.open("r+b") as file:
         start = _find(file, 0) + len(_MARK)
         file.seek(start)
@@ -43,7 +43,7 @@ def stamp(path: Path) -> None:
 
 
 def verify(path: Path, stage: str) -> None:
-    """Raises CcdError, naming the ``stage`` to rerun, unless the file is byte for byte as it was sealed."""
+    """Raise CcdError, naming the ``stage`` to rerun, unless the file is byte for byte as it was sealed."""
     try:
         with path.open("rb") as file:
             start = _find(file, 0) + len(_MARK)
@@ -61,7 +61,7 @@ def verify(path: Path, stage: str) -> None:
 
 
 def _find(file: BinaryIO, start: int) -> int:
-    """Where the mark first occurs at ``start`` or behind it; -1: nowhere."""
+    """Return the position of the first mark at or behind ``start``, or -1."""
     file.seek(start)
     tail = b""
     at = start
@@ -75,7 +75,7 @@ def _find(file: BinaryIO, start: int) -> int:
 
 
 def _digest(file: BinaryIO, start: int) -> bytes:
-    """Of the content with zeros in place of the seal. Read in blocks: a mapped file would count as memory in use."""
+    """Hash the content with zeros in place of the seal, in blocks, since a mapped file would count as memory in use."""
     digest = hashlib.blake2b(digest_size=16)
     file.seek(0)
     left = start
@@ -102,7 +102,7 @@ def write_sealed(path: Path, schema: str, content: dict[str, Any]) -> None:
 
 
 def read_sealed(path: Path, schema: str, stage: str) -> dict[str, Any]:
-    """Read what ``stage`` wrote. Raises CcdError if it is missing, changed, or of another schema."""
+    """Read the JSON that ``stage`` wrote. Raises CcdError if it is missing, changed, or of another schema."""
     verify(path, stage)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -110,20 +110,20 @@ def read_sealed(path: Path, schema: str, stage: str) -> dict[str, Any]:
         if is_refusal(error):
             raise
         raise unreadable(path, error, stage) from None
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != schema:
-        raise unreadable(path, f"its schema is {found!r}, expected {schema!r}", stage)
+    found_schema = content.get("schema") if isinstance(content, dict) else None
+    if found_schema != schema:
+        raise unreadable(path, f"its schema is {found_schema!r}, expected {schema!r}", stage)
     return content  # type: ignore[no-any-return]
 
 
 def schema(name: str, fields: list[tuple[str, pa.DataType, bool, str]]) -> pa.Schema:
-    """A schema from (name, type, nullable, doc) rows; ``name`` (e.g. ``ccd.boxes/1``) is kept in the file."""
+    """Build a schema from (name, type, nullable, doc) rows; ``name`` (e.g. ``ccd.boxes/1``) is kept in the file."""
     columns = [pa.field(column, kind, nullable, {"doc": doc}) for column, kind, nullable, doc in fields]
     return pa.schema(columns, metadata={"schema": name})
 
 
 def file_metadata(schema: pa.Schema) -> dict[str, str]:
-    """The key-value pairs of a file that say something of its content."""
+    """Return the key-value pairs of a file that describe its content."""
     pairs = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     return {key: value for key, value in pairs.items() if key not in ("ARROW:schema", KEY)}
 
@@ -139,9 +139,9 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], declared: pa.Sc
 def writing_parquet(
     path: Path, declared: pa.Schema, metadata: dict[str, str]
 ) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Yield a function that appends a row group; the file appears at ``path`` only when the block ends well.
+    """Yield a function that appends a row group; the file appears at ``path`` only if the block succeeds.
 
-    ``metadata`` stands beside the schema's name. Pages carry checksums for any reader that verifies them; the whole
+    ``metadata`` is stored beside the schema's name. Pages carry checksums for any reader that verifies them; the whole
     file is sealed.
     """
     full = declared.with_metadata({**file_metadata(declared), **metadata, KEY: BLANK})
@@ -159,7 +159,7 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
     """Open a file that ``stage`` wrote; its schema name and columns must be the declared ones.
 
     Raises:
-        CcdError: missing, damaged, or written under another schema.
+        CcdError: it is missing, damaged, or written under another schema.
     """
     verify(path, stage)
     try:
@@ -179,10 +179,10 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
 def read_parquet(
     path: Path, declared: pa.Schema, stage: str, columns: list[str] | None = None
 ) -> tuple[pa.Table, dict[str, str]]:
-    """The table, or some of its columns, and its metadata; see `open_parquet` for the errors."""
+    """Read the table, or some of its columns, and its metadata; see `open_parquet` for the errors."""
     with open_parquet(path, declared, stage) as file:
         try:
-            table = file.read(columns, use_threads=False)  # each thread would keep memory of what was freed
+            table = file.read(columns, use_threads=False)  # each thread would keep freed memory
         except (OSError, pa.ArrowException) as error:
             if is_refusal(error):
                 raise

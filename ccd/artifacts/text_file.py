@@ -16,9 +16,12 @@ SCHEMA = "ccd.text/1"
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """``classes`` (C), ``values`` (C, D) float32 with unit rows, ``logit_scale`` s, ``texts`` read per class,
-    ``templates``, ``attributes``: teacher and its fingerprint. ``background_texts`` (K) are whole prompts of pictures
-    without any class, ``background`` (K, D) float32 their unit rows; the file has neither where K = 0."""
+    """CLIP's text embeddings of C classes: ``values`` (C, D) float32, rows of unit length.
+
+    ``logit_scale``: s. ``texts``: the phrases of each class, put into the ``templates``. ``attributes``: teacher and
+    its fingerprint. ``background_texts`` (K): complete prompts of background images; ``background`` (K, D) float32:
+    their embeddings. The file has neither where K = 0.
+    """
 
     classes: tuple[str, ...]
     values: np.ndarray
@@ -50,14 +53,16 @@ def read(path: Path) -> TextEmbeddings:
         classes = tuple(read_strings(file, "class_name"))
         texts = tuple(tuple(json.loads(row)) for row in read_strings(file, "texts"))
         values = file["embedding"][...]
-        outside = tuple(read_strings(file, "background_text")) if "background_text" in file else ()
-        background = file["background"][...] if outside else np.empty((0, values.shape[1]), np.float32)
+        background_texts = tuple(read_strings(file, "background_text")) if "background_text" in file else ()
+        background = file["background"][...] if background_texts else np.empty((0, values.shape[1]), np.float32)
         scale = float(attributes.pop("logit_scale"))
         templates = tuple(json.loads(attributes.pop("templates")))
-    if background.shape != (len(outside), values.shape[1]):
-        raise unreadable(path, f"{len(outside)} background texts, embeddings of shape {background.shape}", "text")
+    if background.shape != (len(background_texts), values.shape[1]):
+        raise unreadable(
+            path, f"{len(background_texts)} background texts, embeddings of shape {background.shape}", "text"
+        )
     if not len(classes) == len(texts) == len(values):
         raise unreadable(path, f"{len(classes)} classes, {len(texts)} texts, {len(values)} embeddings", "text")
     if not (np.isfinite(values).all() and np.isfinite(background).all() and np.isfinite(scale)):
         raise unreadable(path, "it holds NaN or Inf", "text")
-    return TextEmbeddings(classes, values, scale, texts, templates, attributes, outside, background)
+    return TextEmbeddings(classes, values, scale, texts, templates, attributes, background_texts, background)

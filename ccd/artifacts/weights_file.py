@@ -1,6 +1,6 @@
-"""Files of weights that other programs wrote: what a file is by its first bytes, and the state dict in it.
+"""Reads weights that other programs wrote: tells the kind of a file by its first bytes, and loads its state dict.
 
-Nothing in such a file is run: tensors and plain containers are read, pickled objects are refused.
+No code in such a file is run: tensors and plain containers are read, pickled objects are refused.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
 
 
 def not_weights(path: Path) -> str | None:
-    """What the file is and what to do, if it is certainly no file of weights; None if it may be one.
+    """Return the kind of a file and advice if it certainly holds no weights; None if it may hold some.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if path.is_dir():
         return "a folder; give the file of weights in it"
@@ -52,9 +52,9 @@ def not_weights(path: Path) -> str | None:
         head = file.read(_HEAD_BYTES)
     if not head:
         return f"an empty file; {_AGAIN}"
-    for magic, what, advice in _MAGIC:
+    for magic, kind, advice in _MAGIC:
         if head.startswith(magic):
-            return f"{what}; {advice}"
+            return f"{kind}; {advice}"
     if head[257:262] == b"ustar":
         return f"a tar archive; {_UNPACK}"
     if head.startswith(b"PK\x03\x04"):
@@ -63,19 +63,19 @@ def not_weights(path: Path) -> str | None:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the file begins as safetensors do: the header's length (8 bytes, little-endian), then JSON."""
+    """Tell whether the file begins like safetensors: the header's length (8 bytes, little-endian), then JSON."""
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:] == b"{" and head[5:8] == b"\0\0\0"
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive, which holds a program."""
+    """Tell whether the file is a TorchScript archive, which holds a program."""
     return any(name.endswith(f"/{_TORCHSCRIPT_ZIP}") for name in _zip_names(path))
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether the file begins as pickles do, alone or in PyTorch's archives."""
+    """Tell whether the file begins like a pickle, alone or in PyTorch's archives."""
     with path.open("rb") as file:
         return file.read(4).startswith((b"PK\x03\x04", b"\x80"))
 
@@ -121,7 +121,7 @@ def _as_text(head: bytes) -> str | None:
 
 StateDict = dict[str, Tensor]
 
-# Names under which training programs keep the state dict, those that mean the whole first.
+# Names under which training programs keep the state dict, names of the complete model first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "student", "net", "network", "module", "weights",
              "params", "backbone")  # fmt: skip
 _LEVELS = 3
@@ -130,13 +130,13 @@ _SAVE = "save its state dict where it was made: torch.save(model.state_dict(), '
 
 
 def read_state_dict(path: Path, key: str) -> StateDict:
-    """The state dict in a PyTorch or safetensors file, also inside a training program's checkpoint.
+    """Read the state dict in a PyTorch or safetensors file, also inside a training program's checkpoint.
 
     Args:
-        key: what names the file, for messages, e.g. ``warmup.weights``.
+        key: the parameter that names the file, for messages, e.g. ``warmup.weights``.
 
     Raises:
-        CcdError: the file is missing, is something else (which is named), holds pickled objects, is damaged, or holds
+        CcdError: the file is missing, of another kind (which is named), holds pickled objects, is damaged, or holds
             no state dict or several.
     """
     if not path.exists():
@@ -147,45 +147,47 @@ def read_state_dict(path: Path, key: str) -> StateDict:
 
 
 def refuse_other(path: Path, key: str) -> None:
-    """Raises CcdError if the file, named by ``key``, is certainly no file of weights; only its start is read."""
+    """Raise CcdError if the file, named by ``key``, certainly holds no weights; only its start is read."""
     other = not_weights(path)
     if other is not None:
         raise CcdError(f"{key}: {path} holds no weights, it is {other}")
 
 
 def without_prefix(state: Mapping[str, Tensor], expected: Collection[str], what: str) -> StateDict:
-    """``state`` by the names that a network expects, without a prefix such as ``module.`` that wrappers add.
+    """Return ``state`` under the names that a network expects, without a prefix such as ``module.`` of wrappers.
 
-    What lies outside the prefix (the other parts of a larger model) is left out. If no prefix gives all of the
-    ``expected`` names, the one that gives most does, and the caller sees what is missing.
+    Keys outside the prefix (other parts of a larger model) are left out. If no prefix gives all of the ``expected``
+    names, the one that gives most is taken, and the caller finds the missing ones.
 
     Raises:
         CcdError: several prefixes give all of them (a student and a teacher, say); they are named.
     """
     counts = {prefix: sum(prefix + name in state for name in expected) for prefix in _prefixes(state, expected)}
-    whole = [prefix for prefix, count in counts.items() if count == len(expected)]
-    if "" in whole:
+    complete = [prefix for prefix, count in counts.items() if count == len(expected)]
+    if "" in complete:
         return dict(state)
-    if len(whole) > 1:
-        raise CcdError(f"{what} holds several networks that fit, under {listed(sorted(whole))}; save one of them alone")
+    if len(complete) > 1:
+        raise CcdError(
+            f"{what} holds several networks that fit, under {listed(sorted(complete))}; save one of them alone"
+        )
     best = max(counts, key=lambda prefix: counts[prefix], default="")
     return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}
 
 
 def load_fitting(network: nn.Module, state: Mapping[str, Tensor], what: str, ignored: str | None = None) -> None:
-    """Load ``state`` into ``network``, whose keys that start with ``ignored`` may be missing, or have other shapes.
+    """Load ``state`` into ``network``; keys that start with ``ignored`` may be missing or have other shapes.
 
     Raises:
-        CcdError: other names or shapes; some of them are listed.
+        CcdError: other names or shapes differ; the message lists some.
     """
-    own = {key: value for key, value in network.state_dict().items() if not _starts(key, ignored)}
-    needed = [key for key in own if not key.endswith("num_batches_tracked")]
-    found = without_prefix(state, needed, f"{what}: the file")
-    used = {key: value for key, value in found.items() if not _starts(key, ignored)}
+    parameters = {key: value for key, value in network.state_dict().items() if not _starts(key, ignored)}
+    needed = [key for key in parameters if not key.endswith("num_batches_tracked")]
+    fitting = without_prefix(state, needed, f"{what}: the file")
+    used = {key: value for key, value in fitting.items() if not _starts(key, ignored)}
     reshaped = [
-        f"{key} ({_shape(used[key])} instead of {_shape(own[key])})"
+        f"{key} ({_shape(used[key])} instead of {_shape(parameters[key])})"
         for key in used
-        if key in own and used[key].shape != own[key].shape
+        if key in parameters and used[key].shape != parameters[key].shape
     ]
     if reshaped:
         raise CcdError(
@@ -193,7 +195,7 @@ def load_fitting(network: nn.Module, state: Mapping[str, Tensor], what: str, ign
             "give the weights of this very network"
         )
     missing = [key for key in needed if key not in used]
-    unexpected = [key for key in used if key not in own]
+    unexpected = [key for key in used if key not in parameters]
     if missing or unexpected:
         raise CcdError(
             f"weights of {what} do not fit the network; missing: {listed(missing, 5) or 'none'}; "
@@ -211,11 +213,11 @@ def _shape(value: Tensor) -> str:
 
 
 def _prefixes(state: Mapping[str, Tensor], expected: Collection[str]) -> list[str]:
-    """Those that put some of the expected names among the state's, the empty one first."""
-    found = {""}
+    """Return the prefixes under which the state has some of the expected names, the empty one first."""
+    prefixes = {""}
     for name in expected:
-        found |= {key[: -len(name)] for key in state if key.endswith(f".{name}")}
-    return sorted(found)
+        prefixes |= {key[: -len(name)] for key in state if key.endswith(f".{name}")}
+    return sorted(prefixes)
 
 
 def _safetensors(path: Path, key: str) -> StateDict:
@@ -235,35 +237,37 @@ def _pytorch(path: Path, key: str) -> Any:
         raise CcdError(f"{key}: {path} is a TorchScript archive, a program, which is not run for safety; {_SAVE}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about details of pickling, which nobody here can change
+            warnings.simplefilter("ignore")  # about details of pickling, which the user cannot change
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CcdError(f"{key}: {path} {_pickled(str(error)) if is_pickle(path) else _DAMAGED}") from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        if explained(error) is not None:  # this machine's memory says nothing about the file
+        if explained(error) is not None:  # the machine ran out of memory: no fault of the file
             raise
         raise CcdError(f"{key}: {path} {_DAMAGED}") from None
 
 
-def _pickled(said: str) -> str:
-    """What PyTorch's refusal means; its own advice is to run what is in the file."""
-    found = re.search(r"(?:GLOBAL|global|function|class) '?([A-Za-z_][\w.]*\.[\w.]+)", said)
-    which = f" ({found[1]})" if found is not None else ""
-    return f"holds a pickled object{which}, not tensors alone; it is not loaded, since that could run code; {_SAVE}"
+def _pickled(refusal: str) -> str:
+    """Explain PyTorch's refusal; PyTorch's own advice is to run the code in the file."""
+    match = re.search(r"(?:GLOBAL|global|function|class) '?([A-Za-z_][\w.]*\.[\w.]+)", refusal)
+    name = f" ({match[1]})" if match is not None else ""
+    return f"holds a pickled object{name}, not tensors alone; it is not loaded, since that could run code; {_SAVE}"
 
 
 def _unwrapped(content: object, what: str) -> StateDict:
-    found = list(_state_dicts(content, "", _LEVELS))
-    if len(found) == 1:
-        return found[0][1]
-    if found:
-        raise CcdError(f"{what} holds several state dicts: {listed(name for name, _ in found)}; save one of them alone")
-    inside = f"; it holds {listed(map(str, content), 5)}" if isinstance(content, Mapping) and content else ""
-    raise CcdError(f"{what} holds no state dict (a mapping of names to tensors){inside}; {_SAVE}")
+    state_dicts = list(_state_dicts(content, "", _LEVELS))
+    if len(state_dicts) == 1:
+        return state_dicts[0][1]
+    if state_dicts:
+        raise CcdError(
+            f"{what} holds several state dicts: {listed(name for name, _ in state_dicts)}; save one of them alone"
+        )
+    content_text = f"; it holds {listed(map(str, content), 5)}" if isinstance(content, Mapping) and content else ""
+    raise CcdError(f"{what} holds no state dict (a mapping of names to tensors){content_text}; {_SAVE}")
 
 
 def _state_dicts(content: object, name: str, levels: int) -> Iterator[tuple[str, StateDict]]:
-    """The state dict that ``content`` is, else those under the first of `_WRAPPERS` that has any."""
+    """Yield ``content`` if it is a state dict, else those under the first of `_WRAPPERS` that has any."""
     if not isinstance(content, Mapping) or not content:
         return
     if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
@@ -281,13 +285,13 @@ def _state_dicts(content: object, name: str, levels: int) -> Iterator[tuple[str,
 
 
 def check_sha256(path: str | Path, expected: str | None, key: str) -> None:
-    """Raises CcdError unless the file has the ``expected`` SHA-256 that parameter ``key`` states (None: anything)."""
+    """Raise CcdError unless the file has the ``expected`` SHA-256 that parameter ``key`` states (None: any)."""
     if expected is None:
         return
     if not Path(path).is_file():
         raise CcdError(f"{key} is set, but {path} is no local file; correct the path, or leave {key} empty")
-    found = hash_of(Path(path))
-    if found != expected:
+    actual = hash_of(Path(path))
+    if actual != expected:
         other = not_weights(Path(path))
-        because = "not the same weights" if other is None else f"the file is {other}"
-        raise CcdError(f"{path} has SHA-256 {found}, but {key} says {expected}: {because}")
+        reason = "not the same weights" if other is None else f"the file is {other}"
+        raise CcdError(f"{path} has SHA-256 {actual}, but {key} says {expected}: {reason}")

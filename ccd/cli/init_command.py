@@ -1,4 +1,4 @@
-"""``ccd init``."""
+"""``ccd init``: make a project for the user's own images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ccd.cli.options import device_option, in_shell, mendable
+from ccd.cli.options import device_option, shell_path
+from ccd.errors import CcdError, user_errors
 
 if TYPE_CHECKING:
     from ccd.project.suggest import Download, Suggestion
@@ -19,24 +20,24 @@ PATH = click.Path(path_type=Path)
 
 @click.command(short_help="Make a project for your own images.")
 @click.argument("folder", type=PATH, metavar="DIR")
-@click.option("--images", type=PATH, metavar="FOLDER", help="Your images, with all folders below; they stay there.")
+@click.option("--images", type=PATH, metavar="FOLDER", help="Folder of your images, read with all its subfolders.")
 @click.option(
     "--classes",
     type=PATH,
     metavar="FILE",
-    help="Class names, one a line; default: classes.txt in DIR, or beside the images.",
+    help="Class names, one per line; default: classes.txt in DIR, or beside the images.",
 )
 @click.option(
-    "--labels", type=PATH, metavar="FILE", help="CSV of labels to measure with; default: labels.csv beside the images."
+    "--labels", type=PATH, metavar="FILE", help="CSV of labels for evaluation; default: labels.csv beside the images."
 )
-@click.option("--teacher", metavar="NAME", help="CLIP: an OpenAI name or a local checkpoint; default: by the hardware.")
-@click.option("--student", metavar="NAME", help="torchvision backbone of the classifier; default: by the hardware.")
+@click.option("--teacher", metavar="NAME", help="An OpenAI CLIP's name or a local checkpoint; default: by hardware.")
+@click.option("--student", metavar="NAME", help="torchvision backbone of the classifier; default: by hardware.")
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
 @device_option
-@click.option("--no-estimate", is_flag=True, hidden=True, help="Without effect: nothing is timed any more.")
-@click.option("--force", is_flag=True, help="Replace the pipeline that DIR holds; what you changed is kept as *.bak.")
+@click.option("--no-estimate", is_flag=True, hidden=True, help="Ignored: nothing is timed any more.")
+@click.option("--force", is_flag=True, help="Replace the pipeline in DIR; files that you changed are kept as *.bak.")
 @click.option("--upgrade", is_flag=True, help="Bring DIR's dvc.yaml and params.yaml to this version; keep your values.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found and written as one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the survey of the images and the written files as JSON.")
 def init(
     folder: Path,
     images: Path | None,
@@ -51,11 +52,11 @@ def init(
     upgrade: bool,
     as_json: bool,
 ) -> None:
-    """Make a project for your own images in DIR: params.yaml, dvc.yaml, and all that `dvc repro` needs.
+    """Make a project for your own images in DIR: params.yaml, dvc.yaml and everything else that `dvc repro` needs.
 
-    Images and classes are checked first: files that cannot be used are named, and will be left out. Teacher and
-    student are chosen to suit the hardware; what will be downloaded and how much disk is needed is told. After a
-    mistake nothing is written. The images stay where they are.
+    Images and classes are checked first: files that cannot be used are named and will be left out. Teacher and student
+    are chosen to suit the hardware; the size of downloads and the disk space needed are printed. After an error,
+    nothing is written. The images stay where they are.
 
     \b
     Examples:
@@ -64,9 +65,8 @@ def init(
       ccd init cats --images ~/photos --teacher clip.pt --set warmup.weights=resnet50.pt
       ccd init cats --upgrade        # after another version of ccd was installed
     """
-    from ccd.errors import CcdError
     from ccd.project.create import (
-        check_place,
+        check_project_folder,
         commit_command,
         prepare_version_control,
         write_files,
@@ -76,101 +76,107 @@ def init(
     from ccd.project.suggest import suggest
     from ccd.runtime.hardware import find_device
 
-    with mendable():
+    with user_errors():
         if upgrade:
             _upgrade(folder)
             return
         if images is None:
             raise CcdError("--images FOLDER is missing: the folder of your images")
-        list_of_classes = classes or _list_of_classes(folder, images)
-        check_place(folder, images, list_of_classes, force=force)
-        asked = ProjectRequest(
-            folder, images, labels, suggest(find_device(device)), teacher, student, _chosen(settings, device)
-        )
-        asked.params(skip_bad=False)  # a mistake in it is found before all images are read
-        found = _look(images, list_of_classes, labels)
-        texts = asked.texts(list_of_classes, len(found.classes), skip_bad=bool(found.index.skipped))
-        _tell(found, asked.suggestion, texts["params.yaml"], as_json)
-        wanted, needed = _needs(folder, found, texts["params.yaml"], as_json)
-        written, kept = write_files(folder, texts, asked.root)
-        commands = [f"cd {in_shell(folder)}", *prepare_version_control(folder), "dvc repro"]
+        classes_file = classes or _default_classes_file(folder, images)
+        check_project_folder(folder, images, classes_file, force=force)
+        overrides = _overrides(settings, device)
+        request = ProjectRequest(folder, images, labels, suggest(find_device(device)), teacher, student, overrides)
+        request.params(skip_bad=False)  # report invalid settings before the images are read, which takes long
+        survey = _survey_images(images, classes_file, labels)
+        texts = request.texts(classes_file, len(survey.classes), skip_bad=bool(survey.index.skipped))
+        _print_survey(survey, request.suggestion, texts["params.yaml"], as_json)
+        missing, disk = _required_disk(folder, survey, texts["params.yaml"], as_json)
+        written, backups = write_files(folder, texts, request.root)
+        commands = [f"cd {shell_path(folder)}", *prepare_version_control(folder), "dvc repro"]
         template = write_plot_template(folder)
         commit = commit_command(folder)
         written += [] if template is None else [template]
         if as_json:
-            content = _content(folder, found, asked.suggestion, texts["params.yaml"], wanted) | {"disk_bytes": needed}
-            files = {"wrote": [str(path) for path in written], "kept": [str(path) for path in kept]}
+            content = _content(folder, survey, request.suggestion, texts["params.yaml"], missing) | {"disk_bytes": disk}
+            files = {"wrote": [str(path) for path in written], "kept": [str(path) for path in backups]}
             click.echo(json.dumps({**content, **files, "next": commands, "commit": commit}, indent=2))
         else:
             click.echo(f"wrote {', '.join(str(path) for path in written)}")
-            _tell_kept(kept)
+            _print_backups(backups)
             if commit is not None:
-                click.echo(f"to keep its history, and before `dvc exp run`, there: {commit}")
+                click.echo(f"to keep a history, and before `dvc exp run`, commit in that folder: {commit}")
             click.echo(f"now run: {' && '.join(commands)}")
 
 
-def _list_of_classes(folder: Path, images: Path) -> Path:
+def _default_classes_file(folder: Path, images: Path) -> Path:
     own = folder / "classes.txt"
     return own if own.is_file() else images / "classes.txt"
 
 
-def _chosen(settings: tuple[str, ...], device: str) -> dict[str, str]:
+def _overrides(settings: tuple[str, ...], device: str) -> dict[str, str]:
     from ccd.params.presets import settings_of
 
     own = {} if device == "auto" else {"runtime.device": device}
     return own | settings_of(settings)
 
 
-def _look(images: Path, classes: Path, labels: Path | None) -> Survey:
-    from ccd.project.survey import survey
+def _survey_images(images: Path, classes: Path, labels: Path | None) -> Survey:
+    from ccd.project.survey import survey_images
     from ccd.runtime.console import StageLog
     from ccd.runtime.hardware import worker_count
 
     log = StageLog("init")
-    return survey(images, classes, labels, worker_count(None), lambda each, n: log.progress(each, n, "img"))
+    return survey_images(
+        images, classes, labels, worker_count(None), lambda facts, count: log.progress(facts, count, "img")
+    )
 
 
-def _needs(folder: Path, found: Survey, text: str, as_json: bool) -> tuple[list[Download], dict[str, int]]:
-    """What will be downloaded, and the disk that is needed; a person is told, also where it does not fit."""
+def _required_disk(folder: Path, survey: Survey, text: str, as_json: bool) -> tuple[list[Download], dict[str, int]]:
+    """Return the missing downloads and the bytes of disk needed by purpose.
+
+    Unless ``as_json``, print both. Warn on stderr about disks that are too full.
+    """
     from ccd.params.presets import parameters
     from ccd.project.suggest import downloads
     from ccd.project.survey import Counts, disk_bytes, disk_line, shortages, size_text
 
     params = parameters(text)
-    wanted = downloads(params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"])
-    needed = disk_bytes(params, Counts(found.train_count, found.test_count, len(found.classes)), wanted)
+    missing = downloads(params["teacher"]["model"], params["warmup"]["backbone"], params["warmup"]["weights"])
+    disk = disk_bytes(params, Counts(survey.train_count, survey.test_count, len(survey.classes)), missing)
     if not as_json:
-        for each in wanted:
+        for download in missing:
             click.echo(
-                f"`dvc repro` will download {each.role} {each.name}, {size_text(each.size_bytes)}; without a "
-                f"network, put\n  {each.url}\n  there yourself: {each.target}"
+                f"`dvc repro` will download the {download.role} {download.name}, {size_text(download.size_bytes)}; "
+                f"without a network, fetch\n  {download.url}\n  yourself and save it as {download.target}"
             )
-        click.echo(disk_line(needed))
-    for line in shortages(needed, folder, wanted):
+        click.echo(disk_line(disk))
+    for line in shortages(disk, folder, missing):
         click.echo(line, err=True)
-    return wanted, needed
+    return missing, disk
 
 
-def _tell(found: Survey, suggestion: Suggestion, text: str, as_json: bool) -> None:
+def _print_survey(survey: Survey, suggestion: Suggestion, text: str, as_json: bool) -> None:
     from ccd.params.presets import parameters
     from ccd.project.survey import survey_lines
 
     if as_json:
         return
     params = parameters(text)
-    click.echo("\n".join(survey_lines(found)))
-    if found.index.skipped:
+    click.echo("\n".join(survey_lines(survey)))
+    if survey.index.skipped:
         click.echo("files that cannot be used will be left out (index.on_bad_image: skip)")
     teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
     student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
     click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")
     if params["global_labels"]["none_rule"] == "off":
         click.echo(
-            "images that show none of the classes are not looked for, and get labels too (global_labels.none_rule)"
+            "images that show none of the classes are not looked for, so they get labels too (global_labels.none_rule)"
         )
 
 
-def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wanted: list[Download]) -> dict[str, Any]:
+def _content(
+    folder: Path, survey: Survey, suggestion: Suggestion, text: str, missing: list[Download]
+) -> dict[str, Any]:
     from ccd.params.presets import parameters
     from ccd.project.survey import survey_remarks
 
@@ -178,28 +184,28 @@ def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wan
     return {
         "directory": str(folder),
         "images": {
-            "train": found.train_count,
-            "test": found.test_count,
-            "labelled": found.labelled,
-            "formats": found.formats,
-            "median_size_px": list(found.median_size_px),
+            "train": survey.train_count,
+            "test": survey.test_count,
+            "labelled": survey.labelled,
+            "formats": survey.formats,
+            "median_size_px": list(survey.median_size_px),
         },
-        "left_out": dict(found.left_out),
-        "remarks": survey_remarks(found),
-        "bad_files": [{"path": each.path, "reason": each.reason} for each in found.index.skipped],
-        "classes": [info.name for info in found.classes],
+        "left_out": dict(survey.left_out),
+        "remarks": survey_remarks(survey),
+        "bad_files": [{"path": each.path, "reason": each.reason} for each in survey.index.skipped],
+        "classes": [info.name for info in survey.classes],
         "hardware": suggestion.reason,
         "teacher": params["teacher"]["model"],
         "student": params["warmup"]["backbone"],
         "downloads": [
             {
-                "role": each.role,
-                "name": each.name,
-                "url": each.url,
-                "target": str(each.target),
-                "bytes": each.size_bytes,
+                "role": download.role,
+                "name": download.name,
+                "url": download.url,
+                "target": str(download.target),
+                "bytes": download.size_bytes,
             }
-            for each in wanted
+            for download in missing
         ],
     }
 
@@ -207,7 +213,6 @@ def _content(folder: Path, found: Survey, suggestion: Suggestion, text: str, wan
 def _upgrade(folder: Path) -> None:
     from ccd.artifacts.existing import keep_old
     from ccd.artifacts.files import write_text
-    from ccd.errors import CcdError
     from ccd.params.presets import upgraded_params
     from ccd.project.create import write_plot_template
     from ccd.project.pipeline import upgraded_text
@@ -223,16 +228,16 @@ def _upgrade(folder: Path) -> None:
         if new == old:
             click.echo(f"{path}: nothing to change")
             continue
-        kept = keep_old(path)
+        backup = keep_old(path)
         write_text(path, new)
-        click.echo(f"{path}: brought to this version")
-        _tell_kept([] if kept is None else [kept])
+        click.echo(f"{path}: upgraded to this version")
+        _print_backups([] if backup is None else [backup])
     template = write_plot_template(folder)
     if template is not None:
-        click.echo(f"wrote {template}, for dvc plots show")
-    click.echo(f"now run: cd {in_shell(folder)} && dvc repro")
+        click.echo(f"wrote {template} for `dvc plots show`")
+    click.echo(f"now run: cd {shell_path(folder)} && dvc repro")
 
 
-def _tell_kept(kept: list[Path]) -> None:
-    if kept:
-        click.echo(f"kept what was there as {', '.join(str(path) for path in kept)}")
+def _print_backups(backups: list[Path]) -> None:
+    if backups:
+        click.echo(f"kept the old files as {', '.join(str(path) for path in backups)}")

@@ -1,4 +1,4 @@
-"""Where ``ccd inspect`` writes its overlay: never over something else, and never among the images."""
+"""Choose and check the file to which ``ccd inspect`` writes its overlay."""
 
 from __future__ import annotations
 
@@ -15,57 +15,59 @@ from ccd.report.overlay import overlay, write_overlay
 
 
 def check_overlay(out: Path, root: Path, *, force: bool) -> None:
-    """Refuse a place that somebody named for an overlay.
+    """Refuse an unsuitable ``--out`` of an overlay.
 
     Args:
         root: dataset.root.
 
     Raises:
-        CcdError: something is there and ``force`` is not given, or it lies among the images.
+        CcdError: the file exists and ``force`` is false, it is a folder, or it lies in ``root``.
     """
     if is_stream(out):
         return
     if _lies_in(out, root):
         raise CcdError(
-            f"{out} lies in {root}, the folder of images, where it would be taken for one of them; give another --out"
+            f"{out} lies in {root}, the folder of images, where it would be indexed as an image; give another --out"
         )
     refuse_folders([out])
     refuse_existing([out], force=force)
 
 
 def save_default_overlay(story: ImageStory, ids: Sequence[str], root: Path, *, force: bool) -> tuple[str, bool]:
-    """Write the overlay into the working directory, unless something else has its name there.
+    """Write the overlay into the working directory, unless a different file has its name.
 
     Args:
-        ids: of all images of the data set.
+        ids: ids of all images of the data set.
         root: dataset.root.
 
     Returns:
-        What to tell, and whether the overlay lies there.
+        A message for the user, and whether the overlay exists now.
     """
     out = Path(overlay_name(story.image_id, ids))
     if _lies_in(out, root):
-        return f"note: no overlay is written among the images; name another place with --out: {out}", False
+        return f"note: {out} was not written, since this is the folder of images; give another file with --out", False
     if out.is_dir() or ((out.exists() or out.is_symlink()) and not force):
         if out.is_file() and out.read_bytes() == _as_png(story, root):
-            return f"{out} is there already, the same", True
-        return f"note: {out} is there already and differs; it stays. Give --out FILE, or --force to replace it", False
+            return f"{out} already exists with the same content", True
+        return f"note: {out} already exists and differs; give --out FILE, or --force to replace it", False
     write_overlay(story, root, out)
     return f"wrote {out}", True
 
 
 def overlay_name(image_id: str, ids: Sequence[str]) -> str:
-    """The default file name of an image's overlay: its own name where no other image has that, else with its folders;
-    no two of ``ids`` share one."""
-    name = _own_name(image_id)
-    if sum(_own_name(other) == name for other in ids) > 1:
+    """Return the default file name of an image's overlay, different for each of ``ids``.
+
+    It is the image's own file name, with its folders in front if another image has the same file name.
+    """
+    name = _file_name(image_id)
+    if sum(_file_name(other) == name for other in ids) > 1:
         name = image_id.replace("/", "_")
-        if sum(name in (_own_name(other), other.replace("/", "_")) for other in ids) > 1:
+        if sum(name in (_file_name(other), other.replace("/", "_")) for other in ids) > 1:
             name += f".{hashlib.sha256(image_id.encode()).hexdigest()[:8]}"
     return f"{name}.overlay.png"
 
 
-def _own_name(image_id: str) -> str:
+def _file_name(image_id: str) -> str:
     return image_id.rpartition("/")[2]
 
 

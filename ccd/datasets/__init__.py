@@ -1,4 +1,4 @@
-"""Adapters: a data set's folder becomes image records, class names and, where known, labels. No transforms."""
+"""Adapters read a data set's folder: image records, class names and, where known, labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ccd.datasets.coco import load_coco
-from ccd.datasets.demo_set import load_demo
+from ccd.datasets.demo_set import DemoScenes, load_demo
 from ccd.datasets.folder import load_folder
 from ccd.datasets.nuswide import load_nuswide
 from ccd.datasets.record import ClassInfo, Dataset, ImageEntry
@@ -31,18 +31,19 @@ def load_dataset(
     demo_seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Read a data set with one of `ADAPTERS`. Keys that the adapter does not use are ignored.
+    """Read a data set with one of `ADAPTERS`; arguments that the adapter does not use are ignored.
 
-    ``root`` and the two files are relative to the working directory. ``progress`` is told (done, total) while the demo
-    renders.
+    Args:
+        root: folder of the data set, relative to the working directory like the two files.
+        progress: called with (done, total) while the demo renders.
 
     Raises:
-        CcdError: unknown adapter, ``root`` missing (but for the demo), or whatever the adapter finds wrong.
+        CcdError: the adapter is unknown, ``root`` is missing (except for the demo), or the adapter finds an error.
     """
     if train_split == test_split:
         raise CcdError(f"index.train_split and index.test_split are both '{train_split}'; they must differ")
     if adapter == "demo":
-        return load_demo(root, train_split, test_split, demo_train, demo_test, demo_seed, progress)
+        return load_demo(root, train_split, test_split, DemoScenes(demo_train, demo_test, demo_seed), progress)
     if not root.is_dir():
         raise CcdError(f"{root} is not a folder; set dataset.root to the folder of the data set")
     if adapter == "voc":

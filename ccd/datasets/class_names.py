@@ -1,6 +1,6 @@
-"""Class identifiers as data sets spell them, and what CLIP reads instead.
+"""The class names of data sets and the phrases that CLIP reads for them; reads ``classes.txt``.
 
-COCO's names need no list: they come with its annotations and are ordinary words. ``text.class_texts`` in params.yaml
+COCO's names need no list: its annotations hold them, and they are ordinary words. ``text.class_texts`` in params.yaml
 replaces any of these.
 """
 
@@ -60,11 +60,12 @@ _QUOTED = re.compile(r"""^(["'])(.*)\1$""")
 
 
 def read_classes(path: Path) -> tuple[ClassInfo, ...]:
-    """Read a list of classes. Without phrases CLIP reads the name, underscores as blanks.
+    """Read a list of classes. For a class without phrases CLIP reads the name, underscores as blanks.
 
     Raises:
-        CcdError: missing, not text, without names; another kind of list (JSON, numbered, with commas, quoted, ...),
-            with the lines to write instead; names or phrases that are empty, repeated or alike; a single class.
+        CcdError: the file is missing, no text, or empty; it is another kind of list (JSON, numbered, with commas,
+            quoted, ...), and the message shows the lines to write; names or phrases are empty, repeated or alike;
+            there is a single class.
     """
     hint = "write the class names there, one per line, or set index.classes_file to the list"
     lines = [_visible(line) for line in read_lines(path, hint) if not line.startswith("#")]
@@ -98,7 +99,7 @@ def _read_class(line: str) -> ClassInfo:
 
 
 def _refuse_other_lists(path: Path, lines: Sequence[str]) -> None:
-    """Raises CcdError for a list of another kind, with the first lines of what it seems to mean."""
+    """Raise CcdError for a list of another kind, with the first lines to write instead."""
     kinds: tuple[tuple[str, Callable[[Sequence[str]], list[str] | None]], ...] = (
         ("a list of a programming language, or JSON", _bracketed),
         ("a YAML list", _dashed),
@@ -113,18 +114,9 @@ def _refuse_other_lists(path: Path, lines: Sequence[str]) -> None:
         if names is not None:
             shown = [f"    {name}" for name in names[:_SHOWN]]
             more = [f"    ... ({len(names) - _SHOWN} more)"] if len(names) > _SHOWN else []
-            advice = f"{path}: this looks like {kind}; write one class a line, e.g. with a colon before other words:"
-            raise CcdError(
-                "\n".join(
-                    [
-                        advice.replace(", e.g. with a colon before other words", "")
-                        if kind != "several words for a class"
-                        else advice,
-                        *shown,
-                        *more,
-                    ]
-                )
-            )
+            form = ", e.g. with a colon before other words" if kind == "several words for a class" else ""
+            advice = f"{path}: this looks like {kind}; write one class a line{form}:"
+            raise CcdError("\n".join([advice, *shown, *more]))
 
 
 def _bracketed(lines: Sequence[str]) -> list[str] | None:
@@ -136,8 +128,8 @@ def _bracketed(lines: Sequence[str]) -> list[str] | None:
         value = ast.literal_eval(inner)
         if isinstance(value, dict):
             values = value.values()
-            value = next((each for each in values if isinstance(each, list)), list(values))
-        return [str(each) for each in value]
+            value = next((item for item in values if isinstance(item, list)), list(values))
+        return [str(item) for item in value]
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return _parts(inner.strip("[](){} "))
 
@@ -152,10 +144,10 @@ def _dashed(lines: Sequence[str]) -> list[str] | None:
 def _numbered(lines: Sequence[str]) -> list[str] | None:
     body = lines[1:] if re.fullmatch(r"\w+:", lines[0]) and len(lines) > 1 else lines
     for pattern in (_NUMBER_FIRST, _NUMBER_LAST):
-        found = [re.match(pattern, line) for line in body]
-        numbers = [int(each["number"]) for each in found if each is not None]
+        matches = [re.match(pattern, line) for line in body]
+        numbers = [int(match["number"]) for match in matches if match is not None]
         if numbers in (list(range(first, first + len(body))) for first in (0, 1)):
-            return [_unquoted(each["name"].strip()) for each in found if each is not None]
+            return [_unquoted(match["name"].strip()) for match in matches if match is not None]
     return None
 
 
@@ -178,7 +170,7 @@ def _on_one_line(lines: Sequence[str]) -> list[str] | None:
 
 
 def _with_synonyms(lines: Sequence[str]) -> list[str] | None:
-    """ImageNet's ``tench, Tinca tinca``."""
+    """Read lines like ImageNet's ``tench, Tinca tinca`` as a name and its phrases."""
     if not any("," in line and ":" not in line for line in lines):
         return None
     return [f"{line.partition(',')[0].strip()}: {line}" if "," in line and ":" not in line else line for line in lines]

@@ -40,7 +40,7 @@ def load_coco(root: Path, train_split: str, test_split: str | None) -> Dataset:
     """Read the named splits of a COCO folder.
 
     Raises:
-        CcdError: an archive is missing or incomplete, the JSON is malformed, or the splits have other categories.
+        CcdError: an archive is missing or incomplete, the JSON is malformed, or the splits' categories differ.
     """
     splits: list[tuple[str, Split]] = [(train_split, "train")]
     if test_split is not None:
@@ -50,12 +50,12 @@ def load_coco(root: Path, train_split: str, test_split: str | None) -> Dataset:
     categories = []
     for name, split in splits:
         path = root / "annotations" / f"instances_{name}.json"
-        found, names, truth = _parse(path)
-        paths = located(root, name, names)
+        split_categories, names, truth = _parse(path)
+        paths = find_paths(root, name, names)
         require_present(root, paths, HINT)
-        entries.append([ImageEntry(PurePosixPath(each).stem, each, split) for each in paths])
+        entries.append([ImageEntry(PurePosixPath(image_path).stem, image_path, split) for image_path in paths])
         truths.append(truth)
-        categories.append(found)
+        categories.append(split_categories)
     if categories[0] != categories[-1]:
         raise CcdError(
             f"{root / 'annotations'}: {train_split} and {test_split} do not have the same categories; {HINT}"
@@ -64,15 +64,16 @@ def load_coco(root: Path, train_split: str, test_split: str | None) -> Dataset:
     return assemble(root, classes, zip(distinct_ids(entries), truths, strict=True))
 
 
-def located(root: Path, split: str, names: Sequence[str]) -> list[str]:
-    """Paths under ``root`` of images that an annotation file calls ``names``, whatever folder it counts from.
+def find_paths(root: Path, split: str, names: Sequence[str]) -> list[str]:
+    """Return the paths under ``root`` of the images that an annotation file calls ``names``.
 
-    Backslashes, ``./`` and absolute paths below ``root`` are understood. Of the ways to read the names, the one that
-    finds most files is taken for all of them; COCO's own, ``{split}/{name}``, comes first.
+    The names may be relative to another folder, and have backslashes, ``./`` or an absolute path below ``root``. Of the
+    layouts that are tried, the one that finds most files is taken for all names; COCO's own, ``{split}/{name}``, comes
+    first.
     """
     listing = Listing(root)
     plain = [_plain(root, name) for name in names]
-    ways: tuple[Callable[[str], str], ...] = (
+    layouts: tuple[Callable[[str], str], ...] = (
         lambda name: f"{split}/{name}",
         lambda name: name,
         lambda name: f"images/{split}/{name}",
@@ -85,8 +86,8 @@ def located(root: Path, split: str, names: Sequence[str]) -> list[str]:
     best = [f"{split}/{name}" for name in plain]
     most = -1
     leads_out = any(".." in PurePosixPath(name).parts for name in plain)  # for `require_present` to refuse
-    for way in () if leads_out else ways:
-        paths = [way(name) for name in plain]
+    for layout in () if leads_out else layouts:
+        paths = [layout(name) for name in plain]
         count = sum(is_inside(path) and listing.has(path) for path in paths)
         if count > most and (most < 0 or len(set(paths)) == len(paths)):
             best = paths
@@ -107,10 +108,10 @@ def _plain(root: Path, name: str) -> str:
 
 
 def _parse(path: Path) -> tuple[dict[int, str], list[str], Truth | None]:
-    """Categories by ascending id, names of images by ascending id, and their labels, if there are any in the file."""
+    """Return categories by ascending id, names of images by ascending id, and their labels if the file has any."""
     if not path.is_file():
-        there = sorted(item.stem.removeprefix("instances_") for item in path.parent.glob("instances_*.json"))
-        raise CcdError(f"{path} does not exist; splits there: {listed(there) or 'none'}; {HINT}")
+        splits = sorted(item.stem.removeprefix("instances_") for item in path.parent.glob("instances_*.json"))
+        raise CcdError(f"{path} does not exist; splits there: {listed(splits) or 'none'}; {HINT}")
     content = read_instances(path)
     try:
         categories = {int(item["id"]): str(item["name"]) for item in content["categories"]}
@@ -123,9 +124,9 @@ def _parse(path: Path) -> tuple[dict[int, str], list[str], Truth | None]:
     categories = dict(sorted(categories.items()))
     columns = {category: column for column, category in enumerate(categories)}
     rows = {image: row for row, image in enumerate(sorted(files))}
-    strays = {f"image {image}, category {kind}" for image, kind in pairs if image not in rows or kind not in columns}
-    if strays:
-        raise CcdError(f"{path}: annotations of unknown images or categories: {listed(sorted(strays))}; {HINT}")
+    unknown = {f"image {image}, category {kind}" for image, kind in pairs if image not in rows or kind not in columns}
+    if unknown:
+        raise CcdError(f"{path}: annotations of unknown images or categories: {listed(sorted(unknown))}; {HINT}")
     names = [files[image] for image in rows]
     if "annotations" not in content:  # as in the lists of test images
         return categories, names, None
@@ -135,7 +136,7 @@ def _parse(path: Path) -> tuple[dict[int, str], list[str], Truth | None]:
 
 
 def read_instances(path: Path) -> dict[str, Any]:
-    """An annotation file without the outlines of its objects. Raises CcdError: missing, or not a JSON object."""
+    """Read an annotation file without the outlines of its objects. Raises CcdError: missing, or no JSON object."""
     data = read_bytes(path, HINT)
     try:
         content = json.loads(data, object_hook=_without_outline)
@@ -147,6 +148,6 @@ def read_instances(path: Path) -> dict[str, Any]:
 
 
 def _without_outline(item: dict[str, Any]) -> dict[str, Any]:
-    """Outlines are nine tenths of the file and nothing here reads them; dropped early they need no memory."""
+    """Drop the outlines, nine tenths of the file, before they need memory; nothing reads them."""
     item.pop("segmentation", None)
     return item

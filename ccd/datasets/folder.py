@@ -1,4 +1,4 @@
-"""Any folder of images with a list of class names; optionally a CSV of labels for evaluation.
+"""Reads any folder of images with a list of class names and, optionally, a CSV of labels for evaluation.
 
 Images are found in all subfolders (hidden ones left out), sorted by path; other files are counted by ending. An image
 under ``{test_split}/`` is a test image, any other a training image, unless the CSV's ``split`` column says otherwise.
@@ -32,7 +32,7 @@ def load_folder(
         labels_file: see `ccd.datasets.label_table`; None: labels.csv in ``root`` if there is one, else no labels.
 
     Raises:
-        CcdError: a file is missing or malformed, or there are no images.
+        CcdError: a file is missing or malformed, or the folder holds no images.
     """
     classes = read_classes(classes_file or root / CLASSES_FILE)
     table = labels_file or (root / LABELS_FILE if (root / LABELS_FILE).is_file() else None)
@@ -48,12 +48,15 @@ def from_tables(
     table: Path | None,
     lists: Sequence[Path] = (),
 ) -> Dataset:
-    """The images under ``root`` with the labels of ``table``, see `load_folder`. ``lists`` are no images left out."""
-    seen = search(root, [*lists, table] if table else lists)
-    paths = seen.paths
+    """Read the images under ``root`` with the labels of ``table``, see `load_folder`.
+
+    ``lists``: further files of the data set, which do not count as left-out files.
+    """
+    found_images = search(root, [*lists, table] if table else lists)
+    paths = found_images.paths
     if not paths:
-        there = left_out_line(seen.left_out) or "it holds no other files either"
-        raise CcdError(f"{root} holds no images ({there}); set dataset.root to their folder")
+        others = left_out_line(found_images.left_out) or "it holds no other files either"
+        raise CcdError(f"{root} holds no images ({others}); set dataset.root to their folder")
     names = [info.name for info in classes]
     rows = read_label_table(table, paths, names, root) if table else {}
     splits: dict[str, Split | None] = {train_split: "train", test_split or "test": "test" if test_split else None}
@@ -72,7 +75,9 @@ def from_tables(
     labels = np.zeros((len(labelled), len(classes)), np.int8)
     for index, path in enumerate(labelled):
         labels[index, list(rows[path].columns)] = 1
-    dataset = Dataset(classes, tuple(entries), tuple(labelled), labels, np.zeros(labels.shape, np.bool_), seen.left_out)
+    dataset = Dataset(
+        classes, tuple(entries), tuple(labelled), labels, np.zeros(labels.shape, np.bool_), found_images.left_out
+    )
     check(dataset, root)
     return dataset
 

@@ -1,4 +1,4 @@
-"""The images in a folder and all folders below it, and what else lies there, counted by ending."""
+"""Finds the images in a folder and its subfolders, and counts all other files by ending."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ _INSTALL = {"AVIF": "Pillow 11.3 or newer", "HEIF": "pillow-heif"}
 
 @dataclass(frozen=True)
 class FoundImages:
-    """``paths``: relative, sorted, with forward slashes. ``left_out``: other files by ending, the most frequent first.
+    """``paths``: relative, sorted, with forward slashes. ``left_out``: counts of other files by ending, largest first.
 
-    A folder that cannot be opened stands among the paths, so that whoever reads the images reports it like an image
-    that cannot be read.
+    ``paths`` also holds folders that cannot be opened, so that reading the images reports them.
     """
 
     paths: list[str]
@@ -43,17 +42,17 @@ class FoundImages:
 
 
 def find_images(root: Path) -> list[str]:
-    """The paths alone, see `search`."""
+    """Return only the paths of `search`."""
     return search(root).paths
 
 
 def search(root: Path, lists: Iterable[Path] = ()) -> FoundImages:
-    """Find all images under ``root``; hidden files and folders are passed over.
+    """Find all images under ``root``; hidden files and folders are skipped.
 
-    Links to folders are followed, each folder once; `ccd.datasets.scan.FileReader` judges what lies outside ``root``.
+    Links to folders are followed, each folder once; `ccd.datasets.scan.FileReader` checks files outside ``root``.
 
     Args:
-        lists: files of the data set that are no images and need not be counted, beside `OWN_LISTS` in ``root``.
+        lists: further files of the data set that do not count as left out, beside `OWN_LISTS` in ``root``.
 
     Raises:
         CcdError: ``root`` cannot be read.
@@ -73,7 +72,7 @@ def search(root: Path, lists: Iterable[Path] = ()) -> FoundImages:
 
 
 def is_image(name: str, head: Callable[[], bytes]) -> bool:
-    """Whether a file is worth opening as an image.
+    """Tell whether a file is to be opened as an image.
 
     Args:
         name: the file's name.
@@ -85,17 +84,17 @@ def is_image(name: str, head: Callable[[], bytes]) -> bool:
     needed = _OPTIONAL_ENDINGS.get(kind)
     if needed is None:
         return head().startswith(_JPEG)
-    # Phones and converters leave the old ending on a new content. What is damaged is for the decoder to explain.
+    # Phones and converters keep the old ending for new content. Damaged content is left to the decoder's errors.
     return is_available(needed) or not (content := optional_format(head())) or is_available(content)
 
 
 def ending(name: str) -> str:
-    """The ending of a file's name in lower case, with its dot; "" where there is none."""
+    """Return the ending of a file's name in lower case, with its dot; "" if it has none."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path object for each of a million names takes seconds
 
 
 def hint(file_ending: str) -> str:
-    """What to do to read files with this ending; "" where nothing can be done."""
+    """Return how to read files with this ending; "" if there is no way."""
     if file_ending == FOLDER:
         return "name them, or write ** in the pattern"
     kind = _OPTIONAL_ENDINGS.get(file_ending)
@@ -103,28 +102,28 @@ def hint(file_ending: str) -> str:
 
 
 def left_out_line(left_out: Mapping[str, int]) -> str:
-    """``left out: 12 .heic (install ... to read them), 3 .mp4``; "" where nothing is left out."""
+    """Format ``left out: 12 .heic (install ... to read them), 3 .mp4``; "" if no file is left out."""
     counts = list(by_frequency(left_out).items())
-    said = [f"{count:,} {kind}" + (f" ({hint(kind)})" if hint(kind) else "") for kind, count in counts[:SHOWN_ENDINGS]]
+    parts = [f"{count:,} {kind}" + (f" ({hint(kind)})" if hint(kind) else "") for kind, count in counts[:SHOWN_ENDINGS]]
     rest = counts[SHOWN_ENDINGS:]
     if rest:
-        said.append(f"{sum(count for _, count in rest):,} with {len(rest):,} other endings")
-    return f"left out: {', '.join(said)}" if said else ""
+        parts.append(f"{sum(count for _, count in rest):,} with {len(rest):,} other endings")
+    return f"left out: {', '.join(parts)}" if parts else ""
 
 
 def by_frequency(left_out: Mapping[str, int]) -> dict[str, int]:
-    """The same counts: what something can be done about first, then the most frequent."""
+    """Sort the counts: endings with a `hint` first, then the most frequent."""
     return dict(sorted(left_out.items(), key=lambda each: (not hint(each[0]), -each[1], each[0])))
 
 
 def _walk(root: Path, unreadable: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Folders with the names of their visible files; folders that cannot be opened go into ``unreadable``."""
+    """Yield folders with the names of their visible files; add folders that cannot be opened to ``unreadable``."""
 
     def failed(error: OSError) -> None:
-        at = Path(os.fsdecode(error.filename))
-        if at == root or ran_out(error):
+        folder_path = Path(os.fsdecode(error.filename))
+        if folder_path == root or ran_out(error):
             raise error
-        unreadable.append(at.relative_to(root).as_posix())
+        unreadable.append(folder_path.relative_to(root).as_posix())
 
     seen = {os.path.realpath(root)}
     try:
@@ -140,7 +139,7 @@ def _walk(root: Path, unreadable: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _is_new(folder: str, name: str, seen: set[str]) -> bool:
-    """Not hidden, and not seen before under another name: links can go in circles."""
+    """Tell whether a folder is not hidden and not visited under another name, since links can go in circles."""
     real = os.path.realpath(os.path.join(folder, name))  # noqa: PTH118
     if name.startswith(".") or real in seen:
         return False
@@ -149,7 +148,7 @@ def _is_new(folder: str, name: str, seen: set[str]) -> bool:
 
 
 def _head(path: str) -> bytes:
-    """The first bytes of a regular file; b"" if it is none, which may never end, or cannot be read."""
+    """Return the first bytes of a file; b"" if it cannot be read, or is no regular file, which may never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - as above
             return b""

@@ -1,8 +1,8 @@
-"""A CSV of image labels: columns ``image_id`` or ``path``, ``classes`` (with ``;`` between them), optionally ``split``.
+"""Reads a CSV of image labels: columns ``image_id`` or ``path``, ``classes`` (separated by ``;``), maybe ``split``.
 
-What `ccd predict` and `ccd export labels` write is one. How the file may be written: `ccd.artifacts.csv_files`; what an
-image may be called: `ccd.artifacts.image_index`. Empty ``classes`` means that none is present; an image without a row
-has unknown labels.
+`ccd predict` and `ccd export labels` write such files. `ccd.artifacts.csv_files` describes the accepted forms of CSV,
+`ccd.artifacts.image_keys` the accepted names of images. Empty ``classes`` means that no class is present; an image
+without a row has unknown labels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LAYOUT = (IMAGE, ("classes",))
 
 @dataclass(frozen=True)
 class LabelRow:
-    """``split`` as written ("" where it is not), ``columns`` of the classes that are present."""
+    """``split`` as written, or "", and the ``columns`` of the classes that are present."""
 
     split: str
     columns: tuple[int, ...]
@@ -29,7 +29,7 @@ class LabelRow:
 def read_label_table(
     path: Path, images: Sequence[str], names: Sequence[str], root: Path | None = None
 ) -> dict[str, LabelRow]:
-    """Rows by image path.
+    """Read the rows, by image path.
 
     Args:
         images: paths of all images, relative to the root, with forward slashes.
@@ -37,8 +37,8 @@ def read_label_table(
         root: folder of the images; None: paths that lead there from elsewhere are not recognised.
 
     Raises:
-        CcdError: missing, no text, without the columns, or rows that are malformed, or with unknown or ambiguous
-            images, unknown classes, or twice the same image; all offenders are counted.
+        CcdError: the file is missing, no text, or lacks columns; rows are malformed, or have unknown or ambiguous
+            images, unknown classes, or an image twice; all such rows are counted.
     """
     sheet = read_sheet(path, [LAYOUT], "set index.labels_file to a CSV of labels, or leave it empty")
     named = ImageKeys(images, root).find_all(cell for row in sheet.rows for cell in image_cells(row))
@@ -47,20 +47,20 @@ def read_label_table(
     problems = []
     for row in sheet.rows:
         keys = image_cells(row)
-        found = next((named[key] for key in keys if named[key]), [])
+        matches = next((named[key] for key in keys if named[key]), [])
         classes, unknown = classes_in(row.cells.get("classes", ""), column)
         hint = " (several classes go into one cell, with ';')" if row.cells else ""
         problem = row.problem and row.problem + hint
-        if not problem and len(found) != 1:
-            problem = f"'{(keys or ('',))[0]}' names {len(found) or 'no'} images"
+        if not problem and len(matches) != 1:
+            problem = f"'{(keys or ('',))[0]}' names {len(matches) or 'no'} images"
         if not problem and unknown:
             problem = f"unknown class {listed(unknown)} (classes: {listed(names)})"
-        if not problem and found[0] in rows:
+        if not problem and matches[0] in rows:
             problem = f"'{keys[0]}' has an earlier row"
         if problem:
             problems.append(f"line {row.line}: {problem}")
         else:
-            rows[found[0]] = LabelRow(row.cells.get("split", "").strip(), tuple(column[name] for name in classes))
+            rows[matches[0]] = LabelRow(row.cells.get("split", "").strip(), tuple(column[name] for name in classes))
     if problems:
         count = f"{len(problems):,} row{'' if len(problems) == 1 else 's'} cannot be used"
         raise CcdError(f"{path}: {count}: {listed(problems)}; correct or delete them")
@@ -68,5 +68,5 @@ def read_label_table(
 
 
 def image_cells(row: Row) -> tuple[str, ...]:
-    """What a row calls its image: the cells of the columns `IMAGE` that are not blank."""
-    return tuple(cell.strip() for name in IMAGE if (cell := row.cells.get(name, "")).strip())
+    """Return the cells that name a row's image, as written: those of the columns `IMAGE` that are not blank."""
+    return tuple(cell for name in IMAGE if (cell := row.cells.get(name, "")).strip())

@@ -1,4 +1,4 @@
-"""NUS-WIDE as people have it: ImageList/, Groundtruth/TrainTestLabels/ and the photos in Flickr/ (or images/).
+"""Reads NUS-WIDE in its usual layout: ImageList/, Groundtruth/TrainTestLabels/ and the photos in Flickr/ (or images/).
 
 A split is the stem of a list in ImageList/. The official ones are TrainImagelist (161,789 images) and TestImagelist
 (107,859). The paper trains on 150,000 and tests on 60,260, a selection it does not publish: put such lists beside the
@@ -39,8 +39,8 @@ def load_nuswide(root: Path, train_split: str, test_split: str | None) -> Datase
     """Read the named lists of a NUS-WIDE folder.
 
     Raises:
-        CcdError: a part is missing or malformed, or listed photos are not there (Flickr links die): the message
-            counts them and says how to make a list of those present.
+        CcdError: a part is missing or malformed, or listed photos are missing (Flickr links die); then the message
+            counts them and has a command that lists the photos present.
     """
     folder = next((name for name in PHOTO_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
@@ -65,15 +65,15 @@ def _read_split(
         )
     entries = [ImageEntry(str(PurePosixPath(path).with_suffix("")), f"{folder}/{path}", split) for path in paths]
     require_present(root, (entry.path for entry in entries), _present_hint(root, folder, name))
-    found = labels[[rows[path] for path in paths]]
-    return entries, Truth(found, np.zeros(found.shape, np.bool_))
+    split_labels = labels[[rows[path] for path in paths]]
+    return entries, Truth(split_labels, np.zeros(split_labels.shape, np.bool_))
 
 
 def _read_list(root: Path, name: str) -> list[str]:
     path = root / "ImageList" / f"{name}.txt"
     if not path.is_file():
-        there = sorted(item.stem for item in path.parent.glob("*.txt"))
-        raise CcdError(f"{path} does not exist; lists there: {listed(there) or 'none'}; {HINT}")
+        lists = sorted(item.stem for item in path.parent.glob("*.txt"))
+        raise CcdError(f"{path} does not exist; lists there: {listed(lists) or 'none'}; {HINT}")
     paths = [line.replace("\\", "/") for line in read_lines(path, HINT)]
     nameless = [repr(each) for each in paths if not PurePosixPath(each).name]
     if nameless:
@@ -82,7 +82,7 @@ def _read_list(root: Path, name: str) -> list[str]:
 
 
 def _ground_truth(root: Path) -> tuple[dict[str, int], NDArray[np.int8]]:
-    """Row of each image of both official lists, and the labels (images, 81)."""
+    """Return the row of each image of both official lists, and the labels (images, 81) int8."""
     paths: list[str] = []
     labels = []
     for part in ("Train", "Test"):
@@ -94,7 +94,7 @@ def _ground_truth(root: Path) -> tuple[dict[str, int], NDArray[np.int8]]:
 
 
 def _read_flags(path: Path, count: int) -> NDArray[np.int8]:
-    """(count,) of 0 and 1, one digit a line; parsed as bytes, since there are 22 million lines in all."""
+    """Read (count,) int8 flags, 0 or 1 a line; parsed as bytes, since there are 22 million lines in all."""
     characters = np.frombuffer(read_bytes(path, HINT), np.uint8)
     digits = characters[~np.isin(characters, np.frombuffer(b" \t\r\n", np.uint8))]
     if digits.size != count or not np.isin(digits, np.frombuffer(b"01", np.uint8)).all():

@@ -1,8 +1,7 @@
-"""How adapters read a data set's own text files and find out which images are not there."""
+"""What the adapters share: data set records and their checks, reading of text files, a check for missing images."""
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 import unicodedata
@@ -15,13 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ccd.artifacts.files import split_byte_order_mark
 from ccd.errors import CcdError, is_utf8, listed
-
-UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_bytes(path: Path, hint: str) -> bytes:
-    """The whole file. Raises CcdError, ending in ``hint`` (what to do), if it is missing or unreadable."""
+    """Read a file. Raises CcdError, ending in the advice ``hint``, if it is missing or unreadable."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -31,21 +29,27 @@ def read_bytes(path: Path, hint: str) -> bytes:
 
 
 def read_text(path: Path, hint: str) -> str:
-    """The file as UTF-8 text, or UTF-16 with its byte order mark. Raises CcdError if it is missing or neither."""
+    """Read a file as UTF-8 text, or in the encoding of its byte order mark.
+
+    Raises:
+        CcdError: it is missing, or not in that encoding.
+    """
     data = read_bytes(path, hint)
+    encoding, body = split_byte_order_mark(data)
     try:
-        return data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig")
+        return body.decode(encoding or "utf-8")
     except UnicodeDecodeError as error:
-        raise CcdError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        position = len(data) - len(body) + error.start
+        raise CcdError(f"{path}: not UTF-8 text ({error.reason} at byte {position}); save it as UTF-8") from None
 
 
 def read_lines(path: Path, hint: str) -> list[str]:
-    """The lines that are not blank, stripped."""
+    """Read the lines that are not blank, stripped; see `read_text` for errors."""
     return [line.strip() for line in read_text(path, hint).splitlines() if line.strip()]
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path from a data set's own files stays below its root: relative, no ``..``, no NUL."""
+    """Tell whether a path from a data set's own files stays below its root: relative, no ``..``, no NUL."""
     parts = PurePosixPath(path)
     return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts and "\0" not in path
 
@@ -54,8 +58,8 @@ def require_present(root: Path, paths: Iterable[str], hint: str) -> None:
     """Check that all files exist, reading each folder once instead of asking for every file.
 
     Raises:
-        CcdError: a path leads out of ``root``, which is found before anything is looked up; or files are missing: how
-            many of how many, the first ten, and ``hint``.
+        CcdError: a path leads out of ``root`` (checked before any folder is read), or files are missing; the message
+            counts them and ends in ``hint``.
     """
     wanted = list(paths)
     outside = [path for path in wanted if not is_inside(path)]
@@ -68,14 +72,14 @@ def require_present(root: Path, paths: Iterable[str], hint: str) -> None:
 
 
 class Listing:
-    """The files below ``root``; each folder is read once, when it is first asked for."""
+    """The files below ``root``; each folder is read once, on first use."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[str, set[str]] = {}
 
     def has(self, path: str) -> bool:
-        """Whether ``path``, relative with forward slashes, is there. Raises CcdError if a folder cannot be read."""
+        """Tell whether ``path``, relative with forward slashes, exists. Raises CcdError if a folder cannot be read."""
         pure = PurePosixPath(path)
         folder = str(pure.parent)
         if folder not in self._names:
@@ -97,7 +101,7 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """``name`` is the data set's identifier, ``texts`` are the phrases CLIP reads (several are averaged)."""
+    """A class: ``name`` in the data set, and ``texts``, the phrases CLIP reads (several are averaged)."""
 
     name: str
     texts: tuple[str, ...]
@@ -117,8 +121,8 @@ class Dataset:
     """C classes, N images, and the ground truth of the L labelled ones.
 
     ``labelled`` (L) are image ids. ``labels`` (L, C) int8: 1 present, 0 absent. ``difficult`` (L, C) bool: all
-    objects of the class in that image are marked difficult (their label is 1). ``left_out``: files that lie among the
-    images and are none that can be read, by ending.
+    objects of the class in that image are marked difficult (their label is 1). ``left_out``: counts by ending of the
+    other files among the images.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -158,10 +162,7 @@ def assemble(
 
 
 def distinct_ids(parts: Sequence[Sequence[ImageEntry]]) -> list[list[ImageEntry]]:
-    """Images whose ids are file names, where several in different folders may have one: those get their path as id.
-
-    Ids that clash with no other stay.
-    """
+    """Make ids unique that are file names: images with the same id get their path as id, the others keep theirs."""
     counts = Counter(entry.image_id for entries in parts for entry in entries)
     return [
         [replace(entry, image_id=entry.path) if counts[entry.image_id] > 1 else entry for entry in entries]
@@ -170,11 +171,11 @@ def distinct_ids(parts: Sequence[Sequence[ImageEntry]]) -> list[list[ImageEntry]
 
 
 def check(dataset: Dataset, root: Path) -> None:
-    """Refuse a data set, found in ``root``, that no stage could use.
+    """Refuse a data set that no stage could use; ``root`` names it in messages.
 
     Raises:
         CcdError: no class or no training image; a class name or text that is empty, repeated or not UTF-8; a repeated
-            image id; a path that leaves the root; labels that do not fit the images and classes. Offenders are listed.
+            image id; a path that leaves the root; labels that do not fit the images and classes.
     """
     check_classes(dataset.classes, root)
     ids = [entry.image_id for entry in dataset.images]
@@ -193,7 +194,7 @@ def check(dataset: Dataset, root: Path) -> None:
 
 
 def check_choice(classes: Sequence[ClassInfo], root: Path) -> None:
-    """Refuse a single class, found in ``root``: a softmax over it is 1 for every image."""
+    """Refuse a single class, since a softmax over it is 1 for every image."""
     if len(classes) == 1:
         raise CcdError(
             f"{root}: there is one class alone, {classes[0].name!r}. CLIP chooses between classes, so every label "
@@ -202,7 +203,7 @@ def check_choice(classes: Sequence[ClassInfo], root: Path) -> None:
 
 
 def check_classes(classes: Sequence[ClassInfo], root: Path) -> None:
-    """Refuse classes, found in ``root``, that no stage could use; see `check`."""
+    """Refuse classes that no stage could use; see `check`."""
     names = [info.name for info in classes]
     advice = "correct the list of classes"
     if not names:
@@ -229,20 +230,20 @@ def check_classes(classes: Sequence[ClassInfo], root: Path) -> None:
 def _check_labels(dataset: Dataset, root: Path) -> None:
     shape = (len(dataset.labelled), len(dataset.classes))
     if dataset.labels.shape != shape or dataset.difficult.shape != shape:
-        found = f"{dataset.labels.shape} and {dataset.difficult.shape}"
-        raise CcdError(f"{root}: labels and flags must be (labelled images, classes) = {shape}, found {found}")
+        shapes = f"{dataset.labels.shape} and {dataset.difficult.shape}"
+        raise CcdError(f"{root}: labels and flags must be (labelled images, classes) = {shape}, found {shapes}")
     if not np.isin(dataset.labels, (0, 1)).all():
         raise CcdError(f"{root}: labels must be 0 or 1, found {listed(np.unique(dataset.labels))}; correct the labels")
 
 
 def _refuse(root: Path, problem: str, offenders: Iterable[str], advice: str) -> None:
-    found = sorted(offenders)
-    if found:
-        raise CcdError(f"{root}: {len(found)} {problem}: {listed(found)}; {advice}")
+    names = sorted(offenders)
+    if names:
+        raise CcdError(f"{root}: {len(names)} {problem}: {listed(names)}; {advice}")
 
 
 def _folded(text: str) -> str:
-    """What two spellings of one name have in common."""
+    """Return a form in which two spellings of one name are equal."""
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 

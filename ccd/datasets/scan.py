@@ -1,4 +1,4 @@
-"""From a data set's file list to the image index: every file is read once, in parallel, and judged once."""
+"""Builds the image index from a data set's file list: every file is read and checked once, in parallel."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ccd.artifacts.image_index import DarkImage, ImageIndex, SkippedImage
+from ccd.datasets import load_dataset
 from ccd.datasets.record import Dataset, ImageEntry
 from ccd.errors import CcdError, is_utf8, printable, ran_out
 from ccd.images.decode import FULL_16_BIT, header, opening, read_file, to_rgb
+from ccd.params.sections import IndexParams
 
 DARK_16_BIT = FULL_16_BIT // 4  # 14 bits of data and less
 NAMED = 5
@@ -42,7 +44,7 @@ class DarkRange:
 
 
 def has_16_bit_colour(image: Image.Image) -> bool:
-    """Whether Pillow will keep only the upper byte of each value; to be asked before the pixels are loaded."""
+    """Tell whether Pillow will keep only the upper byte of each value; call it before the pixels are loaded."""
     if image.mode not in ("RGB", "RGBA", "LA"):
         return False
     return any(";16" in str(tile[3]) or _is_deep_ppm(tile) for tile in getattr(image, "tile", ()))
@@ -53,7 +55,7 @@ def _is_deep_ppm(tile: Sequence[object]) -> bool:
 
 
 def dark_range(image: Image.Image, is_16_bit_colour: bool) -> DarkRange | None:
-    """The range of a loaded image if it is dark; None for any other, and for one of 8 bits, at no cost."""
+    """Return the range of a loaded image if it is dark; None for any other, and at once for 8-bit images."""
     if is_16_bit_colour:
         bands = [image.getchannel(band).getextrema() for band in image.getbands() if band != "A"]
         highest = max(int(str(high)) for _, high in bands) * 256 + 255
@@ -66,7 +68,7 @@ def dark_range(image: Image.Image, is_16_bit_colour: bool) -> DarkRange | None:
 
 
 def find_dark_range(data: bytes, name: str) -> DarkRange | None:
-    """Decode one file's bytes to see whether they can be, and whether they will look nearly black.
+    """Decode one file's bytes to check that it is possible, and return the range if the image looks nearly black.
 
     JPEGs are decoded at 1/8 size, which reads every byte for a fraction of the cost. Eight-bit images cost no more than
     `decode`.
@@ -82,9 +84,9 @@ def find_dark_range(data: bytes, name: str) -> DarkRange | None:
 
 
 def dark_remark(dark: Sequence[DarkImage]) -> str:
-    """How many images are dark, the first names, and what to do; "" where there are none.
+    """Return a remark on dark images: their number, the first names, and commands that fix them; "" if there are none.
 
-    The printed commands are for a shell in the images' folder. They leave the originals as they are.
+    The commands are for a shell in the images' folder. They do not change the originals.
     """
     if not dark:
         return ""
@@ -114,14 +116,14 @@ Verify = Literal["decode", "header"]
 OnBadImage = Literal["error", "skip"]
 
 SHOWN = 20
-QUEUED = 4096  # files a pool is given at a time: what it keeps for each weighs more than what we do
+QUEUED = 4096  # files in a thread pool at a time, since its record of a file is larger than ours
 LARGE_PIXELS = 32 * 1024 * 1024
-_ONE_LARGE_IMAGE = threading.Lock()  # in memory at a time: there may be dozens of threads
+_ONE_LARGE_IMAGE = threading.Lock()  # dozens of threads must not hold a large image each
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the index keeps of one file; ``problem`` says why it cannot be used, ``dark`` that it looks black."""
+    """Facts about one file; ``problem``: why it cannot be used, or ""; ``dark``: its range if it looks black."""
 
     width_px: int = 0
     height_px: int = 0
@@ -132,10 +134,10 @@ class FileFacts:
 
 
 class FileReader:
-    """Reads one file of a data set: size in pixels and bytes, BLAKE2b-128 of the content, and what is wrong with it.
+    """Reads one file of a data set: size in pixels and bytes, BLAKE2b-128 of the content, and problems.
 
-    ``verify``: ``decode`` reads all pixels, so that no later stage meets a damaged file; JPEGs at 1/8 size, which
-    reads every byte for a fraction of the cost. ``header`` trusts what comes after the header.
+    ``verify``: ``decode`` decodes the image, so that no later stage meets a damaged file; JPEGs at 1/8 size, which
+    reads every byte for a fraction of the cost. ``header`` reads only the header.
     ``follow_links``: accept files that, once links are resolved, lie outside ``root``.
     """
 
@@ -147,13 +149,13 @@ class FileReader:
         self._folders: dict[str, bool] = {}  # links are resolved once a folder, not once a file
 
     def __call__(self, path: str) -> FileFacts:
-        """``path`` is relative to the root, with forward slashes."""
+        """Read the file at ``path``, relative to the root, with forward slashes."""
         try:
             return self._read(path)
         except OSError as error:
-            if ran_out(error):  # says nothing about this file, and is nothing to skip it for
+            if ran_out(error):  # no fault of this file
                 raise
-            return FileFacts(problem=f"cannot be read ({error.strerror or error}); mend or remove it")
+            return FileFacts(problem=f"cannot be read ({error.strerror or error}); fix or delete it")
         except CcdError as error:
             return FileFacts(problem=str(error).removeprefix(f"{path}: "))
 
@@ -198,11 +200,13 @@ def scan(
     """Index the images of a data set; see `FileReader` for ``verify`` and ``follow_links``.
 
     Args:
+        workers: number of threads.
         on_bad_image: ``error``, or ``skip``: leave bad files out and list them in ``ImageIndex.skipped``.
+        progress: wraps the results to show progress.
 
     Raises:
-        CcdError: one or more files cannot be used and are not to be skipped, or no training image is left; all are
-            counted, the first `SHOWN` named with reasons.
+        CcdError: files cannot be used and ``on_bad_image`` is ``error``, or no training image is left; the message
+            counts them and names the first `SHOWN` with reasons.
     """
     with ThreadPoolExecutor(max(1, workers)) as pool:
         reader = FileReader(root, verify, follow_links)
@@ -213,7 +217,7 @@ def scan(
     skipped = tuple(SkippedImage(printable(entry.path), fact.problem) for entry, fact in pairs if fact.problem)
     good = [(entry, fact) for entry, fact in pairs if not fact.problem]
     if skipped and on_bad_image == "error":
-        advice = "mend or remove them, or set index.on_bad_image: skip to leave them out"
+        advice = "fix or delete them, or set index.on_bad_image: skip to leave them out"
         raise CcdError(f"{root}: {_problems(skipped, len(facts))}\n  {advice}")
     if not any(entry.split == "train" for entry, _ in good):
         raise CcdError(f"{root}: no training image can be used: {_problems(skipped, len(facts))}")
@@ -229,20 +233,20 @@ def scan(
     )
 
 
-def known_labels(found: Dataset, index: ImageIndex) -> tuple[list[str], NDArray[np.int8], NDArray[np.bool_]]:
-    """Ground truth of the indexed images alone: ids (L), labels and difficult flags (L, C)."""
+def known_labels(dataset: Dataset, index: ImageIndex) -> tuple[list[str], NDArray[np.int8], NDArray[np.bool_]]:
+    """Return the ground truth of the indexed images: ids (L), labels int8 and difficult flags bool (L, C)."""
     indexed = set(index.ids)
-    rows = [row for row, image_id in enumerate(found.labelled) if image_id in indexed]
-    return [found.labelled[row] for row in rows], found.labels[rows], found.difficult[rows]
+    rows = [row for row, image_id in enumerate(dataset.labelled) if image_id in indexed]
+    return [dataset.labelled[row] for row in rows], dataset.labels[rows], dataset.difficult[rows]
 
 
 def remarks(index: ImageIndex) -> list[str]:
-    """What is worth saying of an index: files left out, dark images, and files with the same content."""
-    said = []
+    """Return remarks on an index: skipped files, dark images, and files with the same content."""
+    lines = []
     if index.skipped:
-        said.append(_problems(index.skipped, len(index) + len(index.skipped)))
+        lines.append(_problems(index.skipped, len(index) + len(index.skipped)))
     if index.dark:
-        said.append(dark_remark(index.dark))
+        lines.append(dark_remark(index.dark))
     first: dict[str, bool] = {}
     repeats = across = 0
     for digest, is_train in zip(index.digests, index.is_train.tolist(), strict=True):
@@ -250,8 +254,8 @@ def remarks(index: ImageIndex) -> list[str]:
         across += first.setdefault(digest, is_train) != is_train
     if repeats:
         where = f", {across:,} of them across training and test: they flatter the evaluation" if across else ""
-        said.append(f"{repeats:,} images repeat the content of another{where}")
-    return said
+        lines.append(f"{repeats:,} images repeat the content of another{where}")
+    return lines
 
 
 def _problems(skipped: Sequence[SkippedImage], count: int) -> str:
@@ -259,3 +263,35 @@ def _problems(skipped: Sequence[SkippedImage], count: int) -> str:
     if len(skipped) > SHOWN:
         lines.append(f"and {len(skipped) - SHOWN:,} more")
     return "\n  ".join([f"{len(skipped):,} of {count:,} images cannot be used:", *lines])
+
+
+def scan_dataset(
+    params: IndexParams,
+    root: Path,
+    workers: int,
+    *,
+    scene_progress: Callable[[int, int], None] | None = None,
+    image_progress: Callable[[Iterable[FileFacts], int], Iterable[FileFacts]] = lambda facts, count: facts,
+) -> tuple[Dataset, ImageIndex]:
+    """Load the data set in ``root`` with its adapter, then read and check every image.
+
+    Args:
+        params: section ``index`` of params.yaml.
+        workers: threads that read files.
+        scene_progress: called with (done, total) while the demo renders.
+        image_progress: passes the facts on while it shows progress; gets the number of images too.
+
+    Raises:
+        CcdError: see `load_dataset` and `scan`.
+    """
+    scan_options = params.model_dump(include={"on_bad_image", "verify", "follow_links"})
+    dataset_options = params.model_dump(exclude=set(scan_options))
+    dataset = load_dataset(**dataset_options, root=root, progress=scene_progress)
+    index = scan(
+        root,
+        dataset.images,
+        workers,
+        **scan_options,
+        progress=lambda facts: image_progress(facts, len(dataset.images)),
+    )
+    return dataset, index

@@ -1,4 +1,4 @@
-"""PASCAL VOC in the layout of its development kit: JPEGImages/, Annotations/, ImageSets/Main/.
+"""Reads PASCAL VOC in the layout of its development kit: JPEGImages/, Annotations/, ImageSets/Main/.
 
 A split is a list in ImageSets/Main. Labels come from the per-class lists there, or from Annotations/ where a split has
 no such lists; a split with neither (VOC2012's test) is unlabelled. An object marked difficult counts as present, and
@@ -7,7 +7,6 @@ the class is flagged difficult where it has no other object.
 
 from __future__ import annotations
 
-import codecs
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ccd.artifacts.files import split_byte_order_mark
 from ccd.datasets.class_names import VOC_TEXTS
 from ccd.datasets.record import (
-    UTF16_MARKS,
     ClassInfo,
     Dataset,
     ImageEntry,
@@ -42,7 +41,7 @@ def load_voc(root: Path, train_split: str, test_split: str | None) -> Dataset:
     """Read a VOC folder, or a parent of exactly one.
 
     Raises:
-        CcdError: an archive is missing or incomplete, a list is malformed, several VOC folders lie under ``root``.
+        CcdError: an archive is missing or incomplete, a list is malformed, or ``root`` holds several VOC folders.
     """
     home = _find_home(root)
     prefix = home.relative_to(root).as_posix() + "/" if home != root else ""
@@ -81,7 +80,7 @@ def _splits(lists: Path) -> list[str]:
 
 
 def _from_lists(lists: Path, split: str, ids: list[str]) -> Truth | None:
-    """The per-class lists (1 present, -1 absent, 0 difficult only); None unless all are there and hold labels."""
+    """Read the per-class lists (1 present, -1 absent, 0 difficult only); None unless all exist and hold labels."""
     paths = [lists / f"{name}_{split}.txt" for name in CLASSES]
     if not all(path.is_file() for path in paths):
         return None
@@ -92,7 +91,7 @@ def _from_lists(lists: Path, split: str, ids: list[str]) -> Truth | None:
 
 
 def _flags(path: Path, ids: list[str]) -> NDArray[np.int8]:
-    """(N,) flags of one class, in the order of ``ids``."""
+    """Read the flags of one class, (N,) int8 in the order of ``ids``."""
     rows = [line.split() for line in read_lines(path, HINT)]
     wrong = [" ".join(row) for row in rows if len(row) != 2 or row[1] not in ("1", "0", "-1")]
     if wrong:
@@ -109,22 +108,22 @@ def _flags(path: Path, ids: list[str]) -> NDArray[np.int8]:
 
 
 def _from_annotations(folder: Path, ids: list[str]) -> Truth | None:
-    """Labels from the XML of each image; None if no image of the split has one."""
+    """Read labels from the XML of each image; None if no image of the split has one."""
     paths = [folder / f"{image_id}.xml" for image_id in ids]
     absent = [path.name for path in paths if not path.is_file()]
     if len(absent) == len(paths):
         return None
     if absent:
         raise CcdError(f"{folder}: {len(absent)} of {len(paths)} annotations are missing: {listed(absent)}; {HINT}")
-    labels, easy = np.zeros((2, len(ids), len(CLASSES)), np.bool_)
+    labels, has_easy_object = np.zeros((2, len(ids), len(CLASSES)), np.bool_)
     for row, path in enumerate(paths):
         for item in annotated_objects(path):
             name = (item.findtext("name") or "").strip()
             if name not in VOC_TEXTS:
                 raise CcdError(f"{path}: '{name}' is no VOC class; correct it to one of: {', '.join(CLASSES)}")
             labels[row, CLASSES.index(name)] = True
-            easy[row, CLASSES.index(name)] |= (item.findtext("difficult") or "0").strip() != "1"
-    return Truth(labels.astype(np.int8), labels & ~easy)
+            has_easy_object[row, CLASSES.index(name)] |= (item.findtext("difficult") or "0").strip() != "1"
+    return Truth(labels.astype(np.int8), labels & ~has_easy_object)
 
 
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
@@ -132,30 +131,27 @@ _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)[
 
 
 def xml_text(path: Path) -> str:
-    """The text of an XML file in the encoding that it states, by byte order mark or declaration; UTF-8 otherwise.
+    """Read the text of an XML file in the encoding of its byte order mark or declaration; UTF-8 otherwise.
 
     Raises:
-        CcdError: missing, of an encoding that is not known here, or not in the stated one.
+        CcdError: the file is missing, its encoding is unknown, or its bytes are not in that encoding.
     """
     data = read_bytes(path, HINT)
-    stated = _ENCODING.match(data)
-    if data.startswith(UTF16_MARKS):
-        encoding = "utf-16"
-    elif stated is not None and not data.startswith(codecs.BOM_UTF8):
-        encoding = stated[1].decode("ascii")
-    else:
-        encoding = "utf-8-sig"
+    encoding, body = split_byte_order_mark(data)
+    declared = _ENCODING.match(body)
+    if encoding is None:
+        encoding = "utf-8" if declared is None else declared[1].decode("ascii")
     try:
-        return data.decode(encoding)
+        return body.decode(encoding)
     except (UnicodeError, LookupError) as error:
         raise CcdError(f"{path}: not text in its encoding {encoding} ({error}); save it as UTF-8") from None
 
 
 def annotated_objects(path: Path) -> list[ET.Element]:
-    """The ``object`` elements of one annotation. A document type is refused: it is how XML smuggles in entities.
+    """Return the ``object`` elements of one annotation; a document type is refused, since it can define entities.
 
     Raises:
-        CcdError: missing, not UTF-8, not well-formed, or with a document type.
+        CcdError: the file is missing, no text, not well-formed, or has a document type.
     """
     text = xml_text(path)
     if "<!DOCTYPE" in text:

@@ -1,4 +1,4 @@
-"""From a flat drawing to a picture of an object: pose, bevelled light, texture, and the cast shadow."""
+"""Renders objects from flat drawings (pose, bevelled light, grain, shadow), and empty backdrops for them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ SUPERSAMPLING = 2
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of object appears: its drawing, its typical size, and where and how it stands.
+    """A kind of object: its drawing function, size, tilt and habitat.
 
-    relative_size multiplies the side the scene asks for; habitat is "ground", "air" or "any".
+    ``relative_size`` multiplies the side that the scene chooses; ``tilt_deg``: standard deviation of its rotation;
+    ``habitat``: "ground", "air" or "any".
     """
 
     draw: Callable[[Pen, Rng], None]
@@ -72,7 +73,7 @@ OTHERS = MappingProxyType(
 
 
 def render_sprite(kind: Kind, rng: Rng, side_px: int) -> Image.Image:
-    """One lit, tilted, tightly cropped RGBA picture of an object whose longer side is about `side_px`."""
+    """Render a lit, tilted, tightly cropped RGBA picture of an object; its longer side is about ``side_px``."""
     pen = Pen(SUPERSAMPLING * side_px)
     kind.draw(pen, rng)
     drawn = pen.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else pen.image
@@ -86,7 +87,7 @@ def render_sprite(kind: Kind, rng: Rng, side_px: int) -> Image.Image:
 
 
 def shadow_of(sprite: Image.Image, rng: Rng) -> tuple[Image.Image, tuple[int, int]]:
-    """Blurred shadow mask (mode L) of a sprite, padded all round, and its (x, y) offset from the sprite in pixels."""
+    """Return the blurred, padded shadow mask (mode L) of a sprite, and its (x, y) offset from the sprite in pixels."""
     pad_px = max(2, round(0.08 * max(sprite.size)))
     mask = Image.new("L", (sprite.width + 2 * pad_px, sprite.height + 2 * pad_px))
     strength = rng.uniform(0.2, 0.55)
@@ -119,7 +120,7 @@ Pixels = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Backdrop:
-    """An empty place: its RGB picture and the row where the ground begins."""
+    """An empty place: its RGB picture, and the row of pixels where the ground begins."""
 
     image: Image.Image
     horizon_px: int
@@ -134,7 +135,7 @@ class Paint:
     value: tuple[float, float]
 
     def mix(self, rng: Rng) -> Rgb:
-        """One colour of this surface."""
+        """Draw one colour of this surface."""
         return hsv(rng.uniform(*self.hue), rng.uniform(*self.saturation), rng.uniform(*self.value))
 
 
@@ -160,7 +161,7 @@ SURFACES: dict[str, tuple[Paint, Paint]] = {
 
 
 def render_backdrop(place: str, size_px: tuple[int, int], rng: Rng) -> Backdrop:
-    """Paint an empty `place` (a key of SURFACES) of the given (width, height)."""
+    """Paint an empty ``place``, a key of `SURFACES`, of ``size_px`` (width, height)."""
     width_px, height_px = size_px
     upper, lower = SURFACES[place]
     horizon_px = round(rng.uniform(0.3, 0.62) * height_px)
@@ -178,7 +179,7 @@ def render_backdrop(place: str, size_px: tuple[int, int], rng: Rng) -> Backdrop:
 
 
 def develop(image: Image.Image, rng: Rng) -> Image.Image:
-    """The camera: exposure, contrast, colour cast, vignette, defocus and sensor noise."""
+    """Apply a camera's effects: exposure, contrast, colour cast, vignette, defocus and sensor noise."""
     if rng.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9)))
     pixels = np.asarray(image, dtype=np.float32)
@@ -194,7 +195,7 @@ def develop(image: Image.Image, rng: Rng) -> Image.Image:
 
 
 def _surface(paint: Paint, shape: tuple[int, int], rng: Rng) -> Pixels:
-    """Vertical gradient between two colours of one paint, (height, width, 3)."""
+    """Return a vertical gradient between two colours of one paint, (height, width, 3) float32."""
     first = np.asarray(paint.mix(rng), np.float32)
     second = 0.5 * first + 0.5 * np.asarray(paint.mix(rng), np.float32)
     ramp = np.linspace(0, 1, shape[0], dtype=np.float32)[:, None, None]
@@ -202,13 +203,13 @@ def _surface(paint: Paint, shape: tuple[int, int], rng: Rng) -> Pixels:
 
 
 def _noise(rng: Rng, shape: tuple[int, int], cells: int) -> Pixels:
-    """Smooth noise of unit variance at the nodes of a `cells` x `cells` grid."""
+    """Return smooth noise, (height, width) float32, of unit variance at the nodes of a ``cells`` x ``cells`` grid."""
     grid = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
     return np.asarray(grid.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
 def _ground_texture(rng: Rng, shape: tuple[int, int]) -> Pixels:
-    """Relative brightness of the ground: grain, long streaks (water, boards) or receding tiles."""
+    """Return the relative brightness of the ground: grain, long streaks (water, boards) or receding tiles."""
     style = rng.random()
     if style < 0.4:
         return np.asarray(rng.uniform(0.03, 0.1) * rng.standard_normal(shape), dtype=np.float32)
@@ -223,7 +224,7 @@ def _ground_texture(rng: Rng, shape: tuple[int, int]) -> Pixels:
 
 
 def _clutter(image: Image.Image, horizon_px: int, rng: Rng) -> None:
-    """Scatter small shapes that are nothing in particular: clouds, stones, posts, frames, boxes."""
+    """Scatter small shapes that show no class: clouds, stones, posts, frames, boxes."""
     draw = ImageDraw.Draw(image, "RGBA")
     short_px = min(image.size)
     for _ in range(int(rng.integers(3, 11))):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd.demo.pen import GLASS, INK, Pen, Point, hsv, metal, pale, shade, vivid, wood
+from ccd.demo.pen import GLASS, INK, Ellipse, Pen, Point, hsv, metal, pale, shade, vivid, wood
 
 Rng = np.random.Generator
 
@@ -131,12 +131,12 @@ def umbrella(pen: Pen, rng: Rng) -> None:
     high = rng.uniform(0.38, 0.5)
     rim = rng.uniform(0.47, 0.53)
     pen.line([(0.5, 0.07), (0.5, 0.9)], 0.025, metal(rng))
-    pen.arc(0.56, 0.88, 0.07, 0.08, 0, 180, 0.028, wood(rng))
-    pen.pie(0.5, rim, 0.46, high, 180, 360, first)
-    pen.pie(0.5, rim, 0.28, high, 180, 360, second)
-    pen.pie(0.5, rim, 0.1, high, 180, 360, first)
+    pen.arc(Ellipse(0.56, 0.88, 0.07, 0.08), 0, 180, 0.028, wood(rng))
+    pen.pie(Ellipse(0.5, rim, 0.46, high), 180, 360, first)
+    pen.pie(Ellipse(0.5, rim, 0.28, high), 180, 360, second)
+    pen.pie(Ellipse(0.5, rim, 0.1, high), 180, 360, first)
     for x, colour in ((0.13, first), (0.31, second), (0.5, first), (0.69, second), (0.87, first)):
-        pen.pie(x, rim, 0.092, 0.05, 0, 180, shade(colour, 0.85))
+        pen.pie(Ellipse(x, rim, 0.092, 0.05), 0, 180, shade(colour, 0.85))
 
 
 def kite(pen: Pen, rng: Rng) -> None:

@@ -1,4 +1,4 @@
-"""The demo's scenes: one dominant object and its companions in a place where they belong, with their true labels."""
+"""Renders the demo's scenes, with true labels: a dominant object and its companions in a matching place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMPANY: dict[str, tuple[str, ...]] = {
     "room": ("lamp", "clock", "mug", "bottle", "flower", "fish"),
     "desk": ("mug", "bottle", "lamp", "clock", "flower", "mushroom"),
 }
-"""What keeps company where, commonest first; one object in ten is out of place."""
+"""Place -> its classes, the commonest first; one object in ten is out of place."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """An RGB image, every target object in it in the order of painting, and the kind of place (a key of COMPANY)."""
+    """An RGB image, its target objects in the order of painting, and its place, a key of `COMPANY`."""
 
     image: Image.Image
     objects: tuple[SceneObject, ...]
@@ -57,7 +57,7 @@ class Scene:
 
 
 def scene_rng(seed: int, stream: str, index: int) -> Rng:
-    """Random source of one picture; streams (keys of STREAMS) never share one, whatever the seed and counts."""
+    """Return the random generator of one picture; pictures of different streams (keys of `STREAMS`) never share one."""
     return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(STREAMS[stream], index)))
 
 
@@ -87,7 +87,7 @@ def render_scene(rng: Rng) -> Scene:
 
 
 def render_single(name: str, rng: Rng, size: int) -> Image.Image:
-    """A `size` x `size` RGB picture of one object, target or other, filling 45-95 % of the frame of any place.
+    """Render a ``size`` x ``size`` RGB picture of one object, target or other, that fills 45-95 % of the frame.
 
     Raises:
         CcdError: no object has this name.
@@ -105,13 +105,13 @@ def render_single(name: str, rng: Rng, size: int) -> Image.Image:
 def write_scenes(
     root: Path, n_train: int, n_test: int, seed: int, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write `root`/images/*.jpg and `root`/labels.csv (image_id, split, classes joined by ';').
+    """Write ``root``/images/*.jpg and ``root``/labels.csv (image_id, split, classes joined by ';').
 
     Image i of a split depends on (seed, split, i) alone. The folder appears whole or not at all.
-    `progress` is told (done, total) after each image.
+    ``progress`` is called with (done, total) after each image.
 
     Raises:
-        CcdError: `root` already holds something, or a count is negative.
+        CcdError: ``root`` is not empty, or a count is negative.
     """
     if n_train < 0 or n_test < 0:
         raise CcdError(f"cannot render {n_train} train and {n_test} test scenes: counts must not be negative")
@@ -144,7 +144,7 @@ def _write_scene(folder: Path, split: str, index: int, seed: int) -> tuple[str, 
 
 
 def _pick(place: str, rng: Rng) -> str:
-    """A class that suits the place, the commonest twice as often as the rarest."""
+    """Draw a class that suits the place, the commonest twice as often as the rarest."""
     if rng.random() < 0.1:
         return str(rng.choice(CLASSES))
     names = COMPANY[place]
@@ -153,7 +153,7 @@ def _pick(place: str, rng: Rng) -> str:
 
 
 def _place(size: tuple[int, int], kind: Kind, backdrop: Backdrop, taken: list[Box], rng: Rng) -> Box | None:
-    """A box of this size inside the picture that hides at most a quarter of any object, or None."""
+    """Draw a box of this size inside the picture that hides at most a quarter of any object; None if none fits."""
     width_px, height_px = backdrop.image.size
     room_px = width_px - size[0], height_px - size[1]
     if min(room_px) < 0:
@@ -173,7 +173,7 @@ def _place(size: tuple[int, int], kind: Kind, backdrop: Backdrop, taken: list[Bo
 
 
 def _hidden_share(box: Box, other: Box) -> float:
-    """Overlap of two boxes over the area of the smaller."""
+    """Return the overlap of two boxes over the area of the smaller."""
     wide = min(box[2], other[2]) - max(box[0], other[0])
     high = min(box[3], other[3]) - max(box[1], other[1])
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]

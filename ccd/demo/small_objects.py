@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd.demo.pen import INK, Pen, hsv, metal, pale, shade, vivid, wood
+from ccd.demo.pen import INK, Ellipse, Pen, hsv, metal, pale, shade, vivid, wood
 
 Rng = np.random.Generator
 
@@ -33,7 +33,7 @@ def fish(pen: Pen, rng: Rng) -> None:
     if rng.random() < 0.5:
         for x in (0.4, 0.52, 0.64):
             pen.line([(x, 0.5 - 0.7 * fat), (x - 0.02, 0.5), (x, 0.5 + 0.7 * fat)], 0.035, shade(skin, 0.6))
-    pen.arc(0.7, 0.5, 0.07, 0.8 * fat, 270, 90, 0.015, fin)
+    pen.arc(Ellipse(0.7, 0.5, 0.07, 0.8 * fat), 270, 90, 0.015, fin)
     pen.disc(0.83, 0.5 - 0.25 * fat, 0.045, (245, 245, 240))
     pen.disc(0.84, 0.5 - 0.25 * fat, 0.023, INK)
 
@@ -86,7 +86,7 @@ def flower(pen: Pen, rng: Rng) -> None:
             [(0.32, 0.14), (0.41, 0.26), (0.5, 0.1), (0.59, 0.26), (0.68, 0.14), (0.68, 0.36), (0.32, 0.36)],
             petal,
         )
-        pen.pie(0.5, 0.35, 0.18, 0.16, 0, 180, petal)
+        pen.pie(Ellipse(0.5, 0.35, 0.18, 0.16), 0, 180, petal)
         return
     count = int(rng.integers(5, 10))
     reach = rng.uniform(0.15, 0.18)
@@ -107,7 +107,7 @@ def mushroom(pen: Pen, rng: Rng) -> None:
     wide = rng.uniform(0.34, 0.45)
     high = rng.uniform(0.32, 0.45)
     pen.disc(0.5, rim, wide, shade(stalk, 0.8), ry=0.07)
-    pen.pie(0.5, rim + 0.01, wide, high, 180, 360, cap)
+    pen.pie(Ellipse(0.5, rim + 0.01, wide, high), 180, 360, cap)
     if rng.random() < 0.75:
         for x, y, radius in (
             (-0.5, -0.3, 0.05),

@@ -1,4 +1,4 @@
-"""A trained student ready to predict, and all that its users must know of it."""
+"""A trained student ready to predict, and its description: classes, preprocessing, thresholds, provenance."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ RESIZE = "squash to a square, antialiased bicubic, aspect ignored"
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """``spec``: architecture, classes and preprocessing. ``thresholds`` (C): a class is present where its probability
-    is at least that; ``thresholds_from``: pseudo-labels, labelled images, or 0.5. ``provenance``: what it was made of,
-    as far as known."""
+    """Description of a student with C classes.
+
+    ``spec``: architecture, classes and preprocessing. ``thresholds`` (C): a class is present if its probability is at
+    least its threshold; ``thresholds_from``: pseudo-labels, labelled images, or 0.5. ``provenance``: teacher, images
+    and parameters that the student was trained with, as far as known.
+    """
 
     spec: StudentSpec
     thresholds: tuple[float, ...]
@@ -41,19 +44,19 @@ class ModelDescription:
 
 
 def describe(checkpoint: Checkpoint) -> ModelDescription:
-    """The description of a student from a checkpoint alone."""
+    """Describe a student by its checkpoint alone."""
     cuts, source = thresholds(checkpoint)
-    known = {key: value for key, value in checkpoint.info.items() if key != "thresholds"}
+    training = {key: value for key, value in checkpoint.info.items() if key != "thresholds"}
     return ModelDescription(
         StudentSpec.from_dict(checkpoint.spec),
         tuple(cuts),
         source,
-        provenance={"weights": checkpoint.selected, "training": known},
+        provenance={"weights": checkpoint.selected, "training": training},
     )
 
 
 def to_json(description: ModelDescription) -> dict[str, Any]:
-    """Plain lists, strings and numbers."""
+    """Convert a description to plain lists, strings and numbers."""
     spec = description.spec
     return {
         "schema": SCHEMA,
@@ -79,19 +82,23 @@ def to_json(description: ModelDescription) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any], where: str) -> ModelDescription:
-    """Inverse of `to_json`. Raises CcdError if the content is of another schema or malformed; ``where`` names it."""
+    """Convert the result of `to_json` back; ``where`` names it in errors.
+
+    Raises:
+        CcdError: the content has another schema or is malformed.
+    """
     try:
         if content["schema"] != SCHEMA:
             raise CcdError(f"{where}: its schema is {content['schema']!r}, expected {SCHEMA!r}; export the model again")
-        pixels = content["preprocessing"]
+        preprocessing = content["preprocessing"]
         spec = StudentSpec.from_dict(
             {
                 "backbone": content["backbone"],
                 "classes": list(content["classes"]),
                 "cam_boost": float(content["cam_boost"]),
-                "image_size_px": int(pixels["image_size_px"]),
-                "mean": [float(value) for value in pixels["mean"]],
-                "std": [float(value) for value in pixels["std"]],
+                "image_size_px": int(preprocessing["image_size_px"]),
+                "mean": [float(value) for value in preprocessing["mean"]],
+                "std": [float(value) for value in preprocessing["std"]],
             }
         )
         cuts = tuple(float(value) for value in content["thresholds"]["values"])
@@ -105,22 +112,27 @@ def from_json(content: Mapping[str, Any], where: str) -> ModelDescription:
 
 
 class Classifier(Protocol):
-    """``description``, and ``sha256`` of the file of weights."""
+    """A student ready to predict: its ``description`` and the ``sha256`` of its file of weights."""
 
     description: ModelDescription
     sha256: str
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, 3, H, W) uint8 -> probabilities (b, C) and maps (b, C, h, w), float32 on the CPU."""
+        """Predict for pixels (b, 3, H, W) uint8.
+
+        Returns:
+            Probabilities (b, C) and class activation maps (b, C, h, w), both float32 on the CPU.
+        """
         ...
 
 
 class TorchClassifier:
-    """The student in PyTorch. Raises CcdError if the weights do not belong to the description."""
+    """The student in PyTorch."""
 
     def __init__(
         self, description: ModelDescription, weights: Mapping[str, Tensor], sha256: str, device: torch.device
     ) -> None:
+        """Restore the student on ``device``. Raises CcdError if the weights do not fit the description."""
         self.description = description
         self.sha256 = sha256
         self._student = restore_student(description.spec, weights)
@@ -129,7 +141,7 @@ class TorchClassifier:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier`."""
         batch = [(torch.arange(len(pixels)), pixels)]
-        if self._device.type == "cuda":  # float32 shall mean float32, and the caller's own settings stay
+        if self._device.type == "cuda":  # compute in float32, not TF32, and leave the caller's settings alone
             with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                 _, logits, cam = next(predict(self._student, batch, self._device))
         else:
@@ -138,7 +150,7 @@ class TorchClassifier:
 
 
 class OnnxClassifier:
-    """The student in onnxruntime; ``session`` as of `onnx_session`."""
+    """The student in onnxruntime; ``session`` is the result of `onnx_session`."""
 
     def __init__(self, description: ModelDescription, session: Any, sha256: str) -> None:
         self.description = description
@@ -152,7 +164,11 @@ class OnnxClassifier:
 
 
 def onnx_session(path: Path, device: torch.device) -> Any:
-    """An onnxruntime session. Raises CcdError if it is not installed, lacks the device or refuses the file."""
+    """Open an onnxruntime session.
+
+    Raises:
+        CcdError: onnxruntime is not installed, does not support the device or cannot read the file.
+    """
     try:
         import onnxruntime
     except ImportError:
@@ -164,5 +180,5 @@ def onnx_session(path: Path, device: torch.device) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
+    except Exception as error:  # onnxruntime has many exception classes without a common base
         raise CcdError(f"{path}: onnxruntime cannot read it ({' '.join(str(error).split())[:200]})") from None

@@ -1,4 +1,4 @@
-"""``ccd export labels``: the labels of a finished run in the format of another tool."""
+"""Write the labels of a finished run in the format of another tool (``ccd export labels``)."""
 
 from __future__ import annotations
 
@@ -18,29 +18,48 @@ from ccd.errors import CcdError, listed
 Format = Literal["csv", "hf", "coco", "labelstudio", "cvat", "fiftyone"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 LOCAL_FILES = "/data/local-files/?d="
+"""URL under which Label Studio serves files of local storage."""
+_FILES: dict[Format, tuple[str, ...]] = {
+    "csv": ("labels.csv",),
+    "hf": ("metadata.jsonl",),
+    "coco": ("annotations.json",),
+    "labelstudio": ("tasks.json", "labelling_config.xml"),
+    "cvat": ("annotations.xml",),
+    "fiftyone": ("labels.json", "data.json"),
+}
+_READ_WITH: dict[Format, str] = {
+    "csv": "in Python: pandas.read_csv({folder!r} + '/labels.csv', keep_default_na=False)",
+    "hf": "in Python: datasets.load_dataset('imagefolder', data_dir={folder!r}, data_files='**', split='train')",
+    "coco": "in Python: pycocotools.coco.COCO({folder!r} + '/annotations.json')",
+    "labelstudio": "in Label Studio: make a project with labelling_config.xml as its interface and import tasks.json; "
+    "later, read its JSON export with: ccd review import FILE",
+    "cvat": "in CVAT: make a task with these images, then upload annotations.xml as CVAT 1.1",
+    "fiftyone": "in Python: fiftyone.Dataset.from_dir({folder!r}, fiftyone.types.FiftyOneImageClassificationDataset, "
+    "data_path='data.json')",
+}
 
 
 def image_folder(kind: Format, out: Path) -> Path:
-    """Where ``copy_images`` puts the images."""
+    """Return the folder for copies of the images."""
     return out / "images" if kind == "cvat" else out
 
 
 def check_files(kind: Format, out: Path, root: Path, read: Sequence[Path], *, force: bool) -> None:
-    """Refuse to write the files of a format over others; needs no labels.
+    """Refuse to overwrite files with those of a format; needs no labels.
 
     Args:
-        read: lists that the pipeline reads, which are never written over.
+        read: files that the pipeline reads, which are never overwritten.
 
     Raises:
-        CcdError: files are there and ``force`` is not given, ``out`` is no folder, or a file would be read as ground
-            truth from now on.
+        CcdError: files exist and ``force`` is false, ``out`` is no folder, or the pipeline would read a file as ground
+            truth.
     """
     if out.exists() and not out.is_dir():
         raise CcdError(f"{out} is a file; give a folder")
     files = [out / name for name in _FILES[kind]]
     if LABELS_FILE in _FILES[kind] and out.resolve() == root.resolve():
         raise CcdError(
-            f"{out / LABELS_FILE}: the stage index takes a list of that name beside the images for ground truth; "
+            f"{out / LABELS_FILE}: stage index reads a file of that name beside the images as ground truth; "
             "give another folder"
         )
     refuse_inputs(files, read)
@@ -49,15 +68,15 @@ def check_files(kind: Format, out: Path, root: Path, read: Sequence[Path], *, fo
 
 
 def check_copies(labels: LabelledSet, root: Path, folder: Path, *, force: bool) -> None:
-    """Refuse to copy the images over files of other content, or to where the pipeline would take the copies for images.
+    """Refuse to copy the images over different files, or to a folder where the pipeline would index the copies.
 
     Raises:
-        CcdError: other files are there and ``force`` is not given, they are images of the data set, or ``folder`` lies
-            in ``root``.
+        CcdError: different files exist and ``force`` is false, they are images of the data set, or ``folder`` lies in
+            ``root``.
     """
     if folder.resolve() != root.resolve() and folder.resolve().is_relative_to(root.resolve()):
         raise CcdError(
-            f"{folder} lies in the folder of images, where copies would be taken for more of them; give another folder"
+            f"{folder} lies in the folder of images, where copies would be indexed as images; give another folder"
         )
     paths = [image.path for image in labels.images]
     different = [folder / path for path in paths if not _is_copy(root / path, folder / path)]
@@ -73,19 +92,18 @@ def _is_copy(source: Path, target: Path) -> bool:
 def export_labels(
     labels: LabelledSet, kind: Format, out: Path, root: Path, *, image_url: str = LOCAL_FILES, copy_images: bool = False
 ) -> list[Path]:
-    """Write the files of a format into the folder ``out``; returns their paths.
+    """Write the files of a format into the folder ``out``; return their paths.
 
     Args:
-        root: dataset.root, where the images are.
-        image_url: Label Studio: what stands before an image's path.
-        copy_images: copy the images into ``out`` too, at the paths that the files name; for CVAT, whose archives have
-            them there, into its folder ``images``.
+        root: dataset.root, the folder of the images.
+        image_url: Label Studio: text in front of an image's path.
+        copy_images: copy the images into `image_folder` too, at the paths that the files name.
 
     Raises:
-        CcdError: there is nothing to write, or an image that should be copied is not there.
+        CcdError: there are no images, or one to be copied is missing.
     """
     if not labels.images:
-        raise CcdError("there are no images in that split; see --split")
+        raise CcdError("the split has no images; see --split")
     if copy_images:
         _copy([image.path for image in labels.images], root, image_folder(kind, out))
     for name, text in _texts(labels, kind, (out if copy_images else root).resolve(), image_url).items():
@@ -93,30 +111,8 @@ def export_labels(
     return [out / name for name in _FILES[kind]]
 
 
-_FILES: dict[Format, tuple[str, ...]] = {
-    "csv": ("labels.csv",),
-    "hf": ("metadata.jsonl",),
-    "coco": ("annotations.json",),
-    "labelstudio": ("tasks.json", "labelling_config.xml"),
-    "cvat": ("annotations.xml",),
-    "fiftyone": ("labels.json", "data.json"),
-}
-
-
-_READ_WITH: dict[Format, str] = {
-    "csv": "in Python: pandas.read_csv({folder!r} + '/labels.csv', keep_default_na=False)",
-    "hf": "in Python: datasets.load_dataset('imagefolder', data_dir={folder!r}, data_files='**', split='train')",
-    "coco": "in Python: pycocotools.coco.COCO({folder!r} + '/annotations.json')",
-    "labelstudio": "in Label Studio: a project with labelling_config.xml as its interface, import tasks.json; its JSON "
-    "export goes into: ccd review import FILE",
-    "cvat": "in CVAT: a task with these images, then upload annotations.xml as CVAT 1.1",
-    "fiftyone": "in Python: fiftyone.Dataset.from_dir({folder!r}, fiftyone.types.FiftyOneImageClassificationDataset, "
-    "data_path='data.json')",
-}
-
-
 def how_to_read(kind: Format, out: Path) -> str:
-    """What to do with the files of a format, in one line."""
+    """Tell in one line how to read the files of a format."""
     return _READ_WITH[kind].format(folder=str(out))
 
 

@@ -1,4 +1,4 @@
-"""Labels as other tools read them."""
+"""Convert labels to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from ccd.deploy.labelled import Box, LabelledImage, LabelledSet
 from ccd.deploy.rows import short
 from ccd.errors import CcdError, listed
 
+CONTROL = "labels"
+"""Name of our control in Label Studio, whose choices are the classes; a project may have others beside it."""
+IMAGE = "image"
+BOXES = "boxes"
+_NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # also \r, which XML parsers turn into \n
 BOX_NOTE = (
     "Boxes are the local views of classifier-guided CLIP distillation: a peak of a class activation map, widened. "
     "They say where a class was seen, and are no tight object boxes."
@@ -23,12 +28,12 @@ BOX_NOTE = (
 
 
 def to_csv(labels: LabelledSet) -> dict[str, str]:
-    """``labels.csv``: image_id, path, split, classes (with ``;`` between them), and each class's label in a column."""
-    columns = [f"label of {name}" for name in labels.classes]  # no class can be called like a fixed column
+    """``labels.csv``: image_id, path, split, classes (separated by ``;``), and a column per class with its label."""
+    columns = [f"label of {name}" for name in labels.classes]  # so that no class has the name of another column
     lines = [csv_line(["image_id", "path", "split", "classes", *columns])]
     for image in labels.images:
-        about = [image.image_id, image.path, image.split, ";".join(labels.names(image))]
-        lines.append(csv_line([*about, *_values(image)]))
+        cells = [image.image_id, image.path, image.split, ";".join(labels.names(image))]
+        lines.append(csv_line([*cells, *_values(image)]))
     return {"labels.csv": "".join(lines)}
 
 
@@ -38,7 +43,7 @@ def to_hf(labels: LabelledSet) -> dict[str, str]:
     for image in labels.images:
         objects = {
             "bbox": [_xywh(box) for box in image.boxes],
-            "category": [labels.classes[box.place] for box in image.boxes],
+            "category": [labels.classes[box.class_index] for box in image.boxes],
             "score": [short(box.score) for box in image.boxes],
         }
         row = {"file_name": image.path, "labels": labels.names(image), "label_values": _values(image)}
@@ -47,12 +52,12 @@ def to_hf(labels: LabelledSet) -> dict[str, str]:
 
 
 def to_coco(labels: LabelledSet) -> dict[str, str]:
-    """``annotations.json`` in COCO's detection layout; ids count from 1. A label without a box has no annotation, so
-    every image also carries its ``labels``."""
+    """``annotations.json`` in COCO's detection layout; ids start at 1. As a label without a box has no annotation,
+    every image also has its ``labels``."""
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
     for number, image in enumerate(labels.images, start=1):
-        values = {labels.classes[place]: short(image.values[place]) for place in image.present}
+        values = {labels.classes[index]: short(image.values[index]) for index in image.present}
         size = {"width": image.width_px, "height": image.height_px}
         images.append({"id": number, "file_name": image.path, **size, "labels": values})
         for box in image.boxes:
@@ -61,30 +66,32 @@ def to_coco(labels: LabelledSet) -> dict[str, str]:
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
-                    "category_id": box.place + 1,
+                    "category_id": box.class_index + 1,
                     "bbox": [x, y, width, height],
                     "area": width * height,
                     "iscrowd": 0,
                     "score": short(box.score),
-                    "label": short(image.values[box.place]),
+                    "label": short(image.values[box.class_index]),
                 }
             )
-    categories = [{"id": place, "name": name} for place, name in enumerate(labels.classes, start=1)]
+    categories = [{"id": number, "name": name} for number, name in enumerate(labels.classes, start=1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     return {"annotations.json": _json({"info": {"description": BOX_NOTE}, "licenses": [], **content}) + "\n"}
 
 
 def to_fiftyone(labels: LabelledSet, folder: str) -> dict[str, str]:
-    """``labels.json`` and ``data.json`` of a FiftyOneImageClassificationDataset with several labels per image; the
-    second says where in ``folder`` the images are. FiftyOne cuts an ending off the second's names, hence theirs."""
+    """``labels.json`` and ``data.json`` of a FiftyOneImageClassificationDataset with several labels per image.
+
+    ``data.json`` holds the paths of the images in ``folder``. Its keys have an extension, since FiftyOne removes one.
+    """
     targets = {
-        image.image_id: [{"label": place, "confidence": short(image.values[place])} for place in image.present]
+        image.image_id: [{"label": index, "confidence": short(image.values[index])} for index in image.present]
         for image in labels.images
     }
-    places = {image.image_id + PurePosixPath(image.path).suffix: f"{folder}/{image.path}" for image in labels.images}
+    paths = {image.image_id + PurePosixPath(image.path).suffix: f"{folder}/{image.path}" for image in labels.images}
     return {
         "labels.json": _json({"classes": list(labels.classes), "labels": targets}) + "\n",
-        "data.json": _json(places) + "\n",
+        "data.json": _json(paths) + "\n",
     }
 
 
@@ -100,20 +107,14 @@ def _json(content: object) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
-_NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")  # XML may hold \r, but gives back \n
-
-
-CONTROL = "labels"
-IMAGE = "image"
-BOXES = "boxes"
-"""The control of Label Studio whose choices are our classes; others may stand beside it."""
-
-
 def to_label_studio(labels: LabelledSet, url: str) -> dict[str, str]:
     """``tasks.json``: one task per image with our labels as predictions, and ``labelling_config.xml`` for the project.
 
     Args:
-        url: what stands before an image's path, e.g. ``/data/local-files/?d=photos/`` for local storage.
+        url: text in front of an image's path, e.g. ``/data/local-files/?d=photos/`` for local storage.
+
+    Raises:
+        CcdError: a name has control characters.
     """
     _refuse_control_characters(labels)
     tasks = [_task(labels, image, url) for image in labels.images]
@@ -129,24 +130,24 @@ def _task(labels: LabelledSet, image: LabelledImage, url: str) -> dict[str, obje
         choices = {"choices": labels.names(image)}
         result.append({"id": CONTROL, "from_name": CONTROL, "type": "choices", "value": choices, **common})
     for number, box in enumerate(image.boxes):
-        value = _percent(box, image) | {"rotation": 0, "rectanglelabels": [labels.classes[box.place]]}
-        about = {"id": f"box{number}", "from_name": BOXES, "type": "rectanglelabels", "score": short(box.score)}
-        result.append({**about, "value": value, **common})
-    score = short(max((image.values[place] for place in image.present), default=0.0))
+        value = _percent(box, image) | {"rotation": 0, "rectanglelabels": [labels.classes[box.class_index]]}
+        region = {"id": f"box{number}", "from_name": BOXES, "type": "rectanglelabels", "score": short(box.score)}
+        result.append({**region, "value": value, **common})
+    score = short(max((image.values[index] for index in image.present), default=0.0))
     data = {"image": url + quote(image.path), "image_id": image.image_id}
     return {"data": data, "predictions": [{"model_version": "ccd", "score": score, "result": result}]}
 
 
 def _percent(box: Box, image: LabelledImage) -> dict[str, float]:
-    """Label Studio counts in % of the image's sides."""
+    """Convert a box to % of the image's sides, as Label Studio needs it."""
     x, width = (100 * value / image.width_px for value in (box.x0_px, box.x1_px - box.x0_px))
     y, height = (100 * value / image.height_px for value in (box.y0_px, box.y1_px - box.y0_px))
     return {"x": x, "y": y, "width": width, "height": height}
 
 
 def labelling_config(classes: tuple[str, ...]) -> str:
-    """The labelling interface: the image, a choice of several classes, and boxes."""
-    values = [quoteattr(name, {'"': "&quot;"}) for name in classes]  # Label Studio searches the text for name="..."
+    """Return the labelling interface of Label Studio: the image, a choice of several classes, and boxes."""
+    values = [quoteattr(name, {'"': "&quot;"}) for name in classes]  # Label Studio searches the XML for name="..."
     choices = [f"    <Choice value={value}/>" for value in values]
     boxes = [f"    <Label value={value}/>" for value in values]
     lines = [
@@ -164,7 +165,11 @@ def labelling_config(classes: tuple[str, ...]) -> str:
 
 
 def to_cvat(labels: LabelledSet) -> dict[str, str]:
-    """``annotations.xml``, CVAT for images 1.1: a tag for every label, a box for every view."""
+    """``annotations.xml``, CVAT for images 1.1: a tag for every label, a box for every view.
+
+    Raises:
+        CcdError: a name has control characters.
+    """
     _refuse_control_characters(labels)
     buffer = io.StringIO()
     xml = _Xml(buffer)
@@ -175,12 +180,12 @@ def to_cvat(labels: LabelledSet) -> dict[str, str]:
     for number, image in enumerate(labels.images):
         size = {"width": str(image.width_px), "height": str(image.height_px)}
         xml.open("image", {"id": str(number), "name": image.path, **size})
-        for place in image.present:
-            xml.leaf("tag", {"label": labels.classes[place], "source": "auto"})
+        for index in image.present:
+            xml.leaf("tag", {"label": labels.classes[index], "source": "auto"})
         for box in image.boxes:
             sides = {"xtl": box.x0_px, "ytl": box.y0_px, "xbr": box.x1_px, "ybr": box.y1_px}
             corners = {name: f"{value:.2f}" for name, value in sides.items()}
-            fixed = {"label": labels.classes[box.place], "source": "auto", "occluded": "0"}
+            fixed = {"label": labels.classes[box.class_index], "source": "auto", "occluded": "0"}
             xml.leaf("box", fixed | corners | {"z_order": "0"})
         xml.close("image")
     xml.close("annotations")
@@ -206,7 +211,7 @@ def _cvat_meta(xml: _Xml, labels: LabelledSet) -> None:
 
 
 class _Xml(XMLGenerator):
-    """Elements on lines of their own; memory does not hold a tree."""
+    """Write XML with each element on its own line, without a tree in memory."""
 
     def __init__(self, file: io.StringIO) -> None:
         super().__init__(file, "utf-8", short_empty_elements=True)
@@ -232,4 +237,4 @@ class _Xml(XMLGenerator):
 def _refuse_control_characters(labels: LabelledSet) -> None:
     bad = [repr(text) for text in (*labels.classes, *(image.path for image in labels.images)) if _NO_XML.search(text)]
     if bad:
-        raise CcdError(f"names with control characters cannot be written as XML; rename: {listed(bad)}")
+        raise CcdError(f"names with control characters cannot be written as XML; rename {listed(bad)}")

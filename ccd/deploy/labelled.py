@@ -1,4 +1,4 @@
-"""The labels of a finished run, image by image, as every export writes them."""
+"""Read the labels of a finished run, image by image, for exports."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ Split = Literal["train", "test", "all"]
 
 @dataclass(frozen=True)
 class Box:
-    """``place``: the class, as a column; ``score``: the warmed-up student's probability of it; corners in pixels of the
-    original image, upright, right and bottom exclusive."""
+    """A view: a crop of an image that CLIP read by itself to label a class.
 
-    place: int
+    ``class_index``: the class; ``score``: its probability by the warmed-up student. Corners are in pixels of the
+    upright original image; right and bottom are exclusive.
+    """
+
+    class_index: int
     score: float
     x0_px: float
     y0_px: float
@@ -33,8 +36,11 @@ class Box:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """``path`` relative to dataset.root; ``values`` (C,) float32: label or probability of each class; ``present``: the
-    columns of those that are decided present; ``boxes`` of these classes."""
+    """An image and its labels.
+
+    ``path``: relative to dataset.root; ``values`` (C,) float32: label or probability of each class; ``present``:
+    indices of the classes decided present; ``boxes`` of these classes.
+    """
 
     image_id: str
     path: str
@@ -48,62 +54,61 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """``classes`` (C) and N images."""
+    """The names of C classes, and N images."""
 
     classes: tuple[str, ...]
     images: tuple[LabelledImage, ...]
 
     def names(self, image: LabelledImage) -> list[str]:
-        """The classes decided present."""
-        return [self.classes[place] for place in image.present]
+        """Return the names of the classes decided present."""
+        return [self.classes[index] for index in image.present]
 
 
 def read_labelled(folder: Path, split: Split, min_label: float | None) -> LabelledSet:
-    """The labels in a data folder.
+    """Read the labels in a data folder.
 
     Args:
-        split: ``train``: the pseudo-labels, present from ``min_label`` on (None: 0.5). ``test``: the student's
-            probabilities, present from ``min_label`` on (None: the student's own thresholds). ``all``: first these,
-            then those.
-        min_label: one limit for all classes.
+        split: ``train``: the pseudo-labels. ``test``: the student's probabilities. ``all``: both, ``train`` first.
+        min_label: smallest value at which a class is present; None: 0.5 for pseudo-labels, and the student's own
+            threshold of each class for probabilities.
 
     Raises:
-        CcdError: an artifact is missing, damaged, or not of these images.
+        CcdError: an artifact is missing, damaged, or about other images.
     """
     index = image_index.read(folder / "images.parquet")
     parts: list[LabelledImage] = []
     classes: tuple[str, ...] = ()
     if split in ("train", "all"):
-        made = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
-        same_ids(folder / "pseudo_labels.parquet", "aggregate", made.ids, index.train().ids)
-        classes = made.classes
-        cuts = np.full(len(made.classes), LABELLED if min_label is None else min_label)
+        pseudo_labels = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
+        same_ids(folder / "pseudo_labels.parquet", "aggregate", pseudo_labels.ids, index.train().ids)
+        classes = pseudo_labels.classes
+        cuts = np.full(len(classes), LABELLED if min_label is None else min_label)
         boxes = _boxes_by_image(folder / "boxes.parquet", classes)
-        parts += _images(index.train(), made.columns["label"], cuts, boxes)
+        parts += _images(index.train(), pseudo_labels.columns["label"], cuts, boxes)
     if split in ("test", "all"):
-        said = class_table.read(folder / "predictions.parquet", PREDICTIONS, ["student_prob"])
-        same_ids(folder / "predictions.parquet", "evaluate", said.ids, index.test().ids)
-        classes = said.classes
-        cuts = _student_cuts(folder / "student.pt", said.classes, min_label)
-        parts += _images(index.test(), said.columns["student_prob"], cuts, {})
+        predictions = class_table.read(folder / "predictions.parquet", PREDICTIONS, ["student_prob"])
+        same_ids(folder / "predictions.parquet", "evaluate", predictions.ids, index.test().ids)
+        classes = predictions.classes
+        cuts = _student_cuts(folder / "student.pt", classes, min_label)
+        parts += _images(index.test(), predictions.columns["student_prob"], cuts, {})
     return LabelledSet(classes, tuple(parts))
 
 
 def _student_cuts(path: Path, classes: tuple[str, ...], min_label: float | None) -> np.ndarray:
     if min_label is not None:
         return np.full(len(classes), min_label)
-    found = checkpoint_file.read(path, "train")
-    same_classes(path, "train", found.spec["classes"], classes)
-    return np.asarray(checkpoint_file.thresholds(found)[0])
+    checkpoint = checkpoint_file.read(path, "train")
+    same_classes(path, "train", checkpoint.spec["classes"], classes)
+    return np.asarray(checkpoint_file.thresholds(checkpoint)[0])
 
 
 def _boxes_by_image(path: Path, classes: tuple[str, ...]) -> dict[str, list[Box]]:
-    found = boxes_file.read(path)
-    place = {name: column for column, name in enumerate(classes)}
+    boxes = boxes_file.read(path)
+    index_of = {name: index for index, name in enumerate(classes)}
     by_image: dict[str, list[Box]] = defaultdict(list)
-    for row, image_id in enumerate(found.image_ids):
-        corners = (float(side) for side in found.boxes_px[row])
-        by_image[image_id].append(Box(place[found.classes[row]], float(found.scores[row]), *corners))
+    for row, image_id in enumerate(boxes.image_ids):
+        corners = (float(side) for side in boxes.boxes_px[row])
+        by_image[image_id].append(Box(index_of[boxes.classes[row]], float(boxes.scores[row]), *corners))
     return by_image
 
 
@@ -112,8 +117,8 @@ def _images(
 ) -> Iterator[LabelledImage]:
     decided = values.astype(np.float64) >= cuts
     for row, image_id in enumerate(index.ids):
-        present = tuple(int(place) for place in np.flatnonzero(decided[row]))
-        mine = tuple(box for box in boxes.get(image_id, []) if box.place in present)
+        present = tuple(int(class_index) for class_index in np.flatnonzero(decided[row]))
+        image_boxes = tuple(box for box in boxes.get(image_id, []) if box.class_index in present)
         height_px, width_px = (int(side) for side in index.sizes_px[row])
         split = "train" if index.is_train[row] else "test"
-        yield LabelledImage(image_id, index.paths[row], split, width_px, height_px, values[row], present, mine)
+        yield LabelledImage(image_id, index.paths[row], split, width_px, height_px, values[row], present, image_boxes)

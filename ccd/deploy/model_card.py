@@ -1,4 +1,4 @@
-"""What a model was made of, and its card."""
+"""Collect the facts about a model from the artifacts beside it, and write its model card."""
 
 from __future__ import annotations
 
@@ -20,13 +20,23 @@ from ccd.labels.thresholds import LABELLED
 from ccd.runtime.listing import artifact_list
 
 SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup", "train")
-WEIGHT_FILES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
+WEIGHT_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
+SOURCES = {
+    "pseudo-labels": "Each class is decided in as many training images as its pseudo-labels claim: no ground truth.",
+    "labelled images": "They have the largest F1 on labelled images that were given for this purpose.",
+    "0.5": "Nothing was fitted.",
+}
+_OUR_HEAD = re.compile(r"# Image classifier of \d+ classes\n\nA \S+ that says which of these classes an image shows")
 
 
 @dataclass(frozen=True)
-class Background:
-    """``description`` with provenance and licence; ``label_share`` (C,) of the training images that the pseudo-labels
-    give each class, None if unknown; ``test`` and ``per_class``: what evaluate measured, None and {} if nothing."""
+class ModelFacts:
+    """The facts that a model card states.
+
+    ``description``: with provenance and licence. ``label_share`` (C,): share of the training images that have each
+    class by their pseudo-labels; None if unknown. ``test`` and ``per_class``: the results of stage evaluate; None and
+    {} if there are none.
+    """
 
     description: ModelDescription
     label_share: np.ndarray | None
@@ -34,41 +44,41 @@ class Background:
     per_class: dict[str, dict[str, float]]
 
 
-def background(
+def read_facts(
     student: Path, licence: str, lock: Path = Path("dvc.lock")
-) -> tuple[Background, checkpoint_file.Weights]:
-    """Read ``student.pt`` and whatever lies beside it; what is missing is left out, nothing is guessed.
+) -> tuple[ModelFacts, checkpoint_file.Weights]:
+    """Read the facts about ``student.pt`` and its weights; facts whose artifacts are missing are left out.
 
     Raises:
         CcdError: the student, or an artifact beside it, is damaged.
     """
-    (found, sha256) = read_student(student)
+    (checkpoint, sha256) = read_student(student)
     folder = student.parent
-    known = describe(found)
-    story: dict[str, Any] = {
+    description = describe(checkpoint)
+    provenance: dict[str, Any] = {
         "made_with": f"ccd {__version__} (Classifier-guided CLIP Distillation, CVPR 2025, arXiv:2503.16873)",
         "source_sha256": sha256,
-        **known.provenance,
+        **description.provenance,
         **_teacher(folder / "text.h5"),
         **_images(folder / "images.parquet"),
         "parameters": _parameters(student, lock),
     }
-    test, per_class = _measured(folder)
-    described = replace(known, licence=licence, provenance=story)
-    share = _label_share(folder / "pseudo_labels.parquet", described.spec.classes)
-    return Background(described, share, test, per_class), found.weights[found.selected]
+    test, per_class = _results(folder)
+    description = replace(description, licence=licence, provenance=provenance)
+    label_share = _label_share(folder / "pseudo_labels.parquet", description.spec.classes)
+    return ModelFacts(description, label_share, test, per_class), checkpoint.weights[checkpoint.selected]
 
 
 def _teacher(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    words = text_file.read(path)
-    backend, _, model = words.attributes.get("teacher", "unknown").partition(" ")
+    text_embeddings = text_file.read(path)
+    backend, _, model = text_embeddings.attributes.get("teacher", "unknown").partition(" ")
     return {
-        "teacher": f"{backend} {_name_only(model)}".strip(),
-        "teacher_fingerprint": words.attributes.get("fingerprint", "unknown"),
-        "templates": list(words.templates),
-        "class_texts": [list(texts) for texts in words.texts],
+        "teacher": f"{backend} {_without_folder(model)}".strip(),
+        "teacher_fingerprint": text_embeddings.attributes.get("fingerprint", "unknown"),
+        "templates": list(text_embeddings.templates),
+        "class_texts": [list(texts) for texts in text_embeddings.texts],
     }
 
 
@@ -80,58 +90,55 @@ def _images(path: Path) -> dict[str, Any]:
 
 
 def _parameters(student: Path, lock: Path) -> dict[str, Any]:
-    """What DVC recorded for these very bytes and those of the artifacts beside them; no folders of this machine."""
+    """Return the parameters that DVC recorded for the artifacts beside the student, without folders of this machine.
+
+    Artifacts that have changed since are left out.
+    """
     if not lock.is_file():
         return {}
-    made = [artifact.parameters for artifact in artifact_list(student.parent, lock) if artifact.made_by]
-    merged = {key: value for parameters in made for key, value in parameters.items()}
-    chosen = {key: value for key, value in sorted(merged.items()) if key.split(".")[0] in (*SECTIONS, "teacher")}
-    return {key: _name_only(value) if isinstance(value, str) else value for key, value in chosen.items()}
+    recorded = [artifact.parameters for artifact in artifact_list(student.parent, lock) if artifact.made_by]
+    merged = {key: value for parameters in recorded for key, value in parameters.items()}
+    relevant = {key: value for key, value in sorted(merged.items()) if key.split(".")[0] in (*SECTIONS, "teacher")}
+    return {key: _without_folder(value) if isinstance(value, str) else value for key, value in relevant.items()}
 
 
-def _name_only(name: str) -> str:
-    """A local file's name without its folder; names of models, like ViT-B/32, stay."""
-    return PurePath(name).name if PurePath(name).suffix in WEIGHT_FILES else name
+def _without_folder(name: str) -> str:
+    """Return a local file's name without its folder; names of models such as ViT-B/32 stay."""
+    return PurePath(name).name if PurePath(name).suffix in WEIGHT_SUFFIXES else name
 
 
 def _label_share(path: Path, classes: tuple[str, ...]) -> np.ndarray | None:
     if not path.is_file():
         return None
-    made = class_table.read(path, PSEUDO_LABELS, ["label"])
-    return (made.columns["label"] >= LABELLED).mean(axis=0) if made.classes == classes and made.ids else None
+    pseudo_labels = class_table.read(path, PSEUDO_LABELS, ["label"])
+    if pseudo_labels.classes != classes or not pseudo_labels.ids:
+        return None
+    share: np.ndarray = (pseudo_labels.columns["label"] >= LABELLED).mean(axis=0)
+    return share
 
 
-def _measured(folder: Path) -> tuple[metrics_file.SplitMetrics | None, dict[str, dict[str, float]]]:
+def _results(folder: Path) -> tuple[metrics_file.SplitMetrics | None, dict[str, dict[str, float]]]:
     if not (folder / "metrics.json").is_file() or not (folder / "per_class.csv").is_file():
         return None, {}
     test = metrics_file.read_metrics(folder / "metrics.json")["test"]
     return (test, metrics_file.read_per_class(folder / "per_class.csv")) if test.images else (None, {})
 
 
-SOURCES = {
-    "pseudo-labels": "Each class is decided in as many training images as its pseudo-labels claim: no ground truth.",
-    "labelled images": "They have the largest F1 on labelled images that were given for this purpose.",
-    "0.5": "Nothing was fitted.",
-}
-
-_OURS = re.compile(r"# Image classifier of \d+ classes\n\nA \S+ that says which of these classes an image shows")
-
-
 def is_model_card(text: str) -> bool:
-    """Whether a README.md was written by `model_card`, as far as its head says."""
-    return _OURS.match(text.replace("\r\n", "\n")) is not None
+    """Tell by the head of a README.md whether `model_card` wrote it."""
+    return _OUR_HEAD.match(text.replace("\r\n", "\n")) is not None
 
 
-def model_card(about: Background) -> str:
-    """README.md of an exported folder."""
+def model_card(facts: ModelFacts) -> str:
+    """Return the README.md of an exported folder."""
     parts = [
-        _head(about.description),
-        _making(about.description),
-        _measures(about),
-        _classes(about),
-        _use(about.description),
-        _limits(about),
-        _licence(about.description),
+        _head(facts.description),
+        _provenance(facts.description),
+        _measures(facts),
+        _classes(facts),
+        _use(facts.description),
+        _limits(facts),
+        _licence(facts.description),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -147,23 +154,23 @@ def _head(model: ModelDescription) -> str:
     )
 
 
-def _making(model: ModelDescription) -> str:
-    story = model.provenance
+def _provenance(model: ModelDescription) -> str:
+    provenance = model.provenance
     lines = ["## How it was made", ""]
-    for key, what in (("teacher", "Teacher"), ("templates", "Prompts"), ("images", "Images"), ("weights", "Weights")):
-        value = story.get(key, "unknown")
-        lines.append(f"- {what}: {_plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
-    start = story.get("parameters", {}).get("warmup.weights", "unknown")
+    for key, title in (("teacher", "Teacher"), ("templates", "Prompts"), ("images", "Images"), ("weights", "Weights")):
+        value = provenance.get(key, "unknown")
+        lines.append(f"- {title}: {_plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
+    initial_weights = provenance.get("parameters", {}).get("warmup.weights", "unknown")
     lines += [
-        f"- Initial weights of the network: {_plain(str(start))}",
-        f"- Made with {story.get('made_with', 'unknown')}",
+        f"- Initial weights of the network: {_plain(str(initial_weights))}",
+        f"- Made with {provenance.get('made_with', 'unknown')}",
     ]
     return "\n".join([*lines, "", "All recorded parameters are in `model.json`."])
 
 
-def _measures(about: Background) -> str:
+def _measures(facts: ModelFacts) -> str:
     title = "## How good it is\n\n"
-    test = about.test
+    test = facts.test
     if test is None:
         return title + (
             "**Not measured.** There were no test images with known labels beside the model. Its labels come from CLIP "
@@ -177,14 +184,14 @@ def _measures(about: Background) -> str:
     )
 
 
-def _classes(about: Background) -> str:
-    model = about.description
+def _classes(facts: ModelFacts) -> str:
+    model = facts.description
     rows = []
-    for place, name in enumerate(model.spec.classes):
-        found = about.per_class.get(name, {})
-        share = "" if about.label_share is None else f"{about.label_share[place]:.1%}"
-        figures = [f"{found[key]:.1f}" if key in found else "" for key in ("test_student", "test_f1_thresholds")]
-        rows.append([_plain(name), f"{model.thresholds[place]:.3f}", share, *figures])
+    for index, name in enumerate(model.spec.classes):
+        metrics = facts.per_class.get(name, {})
+        share = "" if facts.label_share is None else f"{facts.label_share[index]:.1%}"
+        figures = [f"{metrics[key]:.1f}" if key in metrics else "" for key in ("test_student", "test_f1_thresholds")]
+        rows.append([_plain(name), f"{model.thresholds[index]:.3f}", share, *figures])
     source = SOURCES.get(model.thresholds_from, "")
     return (
         f"## Classes and thresholds\n\nA class is decided present where its probability is at least its threshold. "
@@ -203,7 +210,7 @@ def _use(model: ModelDescription) -> str:
     )
 
 
-def _limits(about: Background) -> str:
+def _limits(facts: ModelFacts) -> str:
     lines = [
         "It knows its classes only as CLIP does: what CLIP cannot name, or confuses, it has learnt so.",
         "An image that shows none of the classes can still get labels.",
@@ -212,7 +219,7 @@ def _limits(about: Background) -> str:
         "Class activation maps show where the network looks; they are coarse, and no detector's boxes.",
         "Biases of CLIP and of the training images carry over. It was not tested for any use that affects people.",
     ]
-    weak = [name for name, row in about.per_class.items() if row.get("test_student", 100.0) < 50]
+    weak = [name for name, metrics in facts.per_class.items() if metrics.get("test_student", 100.0) < 50]
     if weak:
         lines.insert(0, f"Test AP is below 50 % for: {', '.join(_plain(name) for name in weak)}.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
@@ -233,6 +240,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown and HTML show as it is."""
+    """Escape text so that Markdown and HTML show it as it is."""
     escaped = "".join(f"\\{char}" if char in "\\`*_{}[]#|!" else char for char in " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

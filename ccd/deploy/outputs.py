@@ -1,4 +1,4 @@
-"""What ``ccd predict`` writes: tables, boxes and pictures; nothing that is there is replaced unasked."""
+"""Check and write the outputs of ``ccd predict``: the table, boxes and overlays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from ccd.artifacts.existing import keep_old, refuse_existing, refuse_folders, refuse_inputs
@@ -23,6 +23,7 @@ from ccd.deploy import rows
 from ccd.deploy.stream import Scored
 from ccd.errors import CcdError
 from ccd.images.decode import read_image
+from ccd.images.drawing import LabelledBox, draw_boxes
 from ccd.views.boxes import Boxes, cam_boxes
 
 BOXES_SCHEMA = schema(
@@ -40,20 +41,30 @@ BOXES_SCHEMA = schema(
 )
 CAM_THRESHOLD = 0.5
 HEAT = (240, 80, 20)
+BOXES = "boxes.parquet"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The boxes of a batch: at most one for each decided class of each image, around the component of the map above
-    half of its range that has the largest peak."""
+class Localized:
+    """A scored batch and its boxes: at most one for each decided class of each image.
+
+    A box surrounds one component of the class activation map above half of its range, the one with the largest peak.
+    """
 
     scored: Scored
     decided: np.ndarray
     boxes: Boxes
 
 
-def see(scored: Scored, decided: np.ndarray, input_px: int) -> Seen:
-    """Boxes of the (b, C) ``decided`` classes. Raises CcdError if a map is not finite."""
+def localize(scored: Scored, decided: np.ndarray, input_px: int) -> Localized:
+    """Find the boxes of the ``decided`` classes, (b, C) bool.
+
+    Args:
+        input_px: side of the network's input.
+
+    Raises:
+        CcdError: a class activation map is not finite.
+    """
     boxes = cam_boxes(
         scored.cams,
         torch.from_numpy(decided),
@@ -64,47 +75,52 @@ def see(scored: Scored, decided: np.ndarray, input_px: int) -> Seen:
         connected_components=True,
         names=[str(path) for path in scored.paths],
     )
-    return Seen(scored, decided, boxes)
+    return Localized(scored, decided, boxes)
 
 
-def boxes_table(seen: Seen, classes: Sequence[str]) -> pa.Table:
-    """One row per box, as in `BOXES_SCHEMA`."""
-    boxes = seen.boxes
-    floats = [seen.scored.probs[boxes.rows, boxes.classes], boxes.peaks, *boxes.boxes_px.T]
+def boxes_table(localized: Localized, classes: Sequence[str]) -> pa.Table:
+    """Return a table with one row per box, see `BOXES_SCHEMA`."""
+    scored = localized.scored
+    boxes = localized.boxes
+    floats = [scored.probs[boxes.rows, boxes.classes], boxes.peaks, *boxes.boxes_px.T]
     names = [
-        pa.array([seen.scored.paths[row].as_posix() for row in boxes.rows], pa.string()),
-        pa.array([classes[place] for place in boxes.classes], pa.string()),
+        pa.array([scored.paths[row].as_posix() for row in boxes.rows], pa.string()),
+        pa.array([classes[index] for index in boxes.classes], pa.string()),
     ]
     values = [pa.array(np.ascontiguousarray(column, np.float32), pa.float32()) for column in floats]
     return pa.Table.from_arrays([*names, *values], schema=BOXES_SCHEMA)
 
 
-def write_overlays(seen: Seen, classes: Sequence[str], folder: Path, root: Path) -> None:
-    """A JPEG per image under ``folder``, at the image's own path below ``root``: the map of its decided classes in
-    orange over the image, and their boxes. Raises CcdError if an image cannot be read any more."""
+def write_overlays(seen: Localized, classes: Sequence[str], folder: Path, root: Path) -> None:
+    """Write a JPEG per image: the image with the maps of its decided classes in orange, and their boxes. Its path below
+    ``folder`` is the image's path below ``root``. Raises CcdError if an image cannot be read any more."""
     for row, path in enumerate(seen.scored.paths):
         places = np.flatnonzero(seen.decided[row])
         image = heated(read_image(path), seen.scored.cams[row, places])
+        labelled = []
         for box in np.flatnonzero(seen.boxes.rows == row):
-            place = int(seen.boxes.classes[box])
-            draw_box(image, seen.boxes.boxes_px[box], f"{classes[place]} {seen.scored.probs[row, place]:.2f}")
+            class_row = int(seen.boxes.classes[box])
+            x0, y0, x1, y1 = (float(side) for side in seen.boxes.boxes_px[box])
+            prob = f"{seen.scored.probs[row, class_row]:.2f}"
+            labelled.append(LabelledBox((x0, y0, x1, y1), [f"{classes[class_row]} {prob}", prob]))
+        draw_boxes(image, labelled)
         with replacing(folder / overlay_name(path, root)) as temporary:
             image.save(temporary, "JPEG", quality=85)
 
 
 def common_folder(paths: Sequence[Path]) -> Path:
-    """The deepest folder that all ``paths`` lie in, absolute."""
+    """Return the deepest folder that contains all ``paths``, absolute."""
     return Path(os.path.commonpath([path.absolute().parent for path in paths]))
 
 
 def overlay_name(path: Path, root: Path) -> Path:
-    """Where an image's overlay lies in the folder: two images never share one, and none lies outside."""
+    """Return the path of an image's overlay in the folder of overlays: unique per image, and never outside."""
     parts = ["_up_" if part == ".." else part for part in path.absolute().relative_to(root).parts]
     return Path(*parts[:-1], f"{parts[-1]}.jpg")
 
 
 def heated(image: Image.Image, maps: Tensor) -> Image.Image:
-    """The image with the largest of the min-max normalised (k, h, w) ``maps`` laid over it, at most half opaque."""
+    """Lay the maximum of the min-max normalised (k, h, w) ``maps`` over the image, at most half opaque."""
     low = maps.amin(dim=(1, 2), keepdim=True)
     high = maps.amax(dim=(1, 2), keepdim=True)
     if not len(maps):
@@ -115,25 +131,10 @@ def heated(image: Image.Image, maps: Tensor) -> Image.Image:
     return Image.composite(Image.new("RGB", image.size, HEAT), image, alpha)
 
 
-def draw_box(image: Image.Image, corners_px: np.ndarray, text: str) -> None:
-    """A white frame with a caption in its upper left corner, onto the image."""
-    draw = ImageDraw.Draw(image)
-    line_px = max(2, round(max(image.size) / 300))
-    font = ImageFont.load_default(size=max(12, round(max(image.size) / 45)))
-    x0, y0, x1, y1 = (float(side) for side in corners_px)
-    draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=(255, 255, 255), width=line_px)
-    left, top, right, bottom = draw.textbbox((x0 + line_px + 2, y0 + line_px + 1), text, font=font)
-    draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=(16, 20, 26))
-    draw.text((x0 + line_px + 2, y0 + line_px + 1), text, font=font, fill=(255, 255, 255))
-
-
-BOXES = "boxes.parquet"
-
-
 @dataclass(frozen=True)
 class Outputs:
-    """``table``: the file of answers, None for standard output; ``cam_folder``: where boxes and overlays go, None for
-    neither; ``resume``: continue what was interrupted; ``force``: replace what is there."""
+    """The outputs of a run. ``table``: file of predictions, None for standard output; ``cam_folder``: folder for boxes
+    and overlays, None for neither; ``resume``: continue an interrupted run; ``force``: replace existing files."""
 
     table: Path | None
     cam_folder: Path | None
@@ -142,28 +143,29 @@ class Outputs:
 
     @property
     def continues(self) -> bool:
-        """Whether there is interrupted work to continue, and it shall be."""
+        """Whether this run continues an interrupted one."""
         return self.resume and self.table is not None and rows.is_unfinished(self.table)
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run to continue has come to its end already."""
+        """Whether the run to continue has finished already."""
         return self.resume and self.table is not None and self.table.is_file() and not rows.is_unfinished(self.table)
 
     @property
     def boxes(self) -> Path | None:
-        """The table of boxes."""
+        """The file of boxes, None without ``cam_folder``."""
         return None if self.cam_folder is None else self.cam_folder / BOXES
 
 
 def check_names(outputs: Outputs) -> None:
-    """Refuse what cannot, or may not, be written; needs neither model nor images.
+    """Refuse outputs that cannot be written or would replace files; needs neither model nor images.
 
     Raises:
-        CcdError: a name that is taken or does not fit, or interrupted work that nobody asked to continue.
+        CcdError: a file exists or its name is unsuitable, or there is interrupted work and neither ``resume`` nor
+            ``force`` is set.
     """
     if outputs.resume and outputs.force:
-        raise CcdError("--resume continues and --force starts over: give one of them")
+        raise CcdError("--resume continues and --force starts over; give only one of them")
     if outputs.table is not None:
         _check_table(outputs.table, outputs)
     if outputs.boxes is not None and not outputs.is_complete:
@@ -173,10 +175,10 @@ def check_names(outputs: Outputs) -> None:
 def _check_table(table: Path, outputs: Outputs) -> None:
     if is_stream(table):
         if outputs.resume:
-            raise CcdError(f"{table} keeps nothing that --resume could continue; give --out FILE")
+            raise CcdError(f"{table} is no file that --resume could continue; give --out FILE")
         return
     if is_image(table.name, lambda: b""):
-        raise CcdError(f"{table}: a table called like an image; let its name end in .csv, .jsonl or .parquet")
+        raise CcdError(f"{table}: this is the name of an image; the name must end in .csv, .jsonl or .parquet")
     refuse_folders([table])
     if outputs.boxes is not None and table.resolve() == outputs.boxes.resolve():
         raise CcdError(f"{table} is where --cam {outputs.cam_folder} writes its boxes; choose another --out")
@@ -189,7 +191,7 @@ def _check_table(table: Path, outputs: Outputs) -> None:
 def _check_boxes(boxes: Path, outputs: Outputs) -> None:
     folder = boxes.parent
     if folder.exists() and not folder.is_dir():
-        raise CcdError(f"--cam {folder}: a file; give a folder for overlays and boxes")
+        raise CcdError(f"--cam {folder} is a file; give a folder for overlays and boxes")
     refuse_folders([boxes])
     if outputs.continues or outputs.force:
         return
@@ -201,36 +203,35 @@ def _check_boxes(boxes: Path, outputs: Outputs) -> None:
     refuse_existing([boxes], force=False)
 
 
-def check_against_inputs(outputs: Outputs, model: Path, words: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """Refuse outputs that destroy an input or would be taken for one.
+def check_against_inputs(outputs: Outputs, model: Path, inputs: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Refuse outputs that would destroy an input or be used as one.
 
     Args:
-        words: the inputs as they were named, folders among them.
-        paths: the images that they stand for.
+        inputs: the inputs as the user gave them, including folders.
+        paths: the images in them.
 
     Returns:
-        What should be said of places that are allowed and yet unwise.
+        Warnings about outputs that are allowed but unwise.
 
     Raises:
-        CcdError: an output is the model or one of the images, overlays would lie among the images, or are there
-            already.
+        CcdError: an output is the model or one of the images, overlays would lie among the images, or overlays exist.
     """
     parts = [model, *(model.iterdir() if model.is_dir() else ())]
     written = [path for path in (outputs.table, outputs.boxes) if path is not None]
     refuse_inputs(written, [*parts, *paths])
-    folders = [Path(word).resolve() for word in words if Path(word).is_dir()]
-    notes = _about_table(outputs.table, folders)
+    folders = [Path(name).resolve() for name in inputs if Path(name).is_dir()]
+    warnings = _table_warnings(outputs.table, folders)
     if outputs.cam_folder is not None:
-        notes += _check_overlays(outputs.cam_folder, folders, paths)
+        warnings += _check_overlays(outputs.cam_folder, folders, paths)
         if not outputs.continues:
             refuse_existing(_overlays(outputs.cam_folder, paths), force=outputs.force)
-    return notes
+    return warnings
 
 
-def _about_table(table: Path | None, folders: Iterable[Path]) -> list[str]:
+def _table_warnings(table: Path | None, folders: Iterable[Path]) -> list[str]:
     if table is None or table.name != LABELS_FILE or table.resolve().parent not in folders:
         return []
-    return [f"{table} lies beside images, where `ccd init` takes it for what people know about them; better rename it"]
+    return [f"{table} lies beside images, where `ccd init` would read it as their ground truth; better rename it"]
 
 
 def _overlays(folder: Path, paths: Sequence[Path]) -> list[Path]:
@@ -239,29 +240,29 @@ def _overlays(folder: Path, paths: Sequence[Path]) -> list[Path]:
 
 
 def _check_overlays(folder: Path, inputs: Sequence[Path], paths: Sequence[Path]) -> list[str]:
-    """Overlays are images: the next look into a folder would find them."""
-    place = folder.resolve()
+    """Keep overlays apart from the images, since they are images themselves and the next run would find them."""
+    cam_folder = folder.resolve()
     image_folders = {parent.resolve() for parent in {path.parent for path in paths}}
-    inside = any(place.is_relative_to(each) for each in inputs)
-    mixed = inside and any(each.is_relative_to(place) for each in image_folders)
+    is_inside = any(cam_folder.is_relative_to(each) for each in inputs)
+    is_mixed = is_inside and any(each.is_relative_to(cam_folder) for each in image_folders)
     overlay_folders = {parent.resolve() for parent in {path.parent for path in _overlays(folder, paths)}}
-    if mixed or overlay_folders & image_folders:
+    if is_mixed or overlay_folders & image_folders:
         raise CcdError(
-            f"--cam {folder}: images to label lie there, and overlays among them would be taken for images; "
+            f"--cam {folder}: images to label lie there, and the next run would label overlays among them too; "
             "choose a folder outside of theirs"
         )
-    if inside:
-        return [f"--cam {folder} lies in a folder of images: who labels that again labels the overlays too"]
+    if is_inside:
+        return [f"--cam {folder} lies in a folder of images; the next run on that folder will label the overlays too"]
     return []
 
 
 def start_over(outputs: Outputs) -> None:
-    """Delete what interrupted runs left of these outputs, where ``force`` says so."""
+    """With ``force``, delete the unfinished work of interrupted runs for these outputs."""
     for path in (outputs.table, outputs.boxes):
         if outputs.force and path is not None:
             rows.discard(path)
 
 
 def keep_finished(outputs: Outputs) -> Path | None:
-    """Copy a table that appeared at the place of one that is being continued. Returns the copy, if any."""
+    """Back up a table that was put in the way of the run to be continued. Return the backup, if any."""
     return keep_old(outputs.table) if outputs.continues and outputs.table is not None else None

@@ -1,9 +1,9 @@
-"""``ccd predict`` without its command line: files in, a table out, resumable."""
+"""Predict for files and write a table, resumable (``ccd predict`` without its command line)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,8 @@ IMAGES_PER_PIECE = 512
 
 @dataclass
 class Outcome:
-    """What a run did: ``images`` rows in the output, of which ``resumed`` were there before, and files left out."""
+    """The result of a run: ``images`` rows in the output, ``resumed`` of them from the interrupted run, and files left
+    out because of ``problems``."""
 
     images: int = 0
     resumed: int = 0
@@ -36,9 +37,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """``paths`` to label; ``cuts`` (C,) thresholds; ``cam_folder``: where boxes and overlays go, None for neither;
-    ``on_batch`` is called with the number of files done and the problems among them; ``left_out``: what lies beside the
-    images, by ending."""
+    """The images to label, and how.
+
+    ``cuts``: thresholds (C,); ``cam_folder``: folder for boxes and overlays, None for neither; ``on_batch``: gets the
+    number of files done and the problems among them.
+    """
 
     classifier: Classifier
     paths: Sequence[Path]
@@ -47,7 +50,6 @@ class Job:
     workers: int
     cam_folder: Path | None = None
     on_batch: Callable[[int, list[Problem]], None] = lambda files, problems: None
-    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,17 +58,17 @@ class Job:
 
     @cached_property
     def root(self) -> Path:
-        """The folder that all images lie in."""
+        """The deepest folder that contains all images."""
         return outputs.common_folder(self.paths)
 
     def identity(self) -> dict[str, str]:
-        """What must not change between a run and its continuation."""
+        """Return the settings that a run and its continuation must share."""
         cam = "" if self.cam_folder is None else str(self.cam_folder)
         return {"model": self.classifier.sha256, "threshold": json.dumps(self.cuts.tolist()), "--cam folder": cam}
 
 
 def check_stream(kind: rows.Format) -> None:
-    """Raises CcdError for Parquet, which needs a file."""
+    """Check that a format can be written to a stream. Raises CcdError for Parquet, which needs a file."""
     if kind == "parquet":
         raise CcdError("Parquet cannot be written to standard output; give --out FILE.parquet")
 
@@ -81,13 +83,13 @@ def to_stream(job: Job, file: IO[str], kind: rows.Format) -> Outcome:
         writer.write(_table(job, batch))
         file.flush()
         if boxes is not None:
-            boxes.add(_look(job, batch))
+            boxes.add(_localize(job, batch))
     _finish_boxes(job, boxes)
     return outcome
 
 
 def to_file(job: Job, out: Path, kind: rows.Format, *, resume: bool) -> Outcome:
-    """Write a whole file; interrupted, it can be continued.
+    """Write a file; if interrupted, the run can be continued with ``resume``.
 
     Raises:
         CcdError: see `Pieces`.
@@ -96,20 +98,20 @@ def to_file(job: Job, out: Path, kind: rows.Format, *, resume: bool) -> Outcome:
     done = pieces.done()
     outcome = Outcome(images=len(done), resumed=len(done))
     boxes = _box_pieces(job, keep=pieces.count)
-    waiting = _Waiting()
+    pending = _Pending()
     for batch in _batches(job, [path for path in job.paths if path.as_posix() not in done], outcome):
-        waiting.add(_table(job, batch), None if boxes is None else _look(job, batch))
-        if waiting.images >= IMAGES_PER_PIECE:
-            waiting.flush(pieces, boxes)
-    waiting.flush(pieces, boxes)
+        pending.add(_table(job, batch), None if boxes is None else _localize(job, batch))
+        if pending.images >= IMAGES_PER_PIECE:
+            pending.flush(pieces, boxes)
+    pending.flush(pieces, boxes)
     _finish_boxes(job, boxes)
     rows.write(out, kind, pieces.tables(), job.classes)
     pieces.remove()
     return outcome
 
 
-class _Waiting:
-    """Batches on their way into one piece."""
+class _Pending:
+    """Batches that will be written as one piece."""
 
     def __init__(self) -> None:
         self.images = 0
@@ -123,7 +125,7 @@ class _Waiting:
             self._boxes.append(boxes_of_batch)
 
     def flush(self, pieces: Pieces, boxes: Pieces | None) -> None:
-        """Boxes first: rows that are kept are done, with all that belongs to them."""
+        """Write the boxes before the rows: images with rows count as done and are not scored again."""
         if self.images:
             if boxes is not None:
                 boxes.add(pa.concat_tables(self._boxes))
@@ -145,25 +147,26 @@ def _table(job: Job, batch: Scored) -> pa.Table:
     return rows.table(batch.paths, batch.probs, job.cuts, job.classes)
 
 
-def _look(job: Job, batch: Scored) -> pa.Table:
-    """Write the overlays of a batch; returns its boxes."""
+def _localize(job: Job, batch: Scored) -> pa.Table:
+    """Write the overlays of a batch; return its boxes."""
     assert job.cam_folder is not None
-    seen = outputs.see(batch, decide(batch.probs, job.cuts), job.classifier.description.spec.image_size_px)
-    outputs.write_overlays(seen, job.classes, job.cam_folder, job.root)
-    return outputs.boxes_table(seen, job.classes)
+    decided = decide(batch.probs, job.cuts)
+    localized = outputs.localize(batch, decided, job.classifier.description.spec.image_size_px)
+    outputs.write_overlays(localized, job.classes, job.cam_folder, job.root)
+    return outputs.boxes_table(localized, job.classes)
 
 
 def _box_pieces(job: Job, keep: int) -> Pieces | None:
-    """The boxes of the first ``keep`` pieces of rows; any others are of rows that were never kept.
+    """Open the pieces of boxes and keep the first ``keep``; the interrupted run wrote no rows for later ones.
 
     Raises:
-        CcdError: boxes of rows that were kept are gone.
+        CcdError: there are fewer than ``keep`` pieces.
     """
     if job.cam_folder is None:
         return None
     boxes = Pieces(job.cam_folder / BOXES, {}, resume=True)
     if boxes.count < keep:
-        raise CcdError(f"{boxes.folder} lacks boxes of images that are done; start over with --force")
+        raise CcdError(f"{boxes.folder} lacks the boxes of finished images; start over with --force")
     boxes.keep(keep)
     return boxes
 

@@ -1,4 +1,4 @@
-"""Predictions as rows of CSV, JSON lines or Parquet, in whole pieces."""
+"""Tables of predictions in CSV, JSON Lines or Parquet, and the pieces in which unfinished ones are kept."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ from ccd.artifacts.files import csv_line, remove_leftovers, replacing, write_jso
 from ccd.errors import CcdError
 from ccd.labels.thresholds import decide
 
-_NOTE = "run.json"
+SCHEMA = "ccd.predicted/1"
+KEYS = ("path", "labels")
+RESERVED = frozenset({*KEYS, "image_id", "classes", "class", "split"})
+"""Column names, in lower case, that readers of label lists use for something else than a class's probability."""
+Format = Literal["csv", "jsonl", "parquet"]
+FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet")
+_IDENTITY_FILE = "run.json"
 
 
 def folder_of(out: Path) -> Path:
-    """Where the unfinished part of ``out`` lies."""
+    """Return the folder for the pieces of an unfinished ``out``."""
     return out.with_name(f"{out.name}.partial")
 
 
 def is_unfinished(out: Path) -> bool:
-    """Whether an interrupted run left pieces of ``out``."""
-    return (folder_of(out) / _NOTE).exists()
+    """Tell whether an interrupted run left pieces of ``out``."""
+    return (folder_of(out) / _IDENTITY_FILE).exists()
 
 
 def refuse_unfinished(out: Path) -> None:
-    """Refuse to start over where an interrupted run left pieces: they may be hours of work.
+    """Refuse to start over if an interrupted run left pieces of ``out``, since they may be hours of work.
 
     Raises:
-        CcdError: there are some, or a folder of another kind has their name.
+        CcdError: there are pieces, or see `refuse_other_folder`.
     """
     if is_unfinished(out):
         raise CcdError(
@@ -43,11 +49,11 @@ def refuse_unfinished(out: Path) -> None:
 
 
 def refuse_other_folder(out: Path) -> None:
-    """Raises CcdError if the folder for the pieces of ``out`` is somebody's own."""
+    """Refuse a folder for the pieces of ``out`` that holds other files. Raises CcdError if so."""
     folder = folder_of(out)
     if folder.exists() and not is_unfinished(out) and (not folder.is_dir() or _holds_files(folder)):
         raise CcdError(
-            f"{folder} is needed for unfinished work, and is no part of it; rename it, or choose another --out"
+            f"{folder} is needed for unfinished work but holds other files; rename it, or choose another --out"
         )
 
 
@@ -56,99 +62,91 @@ def _holds_files(folder: Path) -> bool:
 
 
 def discard(out: Path) -> None:
-    """Delete the pieces of ``out`` that an interrupted run left; what others put beside them stays."""
+    """Delete the pieces of ``out`` that an interrupted run left; other files in their folder stay."""
     if is_unfinished(out):
         _remove(folder_of(out))
 
 
 def _remove(folder: Path) -> None:
-    """Delete pieces, then the note that says whose they are, then the folder if it is empty."""
-    for path in [*_paths_in(folder), folder / _NOTE, *folder.glob(".*.tmp")]:
+    """Delete the pieces, then the file of their identity, then the folder if it is empty."""
+    for path in [*_piece_paths(folder), folder / _IDENTITY_FILE, *folder.glob(".*.tmp")]:
         path.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
 
 
-def _paths_in(folder: Path) -> list[Path]:
+def _piece_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{'[0-9]' * 8}.parquet"))
 
 
 class Pieces:
-    """The unfinished part of ``out``, in the folder ``OUT.partial``."""
+    """The finished pieces of ``out``, in the folder ``OUT.partial``; ``count`` is their number."""
 
     def __init__(self, out: Path, identity: dict[str, str], *, resume: bool) -> None:
-        """Start, or with ``resume`` continue what was interrupted.
+        """Start, or with ``resume`` continue an interrupted run.
 
         Args:
-            identity: what must be the same for two runs' rows to belong into one file.
+            identity: settings that two runs must share for their rows to belong into one file.
 
         Raises:
-            CcdError: there are pieces and nobody asked to continue them, they are of another model, or the folder is
-                somebody's own.
+            CcdError: there are pieces and ``resume`` is false, their identity is another, or see
+                `refuse_other_folder`.
         """
         self.folder = folder_of(out)
-        note = self.folder / _NOTE
+        identity_file = self.folder / _IDENTITY_FILE
         remove_leftovers(out.parent, out.name)
         if not resume:
             refuse_unfinished(out)
         refuse_other_folder(out)
-        if note.exists():
-            _same(self.folder, note, identity)
+        if identity_file.exists():
+            _check_identity(self.folder, identity_file, identity)
         else:
-            write_json(note, dict(identity))
+            write_json(identity_file, dict(identity))
         self.count = len(self._paths())
 
     def _paths(self) -> list[Path]:
-        return _paths_in(self.folder)
+        return _piece_paths(self.folder)
 
     def add(self, piece: pa.Table) -> None:
-        """Keep a piece: whole, or not at all."""
+        """Write a piece, whole or not at all."""
         with replacing(self.folder / f"{self.count:08}.parquet") as temporary:
             pq.write_table(piece, temporary, compression="zstd")
         self.count += 1
 
     def keep(self, count: int) -> None:
-        """Drop all pieces but the first ``count``."""
+        """Delete all pieces but the first ``count``."""
         for path in self._paths()[count:]:
             path.unlink()
         self.count = min(self.count, count)
 
     def tables(self) -> Iterator[pa.Table]:
-        """All pieces, in order."""
+        """Read all pieces in order."""
         for path in self._paths():
             yield pq.read_table(path)
 
     def done(self) -> set[str]:
-        """The ``path`` column of all pieces."""
+        """Return the values of column ``path`` in all pieces."""
         return {path for file in self._paths() for path in pq.read_table(file, columns=["path"])["path"].to_pylist()}
 
     def remove(self) -> None:
-        """Forget the pieces, once they are in the output."""
+        """Delete the pieces, once they are in the output."""
         _remove(self.folder)
 
 
-def _same(folder: Path, note: Path, wanted: dict[str, str]) -> None:
+def _check_identity(folder: Path, identity_file: Path, identity: dict[str, str]) -> None:
     try:
-        found = dict(json.loads(note.read_text(encoding="utf-8")))
+        stored = dict(json.loads(identity_file.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
-        raise CcdError(f"{note} is damaged; start over with --force") from None
-    other = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-    if other:
+        raise CcdError(f"{identity_file} is damaged; start over with --force") from None
+    differing = sorted(key for key in stored.keys() | identity.keys() if stored.get(key) != identity.get(key))
+    if differing:
         raise CcdError(
-            f"{folder} was begun with another {', '.join(other)}; give the same again, or start over with --force"
+            f"{folder} was begun with another {', '.join(differing)}; use the same again, or start over with --force"
         )
 
 
-SCHEMA = "ccd.predicted/1"
-KEYS = ("path", "labels")
-RESERVED = frozenset({*KEYS, "image_id", "classes", "class", "split"})
-"""Columns, in lower case, in which readers of people's lists look for something else than a class's probability."""
-Format = Literal["csv", "jsonl", "parquet"]
-FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet")
-
-
 def format_of(path: Path) -> Format:
-    """By the file name's ending. Raises CcdError for another one."""
+    """Return the format by the extension of a file name. Raises CcdError for an unknown extension."""
     for name in FORMATS:
         if path.suffix.lower() == f".{name}":
             return name
@@ -156,7 +154,7 @@ def format_of(path: Path) -> Format:
 
 
 def class_columns(classes: Sequence[str]) -> list[str]:
-    """The column of each class: its name, with ``_`` behind it where that is a column already or one of `RESERVED`."""
+    """Return the column name of each class: its name, with ``_`` appended while it is taken or one of `RESERVED`."""
     columns: list[str] = []
     for name in classes:
         column = name
@@ -167,23 +165,28 @@ def class_columns(classes: Sequence[str]) -> list[str]:
 
 
 def table(paths: Iterable[Path], probs: np.ndarray, cuts: np.ndarray, classes: Sequence[str]) -> pa.Table:
-    """``path``, ``labels`` (the decided classes) and the (b, C) probabilities, one float32 column per class."""
+    """Return a table of ``path``, ``labels`` (the decided classes) and the probabilities, a float32 column per class.
+
+    Args:
+        probs: (b, C) probabilities.
+        cuts: (C,) thresholds.
+    """
     present = decide(probs, cuts)
-    labels = [[name for name, there in zip(classes, row, strict=True) if there] for row in present]
+    labels = [[name for name, is_present in zip(classes, row, strict=True) if is_present] for row in present]
     columns = [pa.array(np.ascontiguousarray(column), pa.float32()) for column in probs.astype(np.float32).T]
     keys = [pa.array([path.as_posix() for path in paths], pa.string()), pa.array(labels, pa.list_(pa.string()))]
     return pa.Table.from_arrays([*keys, *columns], schema=table_schema(classes))
 
 
 def table_schema(classes: Sequence[str]) -> pa.Schema:
-    """The schema of `table`; its metadata holds the class names in order."""
+    """Return the schema of `table`; its metadata holds the class names in order."""
     fields = [pa.field("path", pa.string(), False), pa.field("labels", pa.list_(pa.string()), False)]
     fields += [pa.field(name, pa.float32(), False) for name in class_columns(classes)]
     return pa.schema(fields, {"schema": SCHEMA, "classes": json.dumps(list(classes), ensure_ascii=False)})
 
 
 def write(path: Path, kind: Format, tables: Iterable[pa.Table], classes: Sequence[str]) -> int:
-    """Write tables of `table` one after the other; the file appears when it is whole. Returns the number of rows."""
+    """Write the tables one after the other; the file appears when it is complete. Return the number of rows."""
     with replacing(path) as temporary:
         if kind == "parquet":
             return _write_parquet(temporary, tables, classes)
@@ -206,7 +209,7 @@ def _write_parquet(path: Path, tables: Iterable[pa.Table], classes: Sequence[str
 
 
 class TextWriter:
-    """CSV (with a header, written at once) or JSON Lines, row by row."""
+    """Write CSV (its header at once) or JSON Lines, row by row."""
 
     def __init__(self, file: IO[str], kind: Format, classes: Sequence[str]) -> None:
         self._file = file
@@ -226,12 +229,12 @@ class TextWriter:
 
 
 def rows_of(piece: pa.Table) -> Iterator[tuple[str, list[str], list[float]]]:
-    """Path, decided classes and probabilities of each row, in the fewest digits that identify a float32."""
+    """Yield path, decided classes and probabilities of each row, see `short`."""
     values = np.stack([column.to_numpy() for column in piece.columns[2:]], axis=1)
     for path, labels, row in zip(piece["path"].to_pylist(), piece["labels"].to_pylist(), values, strict=True):
         yield path, labels, [short(value) for value in row]
 
 
 def short(value: float) -> float:
-    """The float64 with the fewest digits that is the same float32."""
+    """Return the float64 with the fewest digits that rounds to the same float32."""
     return float(str(np.float32(value)))

@@ -1,4 +1,4 @@
-"""From files, folders, patterns and lists to scored batches."""
+"""Find images by files, folders, patterns and lists, and score them in batches."""
 
 from __future__ import annotations
 
@@ -24,56 +24,58 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Inputs:
-    """``paths`` of files in the order named, each once; ``left_out``: other files in the folders named, by ending."""
+    """``paths`` of files in the order given, each once; ``left_out``: number of other files by extension."""
 
     paths: list[Path]
     left_out: dict[str, int]
 
 
-def expand(words: Sequence[str], lines: Iterable[str]) -> Inputs:
-    """Find the files.
+def expand(arguments: Sequence[str], lines: Iterable[str]) -> Inputs:
+    """Find the files to label.
 
     Args:
-        words: files, folders (all images in them and below, sorted), patterns (``**`` goes into folders), or ``-``.
-        lines: file names, one per line, that stand for ``-``; these need not exist, so that a stale list is worked
-            through and its missing files are reported like damaged ones.
+        arguments: files, folders (all images in them and their subfolders, sorted), patterns (``**`` also matches
+            subfolders), or ``-``.
+        lines: file names, one per line, for the argument ``-``. They need not exist: missing files of an outdated list
+            are reported like damaged ones.
 
     Raises:
-        CcdError: a word that is neither a file nor a folder and matches nothing, or no image at all.
+        CcdError: an argument is neither a file nor a folder and matches nothing, or there is no image at all.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     left_out: Counter[str] = Counter()
     missing = []
-    for word in dict.fromkeys(words):
-        named = Inputs([Path(name) for name in _stripped(lines)], {}) if word == STDIN else _named(word)
-        if named is None:
-            missing.append(word)
+    for argument in dict.fromkeys(arguments):
+        inputs = Inputs([Path(name) for name in _stripped(lines)], {}) if argument == STDIN else _find(argument)
+        if inputs is None:
+            missing.append(argument)
             continue
-        found.update(dict.fromkeys(named.paths))
-        left_out.update(named.left_out)
+        paths.update(dict.fromkeys(inputs.paths))
+        left_out.update(inputs.left_out)
     if missing:
         raise CcdError(f"no such file, folder or match: {listed(missing)}; correct it, or quote a pattern")
-    if not found:
-        there = left_out_line(left_out)
-        raise CcdError(f"no images in {listed(words)}" + (f"; {there}" if there else ""))
-    return Inputs(list(found), by_frequency(left_out))
+    if not paths:
+        others = left_out_line(left_out)
+        raise CcdError(f"no images in {listed(arguments)}" + (f"; {others}" if others else ""))
+    return Inputs(list(paths), by_frequency(left_out))
 
 
-def _named(word: str) -> Inputs | None:
-    path = Path(word)
+def _find(argument: str) -> Inputs | None:
+    """Find the files of one argument; None if there are none."""
+    path = Path(argument)
     if path.is_dir():
-        seen = search(path)
-        return Inputs([path / name for name in seen.paths], seen.left_out)
+        images = search(path)
+        return Inputs([path / name for name in images.paths], images.left_out)
     if path.exists():
         return Inputs([path], {})
-    matches = _matches(word)
-    unreadable = _unreadable(word)
+    matches = _matches(argument)
+    unreadable = _unreadable(argument)
     if not matches and not unreadable:
         return None
     folders = {match for match in matches if match.is_dir()}
-    # What is in the folders matches a pattern with ** itself.
-    passed_over = {FOLDER: len(folders)} if folders and "**" not in word else {}
-    return Inputs([*(match for match in matches if match not in folders), *unreadable], passed_over)
+    # A pattern with ** also matches the files in these folders, so that nothing is left out.
+    left_out = {FOLDER: len(folders)} if folders and "**" not in argument else {}
+    return Inputs([*(match for match in matches if match not in folders), *unreadable], left_out)
 
 
 def _matches(pattern: str) -> list[Path]:
@@ -81,13 +83,13 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def _unreadable(pattern: str) -> list[Path]:
-    """Folders that a pattern goes into and may not open: glob passes over them without a word."""
-    looked_into = pattern if pattern.endswith("**") else os.path.dirname(pattern)  # noqa: PTH120 - "" ends it
+    """Return the folders on a pattern's way that cannot be opened, which glob skips silently."""
+    parent = pattern if pattern.endswith("**") else os.path.dirname(pattern)  # noqa: PTH120 - "" ends the loop
     folders: dict[Path, None] = {}
-    while looked_into.strip(os.sep):
-        folders.update(dict.fromkeys(match for match in _matches(looked_into) if match.is_dir()))
-        looked_into = os.path.dirname(looked_into.rstrip(os.sep))  # noqa: PTH120
-        if not glob.has_magic(looked_into):
+    while parent.strip(os.sep):
+        folders.update(dict.fromkeys(match for match in _matches(parent) if match.is_dir()))
+        parent = os.path.dirname(parent.rstrip(os.sep))  # noqa: PTH120
+        if not glob.has_magic(parent):
             break
     return [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
 
@@ -98,7 +100,7 @@ def _stripped(lines: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that could not be used, and why (the reason names the file)."""
+    """A file that cannot be read, and the reason, which names the file."""
 
     path: Path
     reason: str
@@ -106,8 +108,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Scored:
-    """The b readable images of a batch: ``paths``, ``probs`` (b, C) float32, ``cams`` (b, C, h, w) float32 and
-    ``sizes_px`` (b, 2) int64 as (height, width) of the upright original; and the files that could not be read."""
+    """The b readable images of a batch, and the ``problems`` of its other files.
+
+    ``probs`` (b, C) float32; ``cams`` (b, C, h, w) float32, class activation maps; ``sizes_px`` (b, 2) int64, height
+    and width of the upright originals.
+    """
 
     paths: list[Path]
     probs: np.ndarray
@@ -117,7 +122,7 @@ class Scored:
 
 
 def scored(classifier: Classifier, paths: Sequence[Path], batch_size: int, workers: int) -> Iterator[Scored]:
-    """Score ``paths`` in order; memory does not grow with their number.
+    """Score ``paths`` in order, in memory that does not grow with their number.
 
     Raises:
         CcdError: a worker process died.
@@ -143,14 +148,14 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _TolerantBatch:
-    """Picklable, so that it can work in other processes."""
+    """Load a batch and collect the problems of its files; picklable for other processes."""
 
     paths: Sequence[Path]
     size_px: int
     batch_size: int
 
     def __call__(self, index: int) -> _Loaded:
-        good = []
+        readable = []
         pixels = []
         sizes_px = []
         problems = []
@@ -160,19 +165,19 @@ class _TolerantBatch:
             except CcdError as error:
                 problems.append(Problem(path, str(error)))
                 continue
-            good.append(path)
+            readable.append(path)
             pixels.append(torch.from_numpy(image))
             sizes_px.append(size_px)
         stacked = torch.stack(pixels) if pixels else torch.empty(0, 3, self.size_px, self.size_px, dtype=torch.uint8)
-        return _Loaded(good, stacked, torch.tensor(sizes_px, dtype=torch.int64).reshape(-1, 2), problems)
+        return _Loaded(readable, stacked, torch.tensor(sizes_px, dtype=torch.int64).reshape(-1, 2), problems)
 
     def files(self, index: int) -> Sequence[Path]:
-        """The files of a batch."""
+        """Return the files of a batch."""
         return self.paths[index * self.batch_size : (index + 1) * self.batch_size]
 
 
 def _read(path: Path, size_px: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Pixels (3, S, S) uint8, and height and width of the original."""
+    """Return pixels (3, S, S) uint8, and height and width of the original."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Thresholds tuned on a few labelled images that are given on purpose; the pipeline never does this."""
+"""Tune thresholds on labelled images that the user provides (``ccd thresholds``); the pipeline never does this."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ SOURCE = "labelled images"
 
 @dataclass(frozen=True)
 class Tuned:
-    """Per class: images with it, thresholds and F1 in [0, 1] (NaN without images) before and after, on the ``images``
-    labelled ones that the new thresholds were chosen on."""
+    """The result of tuning on ``images`` labelled images, with a value per class.
+
+    ``positives``: number of images with the class; ``before`` and ``after``: thresholds; ``f1_before`` and
+    ``f1_after``: F1 in [0, 1] on the same images, NaN without positives.
+    """
 
     classes: tuple[str, ...]
     images: int
@@ -38,26 +41,27 @@ class Tuned:
 
 
 def tune(classifier: Classifier, labels: Path, root: Path, batch_size: int, workers: int) -> Tuned:
-    """Find the thresholds with the largest F1 on the images under ``root`` that the CSV ``labels`` has rows for.
+    """Choose the thresholds with the largest F1 on the images under ``root`` that have rows in the CSV ``labels``.
 
     A class that none of them shows keeps its threshold.
 
     Raises:
-        CcdError: no such files, rows that name no image or class (see `ccd.datasets.label_table`), an unreadable image.
+        CcdError: a file is missing, a row names no image or class (see `ccd.datasets.label_table`), or an image cannot
+            be read.
     """
     classes = classifier.description.spec.classes
     if not labels.is_file():
         raise CcdError(f"{labels}: no such file; give a CSV with the columns path and classes (several with ';')")
     if not root.is_dir():
         raise CcdError(f"{root}: no such folder; give the folder that the paths in {labels} are relative to")
-    known = read_label_table(labels, find_images(root), classes, root)
-    if not known:
+    label_rows = read_label_table(labels, find_images(root), classes, root)
+    if not label_rows:
         raise CcdError(f"{labels} has no rows; label at least a few images of every class")
-    positives = np.zeros((len(known), len(classes)), bool)
-    for row, found in enumerate(known.values()):
-        positives[row, list(found.columns)] = True
+    positives = np.zeros((len(label_rows), len(classes)), bool)
+    for row, label_row in enumerate(label_rows.values()):
+        positives[row, list(label_row.columns)] = True
     probs = []
-    for batch in scored(classifier, [root / path for path in known], batch_size, workers):
+    for batch in scored(classifier, [root / path for path in label_rows], batch_size, workers):
         for problem in batch.problems:
             raise CcdError(problem.reason)
         probs.append(batch.probs)
@@ -71,17 +75,17 @@ def _tuned(classes: tuple[str, ...], probs: np.ndarray, positives: np.ndarray, b
 
 
 def check_target(model: Path, out: Path, read: Sequence[Path], *, force: bool) -> None:
-    """Refuse a place for the tuned copy of ``model``, before any work.
+    """Refuse an unsuitable ``out`` for the tuned copy of ``model``, before any work.
 
     Args:
-        read: what else is read, and must not be written over.
+        read: other files that are read, and must not be overwritten.
 
     Raises:
-        CcdError: it is the model itself or one of ``read``, something is there and ``force`` is not given, or its name
-            is none that a model is opened by.
+        CcdError: ``out`` is the model itself or one of ``read``, exists and ``force`` is false, or could not be opened
+            under its name.
     """
     if out.resolve() == model.resolve():
-        raise CcdError(f"{out} is the model itself; give another name, since the pipeline owns that one")
+        raise CcdError(f"{out} is the model itself, which belongs to the pipeline; give another name")
     files = [out / WEIGHTS, out / DESCRIPTION] if model.is_dir() else [out]
     if model.is_dir() and (out.suffix == ".onnx" or (out.exists() and not out.is_dir())):
         raise CcdError(f"{out}: the tuned copy of a folder is a folder; give another name")
@@ -93,22 +97,21 @@ def check_target(model: Path, out: Path, read: Sequence[Path], *, force: bool) -
 
 
 def save_tuned(model: Path, out: Path, tuned: Tuned) -> list[Path]:
-    """Write the model of ``model`` (a checkpoint or an exported folder) with the new thresholds as ``out``; see
-    `check_target`.
+    """Write a copy of ``model`` (a checkpoint or an exported folder) with the new thresholds; see `check_target`.
 
     Returns:
-        Copies of files in ``out`` that no export wrote.
+        Backups of files in ``out`` that no export wrote.
 
     Raises:
         CcdError: ``model`` is missing or damaged.
     """
     if model.is_dir():
         description, weights, _ = read_folder(model)
-        changed = replace(description, thresholds=tuple(tuned.after.tolist()), thresholds_from=SOURCE)
-        kept = keep_foreign(out)
-        write_folder(out, changed, weights)
-        return kept
-    found = read_student(model)[0]
-    info = found.info | {"thresholds": {"values": tuned.after.tolist(), "source": SOURCE}}
-    checkpoint_file.write(out, replace(found, info=info))
+        description = replace(description, thresholds=tuple(tuned.after.tolist()), thresholds_from=SOURCE)
+        backups = keep_foreign(out)
+        write_folder(out, description, weights)
+        return backups
+    checkpoint = read_student(model)[0]
+    info = checkpoint.info | {"thresholds": {"values": tuned.after.tolist(), "source": SOURCE}}
+    checkpoint_file.write(out, replace(checkpoint, info=info))
     return []

@@ -1,4 +1,4 @@
-"""Image files become batches of pixels here, and nowhere else. No randomness: the order is the caller's."""
+"""Reads image files into batches of pixels, in the order that the caller gives, in worker processes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from ccd.errors import CcdError, explained, listed
 from ccd.images.decode import read_image, squash
 
 Item = TypeVar("Item")
-_SOCKET_PATH_BYTES, _SOCKET_NAME_BYTES = 107, 24  # of a UNIX socket: the longest path; /listener- and random letters
+_SOCKET_PATH_BYTES = 107  # longest path of a UNIX socket
+_SOCKET_NAME_BYTES = 24  # multiprocessing's names: /listener- and random letters
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """N image files: ``paths``, and the file sizes in bytes that the index recorded (``None``: not checked)."""
+    """N image files: ``paths``, and the file sizes in bytes from the index (None: not checked)."""
 
     paths: Sequence[Path]
     bytes_: Sequence[int] | np.ndarray | None = None
@@ -51,13 +52,13 @@ class ImageFiles:
 
 
 def indexed_files(root: str, index: ImageIndex) -> ImageFiles:
-    """The files of an image index under the data set's folder ``root``."""
+    """Return the files of an image index under the data set's folder ``root``."""
     return ImageFiles(_UnderRoot(root, index.paths), index.file_bytes)
 
 
 @dataclass(frozen=True)
 class _UnderRoot(Sequence[Path]):
-    """Paths that are made when asked for: a million of them ready would cost a few hundred MB."""
+    """Paths that are made on access, since a million Path objects take a few hundred MB."""
 
     root: str
     names: Sequence[str]
@@ -78,7 +79,7 @@ class _UnderRoot(Sequence[Path]):
 def image_batches(
     files: ImageFiles, order: Sequence[int] | np.ndarray | Tensor, size_px: int, batch_size: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`batches_of_rows` of ``order`` (n,), ``batch_size`` images at a time; the last batch may be smaller."""
+    """Yield `batches_of_rows` of ``order`` (n,), ``batch_size`` images at a time; the last batch may be smaller."""
     rows = torch.as_tensor(order, dtype=torch.int64)
     return batches_of_rows(files, _Slices(rows, batch_size), -(-len(rows) // batch_size), size_px, workers)
 
@@ -94,8 +95,10 @@ def batches_of_rows(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ``count`` batches: rows (b,) int64, pixels (b, 3, size_px, size_px) uint8, squash-resized.
 
-    Batch ``index`` has the rows ``rows_of(index)`` (b,), which may be none; it must be picklable, as the processes that
-    decode call it. The batches are the same for every number of ``workers`` (0 decodes in this process).
+    The batches do not depend on the number of ``workers``, the processes that decode (0: this process).
+
+    Args:
+        rows_of: returns the rows (b,) of batch ``index``, b >= 0; picklable, since the workers call it.
 
     Raises:
         CcdError: an image cannot be read (the error names the file), or a worker process died.
@@ -106,7 +109,7 @@ def batches_of_rows(
 
 @dataclass(frozen=True)
 class _Slices:
-    """Classes and not closures, here and below, since they have to travel to processes that are not forked."""
+    """Rows of a batch; a class like the next one, not a closure, since spawned processes must unpickle it."""
 
     order: Tensor
     batch_size: int
@@ -131,7 +134,7 @@ class _SquashedBatch:
         return rows, pixels
 
     def paths(self, index: int) -> list[Path]:
-        """The files of a batch."""
+        """Return the files of a batch."""
         return [self.files.paths[row] for row in self.rows_of(index).tolist()]
 
 
@@ -143,15 +146,15 @@ def load_in_order(
     pin_memory: bool = False,
     files_of: Callable[[int], Sequence[Path]] = lambda index: (),
 ) -> Iterator[Item]:
-    """Yield ``load(0)`` .. ``load(count - 1)`` in order, computed ahead by ``workers`` processes (0: here, on demand).
+    """Yield ``load(0)`` .. ``load(count - 1)`` in order, computed ahead by ``workers`` processes (0: in this process).
 
-    ``load`` must be picklable; each worker computes with one thread (torch's DataLoader sees to that).
+    ``load`` must be picklable; each worker computes with one thread (torch's DataLoader sets that).
 
     Args:
-        files_of: what ``load(index)`` reads, to say what a worker that died was at.
+        files_of: returns the files that ``load(index)`` reads, to name them if a worker dies.
 
     Raises:
-        CcdError: what ``load`` raised, as it was raised, a worker process died, or the machine refused it something.
+        CcdError: ``load`` raised it, a worker process died, or the machine ran out of a resource in a worker.
     """
     tasks = _Tasks(load, count, workers)
     if workers:
@@ -169,23 +172,23 @@ def load_in_order(
             if isinstance(result, _Failure):
                 raise CcdError(result.message)
             yield result
-    except (RuntimeError, OSError, EOFError) as error:  # noticed, or a dead worker's result could not be fetched
+    except (RuntimeError, OSError, EOFError) as error:  # a worker died, or its result could not be fetched
         dead = tasks.of_dead_workers() if workers else []
         if not dead and not str(error).startswith("DataLoader worker (pid"):
             raise
-        at = listed(path for item in dead for path in files_of(item)) or "no file yet"
+        files = listed(path for item in dead for path in files_of(item)) or "no file yet"
         raise CcdError(
-            f"a process that decodes images died; it was at: {at}. Most often memory or /dev/shm ran out: "
-            "lower runtime.workers, or the batch size; if it is the same files again, one of them makes the decoder "
-            "crash: leave it out"
+            f"a process that decodes images died; it was reading: {files}. Most often memory or /dev/shm ran out: "
+            "lower runtime.workers, or the batch size; if it happens with the same files again, one of them crashes "
+            "the decoder: leave it out"
         ) from None
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, with its processes.
+    """Start the loader's processes and return its iterator.
 
-    PyTorch has a signal handler raise for a dead worker wherever this process happens to be, a step of training or
-    the writing of a file. Without the handler the loader itself notices within 5 s, and can say what was being read.
+    PyTorch's signal handler raises for a dead worker at any point of this process, in a training step or while a file
+    is written. Without the handler the loader itself notices within 5 s, and the files being read can be named.
     """
     if threading.current_thread() is not threading.main_thread():
         return iter(loader)
@@ -197,10 +200,9 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _keep_socket_paths_short() -> None:
-    """See that processes can meet: tensors travel over UNIX sockets in a folder under ``TMPDIR``, whose path, with the
-    socket's name, may have `_SOCKET_PATH_BYTES`; batch systems make longer ones.
+    """Choose a folder for UNIX sockets, over which tensors travel, if the path of ``TMPDIR`` is too long for them.
 
-    Workers take the folder over from this process.
+    Batch systems set such paths. Workers inherit the folder from this process.
     """
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps it
     if len(os.fsencode(multiprocessing.util.get_temp_dir())) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES:
@@ -216,10 +218,10 @@ def _keep_socket_paths_short() -> None:
 
 
 def _report_lost_results(worker: int) -> None:
-    """Have what fails behind the queue of this worker process reach the main process, as the result of its task.
+    """Send errors of this worker's result queue to the main process, as the result of the task.
 
-    A thread of the queue pickles results. By default it prints a traceback, drops the result, and the loader waits for
-    ever. `_on_queue_feeder_error` is multiprocessing's hook for it.
+    A thread of the queue pickles results. On an error it prints a traceback and drops the result by default, and the
+    loader waits for ever. `_on_queue_feeder_error` is multiprocessing's hook for it.
     """
 
     def report(queue: Any, error: Exception, item: tuple[int, Any]) -> None:
@@ -231,7 +233,7 @@ def _report_lost_results(worker: int) -> None:
 
 @dataclass(frozen=True)
 class _Failure:
-    """A CcdError on its way out of a worker: raised there, it would arrive as a traceback."""
+    """A CcdError sent by a worker; raised in the worker, it would arrive as a traceback."""
 
     message: str
 
@@ -240,9 +242,9 @@ class _Tasks(Dataset[Any]):
     def __init__(self, load: Callable[[int], Any], count: int, workers: int) -> None:
         self._load = load
         self._count = count
-        self._at = torch.full((workers, 2), -1)  # of each worker, its process and what it took up last
+        self._current = torch.full((workers, 2), -1)  # of each worker: its process id and its last task
         if workers:
-            self._at.share_memory_()  # type: ignore[no-untyped-call]
+            self._current.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return self._count
@@ -250,7 +252,7 @@ class _Tasks(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         worker = get_worker_info()
         if worker is not None:
-            self._at[worker.id] = torch.tensor([os.getpid(), index])
+            self._current[worker.id] = torch.tensor([os.getpid(), index])
         try:
             result = self._load(index)
             if worker is not None:
@@ -258,26 +260,26 @@ class _Tasks(Dataset[Any]):
             return result
         except CcdError as error:
             return _Failure(str(error))
-        except OSError as error:  # would lose its number on its way
-            if worker is None or (said := explained(error)) is None:
+        except OSError as error:  # pickling would lose its errno
+            if worker is None or (message := explained(error)) is None:
                 raise
-            return _Failure(said)
+            return _Failure(message)
 
     def of_dead_workers(self) -> list[int]:
-        """What workers that are no more took up last."""
-        for _ in range(10):  # one that dies closes its connections first
+        """Return the last tasks of workers that died."""
+        for _ in range(10):  # a dying process closes its connections before it is gone
             alive = {child.pid for child in multiprocessing.active_children()}
-            found = [item for process, item in self._at.tolist() if process not in {-1, *alive}]
-            if found:
+            tasks = [item for process, item in self._current.tolist() if process not in {-1, *alive}]
+            if tasks:
                 break
             time.sleep(0.1)
-        return found
+        return tasks
 
 
 def _share(result: object) -> None:
-    """Move tensors to shared memory here, where an error is heard of.
+    """Move tensors to shared memory in this thread, where an error is reported.
 
-    It would happen in a thread behind the worker's queue, which drops what does not fit; the loader waits for ever.
+    Otherwise a thread of the worker's queue does it, which drops the result on an error; the loader waits for ever.
     """
     if isinstance(result, Tensor):
         result.share_memory_()  # type: ignore[no-untyped-call]

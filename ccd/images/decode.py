@@ -1,4 +1,4 @@
-"""Image files become upright 8-bit RGB, and RGB becomes arrays of a wanted size. Pillow and NumPy only."""
+"""Decodes image files to upright 8-bit RGB, and resizes RGB to arrays. Pillow and NumPy only."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from PIL import Image, UnidentifiedImageError, features
 from ccd.errors import CcdError, ran_out
 
 FULL_16_BIT = 65535
-# Decoders are attack surface: camera raw, Photoshop, JPEG 2000, EPS and the rest stay closed.
+# Decoders are attack surface: those of camera raw, Photoshop, JPEG 2000, EPS and others stay disabled.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")
 HEAD_BYTES = 256
 
 _BRANDS = {
-    "AVIF": {b"avif", b"avis"},  # first: these files name the brands of HEIF's container as well
+    "AVIF": {b"avif", b"avis"},  # first: AVIF files name HEIF's brands too
     "HEIF": {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"},
 }
 INSTALL = {"AVIF": "pip install --upgrade Pillow", "HEIF": "pip install pillow-heif"}
@@ -49,14 +49,15 @@ def decode(data: bytes, name: str, *, min_size: int | None = None) -> Image.Imag
     """Decode one file's bytes to an upright 8-bit RGB image.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit values are scaled, the first frame of an
-    animation is taken. Colour profiles are ignored. The content decides the format, whatever the file is called.
-    ``name`` appears in errors.
+    animation is taken. Colour profiles are ignored. The content decides the format, not the file's name.
 
     Args:
+        name: names the image in errors.
         min_size: where JPEG allows it, decode at 1/2, 1/4 or 1/8 size with both sides still >= ``min_size`` pixels.
 
     Raises:
-        CcdError: empty, not an image of `FORMATS`, AVIF or HEIF, damaged, truncated, or above `MAX_PIXELS`.
+        CcdError: the data is empty, not an image of `FORMATS`, AVIF or HEIF, damaged, truncated, or above
+            `MAX_PIXELS`.
     """
     with opening(data, name, min_size=min_size) as image:
         return _upright_rgb(image)
@@ -64,16 +65,16 @@ def decode(data: bytes, name: str, *, min_size: int | None = None) -> Image.Imag
 
 @contextmanager
 def opening(data: bytes, name: str, *, min_size: int | None) -> Iterator[Image.Image]:
-    """Yield the image in one file's bytes with its pixels not yet loaded. See `decode` for arguments and errors."""
+    """Yield the image in one file's bytes, its pixels not yet loaded; arguments and errors as in `decode`."""
     with _explained(name, data):
         yield _drafted(_open(data, name), min_size)
 
 
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:
-    """An opened Pillow image as `decode` would give it: upright, transparency over white, 16-bit values scaled.
+    """Convert an opened Pillow image as `decode` does: upright, transparency over white, 16-bit values scaled.
 
     Raises:
-        CcdError: its pixels cannot be read or converted; ``name`` says which image.
+        CcdError: its pixels cannot be read or converted; the message has ``name``.
     """
     with _explained(name, b""):
         return _upright_rgb(image)
@@ -83,8 +84,8 @@ def read_image(path: Path, *, expected_bytes: int | None = None, min_size: int |
     """Read and `decode` a file, after checking that its size is still the one in the index.
 
     Raises:
-        CcdError: unreadable, of another size than ``expected_bytes``, or not decodable.
-        OSError: the machine ran out of something, see `ccd.errors`.
+        CcdError: the file is unreadable, of another size than ``expected_bytes``, or cannot be decoded.
+        OSError: the machine ran out of a resource, see `ccd.errors`.
     """
     try:
         data = read_file(path, str(path))
@@ -104,28 +105,28 @@ def read_image(path: Path, *, expected_bytes: int | None = None, min_size: int |
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """The content of a regular file, called ``name`` in errors; a pipe or device, which may never end, is not opened.
+    """Read a regular file, called ``name`` in errors; a pipe or device, which may never end, is not opened.
 
     Raises:
         OSError: the file cannot be opened or read.
-        CcdError: no regular file, or above `MAX_FILE_BYTES`.
+        CcdError: it is no regular file, or above `MAX_FILE_BYTES`.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        if stat.S_ISDIR(found.st_mode):
-            os.scandir(path).close()  # the error of a folder that may not be opened says more
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):
+            os.scandir(path).close()  # for a folder without permission, its error is clearer
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
         raise CcdError(f"{name}: {kind}, not a file; remove it from the data set")
-    if found.st_size > MAX_FILE_BYTES:
-        raise CcdError(f"{name}: {found.st_size} bytes, the limit is {MAX_FILE_BYTES}; make it smaller or remove it")
+    if status.st_size > MAX_FILE_BYTES:
+        raise CcdError(f"{name}: {status.st_size} bytes, the limit is {MAX_FILE_BYTES}; make it smaller or remove it")
     return path.read_bytes()
 
 
 def header(data: bytes, name: str) -> tuple[int, int]:
-    """(width, height) in pixels after EXIF orientation, from the header of one file's bytes; no pixel is decoded.
+    """Read (width, height) in pixels after EXIF orientation from a file's header; no pixel is decoded.
 
     Raises:
-        CcdError: empty, not an image of `FORMATS`, AVIF or HEIF, or above `MAX_PIXELS`.
+        CcdError: the data is empty, not an image of `FORMATS`, AVIF or HEIF, or above `MAX_PIXELS`.
     """
     with _explained(name, data):
         image = _open(data, name)
@@ -134,7 +135,7 @@ def header(data: bytes, name: str) -> tuple[int, int]:
 
 
 def squash(image: Image.Image, height_px: int, width_px: int) -> NDArray[np.uint8]:
-    """Antialiased bicubic resize of an RGB image, aspect ignored. Returns (3, ``height_px``, ``width_px``) uint8."""
+    """Resize an RGB image (antialiased bicubic, aspect ignored). Returns (3, ``height_px``, ``width_px``) uint8."""
     return channels_first(image.resize((width_px, height_px), Image.Resampling.BICUBIC))
 
 
@@ -144,7 +145,7 @@ def channels_first(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _open(data: bytes, name: str) -> Image.Image:
-    """Parse the header under this module's own limit of pixels; one thread an image, as many are read in parallel."""
+    """Parse the header under this module's own limit of pixels, with one decoder thread, as images run in parallel."""
     if not data:
         raise CcdError(f"{name}: the file is empty; fetch it again or remove it from the data set")
     kind = optional_format(data)
@@ -173,7 +174,7 @@ def _open_avif(data: bytes) -> Image.Image:
 
 
 def _open_heif(data: bytes) -> Image.Image:
-    """The decoder itself turns the image upright."""
+    """Open a HEIF image, which the decoder itself turns upright."""
     import pillow_heif
 
     with _changed(pillow_heif.options, "DECODE_THREADS", 1):
@@ -186,7 +187,7 @@ _OPENERS = {"": _open_common, "AVIF": _open_avif, "HEIF": _open_heif}
 
 @contextmanager
 def _changed(owner: object, name: str, value: object) -> Iterator[None]:
-    """A global of a library, which others may rely on, changed for a moment."""
+    """Change a library's global for the block; others may rely on its value."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -196,27 +197,27 @@ def _changed(owner: object, name: str, value: object) -> Iterator[None]:
 
 
 def _drafted(image: Image.Image, min_size: int | None) -> Image.Image:
-    """Only JPEG has drafts of the same image; in HEIF it would be an embedded preview."""
+    """Let a JPEG decode at reduced size; other formats are left, as a draft in HEIF is an embedded preview."""
     if min_size is not None and image.format in ("JPEG", "MPO"):
         image.draft(None, (min_size, min_size))
     return image
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)  # before the pixels are there: Pillow looks for more of it behind them
+    orientation = _orientation(image)  # before loading: afterwards Pillow searches for EXIF behind the pixels
     image.load()
     rgb = to_rgb(image)
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation still to be applied, 1 where there is none. Pillow turns TIFF by itself."""
+    """Return the EXIF orientation to apply, 1 for none. Pillow turns TIFF by itself."""
     if image.format == "TIFF":
         return 1
     try:
-        # PNG's own getexif() decodes all pixels to look for EXIF behind them.
+        # PNG's own getexif() decodes all pixels to find EXIF behind them.
         value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
-    except Exception:  # broken EXIF around good pixels: Pillow raises nearly anything, and upright is the best guess
+    except Exception:  # broken EXIF with good pixels: Pillow raises nearly any error; upright is the best guess
         return 1
     return value if value in _UPRIGHT else 1
 
@@ -232,7 +233,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """16-bit values by their full range; wider ones, which have no natural range, by the image's own."""
+    """Scale 16-bit values by their full range, and wider ones, which have no natural range, by the image's range."""
     wide = values.astype(np.float64)
     low = float(wide.min())
     high = float(wide.max())
@@ -246,10 +247,10 @@ def _to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 @contextmanager
 def _explained(name: str, data: bytes) -> Iterator[None]:
-    """Whatever a decoder raises on damaged bytes (nearly anything) becomes an error that names the file."""
+    """Turn any exception of a decoder on damaged bytes into an error that names the file."""
     try:
         yield
-    except (CcdError, MemoryError):  # memory that ran out says nothing about the file
+    except (CcdError, MemoryError):  # out of memory: no fault of the file
         raise
     except Exception as error:
         text = data[:512].lstrip().lower()
@@ -260,23 +261,23 @@ def _explained(name: str, data: bytes) -> Iterator[None]:
         elif isinstance(error, UnidentifiedImageError):
             reason = f"not an image of a known format ({', '.join(FORMATS)}, AVIF, HEIF)"
         else:
-            said = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))  # an address is another each time
-            reason = f"damaged or truncated ({said or type(error).__name__})"
+            message = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))  # addresses vary
+            reason = f"damaged or truncated ({message or type(error).__name__})"
         raise CcdError(f"{name}: {reason}; fetch it again or remove it from the data set") from None
 
 
 def optional_format(head: bytes) -> str:
-    """AVIF or HEIF, whose decoders are optional, by the first `HEAD_BYTES` of a file; "" for any other content."""
+    """Tell AVIF or HEIF, whose decoders are optional, by the first `HEAD_BYTES` of a file; "" for other content."""
     if head[4:8] != b"ftyp":
         return ""
     size = min(int.from_bytes(head[:4], "big"), HEAD_BYTES)
     brands = {head[8:12], *(head[start : start + 4] for start in range(16, size, 4))}
-    return next((kind for kind, own in _BRANDS.items() if brands & own), "")
+    return next((kind for kind, known in _BRANDS.items() if brands & known), "")
 
 
 @cache
 def is_available(kind: str) -> bool:
-    """Whether the decoder of AVIF or HEIF is installed."""
+    """Tell whether the decoder of AVIF or HEIF is installed."""
     if kind == "AVIF":
         return "avif" in features.modules and features.check_module("avif") is True
     return find_spec("pillow_heif") is not None

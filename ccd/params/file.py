@@ -1,4 +1,4 @@
-"""Strict reading of one section of ``params.yaml``: an unknown key, a wrong type or a bad range is a clear error."""
+"""Read a section of ``params.yaml`` strictly: an unknown key, a wrong type or a value out of range is an error."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ruamel.yaml.error import YAMLError
 from ccd.errors import CcdError
 
 PARAMS_FILE = Path("params.yaml")
-_SHORT = reprlib.Repr()  # a few bytes of YAML can stand for gigabytes of nested lists
+_SHORT = reprlib.Repr()  # a few bytes of YAML can expand to gigabytes of nested lists
 _SHORT.maxstring = _SHORT.maxother = 200
 
 
 class Section(BaseModel):
-    """Base of every section. ``section`` is its name in ``params.yaml``, ``paths`` are keys that may name files."""
+    """Base of every section. ``section``: its name in ``params.yaml``; ``paths``: its keys that may name files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     section: ClassVar[str]
@@ -32,22 +32,22 @@ S = TypeVar("S", bound=Section)
 def load(model: type[S], path: Path = PARAMS_FILE, *, as_written: bool = False) -> S:
     """Read and validate the section of ``model``.
 
-    ``dvc exp run --temp`` and ``--queue`` run in a copy of what git tracks. A relative path that leads nowhere there is
-    one of the project that was copied, unless ``as_written``.
+    ``dvc exp run --temp`` and ``--queue`` run in a copy of the files that git tracks. A relative path that does not
+    exist in the copy is taken from the original project, unless ``as_written``.
 
     Raises:
-        CcdError: the file is missing or not YAML, the section is missing, or a value does not fit; every
-            offending key is named, unknown keys together with the valid ones.
+        CcdError: the file is missing or not YAML, the section is missing, or values are invalid; every offending key
+            is named, an unknown one together with the valid ones.
     """
-    found = validate(model, read_yaml(path).get(model.section), path)
+    section = validate(model, read_yaml(path).get(model.section), path)
     original = None if as_written or path != PARAMS_FILE else copied_project(Path.cwd())
-    return found if original is None else _seen_from_copy(found, original)
+    return section if original is None else _with_original_paths(section, original)
 
 
 def copied_project(folder: Path) -> Path | None:
-    """The folder that ``folder`` is a copy of, if DVC made it for an experiment in ``PROJECT/.dvc/tmp/exps``."""
+    """Return the original of ``folder`` if it is an experiment's copy in ``PROJECT/.dvc/tmp/exps``, else None."""
     parts = folder.parts
-    starts = [place for place in range(len(parts)) if parts[place : place + 3] == (".dvc", "tmp", "exps")]
+    starts = [depth for depth in range(len(parts)) if parts[depth : depth + 3] == (".dvc", "tmp", "exps")]
     if not starts:
         return None
     project = Path(*parts[: starts[-1]])
@@ -56,55 +56,63 @@ def copied_project(folder: Path) -> Path | None:
     return None if copy is None else project / folder.relative_to(copy)
 
 
-def _seen_from_copy(section: S, original: Path) -> S:
+def _with_original_paths(section: S, original: Path) -> S:
     values = {key: getattr(section, key) for key in section.paths}
-    elsewhere = {
+    replaced = {
         key: str(original / value)
         for key, value in values.items()
         if value and not Path(value).exists() and (original / value).exists()
     }
-    return section.model_copy(update=elsewhere)
+    return section.model_copy(update=replaced)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The file as a mapping of sections (YAML 1.2, as DVC reads it)."""
+    """Read the file as a mapping of sections (YAML 1.2, as DVC reads it).
+
+    Raises:
+        CcdError: the file is missing, cannot be read, is not YAML or holds no mapping.
+    """
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CcdError(f"{path} does not exist here; {_where_from(path.parent)}") from None
+        raise CcdError(f"{path} does not exist here; {_how_to_get_one(path.parent)}") from None
     except OSError as error:
-        raise CcdError(f"{path}: cannot be read ({error.strerror or error}); {_where_from(path.parent)}") from None
+        raise CcdError(f"{path}: cannot be read ({error.strerror or error}); {_how_to_get_one(path.parent)}") from None
     except (YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or an impossible date or number
-        raise CcdError(f"{path} is not valid YAML: {' '.join(str(error).split())}; mend or remove it") from None
+        raise CcdError(f"{path} is not valid YAML: {' '.join(str(error).split())}; fix or delete it") from None
     if not isinstance(content, dict):
-        raise CcdError(f"{path} holds no sections; {_where_from(path.parent)}")
+        raise CcdError(f"{path} holds no sections; {_how_to_get_one(path.parent)}")
     return content
 
 
 def is_clone(folder: Path) -> bool:
-    """Whether ``folder`` is a clone of the repository, for whose paths the presets are written."""
+    """Tell whether ``folder`` is a clone of the repository; the paths in presets are relative to one."""
     return (folder / "dvc.yaml").is_file() and (folder / "stages/index.py").is_file()
 
 
 def is_own_project(folder: Path) -> bool:
-    """Whether ``folder`` is a project that ``ccd init`` made: its pipeline has the stage that looks at the inputs."""
+    """Tell whether ``ccd init`` made the project in ``folder``: its pipeline runs `ccd.project.pipeline`."""
     try:
         return "ccd.project.pipeline" in (folder / "dvc.yaml").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
 
 
-def _where_from(folder: Path) -> str:
-    """How to come by a ``params.yaml``, which depends on what ``folder`` is."""
+def _how_to_get_one(folder: Path) -> str:
+    """Advise how to get a ``params.yaml`` in ``folder``: a clone, a project of ccd init, or another folder."""
     if is_clone(folder):
         return "write one: ccd use PRESET (ccd use lists the presets)"
     if is_own_project(folder):
-        return "bring it back (git checkout params.yaml), or start over: ccd init . --images FOLDER --force"
+        return "restore it (git checkout params.yaml), or start over: ccd init . --images FOLDER --force"
     return "run this in a project's folder, or make a project for your images: ccd init DIR --images FOLDER"
 
 
 def validate(model: type[S], values: object, path: Path = PARAMS_FILE) -> S:
-    """Check one section's values against its model; see `load` for the errors."""
+    """Check the values of one section against its model.
+
+    Raises:
+        CcdError: see `load`.
+    """
     if not isinstance(values, dict):
         raise CcdError(f"{path}: section '{model.section}' is missing; its keys are: {', '.join(model.model_fields)}")
     try:
@@ -120,6 +128,6 @@ def _explain(model: type[Section], path: Path, item: Any) -> str:
     if item["type"] == "missing":
         return f"{path}: key '{key}' is missing; every key of a section must be stated"
     value = item["input"]
-    is_scalar = isinstance(value, (int, float, date)) and item["type"] == "string_type"
-    hint = "; write quotes around it" if is_scalar else ""
+    is_unquoted_text = isinstance(value, (int, float, date)) and item["type"] == "string_type"
+    hint = "; write quotes around it" if is_unquoted_text else ""
     return f"{path}: {key} = {_SHORT.repr(value)}: {item['msg']}{hint}"

@@ -1,4 +1,4 @@
-"""The library half of ``ccd use``: a preset, a root and single settings become the text of ``params.yaml``."""
+"""Compose the text of ``params.yaml`` from a preset, a root and single settings (``ccd use``)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def presets() -> dict[str, str]:
-    """Preset names, sorted, and what each is (the comment in its first line)."""
-    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PRESET_FOLDER.glob("*.yaml"))}
-    lines = {name: text.partition("\n")[0].removeprefix("#").strip() for name, text in found.items()}
-    return lines | {TEMPLATE: "the template of all others: every value as in the paper, on PASCAL VOC 2012"}
+    """Return the presets, sorted by name, and a summary of each (the comment in its first line)."""
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PRESET_FOLDER.glob("*.yaml"))}
+    summaries = {name: text.partition("\n")[0].removeprefix("#").strip() for name, text in texts.items()}
+    return summaries | {TEMPLATE: "the template of all others: every value as in the paper, on PASCAL VOC 2012"}
 
 
 def apply_preset(
@@ -39,18 +39,18 @@ def apply_preset(
     *,
     values: Mapping[str, Any] = NOTHING,
 ) -> str:
-    """The text of ``params.yaml``: the commented template with what differs from it.
+    """Return the text of ``params.yaml``: the template and its comments with the values of the preset.
 
     Args:
         preset: one of `presets`.
         root: replaces ``dataset.root``.
-        settings: ``section.key`` -> text of a value, see `parsed_value`; they win.
+        settings: ``section.key`` -> text of a value, see `parsed_value`; they take precedence.
         current: text of the ``params.yaml`` to be replaced, whose ``runtime`` section is kept.
-        values: ``section.key`` -> value as it is: a text that looks like a number stays a text.
+        values: ``section.key`` -> value, used as it is: a text that looks like a number stays a text.
 
     Raises:
-        CcdError: unknown preset, section or key (the valid ones are listed), a value that does not fit, or ``current``
-            is not YAML.
+        CcdError: unknown preset, section or key (the valid ones are listed), an invalid value, or ``current`` is not
+            YAML.
     """
     if preset not in presets():
         raise CcdError(f"unknown preset '{preset}'; the presets are: {', '.join(presets())}")
@@ -67,63 +67,73 @@ def apply_preset(
 
 
 def override(text: str, settings: Mapping[str, str], *, values: Mapping[str, Any] = NOTHING) -> str:
-    """The text of a ``params.yaml`` with ``settings`` and ``values`` as in `apply_preset`, every section checked.
+    """Change values in the text of a ``params.yaml`` and check every section.
+
+    Args:
+        settings: see `apply_preset`.
+        values: see `apply_preset`.
 
     Raises:
         CcdError: see `apply_preset`.
     """
     document = _parse(text, str(PARAMS_FILE))
-    for name, value in {**values, **{key: parsed_value(key, written) for key, written in settings.items()}}.items():
+    for name, value in {**values, **{key: parsed_value(key, setting) for key, setting in settings.items()}}.items():
         section, dot, key = name.partition(".")
         if not dot:
             raise CcdError(f"'{name}' is not of the form section.key; sections: {', '.join(MODELS)}")
         _override(document, {section: {key: value}})
-    text = _dump(document)
+    new_text = _dump(document)
+    sections = parameters(new_text)
     for section, model in MODELS.items():
-        validate(model, YAML(typ="safe").load(text)[section])
-    return text
+        validate(model, sections[section])
+    return new_text
 
 
 def check_replaceable(*, force: bool) -> None:
-    """Refuse to put a preset into a project of ``ccd init``, unless ``force``: presets hold a clone's paths.
+    """Refuse a preset in a project of ``ccd init``, since the paths in presets are relative to a clone.
 
     Raises:
-        CcdError: the working directory is such a project.
+        CcdError: the working directory is such a project, and ``force`` is false.
     """
     if is_own_project(Path()) and not force:
         raise CcdError(
             f"this project was made by ccd init, and a preset would replace its {PARAMS_FILE}; change single values in "
             f"{PARAMS_FILE}, or try one: dvc exp run -S aggregate.alpha=0.6; to start over: ccd init . --images FOLDER "
-            "--force; to use the preset all the same: --force"
+            "--force; to use the preset anyway: --force"
         )
 
 
 def replace_params(old: str | None, new: str) -> Path | None:
-    """Write ``new`` as ``params.yaml``, in the place of the text ``old``. Returns the copy of the old one, which is
-    made where `apply_preset` could not make it again."""
+    """Write ``new`` as ``params.yaml`` instead of the text ``old``.
+
+    Returns:
+        The backup of the old file; None if none is needed, as `apply_preset` can write the old text again.
+    """
     if new == old:
         return None
-    kept = keep_old(PARAMS_FILE) if old is not None and not is_plain_preset(old) else None
+    backup = keep_old(PARAMS_FILE) if old is not None and not is_plain_preset(old) else None
     write_text(PARAMS_FILE, new)
-    return kept
+    return backup
 
 
-def settings_of(words: Iterable[str]) -> dict[str, str]:
-    """``section.key`` -> text of the value, from the words of ``--set``.
+def settings_of(options: Iterable[str]) -> dict[str, str]:
+    """Split the arguments of ``--set`` into ``section.key`` -> text of the value.
 
     Raises:
-        CcdError: a word is not of the form ``SECTION.KEY=VALUE``.
+        CcdError: an argument is not of the form ``SECTION.KEY=VALUE``.
     """
-    pairs = [(word, *word.partition("=")) for word in words]
-    wrong = [word for word, name, equals, _ in pairs if not equals or "." not in name]
-    if wrong:
-        raise CcdError(f"--set {wrong[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
-    return {name.strip(): value for _, name, _, value in pairs}
+    parts = [(option, *option.partition("=")) for option in options]
+    malformed = [option for option, name, equals, _ in parts if not equals or "." not in name]
+    if malformed:
+        raise CcdError(f"--set {malformed[0]}: write SECTION.KEY=VALUE, e.g. --set aggregate.alpha=0.2")
+    return {name.strip(): value for _, name, _, value in parts}
 
 
 def parsed_value(name: str, text: str) -> Any:
-    """The value that ``section.key=text`` means. A key that holds text takes it as written (``2024``, ``a: b``), but
-    for quotes around it and for ``null``, where it may be empty; any other key takes YAML.
+    """Return the value of ``section.key=text``.
+
+    A key that holds text takes ``text`` as written (``2024``, ``a: b``), without quotes around it; ``null`` stands for
+    None if the key may be empty. For any other key, ``text`` is YAML.
 
     Raises:
         CcdError: the text is not YAML.
@@ -150,7 +160,7 @@ def _unquoted(text: str) -> str:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The types of the plain values that a field takes; a list or mapping counts as itself."""
+    """Return the types that a field accepts, ``list`` and ``dict`` without the types of their items."""
     if get_origin(annotation) is Literal:
         return {type(value) for value in get_args(annotation)}
     if get_origin(annotation) in (Union, UnionType):
@@ -159,8 +169,10 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def is_plain_preset(text: str) -> bool:
-    """Whether the ``text`` of a ``params.yaml`` is a preset's with some root and ``runtime``, so that `apply_preset`
-    makes it again and nothing of a person is in it."""
+    """Tell whether the ``text`` of a ``params.yaml`` is a preset's, with any root and ``runtime`` section.
+
+    Then `apply_preset` can write it again, and no change by the user is lost.
+    """
     try:
         document = _parse(text, str(PARAMS_FILE))
         name = document["dataset"]["name"]
@@ -176,10 +188,10 @@ def _name_of(preset: str) -> str:
 
 
 def upgraded_params(current: str) -> str:
-    """This version's template with the values of the ``current`` text of ``params.yaml``, as far as keys are known.
+    """Return this version's template with the values of the ``current`` text of ``params.yaml``; drop unknown keys.
 
     Raises:
-        CcdError: ``current`` is not YAML, or a value does not fit any more.
+        CcdError: ``current`` is not YAML, or a value is no longer valid.
     """
     document = _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE)
     old = _parse(current, str(PARAMS_FILE))
@@ -191,13 +203,13 @@ def upgraded_params(current: str) -> str:
 
 
 def parameters(text: str) -> dict[str, dict[str, Any]]:
-    """The text of a ``params.yaml`` as plain values by section and key."""
+    """Parse the text of a ``params.yaml`` into plain values by section and key."""
     values: dict[str, dict[str, Any]] = YAML(typ="safe").load(text)
     return values
 
 
 def changes(old_text: str, new_text: str) -> list[str]:
-    """What differs between two texts of ``params.yaml``, one line ``section.key: old -> new`` each, in the new order.
+    """Compare two texts of ``params.yaml``: one line ``section.key: old -> new`` per difference, in the new order.
 
     Raises:
         CcdError: one of them is not YAML.
@@ -228,13 +240,13 @@ def _override(document: Any, changed: Mapping[str, Any]) -> None:
 
 
 def _parse(text: str, name: str) -> Any:
-    """A mapping that keeps comments, quotes and the way numbers are written."""
+    """Parse YAML into a mapping that keeps comments, quotes and the notation of numbers."""
     try:
         content = _yaml().load(text)
     except (YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date or number
-        raise CcdError(f"{name} is not valid YAML: {' '.join(str(error).split())}; mend or remove it") from None
+        raise CcdError(f"{name} is not valid YAML: {' '.join(str(error).split())}; fix or delete it") from None
     if not isinstance(content, Mapping):
-        raise CcdError(f"{name} holds no sections; mend or remove it")
+        raise CcdError(f"{name} holds no sections; fix or delete it")
     return content
 
 

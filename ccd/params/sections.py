@@ -1,4 +1,4 @@
-"""Every section of ``params.yaml``, in its order: what a key means, its type and its range."""
+"""The sections of ``params.yaml`` in their order: keys, types and ranges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ccd.params.file import Section
 
 
 class DatasetParams(Section):
-    """``root`` is tracked by the index stage alone: a moved folder with the same content reruns nothing else."""
+    """``root``: DVC tracks it for stage index only, so that a moved folder of the same images reruns nothing else."""
 
     section: ClassVar[str] = "dataset"
     paths: ClassVar[tuple[str, ...]] = ("root",)
@@ -22,7 +22,8 @@ class DatasetParams(Section):
 
 
 class IndexParams(Section):
-    """Keys that an adapter does not use stay null. See `ccd.datasets.scan.scan` for the last three."""
+    """``on_bad_image``, ``verify`` and ``follow_links``: see `ccd.datasets.scan.scan`. Adapters ignore other keys that
+    they do not use."""
 
     section: ClassVar[str] = "index"
     paths: ClassVar[tuple[str, ...]] = ("classes_file", "labels_file")
@@ -40,7 +41,8 @@ class IndexParams(Section):
 
 
 class TeacherParams(Section):
-    """Shared by text, clip_global and clip_local; ``text`` depends on backend, model, pretrained and sha256 only."""
+    """The teacher of stages text, clip_global and clip_local. Stage text uses only backend, model, pretrained and
+    sha256."""
 
     section: ClassVar[str] = "teacher"
     paths: ClassVar[tuple[str, ...]] = ("model", "pretrained")
@@ -57,9 +59,9 @@ Phrase = Annotated[str, Field(min_length=1)]
 
 
 class TextParams(Section):
-    """``class_texts`` replaces what CLIP reads for a class; several phrases are averaged.
+    """``class_texts``: texts of a class instead of its name; the embeddings of several are averaged.
 
-    ``background_texts``: whole prompts of pictures without any class, for ``global_labels.none_rule: background``.
+    ``background_texts``: whole prompts for background images, for ``global_labels.none_rule: background``.
     """
 
     section: ClassVar[str] = "text"
@@ -72,10 +74,10 @@ class TextParams(Section):
 def chosen_texts(
     params: TextParams, names: Sequence[str], own: Sequence[tuple[str, ...]]
 ) -> tuple[tuple[str, ...], ...]:
-    """What CLIP reads for each class: ``class_texts`` where it names the class, else the data set's ``own`` texts.
+    """Return the texts of each class: those of ``params.class_texts``, else the data set's ``own``.
 
     Raises:
-        CcdError: ``class_texts`` names something that is no class.
+        CcdError: ``class_texts`` has a key that is no class.
     """
     unknown = [name for name in params.class_texts if name not in names]
     if unknown:
@@ -86,7 +88,7 @@ def chosen_texts(
 
 
 class ClipGlobalParams(Section):
-    """``image_size_px``: side of the square the image is squashed to."""
+    """``image_size_px``: side of the square to which images are squashed."""
 
     section: ClassVar[str] = "clip_global"
     image_size_px: int = Field(ge=16, le=4096)
@@ -102,9 +104,9 @@ class BiasParams(Section):
 
 
 class GlobalLabelsParams(Section):
-    """``floor`` is eps of clip(max(p, eps) / b, 0, 1); aggregate uses it for the local label too.
+    """``floor`` is eps of clip(max(p, eps) / b, 0, 1); stage aggregate uses it for the local label too.
 
-    ``none_*``: see `ccd.labels.background`; without a rule the other two are idle.
+    ``none_*``: see `ccd.labels.background`; with ``none_rule: off``, the other two have no effect.
     """
 
     section: ClassVar[str] = "global_labels"
@@ -115,7 +117,7 @@ class GlobalLabelsParams(Section):
 
     @field_validator("none_threshold")
     @classmethod
-    def _fits_the_rule(cls, value: float | None, info: ValidationInfo) -> float | None:
+    def _check_threshold(cls, value: float | None, info: ValidationInfo) -> float | None:
         rule = info.data.get("none_rule", "off")
         if rule != "off" and value is None:
             raise ValueError(f"none_rule: {rule} needs a threshold")
@@ -137,7 +139,7 @@ class OptimizationParams(Section):
 
 
 class WarmupParams(OptimizationParams):
-    """The student's architecture is decided here; later stages find it in the checkpoint."""
+    """The student's architecture and initial weights; later stages read the architecture from the checkpoint."""
 
     section: ClassVar[str] = "warmup"
     paths: ClassVar[tuple[str, ...]] = ("weights",)
@@ -148,10 +150,11 @@ class WarmupParams(OptimizationParams):
 
 
 class CamBoxesParams(Section):
-    """``tau`` fixes the probability from which a class asks for a view; null: the quantile for ``views_per_image``.
+    """A view is a crop of an image that CLIP reads by itself, cut around a peak of a class activation map.
 
-    ``shared_*``: see `ccd.views.overlap`; merged views are missing from ``views_per_image``. ``tiles``: see
-    `ccd.views.boxes`; they come on top.
+    ``tau``: lowest probability of a class that gets a view; null: the quantile that gives ``views_per_image``.
+    ``shared_*``: see `ccd.views.overlap`; merging views leaves fewer than ``views_per_image``. ``tiles``: see
+    `ccd.views.boxes`; tiles are added to ``views_per_image``.
     """
 
     section: ClassVar[str] = "cam_boxes"
@@ -169,13 +172,12 @@ class CamBoxesParams(Section):
 
     @property
     def least_shared_iou(self) -> float | None:
-        """``shared_iou`` where shared views are merged, else None."""
+        """``shared_iou`` if shared views are merged, else None."""
         return self.shared_iou if self.shared_views == "merge" else None
 
 
 class ClipLocalParams(Section):
-    """``source``: cut the view from the original file, or from the image squashed to
-    ``resized_px`` (published code)."""
+    """``source``: cut views from the original image, or from the image squashed to ``resized_px`` (published code)."""
 
     section: ClassVar[str] = "clip_local"
     image_size_px: int = Field(ge=16, le=4096)
@@ -195,14 +197,15 @@ class AggregateParams(Section):
 
     @property
     def least_contest_iou(self) -> float | None:
-        """``contest_iou`` where views are contested, else None."""
+        """``contest_iou`` if views are contested, else None."""
         return self.contest_iou if self.contest else None
 
 
 class TrainParams(OptimizationParams):
-    """``epochs`` counts the final training alone; the paper's 10 epochs include the warm-up's.
+    """``epochs``: without the warm-up's; the paper's 10 epochs include them.
 
-    ``label_update_sigma``: labels follow the student by CDUL's gradient alignment, with this width; null: they stay.
+    ``label_update_sigma``: width of CDUL's gradient alignment, which updates labels by the student; null: labels are
+    fixed.
     """
 
     section: ClassVar[str] = "train"
@@ -220,7 +223,7 @@ class EvaluateParams(Section):
     min_positives: int = Field(ge=1)
 
     def counted(self) -> tuple[Literal["ignore", "positive", "negative"], int]:
-        """What is counted: difficult objects as, and classes from how many positives on."""
+        """Return the handling of difficult objects, and the fewest positives of a class in the means."""
         return self.difficult, self.min_positives
 
 
@@ -231,9 +234,9 @@ def _processes(value: object) -> object:
 
 
 class RuntimeParams(Section):
-    """``device``: auto, cpu, cuda or cuda:1. ``processes``: of a stage; auto = one per GPU, on the CPU one.
-    ``workers``: of each process; null = one per core, 0 = decode in the process itself.
-    ``store_gb``: size limit of the store of unfinished and repeated work, `ccd.runtime.store`; 0 = none."""
+    """``device``: auto, cpu, cuda or cuda:1. ``processes``: per stage; auto: one per GPU, or one on a CPU.
+    ``workers``: decoding processes of each process; null: one per core, 0: the process decodes itself.
+    ``store_gb``: size limit of `ccd.runtime.store`; 0: no store."""
 
     section: ClassVar[str] = "runtime"
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")

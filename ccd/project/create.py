@@ -1,4 +1,4 @@
-"""Writing a project: all of its files or none, then git and DVC."""
+"""Write a project, all of its files or none, and set up git and DVC."""
 
 from __future__ import annotations
 
@@ -18,29 +18,28 @@ from ccd.project.settings import CLASSES_NAME
 PIPELINE_FILE = Path("dvc.yaml")
 _TEMPLATE = Path(__file__).with_name("sorted_bars.json")  # the same as the repository's .dvc/plots/sorted_bars.json
 _IGNORED = ("/data/", "/.ccd/", ".venv/", "__pycache__/", "*.overlay.png", "*.bak", "*.tuned.pt", "/review/")
-_HAND_WORK = ("README.md", "corrections/")  # what is there stays
-_REPLACED = ("params.yaml", "dvc.yaml", CLASSES_NAME)  # what is there was written by a person, or may have been
+_HAND_WORK = ("README.md", "corrections/")  # existing files stay
+_REPLACED = ("params.yaml", "dvc.yaml", CLASSES_NAME)  # existing files may hold changes by the user: back them up
 _NOT_WALKED = ("/.ccd/", ".venv/", "__pycache__/")
 
 
-def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> None:
-    """Refuse a folder that cannot become a project, before anything is looked at.
+def check_project_folder(folder: Path, images: Path, classes: Path, *, force: bool) -> None:
+    """Refuse a folder that cannot become a project, before any image is read.
 
     Raises:
-        CcdError: no folder, a pipeline is there already, its modules would hide ccd's, or it would index its own
-            output.
+        CcdError: ``folder`` or ``images`` is no folder, ``classes`` is no file, or ``folder`` lies in ``images`` (its
+            output would be indexed), holds a package that hides ccd's, or holds a pipeline or other list of classes
+            and ``force`` is false.
     """
     if folder.exists() and not folder.is_dir():
-        raise CcdError(f"{folder} is a file; name a folder for the project")
+        raise CcdError(f"{folder} is a file; give a folder for the project")
     if not images.is_dir():
         raise CcdError(f"{images} is not a folder; give the folder of your images as --images")
     if not classes.is_file():
-        raise CcdError(f"{classes} is not there; write the class names into a file, one a line: --classes FILE")
-    place = folder.resolve()
-    pictures = images.resolve()
-    if place.is_relative_to(pictures):
+        raise CcdError(f"{classes} does not exist; write the class names into a file, one per line: --classes FILE")
+    if folder.resolve().is_relative_to(images.resolve()):
         raise CcdError(
-            f"{folder} lies in the folder of images, so its own pictures would be taken for some of them; "
+            f"{folder} lies in the folder of images, so its own pictures would be indexed as images; "
             f"make the project beside it, or keep the images in a folder below it"
         )
     hiding = [name for name in ("ccd", "stages") if (folder / name / "__init__.py").is_file()]
@@ -51,18 +50,18 @@ def check_place(folder: Path, images: Path, classes: Path, *, force: bool) -> No
         raise CcdError(f"{folder} already holds {listed(existing)}; --force replaces them, --upgrade keeps your values")
     copy = folder / CLASSES_NAME
     if copy.exists() and not force and copy.read_bytes() != classes.read_bytes():
-        raise CcdError(f"{copy} is there already and differs from {classes}; remove one, or use --force")
+        raise CcdError(f"{copy} already exists and differs from {classes}; delete one, or use --force")
 
 
 def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[list[Path], list[Path]]:
-    """Write the project's files; if one fails, all is as it was before. `_HAND_WORK` stays.
+    """Write the project's files, or restore all of them if one fails. Existing files of `_HAND_WORK` stay.
 
     Args:
         texts: file name -> text.
-        images: the images' folder as ``dataset.root`` names it; inside the project, git and DVC do not look there.
+        images: the folder of images as ``dataset.root`` names it; if it lies in the project, git and DVC ignore it.
 
     Returns:
-        The project's files, and copies of those that were there with other content (`ccd.artifacts.files.keep_old`).
+        The project's files, and backups of those that had other content (see `ccd.artifacts.existing.keep_old`).
     """
     inside = [] if os.path.isabs(images) else [f"/{images.strip('/')}/"]  # noqa: PTH117
     texts = {
@@ -70,34 +69,34 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[li
         ".gitignore": _with_lines(folder / ".gitignore", [*_IGNORED, *inside]),
         ".dvcignore": _with_lines(folder / ".dvcignore", [*_NOT_WALKED, *inside]),
     }
-    new_folder = not folder.exists()
-    kept = []
-    before: dict[Path, bytes | None] = {}
+    is_new_folder = not folder.exists()
+    backups = []
+    old_contents: dict[Path, bytes | None] = {}
     try:
         for name, text in texts.items():
             path = folder / name
-            if path.exists() and (name.startswith(_HAND_WORK) or _holds(path, text)):
+            if path.exists() and (name.startswith(_HAND_WORK) or _has_text(path, text)):
                 continue
-            copy = keep_old(path) if name in _REPLACED else None
-            kept += [] if copy is None else [copy]
+            backup = keep_old(path) if name in _REPLACED else None
+            backups += [] if backup is None else [backup]
             old = path.read_bytes() if path.is_file() else None
             write_text(path, text)
-            before[path] = old
+            old_contents[path] = old
     except BaseException:
-        _take_back(folder, before)
-        if new_folder:
+        _restore(folder, old_contents)
+        if is_new_folder:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    return [folder / name for name in texts], kept
+    return [folder / name for name in texts], backups
 
 
-def _holds(path: Path, text: str) -> bool:
+def _has_text(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
-def _take_back(folder: Path, before: Mapping[Path, bytes | None]) -> None:
-    """Give files the content that they had before, and delete those that are new."""
-    for path, content in before.items():
+def _restore(folder: Path, old_contents: Mapping[Path, bytes | None]) -> None:
+    """Give files their old contents, and delete those that had none."""
+    for path, content in old_contents.items():
         if content is not None:
             path.write_bytes(content)
             continue
@@ -107,7 +106,7 @@ def _take_back(folder: Path, before: Mapping[Path, bytes | None]) -> None:
 
 
 def prepare_version_control(folder: Path) -> list[str]:
-    """Make ``folder`` a git and DVC repository where it is none. Returns the commands that failed, for the user."""
+    """Make ``folder`` a git and DVC repository if it is none. Return the commands that failed, for the user to run."""
     if (folder / ".dvc").is_dir():
         return []
     has_git = shutil.which("git") is not None
@@ -123,15 +122,15 @@ def prepare_version_control(folder: Path) -> list[str]:
     elif Path(top).resolve() != folder.resolve():
         command.append("--subdir")
     if _output([sys.executable, "-m", *command], folder) is None:
-        failed.append(" ".join(word for word in command if word != "--quiet"))
+        failed.append(" ".join(part for part in command if part != "--quiet"))
     return failed
 
 
 def write_plot_template(folder: Path) -> Path | None:
-    """Give a DVC project the template that its ``dvc.yaml`` draws bars with; one that is there stays.
+    """Write the template for the bar plots of ``dvc.yaml`` into a DVC project that has none.
 
     Returns:
-        The file, if it was written.
+        The file if it was written, else None.
     """
     path = folder / ".dvc/plots/sorted_bars.json"
     if not (folder / ".dvc").is_dir() or path.exists():
@@ -143,16 +142,16 @@ def write_plot_template(folder: Path) -> Path | None:
 
 
 def commit_command(folder: Path) -> str | None:
-    """What to type in ``folder`` so that DVC's experiments have a commit to start from; None without git."""
+    """Return the shell command for a first commit in ``folder``, which DVC's experiments need; None without git."""
     if shutil.which("git") is None or _output(["git", "rev-parse", "--show-toplevel"], folder) is None:
         return None
     return "git add . && git commit -m 'a project of ccd init'"
 
 
 def _output(command: list[str], folder: Path) -> str | None:
-    """What a command prints; None if it fails."""
+    """Return the output of a command, None if it fails."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(
+    completed = subprocess.run(
         command,
         cwd=folder,
         env=environment,
@@ -162,10 +161,10 @@ def _output(command: list[str], folder: Path) -> str | None:
         encoding="utf-8",
         errors="surrogateescape",
     )
-    return done.stdout.strip() if done.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None
 
 
 def _with_lines(path: Path, lines: list[str]) -> str:
-    """The text of an ignore file with ``lines`` added where they are missing."""
-    known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return "\n".join([*known, *(line for line in lines if line not in known)]) + "\n"
+    """Return the text of an ignore file with the missing ones of ``lines`` added."""
+    old = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return "\n".join([*old, *(line for line in lines if line not in old)]) + "\n"

@@ -1,4 +1,4 @@
-"""The new project's pipeline, and the inputs that DVC follows."""
+"""Write the pipeline of a project, and fingerprint the inputs that DVC cannot follow (stage ``inputs``)."""
 
 from __future__ import annotations
 
@@ -34,35 +34,39 @@ _HEADER = """\
 
 @stage
 def main(out: Path) -> None:
-    """Look at the installed code, the folder of images and the lists of classes and labels."""
+    """Write fingerprints of the installed code, the folder of images and the lists of classes and labels to ``out``.
+
+    Raises:
+        CcdError: the working directory has no dvc.yaml, or one of another version of ccd.
+    """
     pipeline = Path("dvc.yaml")
     if not pipeline.is_file():
-        raise CcdError("dvc.yaml does not exist here; run `dvc repro` in the project's folder")
+        raise CcdError("dvc.yaml does not exist in this folder; run `dvc repro` in the project's folder")
     check_stages(pipeline.read_text(encoding="utf-8"))
     content = {"images": None, "lists": None, "code": code_fingerprints()}
     params = load(IndexParams)
     root = Path(load(DatasetParams).root)
-    if params.adapter == "folder" and root.is_dir():  # other data sets do not grow
+    if params.adapter == "folder" and root.is_dir():  # other data sets never change
         content |= {"images": _listing(root), "lists": _lists(root, params)}
     write_json(out, content)
     StageLog("inputs").wrote((out, len(content["code"] or {}), "stages"))
 
 
 def _listing(root: Path) -> dict[str, Any]:
-    """How many images there are, and a hash of their paths and sizes; their content is the index's business."""
+    """Return the number of images and a hash of their paths and sizes; stage index hashes their content."""
     digest = hashlib.sha256()
     paths = find_images(root)
     for path in paths:
         try:
             size = (root / path).stat().st_size
-        except OSError:  # the index says what is wrong with it
+        except OSError:  # stage index reports it
             size = -1
         digest.update(f"{path}\0{size}\0".encode("utf-8", "surrogateescape"))
     return {"files": len(paths), "names_and_sizes": digest.hexdigest()}
 
 
 def _lists(root: Path, params: IndexParams) -> dict[str, str]:
-    """SHA-256 of the list of classes and of the table of labels, "" where there is none."""
+    """Return the SHA-256 of the list of classes and of the table of labels, "" for a missing file."""
     files = {
         "classes": Path(params.classes_file or root / CLASSES_FILE),
         "labels": Path(params.labels_file or root / LABELS_FILE),
@@ -71,38 +75,38 @@ def _lists(root: Path, params: IndexParams) -> dict[str, str]:
 
 
 def repository_pipeline() -> Path:
-    """The repository's ``dvc.yaml``: the wheel's copy, or the file itself in a clone."""
+    """Return the path of the repository's ``dvc.yaml``: the copy in the wheel, or the file itself in a clone."""
     packaged = _FOLDER / "pipeline.yaml"
     return packaged if packaged.is_file() else _INSTALLED / "dvc.yaml"
 
 
 def code_fingerprints() -> dict[str, str]:
-    """Stage -> SHA-256 (hex) of the code that it runs, by names and contents of the files."""
+    """Return stage -> SHA-256 (hex) of the names and contents of its code files."""
     stages = YAML(typ="safe").load(repository_pipeline().read_text(encoding="utf-8"))["stages"]
     return {name: _fingerprint([dep for dep in entry["deps"] if _is_code(dep)]) for name, entry in stages.items()}
 
 
 def project_pipeline() -> Any:
-    """The content of a project's ``dvc.yaml``, as ruamel.yaml's mapping."""
+    """Return the content of a project's ``dvc.yaml``, a mapping of ruamel.yaml."""
     content = _yaml().load(repository_pipeline().read_text(encoding="utf-8"))
     for name, entry in content["stages"].items():
         entry["deps"] = [dep for dep in entry["deps"] if not _is_code(dep)]
-        looked_at = [f"code.{name}"]
+        keys = [f"code.{name}"]
         if name == "index":
-            looked_at += ["images", "lists"]
+            keys += ["images", "lists"]
             del entry["deps"]
-        entry["params"].append({INPUTS_FILE: looked_at})
+        entry["params"].append({INPUTS_FILE: keys})
     content["stages"].insert(0, INPUTS_STAGE, _inputs_stage(content))
     return content
 
 
 def project_text() -> str:
-    """The text of a project's ``dvc.yaml``."""
+    """Return the text of a project's ``dvc.yaml``."""
     return _dump(project_pipeline())
 
 
 def upgraded_text(text: str) -> str:
-    """The ``text`` of a project's ``dvc.yaml`` with ccd's own stages replaced by the installed ones; others stay.
+    """Replace ccd's own stages in the ``text`` of a project's ``dvc.yaml`` by the installed ones; others stay.
 
     Raises:
         CcdError: ``text`` is no pipeline.
@@ -116,11 +120,15 @@ def upgraded_text(text: str) -> str:
 
 
 def check_stages(text: str) -> None:
-    """Raises CcdError if the ``text`` of a project's ``dvc.yaml`` was written by a ccd with other stages."""
+    """Check the ``text`` of a project's ``dvc.yaml``.
+
+    Raises:
+        CcdError: a version of ccd with other stages wrote it.
+    """
     stages = _parsed(text)["stages"]
     ours = project_pipeline()["stages"]
-    found = (stages.get(INPUTS_STAGE) or {}).get("meta")
-    if found != ours[INPUTS_STAGE]["meta"]:
+    meta = (stages.get(INPUTS_STAGE) or {}).get("meta")
+    if meta != ours[INPUTS_STAGE]["meta"]:
         raise CcdError("dvc.yaml was written by another version of ccd, whose stages differ; run: ccd init . --upgrade")
 
 
@@ -154,7 +162,7 @@ def _parsed(text: str) -> Any:
     try:
         content = _yaml().load(text)
     except (YAMLError, ValueError) as error:
-        raise CcdError(f"dvc.yaml is not valid YAML: {' '.join(str(error).split())}; mend it") from None
+        raise CcdError(f"dvc.yaml is not valid YAML: {' '.join(str(error).split())}; fix it") from None
     if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
         raise CcdError("dvc.yaml holds no stages; run: ccd init . --force")
     return content
@@ -164,7 +172,7 @@ def _dump(content: Any) -> str:
     stream = io.StringIO()
     _yaml().dump(content, stream)
     lines = stream.getvalue().split("\n")
-    first = next(place for place, line in enumerate(lines) if not line.startswith("#"))
+    first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     return _HEADER + "\n".join(lines[first:])
 
 

@@ -1,4 +1,4 @@
-"""The files of a new project: its parameters as the user asks for them, and its README."""
+"""Compose the files of a new project: its parameters as the user requests them, its README and the rest."""
 
 from __future__ import annotations
 
@@ -24,61 +24,60 @@ _TEXT = """\
 A multi-label classifier of {classes} classes, made from unlabelled images and class names by `ccd` (Classifier-guided
 CLIP Distillation, CVPR 2025).
 
-    dvc repro                     # everything; afterwards, what changed; interrupted, what is left
+    dvc repro                     # run everything, or after a change or an interruption, only what is needed
     dvc metrics show              # mAP in %, on the images that have labels in labels.csv
 
 Then open `data/{name}/report.html` in a browser.
 
     ccd predict {student} PHOTOS --out labels.csv      # label any images; PHOTOS: files or folders
-    ccd export onnx student.onnx  # the same classifier without ccd; it says which packages it needs
-    ccd inspect --doubtful        # which images to look at
+    ccd export onnx student.onnx  # export the classifier to run it without ccd
+    ccd inspect --doubtful        # list the images that are worth a look
 
 ## Images that show none of the classes
 
 They are not looked for by default (`global_labels.none_rule: off` in `params.yaml`), so **images that show none of
-the classes still get labels**, and the classifier learns from them. If some of your images are like that:
+the classes still get labels**, and the classifier learns from them. If you have such images:
 
-- let a rule find them: `global_labels.none_rule` and `none_threshold`; with `none_weight: 1.0` it finds without
-  touching a label, to look first;
-- give the rule `background` texts of what else the images show: `text.background_texts`;
+- find them by a rule: `global_labels.none_rule` and `none_threshold`; with `none_weight: 1.0`, they are reported and
+  their labels stay, so that you can check the rule first;
+- for the rule `background`, describe what else the images show: `text.background_texts`;
 - decide by hand: `ccd review export --top 200`, answer 0, `ccd review import FILE`, `dvc repro`.
 
-## Changing it
+## How to change something
 
-- **A parameter**: edit `params.yaml` (every key is explained there), `dvc repro`.
-- **More images**: put them into the folder, `dvc repro`. CLIP looks at the new ones alone.
-- **Classes**: edit `classes.txt`, `dvc repro`. One class a line; `sofa: couch, settee` gives CLIP other words. No whole
-  image is encoded again.
-- **Labels**, to measure with: `labels.csv` beside the images, columns `path,classes` (several classes with `;`). They
-  are never trained on. Images below `test/` are kept for measuring.
+- **A parameter**: edit `params.yaml` (every key is explained there), then `dvc repro`.
+- **More images**: put them into the folder, then `dvc repro`. CLIP encodes only the new ones.
+- **Classes**: edit `classes.txt`, then `dvc repro`. One class per line; `sofa: couch, settee` gives CLIP other words.
+  No whole image is encoded again.
+- **Labels** for evaluation: `labels.csv` beside the images, with columns `path,classes` (several classes with `;`).
+  They are never used for training. Images below `test/` are used for evaluation only.
 - **Labels of training images**: `ccd review export`, decide, `ccd review import FILE`, `dvc repro`.
-- **ccd itself**: install another version, `dvc repro`. What its code changes is done again, nothing else.
+- **ccd itself**: install another version, then `dvc repro`. Only the stages whose code changed run again.
 
-## What is here
+## Files
 
-`params.yaml`: numbers; `dvc.yaml`: stages; `classes.txt`: classes; `inputs.json`: what DVC cannot see (hashes of the
-installed code, and of the images' names and sizes); `dvc.lock`: what was made from what; `corrections/`:
-what people decided. Keep these in git. `data/` and
-`.ccd/` can be made again and are not in git.
+`params.yaml`: parameters; `dvc.yaml`: stages; `classes.txt`: classes; `inputs.json`: hashes of what DVC cannot track
+(the installed code, and the images' names and sizes); `dvc.lock`: hashes of what each stage read and wrote;
+`corrections/`: labels that people decided. Keep these in git. `data/` and `.ccd/` can be made again and are not in git.
 
-The images are not copied: `dataset.root` in `params.yaml` says where they are. {where}
+The images are not copied: `dataset.root` in `params.yaml` is their folder. {where}
 """
-_ABSOLUTE = """That is a path of this computer; elsewhere
-set it to where the same images lie. Only `index` runs again then, and finds nothing changed."""
+_ABSOLUTE = """It is a path on this computer; on another one,
+set it to the folder of the same images. Only `index` runs again then, with the same result."""
 _RELATIVE = """It is relative to this folder,
-so that both can be moved together. git and DVC do not look into it."""
+so that both can be moved together. git and DVC ignore it."""
 
 
 def readme(name: str, classes: int, root: str) -> str:
-    """The text, for artifacts in ``data/<name>`` and images in ``root``."""
+    """Return the README of a project with artifacts in ``data/<name>`` and images in ``root``."""
     where = _ABSOLUTE if root.startswith("/") else _RELATIVE
     student = shlex.quote(f"data/{name}/student.pt")
     return _TEXT.format(name=name, student=student, classes=classes, where=where)
 
 
 CLASSES_NAME = "classes.txt"
-_OF_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-# Values that may be files, and the parameter that pins their content.
+_WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+# Parameters that may name files, and the parameters that hold the files' SHA-256.
 _FILES = {
     "teacher.model": "teacher.sha256",
     "teacher.pretrained": "teacher.sha256",
@@ -88,12 +87,13 @@ _FILES = {
 
 @dataclass(frozen=True)
 class ProjectRequest:
-    """What a user asks of a new project in ``folder``.
+    """A user's request for a new project in ``folder``.
 
-    ``labels``: None for ``labels.csv`` beside the images, where index looks by itself. ``teacher``: an OpenAI name, a
-    checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``chosen``: ``section.key`` -> text of a
-    value, see `ccd.params.presets.parsed_value`; they win. All else is taken as written: a folder may be called 2024.
-    Files are named relative to the project where they lie in it, else by absolute paths, and weights pinned by SHA-256.
+    ``labels``: None for ``labels.csv`` beside the images, which stage index finds by itself. ``teacher``: an OpenAI
+    name, a checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``overrides``: ``section.key`` ->
+    text of a value, see `ccd.params.presets.parsed_value`; they take precedence. All other values are used as written,
+    since a folder may be called 2024. Files in the project are named by relative paths, others by absolute ones, and
+    weights are pinned by their SHA-256.
     """
 
     folder: Path
@@ -102,18 +102,18 @@ class ProjectRequest:
     suggestion: Suggestion
     teacher: str | None
     student: str | None
-    chosen: Mapping[str, str]
+    overrides: Mapping[str, str]
 
     @property
     def root(self) -> str:
-        """``dataset.root``."""
+        """The value of ``dataset.root``."""
         return path_from(self.images, self.folder)
 
     def params(self, *, skip_bad: bool) -> str:
-        """The text of ``params.yaml``.
+        """Return the text of ``params.yaml``.
 
         Args:
-            skip_bad: there are files that cannot be used; the user has been told.
+            skip_bad: let stage index skip files that cannot be used.
 
         Raises:
             CcdError: an unknown section, key or model, or a value that does not fit.
@@ -126,13 +126,17 @@ class ProjectRequest:
         values |= self.suggestion.settings
         values |= {} if self.teacher is None else _teacher(self.teacher)
         values |= {} if self.student is None else {"warmup.backbone": self.student}
-        values |= {name: parsed_value(name, text) for name, text in self.chosen.items()}
+        values |= {name: parsed_value(name, text) for name, text in self.overrides.items()}
         text = apply_preset("folder", self.root, {}, values=_pinned(values, self.folder))
         check_models(parameters(text), self.folder)
         return text
 
     def texts(self, classes: Path, class_count: int, *, skip_bad: bool) -> dict[str, str]:
-        """File name -> text of the whole project; its list of classes is a copy of ``classes``."""
+        """Return file name -> text for the whole project; its list of classes is a copy of ``classes``.
+
+        Raises:
+            CcdError: see `params`.
+        """
         params = self.params(skip_bad=skip_bad)
         name = parameters(params)["dataset"]["name"]
         return {
@@ -145,7 +149,11 @@ class ProjectRequest:
 
 
 def check_models(params: Params, folder: Path) -> None:
-    """Raises CcdError for models that ``dvc repro`` would not find or read; names of open_clip are not checked."""
+    """Check the models in ``params`` for a project in ``folder``, except names of open_clip.
+
+    Raises:
+        CcdError: ``dvc repro`` would not find a model or its weights, or they are not weights.
+    """
     teacher = params["teacher"]
     student = params["warmup"]
     if teacher["backend"] == "clip":
@@ -186,15 +194,16 @@ def _check_open_clip_folder(path: Path) -> None:
     missing = [name for name in needed if not (path / name).is_file()]
     if missing:
         raise CcdError(
-            f"teacher: the folder {path} holds no {' and no '.join(missing)}, so it is no model of open_clip; give the "
-            "file of an OpenAI checkpoint: --teacher FILE"
+            f"teacher: the folder {path} holds no {' and no '.join(missing)}, so it is no model of open_clip; for an "
+            "OpenAI checkpoint, give its file: --teacher FILE"
         )
     refuse_other(path / needed[1], "teacher.model")
 
 
 def _no_backbone(name: str, folder: Path) -> str:
-    """A person who has weights gives their file as the student; the network's name is needed as well."""
-    if (folder / name).exists() or Path(name).expanduser().exists() or "/" in name or Path(name).suffix in _OF_WEIGHTS:
+    """Explain why ``name`` is no backbone; users often give the file of their weights instead of a network's name."""
+    is_file = (folder / name).exists() or Path(name).expanduser().exists()
+    if is_file or "/" in name or Path(name).suffix in _WEIGHT_SUFFIXES:
         return (
             f"student {name!r} is a path; --student takes the name of a torchvision network, and its weights go into "
             f"warmup.weights: --student mobilenet_v2 --set {shlex.quote(f'warmup.weights={name}')} (or resnet50, ...)"
@@ -203,13 +212,13 @@ def _no_backbone(name: str, folder: Path) -> str:
 
 
 def dataset_name(folder: Path) -> str:
-    """The project's folder's name, as far as artifacts can be called so."""
+    """Return the name of the project's folder without the characters that ``dataset.name`` must not have."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.absolute().name).lstrip("_.-")
     return name or "my_images"
 
 
 def _teacher(name: str) -> dict[str, Any]:
-    """A ViT looks at images of the size it was trained on; 640 px need not be a multiple of its patch."""
+    """Return the settings for a teacher; a ViT gets its native image size, since 640 px may not fit its patches."""
     settings: dict[str, Any] = {"teacher.model": name}
     if Path(name).expanduser().is_dir():
         settings["teacher.backend"] = "open_clip"
@@ -220,16 +229,17 @@ def _teacher(name: str) -> dict[str, Any]:
 
 
 def _pinned(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings with files named as the project in ``folder`` names them, and their SHA-256."""
     pinned = dict(settings)
     for key, hash_key in _FILES.items():
         value = settings.get(key)
         if not isinstance(value, str):
             continue
-        found = local_file(value, folder) if value else None
-        if value and found is not None:
-            pinned[key] = found[0]
-            if not value.endswith(".json"):  # an open_clip config; the weights are in teacher.pretrained
-                pinned.setdefault(hash_key, found[1])
+        path_and_hash = local_file(value, folder) if value else None
+        if value and path_and_hash is not None:
+            pinned[key] = path_and_hash[0]
+            if not value.endswith(".json"):  # the config of an open_clip model, whose weights are teacher.pretrained
+                pinned.setdefault(hash_key, path_and_hash[1])
         elif value and Path(value).expanduser().is_dir():
             pinned[key] = path_from(Path(value).expanduser(), folder)
     return pinned

@@ -1,4 +1,4 @@
-"""Which teacher and student suit the hardware, and where their weights come from."""
+"""Suggest a teacher and a student that suit the hardware, and list the weights to download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGE_GPU_GB = 20.0
 
 
 class Tower(NamedTuple):
-    """One of OpenAI's CLIPs: embedding width, native image size, size of the file."""
+    """One of OpenAI's CLIPs: dimension of the embeddings, native image size, size of the file (10^6 bytes)."""
 
     embed_dim: int
     side_px: int
@@ -33,7 +33,7 @@ TOWERS = {
     "ViT-L/14": Tower(768, 224, 933),
     "ViT-L/14@336px": Tower(768, 336, 934),
 }
-# What the folder preset changes of the paper's numbers for smaller networks.
+# Changes to the folder preset's values, which are the paper's, for smaller networks.
 _LIGHT = {
     "clip_global.image_size_px": 224,
     "warmup.lr": 1.0e-4,
@@ -63,33 +63,33 @@ _LARGE_GPU = {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runti
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Values for ``params.yaml`` (``section.key`` -> value) and why."""
+    """Values for ``params.yaml`` (``section.key`` -> value) and the reason for them."""
 
     settings: dict[str, Any]
     reason: str
 
 
 def suggest(device: torch.device) -> Suggestion:
-    """The paper's networks on a GPU of at least `LARGE_GPU_GB`, smaller ones on smaller GPUs and on CPUs."""
+    """Suggest the paper's networks for a GPU of at least `LARGE_GPU_GB`, smaller ones for smaller GPUs and for CPUs."""
     if device.type != "cuda":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return Suggestion(dict(_CPU), f"no GPU, {cores} CPU cores: the smallest common CLIP and a small student")
     properties = torch.cuda.get_device_properties(device)
     gigabytes = properties.total_memory / 2**30
-    what = f"{properties.name}, {gigabytes:.0f} GB"
+    gpu = f"{properties.name}, {gigabytes:.0f} GB"
     if gigabytes >= LARGE_GPU_GB:
-        return Suggestion(dict(_LARGE_GPU), f"{what}: the paper's networks and image sizes")
-    return Suggestion(dict(_SMALL_GPU), f"{what}, less than {LARGE_GPU_GB:.0f}: a medium CLIP and student")
+        return Suggestion(dict(_LARGE_GPU), f"{gpu}: the paper's networks and image sizes")
+    return Suggestion(dict(_SMALL_GPU), f"{gpu}, less than {LARGE_GPU_GB:.0f}: a medium CLIP and student")
 
 
 def local_file(value: str, folder: Path) -> tuple[str, str] | None:
-    """If ``value`` is the path of a file: the path as a project in ``folder`` names it, and the file's SHA-256."""
+    """Return the path ``value`` as a project in ``folder`` names it, and the file's SHA-256; None if it is no file."""
     path = Path(value).expanduser()
     return (path_from(path, folder), hash_of(path)) if path.is_file() else None
 
 
 def path_from(path: Path, folder: Path) -> str:
-    """Relative to ``folder`` if it lies in it, else absolute; links stay links."""
+    """Return the path relative to ``folder`` if it lies in it, else the absolute path; links are not resolved."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
     base = Path(os.path.abspath(folder))  # noqa: PTH100
     return (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
@@ -97,8 +97,8 @@ def path_from(path: Path, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Download:
-    """Weights that the first run fetches: for the ``teacher`` or ``student``, which, from where, to where, and how many
-    bytes, about."""
+    """Weights that the first run fetches from ``url`` to ``target``. ``role``: teacher or student; ``size_bytes`` is
+    approximate."""
 
     role: str
     name: str
@@ -108,24 +108,24 @@ class Download:
 
 
 def downloads(teacher: str, backbone: str, weights: str) -> list[Download]:
-    """What is not on this machine yet, of OpenAI's and torchvision's weights. Nothing is fetched here."""
+    """List the weights of OpenAI and torchvision that are not on this machine yet; fetches nothing."""
     from clip.clip import _MODELS
     from torchvision import models
 
-    wanted = []
+    needed = []
     if teacher in _MODELS:
         url = _MODELS[teacher]
         target = Path("~/.cache/clip").expanduser() / Path(url).name
-        wanted.append(Download("teacher", teacher, url, target, TOWERS[teacher].megabytes * 1_000_000))
+        needed.append(Download("teacher", teacher, url, target, TOWERS[teacher].megabytes * 1_000_000))
     entry = getattr(models.get_model_weights(backbone), "IMAGENET1K_V1", None) if weights == "imagenet" else None
     if entry is not None:
         target = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
-        wanted.append(Download("student", backbone, entry.url, target, student_bytes(backbone)))
-    return [each for each in wanted if not each.target.is_file()]
+        needed.append(Download("student", backbone, entry.url, target, student_bytes(backbone)))
+    return [download for download in needed if not download.target.is_file()]
 
 
 def student_bytes(backbone: str) -> int:
-    """One set of a torchvision network's weights, its classifier of ImageNet's classes included."""
+    """Return the size of one set of a torchvision network's weights, including its classifier for ImageNet."""
     from torchvision import models
 
     return int(next(iter(models.get_model_weights(backbone))).meta["num_params"]) * 4

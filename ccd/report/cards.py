@@ -1,4 +1,4 @@
-"""One image with its story (supplement Fig. 11): photo, views, what CLIP says of each, and bars of the steps."""
+"""A card per image (supplement Fig. 11): photo, views, CLIP's labels of each view, and bars of the steps."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ccd.report.run_data import Run
 
 BARS = 4
 FRAMES = 3
-SAID = 2
-LEAST_SAID = 0.05
+LABELS_SHOWN = 2
+SMALLEST_LABEL_SHOWN = 0.05
 TRAIN_STEPS = ("global label (whole image)", "local label (best view; may exceed 1)", "label as trained on")
 TEST_STEPS = ("CLIP, debiased (p / b)", "student")
 
@@ -25,7 +25,10 @@ Probs = Mapping[int, np.ndarray]
 
 @dataclass(frozen=True)
 class Bars:
-    """One class on one image: a value per step, see `TRAIN_STEPS`. ``truth``: 1 present, 0 absent, -1 unknown."""
+    """One class on one image: a value per step, see `TRAIN_STEPS`.
+
+    ``truth``: 1 present, 0 absent, -1 unknown; ``asked``: whether the card is about this class.
+    """
 
     name: str
     values: tuple[float, ...]
@@ -35,8 +38,11 @@ class Bars:
 
 @dataclass(frozen=True)
 class View:
-    """A local view: its picture (a ``data:`` URI or None), the classes it won, and the largest local labels that it
-    gives, see `ccd.report.doubt.view_labels`."""
+    """A local view: a crop of the image that CLIP reads by itself.
+
+    ``picture``: a ``data:`` URI or None; ``won``: the classes it won; ``says``: the largest local labels that it gives,
+    see `ccd.report.doubt.view_labels`; ``tone``: number of its colour.
+    """
 
     picture: str | None
     won: str
@@ -46,8 +52,11 @@ class View:
 
 @dataclass(frozen=True)
 class Card:
-    """What the template draws. ``photo`` (``ratio`` = width / height) is a ``data:`` URI, or None if there was no room
-    left; ``alt`` says in words what it shows."""
+    """One image as the template draws it.
+
+    ``photo``: a ``data:`` URI, or None if the page's budget of bytes is spent; ``ratio``: width / height; ``alt``:
+    the photo in words; ``missing``: present classes without a bar.
+    """
 
     title: str
     image_id: str
@@ -63,7 +72,7 @@ class Card:
 
 @dataclass(frozen=True)
 class PairCard:
-    """Two classes side by side on one image: a card each, and what is known of the pair."""
+    """Two classes side by side on one image: a card each, and the ``facts`` about the pair."""
 
     title: str
     sides: tuple[Card, Card]
@@ -71,35 +80,39 @@ class PairCard:
 
 
 def views_shown(run: Run, choice: Choice) -> list[tuple[int, str]]:
-    """The (box, names) to draw for a choice, that of the asked class first: the views that won the classes shown."""
+    """Return (box, names) of the views that won the classes shown, the one of the choice's class first."""
     won: dict[int, list[str]] = {}
-    for place in _strongest(run.made["label"][choice.row], choice.class_row):
-        box = int(run.made["box_id"][choice.row, place])
-        if box >= 0 and (place == choice.class_row or run.made["label"][choice.row, place] >= LABELLED):
-            won.setdefault(box, []).append(run.classes[place])
-    mine = int(run.made["box_id"][choice.row, choice.class_row])
-    order = sorted(won, key=lambda box: box != mine)
+    for class_row in _strongest(run.pseudo_labels["label"][choice.row], choice.class_row):
+        box = int(run.pseudo_labels["box_id"][choice.row, class_row])
+        if box >= 0 and (
+            class_row == choice.class_row or run.pseudo_labels["label"][choice.row, class_row] >= LABELLED
+        ):
+            won.setdefault(box, []).append(run.classes[class_row])
+    own_box = int(run.pseudo_labels["box_id"][choice.row, choice.class_row])
+    order = sorted(won, key=lambda box: box != own_box)
     return [(box, ", ".join(won[box])) for box in order[:FRAMES]]
 
 
 def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
-    """A training image, looked at for the chosen class: its label's way from the whole image over the views.
+    """Return the card of a training image: the label of the chosen class from whole image over views to the result.
 
     Args:
-        probs: box -> (C,) CLIP's probabilities, of at least the views shown.
+        probs: box -> (C,) CLIP's probabilities, for at least the views shown.
     """
     row = choice.row
     asked = choice.class_row
     name = run.classes[asked]
-    shown = _strongest(run.made["label"][row], asked)
-    steps = np.stack([run.made["global_label"][row], run.made["local_label"][row], run.made["label"][row]])
-    first = run.made["global_prob"][row, asked]
-    best = run.made["local_prob"][row, asked]
-    seen = "there is no local view" if np.isnan(best) else f"{best:.2f} in its best view"
-    shows_none = _nothing(run.train_truth[row])
+    shown = _strongest(run.pseudo_labels["label"][row], asked)
+    steps = np.stack(
+        [run.pseudo_labels["global_label"][row], run.pseudo_labels["local_label"][row], run.pseudo_labels["label"][row]]
+    )
+    whole_prob = run.pseudo_labels["global_prob"][row, asked]
+    view_prob = run.pseudo_labels["local_prob"][row, asked]
+    view_text = "there is no local view" if np.isnan(view_prob) else f"{view_prob:.2f} in its best view"
+    remark = _background_remark(run.train_truth[row])
     boxes = views_shown(run, choice)
     views = tuple(
-        View(photos.crop(run.train, row, _corners(run, box)), names, _says(run, row, box, probs[box]), tone)
+        View(photos.crop(run.train, row, _corners(run, box)), names, _label_text(run, row, box, probs[box]), tone)
         for tone, (box, names) in enumerate(boxes)
     )
     drawn = f", with the views that won {'; '.join(names for _, names in boxes)}" if boxes else ""
@@ -112,20 +125,20 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
         frames(run, row, boxes),
         views,
         _bars(run, steps, run.train_truth[row], shown, asked),
-        f"CLIP zero-shot probability of {name}: {first:.2f} in the whole image, {seen}.{shows_none}",
-        _unseen(run, row, shown),
+        f"CLIP zero-shot probability of {name}: {whole_prob:.2f} in the whole image, {view_text}.{remark}",
+        _without_bar(run, row, shown),
     )
 
 
 def test_card(run: Run, photos: Photos, choice: Choice) -> Card:
-    """A test image: the teacher's debiased probability beside the student's."""
+    """Return the card of a test image: the teacher's debiased probability beside the student's."""
     row = choice.row
     asked = choice.class_row
-    teacher = np.minimum(run.tested["zero_shot_prob"][row] / run.bias.bias, 1)
-    student = run.tested["student_prob"][row]
+    teacher = np.minimum(run.predictions["zero_shot_prob"][row] / run.bias.bias, 1)
+    student = run.predictions["student_prob"][row]
     shown = _strongest(np.maximum(teacher, student), asked)
-    story = f"CLIP zero-shot probability of {run.classes[asked]}: {run.tested['zero_shot_prob'][row, asked]:.2f}."
-    story += _nothing(run.test_truth[row])
+    story = f"CLIP zero-shot probability of {run.classes[asked]}: {run.predictions['zero_shot_prob'][row, asked]:.2f}."
+    story += _background_remark(run.test_truth[row])
     bars = _bars(run, np.stack([teacher, student]), run.test_truth[row], shown, asked)
     name = run.test.ids[row]
     photo = photos.photo(run.test, row)
@@ -135,15 +148,17 @@ def test_card(run: Run, photos: Photos, choice: Choice) -> Card:
 
 
 def pair_boxes(run: Run, pair: Pair) -> tuple[int, int]:
-    """The first view of each of the two classes on the pair's example."""
+    """Return the first box of each of the two classes on the pair's example."""
     views = np.flatnonzero(run.box_rows == pair.example)
-    first, second = (int(views[run.box_classes[views] == place][0]) for place in (pair.first, pair.second))
+    first, second = (int(views[run.box_classes[views] == class_row][0]) for class_row in (pair.first, pair.second))
     return first, second
 
 
 def pair_card(run: Run, photos: Photos, pair: Pair, probs: Probs) -> PairCard:
-    """Supplement Fig. 8: where the maps of two classes light up on one image, side by side, and how often both are
-    really there. ``probs``: box -> (C,) CLIP's probabilities, of at least `pair_boxes`."""
+    """Return two cards (supplement Fig. 8): the boxes of two classes on one image, and how often both are present.
+
+    ``probs``: box -> (C,) CLIP's probabilities, for at least `pair_boxes`.
+    """
     names = run.classes[pair.first], run.classes[pair.second]
     photo = photos.photo(run.train, pair.example)
     sides = [
@@ -159,12 +174,12 @@ def _pair_side(run: Run, photos: Photos, row: int, box: int, name: str, photo: s
     image_id = run.train.ids[row]
     alt = f"Training image {image_id}, with the view that {name} asked for"
     shown = frames(run, row, [(box, name)])
-    view = View(crop, name, _says(run, row, box, probs), 0)
+    view = View(crop, name, _label_text(run, row, box, probs), 0)
     return Card(name, image_id, photo, alt, _ratio(run.train, row), shown, (view,), (), "", ())
 
 
 def _together(run: Run, pair: Pair) -> str:
-    """How often the two classes of a pair are really there, where that is known."""
+    """Return how often the two classes of a pair are present, by ground truth."""
     truth = run.train_truth[pair.images][:, [pair.first, pair.second]]
     known = truth[(truth >= 0).all(axis=1)]
     if not len(known):
@@ -180,15 +195,20 @@ def _ratio(index: ImageIndex, row: int) -> float:
 
 
 def _strongest(values: np.ndarray, asked: int) -> list[int]:
-    """The classes with the largest values, the asked one among them, largest first."""
-    order = [int(place) for place in np.argsort(-values, kind="stable")[:BARS]]
+    """Return the classes with the largest values, largest first; class ``asked`` is always among them."""
+    order = [int(class_row) for class_row in np.argsort(-values, kind="stable")[:BARS]]
     return order if asked in order else [*order[: BARS - 1], asked]
 
 
 def _bars(run: Run, steps: np.ndarray, truth: np.ndarray, shown: list[int], asked: int) -> tuple[Bars, ...]:
     return tuple(
-        Bars(run.classes[place], tuple(float(value) for value in steps[:, place]), int(truth[place]), place == asked)
-        for place in shown
+        Bars(
+            run.classes[class_row],
+            tuple(float(value) for value in steps[:, class_row]),
+            int(truth[class_row]),
+            class_row == asked,
+        )
+        for class_row in shown
     )
 
 
@@ -197,20 +217,24 @@ def _corners(run: Run, box: int) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def _says(run: Run, row: int, box: int, probs: np.ndarray) -> str:
-    """The largest local labels that a view gives, largest first; only the first if the others are small."""
-    columns = {name: run.made[name][row] for name in ("local_label", "box_id")}
+def _label_text(run: Run, row: int, box: int, probs: np.ndarray) -> str:
+    """Return the largest local labels that a view gives, largest first; small ones only in the first place."""
+    columns = {name: run.pseudo_labels[name][row] for name in ("local_label", "box_id")}
     labels = view_labels(columns, run.bias.bias, box, probs)
-    best = strongest_classes(labels)[:SAID]
-    said = [place for number, place in enumerate(best) if not number or labels[place] >= LEAST_SAID]
-    return ", ".join(f"{run.classes[place]} {labels[place]:.2f}" for place in said)
+    best = strongest_classes(labels)[:LABELS_SHOWN]
+    shown = [
+        class_row for number, class_row in enumerate(best) if not number or labels[class_row] >= SMALLEST_LABEL_SHOWN
+    ]
+    return ", ".join(f"{run.classes[class_row]} {labels[class_row]:.2f}" for class_row in shown)
 
 
-def _nothing(truth: np.ndarray) -> str:
-    """Said of an image that is known to show none of the classes (C,)."""
+def _background_remark(truth: np.ndarray) -> str:
+    """Return a remark if the image is a background image by ground truth (C,)."""
     return " By ground truth the image shows none of the classes." if (truth == 0).all() else ""
 
 
-def _unseen(run: Run, row: int, shown: list[int]) -> tuple[str, ...]:
-    """Classes that are in the image by ground truth but not among the bars."""
-    return tuple(run.classes[place] for place in np.flatnonzero(run.train_truth[row] == 1) if place not in shown)
+def _without_bar(run: Run, row: int, shown: list[int]) -> tuple[str, ...]:
+    """Return the classes that the image shows by ground truth and that have no bar."""
+    return tuple(
+        run.classes[class_row] for class_row in np.flatnonzero(run.train_truth[row] == 1) if class_row not in shown
+    )

@@ -25,7 +25,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Tick:
-    """A position in pixels of the drawing and what is written there."""
+    """A position in pixels of the drawing and its label."""
 
     at: float
     text: str
@@ -33,7 +33,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """A series as pixels of the drawing; ``last``: its last value in words, None if it has none."""
+    """A series as pixels of the drawing; ``last``: its last value as text, None if it has none."""
 
     name: str
     tone: int
@@ -48,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of ``WIDTH`` x ``HEIGHT``; ``mark``: where the warm-up ended, or None."""
+    """A chart of `WIDTH` x `HEIGHT` pixels; ``mark``: x where the warm-up ended, or None."""
 
     title: str
     lines: tuple[Line, ...]
@@ -64,7 +64,7 @@ class Chart:
 
     @property
     def said(self) -> str:
-        """The chart in words, for who cannot see it."""
+        """The chart in words, for screen readers."""
         return "; ".join(f"{line.name} ends at {line.last}" for line in self.lines if line.last is not None)
 
 
@@ -78,28 +78,28 @@ def line_chart(title: str, series: Sequence[Series], mark: float | None = None) 
     x_scale = (WIDTH - LEFT - RIGHT) / (high - low)
     y_scale = (HEIGHT - TOP - BOTTOM) / ticks[-1]
 
-    def place_x(x: float) -> float:
+    def pixel_x(x: float) -> float:
         return round(LEFT + (x - low) * x_scale, 1)
 
-    def place_y(y: float) -> float:
+    def pixel_y(y: float) -> float:
         return round(HEIGHT - BOTTOM - y * y_scale, 1)
 
     lines = []
     for line in series:
         known = [(x, y) for x, y in line.points if math.isfinite(y)]
-        dots = tuple((place_x(x), place_y(y)) for x, y in known)
+        dots = tuple((pixel_x(x), pixel_y(y)) for x, y in known)
         lines.append(Line(line.name, line.tone, dots, f"{known[-1][1]:.3g}" if known else None))
     step = max(1, math.ceil(len(set(xs)) / 12))
-    across = tuple(Tick(place_x(x), f"{x:g}") for x in sorted(set(xs))[::step])
-    up = tuple(Tick(place_y(y), f"{y:g}") for y in ticks)
-    return Chart(title, tuple(lines), across, up, None if mark is None else place_x(mark))
+    across = tuple(Tick(pixel_x(x), f"{x:g}") for x in sorted(set(xs))[::step])
+    up = tuple(Tick(pixel_y(y), f"{y:g}") for y in ticks)
+    return Chart(title, tuple(lines), across, up, None if mark is None else pixel_x(mark))
 
 
 def nice_ticks(high: float) -> list[float]:
-    """0 and three to six round steps, the last at or above ``high``."""
+    """Return 0 and three to six round steps, the last at or above ``high``."""
     if high <= 0:
         return [0.0, 1.0]
     raw = high / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    return [round(step * place, 10) for place in range(math.ceil(high / step - 1e-9) + 1)]
+    return [round(step * number, 10) for number in range(math.ceil(high / step - 1e-9) + 1)]

@@ -1,4 +1,4 @@
-"""What people's corrections changed in the labels, per class, and the images on which they changed most."""
+"""Changes of the labels by people's corrections, per class, and the images on which they changed most."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from ccd.report.tables import Cell, Column, Group
 
 @dataclass(frozen=True)
 class Corrected:
-    """``labels`` of ``images`` were decided by people; at 0.5, ``added`` went up over it and ``removed`` down below it.
-    Of the ``known`` ones whose truth is known, ``agree`` with it, and ``agreed`` labels did before. Then a table of
-    classes and the ``choices`` to show."""
+    """People decided ``labels`` labels on ``images`` images.
+
+    Of these, ``added`` rose to at least 0.5 and ``removed`` fell below it. Of the ``known`` ones with ground truth,
+    ``agree`` agree with it now, and ``agreed`` did before. ``groups``, ``columns`` and ``rows`` are a table of classes;
+    ``choices`` are the corrections to show.
+    """
 
     images: int
     labels: int
@@ -33,28 +36,31 @@ class Corrected:
 
 
 def corrections(run: Run, shown: int) -> Corrected | None:
-    """None where nobody decided anything. At most ``shown`` choices, the labels that moved most first."""
-    decided = run.made["correction"] >= 0
+    """Return the effect of people's decisions, with at most ``shown`` choices, the largest change first.
+
+    None where nobody decided anything.
+    """
+    decided = run.pseudo_labels["correction"] >= 0
     if not decided.any():
         return None
-    there = run.made["correction"] == 1
-    before = before_corrections(run.made) >= LABELLED
-    after = run.made["label"] >= LABELLED
+    present = run.pseudo_labels["correction"] == 1
+    before = before_corrections(run.pseudo_labels) >= LABELLED
+    after = run.pseudo_labels["label"] >= LABELLED
     added = decided & after & ~before
     removed = decided & before & ~after
     known = decided & (run.train_truth >= 0)
     truth = run.train_truth == 1
-    agree = known & (there == truth)
+    agree = known & (present == truth)
     agreed = known & (before == truth)
-    counts = {"corrected": decided, "there": decided & there, "added": added, "removed": removed}
+    counts = {"corrected": decided, "there": decided & present, "added": added, "removed": removed}
     counts |= {"known": known, "agree": agree, "agreed before": agreed} if known.any() else {}
     columns = [Column("class", "", "name in the data set", True)]
     columns += [Column(name, "images", HINTS[name], name == "corrected") for name in counts]
     order = np.argsort(-(added | removed).sum(axis=0), kind="stable")
     rows = []
-    for place in (int(place) for place in order if decided[:, place].any()):
-        name = run.classes[place]
-        sums = [int(table[:, place].sum()) for table in counts.values()]
+    for class_row in (int(class_row) for class_row in order if decided[:, class_row].any()):
+        name = run.classes[class_row]
+        sums = [int(table[:, class_row].sum()) for table in counts.values()]
         rows.append([Cell(name, name), *(Cell(f"{value:,}", value) for value in sums)])
     return Corrected(
         int(decided.any(axis=1).sum()),
@@ -67,7 +73,7 @@ def corrections(run: Run, shown: int) -> Corrected | None:
         [Group("", 1), Group("images", len(counts))],
         columns,
         rows,
-        _moved_most(run, decided, shown),
+        _largest_changes(run, decided, shown),
     )
 
 
@@ -82,16 +88,16 @@ HINTS = {
 }
 
 
-def _moved_most(run: Run, decided: np.ndarray, shown: int) -> list[Choice]:
-    """The corrected labels that moved most, an image once."""
-    before = before_corrections(run.made)
-    moved = np.where(decided, np.abs(run.made["label"] - before), 0)
-    place = moved.argmax(axis=1)
-    largest = moved.max(axis=1)
+def _largest_changes(run: Run, decided: np.ndarray, shown: int) -> list[Choice]:
+    """Return the corrected labels with the largest change, at most one an image."""
+    before = before_corrections(run.pseudo_labels)
+    change = np.where(decided, np.abs(run.pseudo_labels["label"] - before), 0)
+    class_rows = change.argmax(axis=1)
+    largest = change.max(axis=1)
     choices = []
     for row in (int(row) for row in np.argsort(-largest, kind="stable")[:shown] if largest[row] > 0):
-        column = int(place[row])
-        said = "there" if run.made["correction"][row, column] == 1 else "not there"
-        why = f"{run.classes[column]}: {said}, label was {before[row, column]:.2f}"
-        choices.append(Choice(row, column, why))
+        class_row = int(class_rows[row])
+        decision = "there" if run.pseudo_labels["correction"][row, class_row] == 1 else "not there"
+        why = f"{run.classes[class_row]}: {decision}, label was {before[row, class_row]:.2f}"
+        choices.append(Choice(row, class_row, why))
     return choices

@@ -1,4 +1,4 @@
-"""The library half of ``ccd inspect``: one image's story from the artifacts, and which images to look at."""
+"""Reads an image's story from the artifacts and ranks the images to look at, for ``ccd inspect``."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ from ccd.report.run_data import truth_of
 
 @dataclass(frozen=True)
 class View:
-    """A local view: ``box_id``, the class it was ``requested_by`` with the student's ``score`` (a tile: empty, NaN),
-    corners in pixels of the original image, CLIP's ``probs`` (C,) float32 of it, and the local ``labels``
-    (C,) that it gives, see `ccd.report.doubt.view_labels`."""
+    """A local view: a crop of an image that CLIP reads by itself.
+
+    ``requested_by``: the class that asked for it, with the student's ``score`` (a tile: empty, NaN). ``corners_px``:
+    x0, y0, x1, y1 in pixels of the original image. ``probs`` (C,) float32: CLIP's probabilities. ``labels`` (C,): the
+    local labels that it gives, see `ccd.report.doubt.view_labels`.
+    """
 
     box_id: int
     requested_by: str
@@ -46,15 +49,18 @@ class View:
 
     @property
     def first(self) -> int:
-        """The class that it speaks for most."""
+        """Row of the class with the largest local label."""
         return strongest_classes(self.labels)[0]
 
 
 @dataclass(frozen=True)
 class ImageStory:
-    """What the artifacts say of one image. ``columns``: name -> (C,), as in ``pseudo_labels.parquet`` for a training
-    image and ``predictions.parquet`` for a test image; ``truth`` (C,): 1 present, 0 absent, -1 unknown. ``none_rule``:
-    whether images that show none of the classes were looked for, among the training images."""
+    """One image in all artifacts.
+
+    ``size_px``: height, width. ``columns``: name -> (C,), as in ``pseudo_labels.parquet`` for a training image and
+    ``predictions.parquet`` for a test image. ``truth`` (C,): 1 present, 0 absent, -1 unknown.
+    ``has_background_rule``: whether a rule looked for background images among the training images.
+    """
 
     image_id: str
     path: str
@@ -66,12 +72,12 @@ class ImageStory:
     columns: dict[str, np.ndarray]
     views: tuple[View, ...]
     truth: np.ndarray
-    none_rule: bool
+    has_background_rule: bool
 
 
 @dataclass(frozen=True)
 class Example:
-    """A training image to look at for a class, and the values that made it one."""
+    """A training image to look at for a class, with its labels and ``why`` it was chosen."""
 
     image_id: str
     class_name: str
@@ -95,7 +101,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Doubts:
-    """The most doubtful training images (whole view against local views) and test images (teacher against student)."""
+    """The most doubtful training images (whole image against local views) and test images (teacher against student)."""
 
     train: list[Example]
     test: list[Doubt]
@@ -103,7 +109,7 @@ class Doubts:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two classes whose boxes coincide: on ``images`` training images, with this mean IoU, best seen on one image."""
+    """Two classes whose boxes coincide on ``images`` training images, with the mean IoU and an ``example`` image."""
 
     first: str
     second: str
@@ -113,10 +119,10 @@ class Overlap:
 
 
 def image_story(data_dir: Path, image_id: str) -> ImageStory:
-    """Everything that ``data_dir`` holds about one image; ground truth where ``labels.parquet`` knows it.
+    """Read one image from the artifacts in ``data_dir``, with its ground truth where ``labels.parquet`` has it.
 
     Raises:
-        CcdError: no such image, or an artifact that is missing or damaged.
+        CcdError: no such image, or an artifact is missing or damaged.
     """
     index = image_index.read(data_dir / "images.parquet")
     row = _row_of(index, image_id)
@@ -127,9 +133,9 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
     bias = bias_file.read(data_dir / "bias.json")
     if name not in table.ids:
         raise CcdError(f"{data_dir / file} does not know {name}; rebuild it with: dvc repro {spec.stage}")
-    own = table.ids.index(name)
+    table_row = table.ids.index(name)
     height_px, width_px = (int(side) for side in index.sizes_px[row])
-    columns = {column: values[own] for column, values in table.columns.items()}
+    columns = {column: values[table_row] for column, values in table.columns.items()}
     return ImageStory(
         name,
         index.paths[row],
@@ -146,32 +152,32 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
 
 
 def image_ids(data_dir: Path) -> list[str]:
-    """The ids of all images. Raises CcdError if ``images.parquet`` is missing or damaged."""
+    """Return the ids of all images. Raises CcdError if ``images.parquet`` is missing or damaged."""
     return list(image_index.read(data_dir / "images.parquet").ids)
 
 
 def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
-    """By id, by path under dataset.root, or by a file name that only one image has."""
+    """Find an image by id, by path under dataset.root, or by a file name that only one image has."""
     for names in (index.ids, index.paths):
         if wanted in names:
             return names.index(wanted)
-    alike = [row for row, path in enumerate(index.paths) if wanted in (Path(path).name, Path(path).stem)]
-    if len(alike) == 1:
-        return alike[0]
-    if alike:
-        raise CcdError(f"{wanted} is the name of {len(alike)} images: {listed(index.ids[row] for row in alike)}")
+    rows = [row for row, path in enumerate(index.paths) if wanted in (Path(path).name, Path(path).stem)]
+    if len(rows) == 1:
+        return rows[0]
+    if rows:
+        raise CcdError(f"{wanted} is the name of {len(rows)} images: {listed(index.ids[row] for row in rows)}")
     raise CcdError(f"{wanted} is no image of this data set; ids look like {listed(index.ids, 3)}")
 
 
 def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: np.ndarray) -> tuple[View, ...]:
-    """The image's boxes with CLIP's probabilities, computed as aggregate does."""
+    """Return the image's boxes with CLIP's probabilities, computed as stage ``aggregate`` does."""
     boxes = boxes_file.read(data_dir / "boxes.parquet")
-    words = text_file.read(data_dir / "text.h5")
-    mine = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
-    looks = read_views(data_dir / "clip_local.h5", mine, len(boxes.image_ids))
-    probs = clip_probs(looks, words.values, words.logit_scale).astype(np.float32)
+    text = text_file.read(data_dir / "text.h5")
+    own_boxes = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
+    embeddings = read_views(data_dir / "clip_local.h5", own_boxes, len(boxes.image_ids))
+    probs = clip_probs(embeddings, text.values, text.logit_scale).astype(np.float32)
     views = []
-    for box, row in zip(mine, probs, strict=True):
+    for box, row in zip(own_boxes, probs, strict=True):
         x0, y0, x1, y1 = (float(side) for side in boxes.boxes_px[box])
         labels = view_labels(columns, bias, box, row)
         views.append(View(box, boxes.classes[box], float(boxes.scores[box]), (x0, y0, x1, y1), row, labels))
@@ -179,50 +185,58 @@ def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: 
 
 
 def worst(data_dir: Path, class_name: str, count: int) -> list[Example]:
-    """The ``count`` training images whose label of the class is furthest from the truth; without ground truth, those
-    whose whole view and local views disagree most. Raises CcdError for an unknown class."""
-    made = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
-    if class_name not in made.classes:
-        raise CcdError(f"{class_name!r} is no class of this data set; there are: {listed(made.classes, 100)}")
-    truth = truth_of(class_table.read(data_dir / "labels.parquet", LABELS), made.ids)
-    chosen = worst_of_class(made.columns, truth, made.classes.index(class_name), count)
-    return [_example(made, truth, choice) for choice in chosen]
+    """Return the ``count`` training images whose label of the class is furthest from the truth.
+
+    Without ground truth, those whose whole image and local views disagree most. Raises CcdError for an unknown class.
+    """
+    table = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
+    if class_name not in table.classes:
+        raise CcdError(f"{class_name!r} is no class of this data set; there are: {listed(table.classes, 100)}")
+    truth = truth_of(class_table.read(data_dir / "labels.parquet", LABELS), table.ids)
+    choices = worst_of_class(table.columns, truth, table.classes.index(class_name), count)
+    return [_example(table, truth, choice) for choice in choices]
 
 
 def doubtful(data_dir: Path, count: int) -> Doubts:
-    """Per split the ``count`` images whose steps disagree most, as in the report. The student's predictions are known
-    of test images alone, the local views of training images alone."""
-    known = class_table.read(data_dir / "labels.parquet", LABELS)
-    made = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
-    truth = truth_of(known, made.ids)
-    train = [_example(made, truth, choice) for choice in doubtful_train(made.columns, count)]
-    said = class_table.read(data_dir / "predictions.parquet", PREDICTIONS)
+    """Return per split the ``count`` images whose steps disagree most, as in the report.
+
+    Only test images have predictions of the student, and only training images have local views.
+    """
+    labels = class_table.read(data_dir / "labels.parquet", LABELS)
+    pseudo_labels = class_table.read(data_dir / "pseudo_labels.parquet", PSEUDO_LABELS)
+    truth = truth_of(labels, pseudo_labels.ids)
+    train = [_example(pseudo_labels, truth, choice) for choice in doubtful_train(pseudo_labels.columns, count)]
+    predictions = class_table.read(data_dir / "predictions.parquet", PREDICTIONS)
     bias = bias_file.read(data_dir / "bias.json").bias
-    debiased = np.minimum(said.columns["zero_shot_prob"] / bias, 1)
-    truth = truth_of(known, said.ids)
+    debiased = np.minimum(predictions.columns["zero_shot_prob"] / bias, 1)
+    truth = truth_of(labels, predictions.ids)
     test = []
-    for choice in doubtful_test(said.columns, bias, count):
+    for choice in doubtful_test(predictions.columns, bias, count):
         at = choice.row, choice.class_row
-        student = float(said.columns["student_prob"][at])
-        name = said.classes[choice.class_row]
-        test.append(Doubt(said.ids[choice.row], name, float(debiased[at]), student, int(truth[at])))
+        student = float(predictions.columns["student_prob"][at])
+        name = predictions.classes[choice.class_row]
+        test.append(Doubt(predictions.ids[choice.row], name, float(debiased[at]), student, int(truth[at])))
     return Doubts(train, test)
 
 
-def _example(made: class_table.ClassTable, truth: np.ndarray, choice: Choice) -> Example:
+def _example(table: class_table.ClassTable, truth: np.ndarray, choice: Choice) -> Example:
     row = choice.row
-    place = choice.class_row
-    first, local, final = (float(made.columns[name][row, place]) for name in ("global_label", "local_label", "label"))
-    return Example(made.ids[row], made.classes[place], first, local, final, int(truth[row, place]), choice.why)
+    class_row = choice.class_row
+    whole, local, final = (
+        float(table.columns[name][row, class_row]) for name in ("global_label", "local_label", "label")
+    )
+    return Example(
+        table.ids[row], table.classes[class_row], whole, local, final, int(truth[row, class_row]), choice.why
+    )
 
 
 def box_overlap(data_dir: Path, count: int, min_images: int = 3) -> list[Overlap]:
-    """The ``count`` pairs of classes whose boxes coincide most; see `ccd.report.doubt.coinciding_pairs`."""
+    """Return the ``count`` pairs of classes whose boxes coincide most; see `ccd.report.doubt.coinciding_pairs`."""
     boxes = boxes_file.read(data_dir / "boxes.parquet")
-    asked = boxes.requested
-    images, image_rows = np.unique(np.asarray(boxes.image_ids, object)[asked], return_inverse=True)
-    classes, class_rows = np.unique(np.asarray(boxes.classes, object)[asked], return_inverse=True)
-    pairs = coinciding_pairs(image_rows, class_rows, boxes.boxes_px[asked], count, min_images)
+    requested = boxes.requested
+    images, image_rows = np.unique(np.asarray(boxes.image_ids, object)[requested], return_inverse=True)
+    classes, class_rows = np.unique(np.asarray(boxes.classes, object)[requested], return_inverse=True)
+    pairs = coinciding_pairs(image_rows, class_rows, boxes.boxes_px[requested], count, min_images)
     return [
         Overlap(classes[pair.first], classes[pair.second], len(pair.images), pair.mean_iou, images[pair.example])
         for pair in pairs

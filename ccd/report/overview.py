@@ -1,4 +1,4 @@
-"""The report's main figures on one picture (supplement Fig. 9 and 10, and AP per class), for ``dvc plots``."""
+"""Draws the report's main figures as one picture (supplement Fig. 9 and 10, AP per class) for ``dvc plots``."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False,
 
 
 def write_overview(run: Run, name: str, path: Path) -> None:
-    """One line per class: CLIP's bias, label counts, and AP before and after where labels are known.
+    """Write a PNG with a line per class: CLIP's bias, label counts, and AP before and after where labels are known.
 
     At most 40 classes, those with the lowest AP (or the first, where none is known). The same run gives the same bytes
     on the same machine.
     """
-    place = _shown(run)
+    class_rows = _shown(run)
     split = _split(run)
     # A user's own matplotlib settings must not change the bytes; a glyph the font lacks is drawn as a box.
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(11, 1.7 + 0.27 * len(place)), dpi=110, layout="constrained")
+        figure = Figure(figsize=(11, 1.7 + 0.27 * len(class_rows)), dpi=110, layout="constrained")
         axes = figure.subplots(1, 3 if split else 2, sharey=True, squeeze=False)[0]
         figure.suptitle(f"{name}: {verdict(run)}", x=0.01, ha="left", fontsize=10, wrap=True)
-        _bias(axes[0], run, place)
-        _counts(axes[1], run, [label_counts(run)[row] for row in place])
+        _bias(axes[0], run, class_rows)
+        _counts(axes[1], run, [label_counts(run)[row] for row in class_rows])
         if split:
-            _precision(axes[2], run, place, split)
-        names = [run.classes[row] for row in place]
-        axes[0].set_yticks(range(len(place)), [_cut(each) for each in names])
+            _precision(axes[2], run, class_rows, split)
+        names = [run.classes[row] for row in class_rows]
+        axes[0].set_yticks(range(len(class_rows)), [_cut(each) for each in names])
         axes[0].invert_yaxis()
         figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def _split(run: Run) -> str | None:
-    """The split whose AP is shown: test images before training labels; None without any."""
+    """Return the split whose AP is shown: test if its labels are known, else train; None without known labels."""
     return next((split for split in STEPS if run.metrics[split].images), None)
 
 
@@ -71,8 +71,8 @@ def _cut(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def _bias(axis: Axes, run: Run, place: list[int]) -> None:
-    axis.barh(range(len(place)), run.bias.bias[place], height=0.6, color=CLIP)
+def _bias(axis: Axes, run: Run, class_rows: list[int]) -> None:
+    axis.barh(range(len(class_rows)), run.bias.bias[class_rows], height=0.6, color=CLIP)
     axis.set_xlim(0, 1)
     _finish(axis, "CLIP's bias b (mean probability where it comes\nfirst, over reliable training images)")
 
@@ -92,14 +92,14 @@ def _counts(axis: Axes, run: Run, counts: list[Counts]) -> None:
     _finish(axis, base)
 
 
-def _precision(axis: Axes, run: Run, place: list[int], split: str) -> None:
-    before, after, said, colour = STEPS[split]
-    values = [run.per_class.get(run.classes[row], {}) for row in place]
+def _precision(axis: Axes, run: Run, class_rows: list[int], split: str) -> None:
+    before, after, legend, colour = STEPS[split]
+    values = [run.per_class.get(run.classes[row], {}) for row in class_rows]
     old, new = (np.asarray([row.get(column, np.nan) for row in values]) for column in (before, after))
-    rows = np.arange(len(place))
+    rows = np.arange(len(class_rows))
     axis.hlines(rows, np.fmin(old, new), np.fmax(old, new), color=RULE, linewidth=3)
     axis.scatter(old, rows, s=26, color=CLIP, label="CLIP zero-shot probability", zorder=3)
-    axis.scatter(new, rows, s=26, color=colour, label=said, zorder=4)
+    axis.scatter(new, rows, s=26, color=colour, label=legend, zorder=4)
     axis.set_xlim(0, 102)
     _finish(axis, f"AP in %, {known_images(run, split)}")
 

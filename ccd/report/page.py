@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file (paper Fig. 8 to 11 of the supplement, as a page)."""
+"""Renders the report as one self-contained HTML file, with Fig. 8 to 11 of the paper's supplement."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ccd.report.cards import (
 )
 from ccd.report.corrected import corrections
 from ccd.report.doubt import Choice, class_cases, coinciding_pairs, doubtful_test, doubtful_train
-from ccd.report.findings import known_images, none_note
+from ccd.report.findings import background_note, known_images
 from ccd.report.photos import Photos
 from ccd.report.run_data import Run
 from ccd.report.tables import class_table, curve_charts, label_counts, steps
@@ -44,7 +44,7 @@ Parameters = Mapping[str, Mapping[str, object]]
 
 @dataclass(frozen=True)
 class Shelf:
-    """One class of the gallery: how it stands, and its cards."""
+    """One class of the gallery: its ``standing`` (AP or number of labels) and its cards."""
 
     name: str
     standing: str
@@ -52,12 +52,12 @@ class Shelf:
 
 
 def render(run: Run, name: str, root: Path, parameters: Parameters, versions: Mapping[str, str]) -> str:
-    """The page as text; the same run, parameters and versions give the same text.
+    """Return the page; the same run, parameters and versions give the same text.
 
     Args:
         name: of the data set.
         root: folder of the images; at most 3 per class for 80 classes, and 42 more, are read.
-        parameters: section -> key -> value, shown as they are, cut where they are very long.
+        parameters: section -> key -> value; very long values are cut.
         versions: library -> version on the machine that writes the page.
 
     Raises:
@@ -72,7 +72,7 @@ def render(run: Run, name: str, root: Path, parameters: Parameters, versions: Ma
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": lambda value: f"{value:.1f}", "signed": _signed, "short": _short}
-    doubts = doubtful_train(run.made, DOUBTFUL, DOUBTFUL_PER_CLASS)
+    doubts = doubtful_train(run.pseudo_labels, DOUBTFUL, DOUBTFUL_PER_CLASS)
     context = {**_numbers(run, name, doubts), **_pictures(run, Photos(root, PHOTO_BUDGET_BYTES), doubts)}
     return environment.get_template("report.html").render(
         name=name, run=run, parameters=parameters, versions=versions, **context
@@ -80,12 +80,12 @@ def render(run: Run, name: str, root: Path, parameters: Parameters, versions: Ma
 
 
 def _signed(value: float) -> str:
-    """A difference with its sign, the true minus; 0.0 has none."""
+    """Return a difference with its sign (a true minus); 0.0 has none."""
     return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}") if round(value, 1) else "0.0"
 
 
 def _short(value: object) -> str:
-    """Text of bounded length: a parameter or a list of names may be as long as a data set has classes."""
+    """Return text of bounded length, since a parameter or list of names grows with the number of classes."""
     text = str(value)
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} … ({len(text):,} characters)"
 
@@ -113,7 +113,7 @@ def _numbers(run: Run, name: str, doubts: Sequence[Choice]) -> dict[str, Any]:
         "charts": curve_charts(run),
         "label_gain": train_steps[-1].gain if train_steps else None,
         "student_gain": test_steps[-1].gain if test_steps else None,
-        "none_note": none_note(run),
+        "none_note": background_note(run),
         "known": {split: known_images(run, split) for split in run.metrics},
         "all_known": run.metrics["train"].images == len(run.train),
         "train_names": TRAIN_STEPS,
@@ -122,14 +122,14 @@ def _numbers(run: Run, name: str, doubts: Sequence[Choice]) -> dict[str, Any]:
 
 
 def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, Any]:
-    """In the order in which they may spend the budget of bytes."""
-    asked = run.boxes.requested
-    pairs = coinciding_pairs(run.box_rows[asked], run.box_classes[asked], run.boxes.boxes_px[asked], PAIRS)
-    shown = _gallery_order(run)[:GALLERY_CLASSES]
-    cases = {place: class_cases(run.made, run.train_truth, place) for place in shown}
+    """Return the context of the page's pictures, made in the order in which they may spend the budget of bytes."""
+    requested = run.boxes.requested
+    pairs = coinciding_pairs(run.box_rows[requested], run.box_classes[requested], run.boxes.boxes_px[requested], PAIRS)
+    gallery = _gallery_order(run)[:GALLERY_CLASSES]
+    class_choices = {class_row: class_cases(run.pseudo_labels, run.train_truth, class_row) for class_row in gallery}
     corrected = corrections(run, DOUBTFUL)
-    moved = corrected.choices if corrected else []
-    choices = [*doubts, *moved, *chain.from_iterable(cases.values())]
+    corrected_choices = corrected.choices if corrected else []
+    choices = [*doubts, *corrected_choices, *chain.from_iterable(class_choices.values())]
     probs = run.view_probs(
         [
             *(box for choice in choices for box, _ in views_shown(run, choice)),
@@ -137,11 +137,14 @@ def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, A
         ]
     )
     doubtful = [train_card(run, photos, choice, probs) for choice in doubts]
-    corrected_cards = [train_card(run, photos, choice, probs) for choice in moved]
-    disputes = doubtful_test(run.tested, run.bias.bias, DOUBTFUL, DOUBTFUL_PER_CLASS)
+    corrected_cards = [train_card(run, photos, choice, probs) for choice in corrected_choices]
+    disputes = doubtful_test(run.predictions, run.bias.bias, DOUBTFUL, DOUBTFUL_PER_CLASS)
     disputed = [test_card(run, photos, choice) for choice in disputes]
     pair_cards = [pair_card(run, photos, pair, probs) for pair in pairs]
-    cards = {place: [train_card(run, photos, choice, probs) for choice in cases[place]] for place in shown}
+    cards = {
+        class_row: [train_card(run, photos, choice, probs) for choice in class_choices[class_row]]
+        for class_row in gallery
+    }
     return {
         "corrected": corrected,
         "corrected_cards": corrected_cards,
@@ -149,22 +152,24 @@ def _pictures(run: Run, photos: Photos, doubts: Sequence[Choice]) -> dict[str, A
         "doubtful": doubtful,
         "disputed": disputed,
         "pairs": pair_cards,
-        "gallery": [Shelf(run.classes[place], _standing(run, place), cards[place]) for place in sorted(cards)],
-        "anchors": {run.classes[place]: f"class-{place}" for place in shown},
+        "gallery": [
+            Shelf(run.classes[class_row], _standing(run, class_row), cards[class_row]) for class_row in sorted(cards)
+        ],
+        "anchors": {run.classes[class_row]: f"class-{class_row}" for class_row in gallery},
     }
 
 
-def _standing(run: Run, place: int) -> str:
-    """A class in a few words: its AP where known, else how many labels it has."""
-    row = run.per_class.get(run.classes[place], {})
-    for table, what in (("test_student", "student's AP"), ("train_aggregated_label", "AP of labels")):
+def _standing(run: Run, class_row: int) -> str:
+    """Return the AP of a class where known, else its number of labels."""
+    row = run.per_class.get(run.classes[class_row], {})
+    for table, title in (("test_student", "student's AP"), ("train_aggregated_label", "AP of labels")):
         if table in row:
-            return f"{what} {row[table]:.1f} %"
-    labelled = int((run.made["label"][:, place] >= LABELLED).sum())
+            return f"{title} {row[table]:.1f} %"
+    labelled = int((run.pseudo_labels["label"][:, class_row] >= LABELLED).sum())
     return f"{labelled:,} label{'' if labelled == 1 else 's'}"
 
 
 def _gallery_order(run: Run) -> list[int]:
-    """Classes by what is worth looking at first: lowest AP of the training labels, then those without one."""
+    """Return the class rows by AP of the training labels, lowest first, then those without an AP."""
     ap = [run.per_class.get(name, {}).get("train_aggregated_label", 101.0) for name in run.classes]
-    return sorted(range(len(run.classes)), key=lambda place: (ap[place], place))
+    return sorted(range(len(run.classes)), key=lambda class_row: (ap[class_row], class_row))

@@ -1,4 +1,4 @@
-"""Photos and crops as inline JPEGs, within a budget of bytes, so that the report's size does not grow with the data."""
+"""Photos and crops as inline JPEGs, within a budget of bytes that bounds the size of the report."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ class Photos:
         self._last: tuple[Path, Image.Image] | None = None
 
     def photo(self, index: ImageIndex, row: int) -> str | None:
-        """The whole image as a ``data:`` URI, longer side <= 320 px. Raises CcdError if it changed since index."""
+        """Return the whole image as a ``data:`` URI, longer side <= 320 px.
+
+        Raises CcdError if the file changed since index.
+        """
         return self._uri(index, row, None, PHOTO_PX)
 
     def crop(self, index: ImageIndex, row: int, box_px: Box) -> str | None:
-        """A box of the image, given in pixels of the original file, longer side <= 144 px."""
+        """Return a box of the image, in pixels of the original file, as a ``data:`` URI, longer side <= 144 px."""
         return self._uri(index, row, box_px, CROP_PX)
 
     def _uri(self, index: ImageIndex, row: int, box_px: Box | None, longer_px: int) -> str | None:
@@ -56,7 +59,7 @@ class Photos:
         return text
 
     def _image(self, index: ImageIndex, row: int) -> Image.Image:
-        """Decoded at a reduced size where JPEG allows; the last one is kept for its crops."""
+        """Decode an image, at a reduced size where JPEG allows; the last one is kept for its crops."""
         path = self._root / index.paths[row]
         if self._last is None or self._last[0] != path:
             self._last = path, read_image(path, expected_bytes=int(index.file_bytes[row]), min_size=PHOTO_PX)
@@ -76,8 +79,10 @@ Area = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """A box over a photo, in % of its width and height. ``tone`` picks a colour; ``corner`` is where its name stands,
-    CSS classes out of top, bottom, left and right."""
+    """A box over a photo, in % of its width and height.
+
+    ``tone``: number of its colour; ``corner``: the corner of its name, as two CSS classes (``top left``).
+    """
 
     name: str
     left: float
@@ -89,24 +94,26 @@ class Frame:
 
 
 def frames(run: Run, row: int, boxes: Sequence[tuple[int, str]]) -> tuple[Frame, ...]:
-    """The (box, name) pairs of training image ``row``, the first in tone 0, in the order to draw them: it comes last,
-    so that it lies on top."""
+    """Return the frames of the (box, name) pairs of training image ``row``, in the order to draw them.
+
+    The first pair has tone 0 and is drawn last, on top of the others.
+    """
     height_px, width_px = (int(side) for side in run.train.sizes_px[row])
-    shown_px = min(PHOTO_WIDTH_PX, PHOTO_HEIGHT_PX * width_px / height_px)
-    unit = (100 / shown_px, 100 / min(PHOTO_HEIGHT_PX, shown_px * height_px / width_px))
+    width_shown_px = min(PHOTO_WIDTH_PX, PHOTO_HEIGHT_PX * width_px / height_px)
+    unit = (100 / width_shown_px, 100 / min(PHOTO_HEIGHT_PX, width_shown_px * height_px / width_px))
     taken: list[Area] = []
-    found = []
+    drawn = []
     for tone, (box, name) in enumerate(boxes):
         x0, y0, x1, y1 = run.boxes.boxes_px[box] * np.tile([100 / width_px, 100 / height_px], 2)
         size = ((LETTER_PX * len(name) + NAME_PADDING_PX) * unit[0], NAME_HEIGHT_PX * unit[1])
         corner, area = _free_corner((float(x0), float(y0), float(x1), float(y1)), size, taken)
         taken.append(area)
-        found.append(Frame(name, float(x0), float(y0), float(x1 - x0), float(y1 - y0), tone, corner))
-    return tuple(found[::-1])
+        drawn.append(Frame(name, float(x0), float(y0), float(x1 - x0), float(y1 - y0), tone, corner))
+    return tuple(drawn[::-1])
 
 
 def _free_corner(box: Area, size: tuple[float, float], taken: Sequence[Area]) -> tuple[str, Area]:
-    """The corner of ``box`` where a name of ``size`` (width, height) covers least: other names, what lies outside."""
+    """Return the corner of ``box`` where a name of ``size`` covers other names least and stays inside the photo."""
     costs = []
     for corner in CORNERS:
         x = box[0] if "left" in corner else box[2] - size[0]

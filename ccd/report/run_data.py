@@ -1,4 +1,4 @@
-"""One finished run as aligned arrays: what the report and ``ccd inspect`` look at."""
+"""One finished run as aligned arrays, for the report and ``ccd inspect``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Difficult = Literal["ignore", "positive", "negative"]
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where the artifacts of one run lie."""
+    """Paths of the artifacts of one run."""
 
     images: Path
     labels: Path
@@ -46,7 +46,7 @@ class RunFiles:
 
     @staticmethod
     def in_folder(folder: Path) -> RunFiles:
-        """The names that the pipeline gives them, in ``data/<dataset.name>/``."""
+        """Return the paths under the pipeline's names in ``folder``, which is ``data/<dataset.name>/``."""
         endings = {"text": ".h5", "clip_local": ".h5", "bias": ".json", "metrics": ".json"}
         csv = {"per_class", "warmup_curves", "train_curves"}
         names = [field.name for field in fields(RunFiles)]
@@ -59,9 +59,10 @@ class RunFiles:
 class Run:
     """T training and M test images of C classes, every table row-aligned with ``train`` or ``test``.
 
-    ``made``: the columns (T, C) of ``pseudo_labels.parquet``. ``tested``: those (M, C) of ``predictions.parquet``.
+    ``pseudo_labels``: the columns (T, C) of ``pseudo_labels.parquet``. ``predictions``: the columns (M, C) of
+    ``predictions.parquet``.
     ``train_truth`` (T, C) and ``test_truth`` (M, C) int8: 1 present, 0 absent, -1 unknown; see `truth_of`.
-    ``none_images``: how many training images were found to show no class, None where none was looked for.
+    ``none_images``: the number of background images (no class visible) in the training split, None without a rule.
     ``box_rows`` (B,): the training image of each box; ``box_classes`` (B,): the class that asked for it, C for a tile.
     """
 
@@ -73,9 +74,9 @@ class Run:
     boxes: boxes_file.BoxTable
     box_rows: np.ndarray
     box_classes: np.ndarray
-    made: dict[str, np.ndarray]
+    pseudo_labels: dict[str, np.ndarray]
     alpha: float
-    tested: dict[str, np.ndarray]
+    predictions: dict[str, np.ndarray]
     train_truth: np.ndarray
     test_truth: np.ndarray
     metrics: dict[str, metrics_file.SplitMetrics]
@@ -91,93 +92,105 @@ class Run:
         return bool((self.train_truth >= 0).any() or (self.test_truth >= 0).any())
 
     def view_probs(self, boxes: Iterable[int]) -> dict[int, np.ndarray]:
-        """Box -> (C,) float64 CLIP's probabilities of that view; of all views, only these are read."""
+        """Return CLIP's probabilities (C,) float64 of each of the ``boxes``; only their embeddings are read.
+
+        A view is a crop of an image that CLIP reads by itself; each box is one.
+        """
         rows = sorted(set(boxes))
-        looks = read_views(self.views_file, rows, len(self.box_rows))
-        return dict(zip(rows, clip_probs(looks, self.text.values, self.text.logit_scale), strict=True))
+        embeddings = read_views(self.views_file, rows, len(self.box_rows))
+        return dict(zip(rows, clip_probs(embeddings, self.text.values, self.text.logit_scale), strict=True))
 
 
 def read_run(files: RunFiles, treat_difficult: Difficult = "ignore") -> Run:
-    """Read and align everything; ``treat_difficult`` as in `truth_of`. Raises CcdError for a missing, damaged or
-    foreign artifact, naming it."""
-    words = text_file.read(files.text)
+    """Read all artifacts of a run and align their rows; ``treat_difficult`` as in `truth_of`.
+
+    Raises:
+        CcdError: an artifact is missing, damaged or of another run; the message names it.
+    """
+    text = text_file.read(files.text)
     bias = bias_file.read(files.bias)
     boxes = boxes_file.read(files.boxes)
     index = image_index.read(files.images)
     train = index.train()
     test = index.test()
-    classes = words.classes
-    known = class_table.read(files.labels, LABELS)
-    del index  # gone before the largest table comes, like what was needed to read boxes and to find their images
-    truths = truth_of(known, train.ids, treat_difficult), truth_of(known, test.ids, treat_difficult)
+    classes = text.classes
+    labels = class_table.read(files.labels, LABELS)
+    del index  # freed before the largest table is read, like the memory that reading the boxes took
+    truths = truth_of(labels, train.ids, treat_difficult), truth_of(labels, test.ids, treat_difficult)
     images = rows_of(files.boxes, "cam_boxes", boxes.image_ids, train.ids)
-    made = read_labels(files.pseudo_labels)
+    pseudo_labels = read_labels(files.pseudo_labels)
     hand_back_memory()
-    tested = class_table.read(files.predictions, PREDICTIONS)
-    for path, stage, found in (
+    predictions = class_table.read(files.predictions, PREDICTIONS)
+    for path, stage, found_classes in (
         (files.bias, "bias", bias.classes),
-        (files.pseudo_labels, "aggregate", made.classes),
-        (files.predictions, "evaluate", tested.classes),
-        (files.labels, "index", known.classes),
+        (files.pseudo_labels, "aggregate", pseudo_labels.classes),
+        (files.predictions, "evaluate", predictions.classes),
+        (files.labels, "index", labels.classes),
     ):
-        same_classes(path, stage, found, classes)
-    same_ids(files.pseudo_labels, "aggregate", made.ids, train.ids)
-    same_ids(files.predictions, "evaluate", tested.ids, test.ids)
+        same_classes(path, stage, found_classes, classes)
+    same_ids(files.pseudo_labels, "aggregate", pseudo_labels.ids, train.ids)
+    same_ids(files.predictions, "evaluate", predictions.ids, test.ids)
     warmup = metrics_file.read_curve(files.warmup_curves, "warmup")
     final = metrics_file.read_curve(files.train_curves, "train")
     return Run(
         train,
         test,
         classes,
-        words,
+        text,
         bias,
         boxes,
         images,
         rows_of(files.boxes, "cam_boxes", boxes.classes, (*classes, "")),
-        made.columns,
-        float(made.metadata["alpha"]),
-        tested.columns,
+        pseudo_labels.columns,
+        float(pseudo_labels.metadata["alpha"]),
+        predictions.columns,
         *truths,
         metrics_file.read_metrics(files.metrics),
         metrics_file.read_per_class(files.per_class),
         [*warmup, *({**row, "epoch": row["epoch"] + len(warmup)} for row in final)],
         len(warmup),
         files.clip_local,
-        background_file.count_in(made.metadata),
+        background_file.count_in(pseudo_labels.metadata),
     )
 
 
 def read_labels(pseudo_labels: Path) -> class_table.ClassTable:
-    """The table in little memory: ``box_id`` is int32, and there is no ``uncorrected_label`` where nobody decided
-    anything; see `before_corrections`."""
-    before = "uncorrected_label"
-    best = "box_id"
-    most = [name for name, *_ in PSEUDO_LABELS.columns if name not in (before, best)]
-    made = class_table.read(pseudo_labels, PSEUDO_LABELS, most)
-    boxes = np.empty(made.columns["label"].shape, np.int32)
-    start = 0
-    for piece in class_table.pieces(pseudo_labels, PSEUDO_LABELS, [best]):
-        boxes[start : start + len(piece.ids)] = piece.columns[best]
-        start += len(piece.ids)
-    made.columns[best] = boxes
-    if (made.columns["correction"] >= 0).any():
-        made.columns.update(class_table.read(pseudo_labels, PSEUDO_LABELS, [before]).columns)
-    return made
+    """Read ``pseudo_labels.parquet`` in little memory.
 
-
-def truth_of(known: class_table.ClassTable, ids: Sequence[str], treat_difficult: Difficult = "ignore") -> np.ndarray:
-    """(len(ids), C) int8 from the table of ``labels.parquet``: 1 present, 0 absent, -1 unknown.
-
-    ``treat_difficult`` is ``evaluate.difficult``: where all objects of a class are difficult it is unknown (ignore),
-    present (positive) or absent (negative), so that counts here are those of ``per_class.csv``.
+    ``box_id`` becomes int32, and ``uncorrected_label`` is left out where nobody decided anything; see
+    `before_corrections`.
     """
-    truth = np.full((len(ids), len(known.classes)), -1, np.int8)
-    place = {image_id: row for row, image_id in enumerate(known.ids)}
-    own, there = (
-        np.asarray([(row, place[image_id]) for row, image_id in enumerate(ids) if image_id in place], np.int64)
+    uncorrected = "uncorrected_label"
+    box_id = "box_id"
+    columns = [name for name, *_ in PSEUDO_LABELS.columns if name not in (uncorrected, box_id)]
+    table = class_table.read(pseudo_labels, PSEUDO_LABELS, columns)
+    box_ids = np.empty(table.columns["label"].shape, np.int32)
+    start = 0
+    for piece in class_table.pieces(pseudo_labels, PSEUDO_LABELS, [box_id]):
+        box_ids[start : start + len(piece.ids)] = piece.columns[box_id]
+        start += len(piece.ids)
+    table.columns[box_id] = box_ids
+    if (table.columns["correction"] >= 0).any():
+        table.columns.update(class_table.read(pseudo_labels, PSEUDO_LABELS, [uncorrected]).columns)
+    return table
+
+
+def truth_of(labels: class_table.ClassTable, ids: Sequence[str], treat_difficult: Difficult = "ignore") -> np.ndarray:
+    """Return the ground truth of the images ``ids`` (N) from the table of ``labels.parquet``.
+
+    ``treat_difficult`` is ``evaluate.difficult``: where all objects of a class are difficult, the class is unknown
+    (ignore), present (positive) or absent (negative). So the report counts as ``per_class.csv`` does.
+
+    Returns:
+        (N, C) int8: 1 present, 0 absent, -1 unknown.
+    """
+    truth = np.full((len(ids), len(labels.classes)), -1, np.int8)
+    row_of = {image_id: row for row, image_id in enumerate(labels.ids)}
+    rows, label_rows = (
+        np.asarray([(row, row_of[image_id]) for row, image_id in enumerate(ids) if image_id in row_of], np.int64)
         .reshape(-1, 2)
         .T
     )
     value = {"ignore": -1, "positive": 1, "negative": 0}[treat_difficult]
-    truth[own] = np.where(known.columns["difficult"][there], value, known.columns["label"][there])
+    truth[rows] = np.where(labels.columns["difficult"][label_rows], value, labels.columns["label"][label_rows])
     return truth

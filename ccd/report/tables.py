@@ -1,4 +1,4 @@
-"""Numbers of the report: steps of mAP, the table of classes, bias and label distribution, training curves."""
+"""The report's tables: steps of mAP, classes, bias and label distribution, training curves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ccd.report.run_data import Run
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows, what it sorts by, and whether it is good (up) or bad (down)."""
+    """A cell: its ``text``, the ``key`` to sort by, and the ``tone``: up for a gain, down for a loss, or empty."""
 
     text: str
     key: float | str
@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """Heading, the group above it, the hint behind it, and whether it is the first of its group."""
+    """A column: its ``title``, the ``group`` above it, the ``hint`` shown on it; ``first``: it begins its group."""
 
     title: str
     group: str
@@ -44,8 +44,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Step:
-    """mAP in % after a step, and the ``gain`` over the first step (None: it is the first). ``raw``: of the same scores
-    before floor and clip, where there is such a thing."""
+    """mAP in % after a step, and the ``gain`` over the first step (None for the first).
+
+    ``raw``: mAP of the same scores before floor and clip, None where these are not applied.
+    """
 
     name: str
     value: float
@@ -56,8 +58,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Counts:
-    """Images per class: those that show it by ground truth (None: unknown), of the training images with ground truth;
-    those where CLIP puts it first and those with a label >= 0.5, of all training images."""
+    """Training images per class.
+
+    ``truth``: those that show it by ground truth (None: unknown); ``top1``: those where CLIP puts it first;
+    ``labelled``: those with a label >= 0.5.
+    """
 
     name: str
     truth: int | None
@@ -66,29 +71,31 @@ class Counts:
 
 
 def steps(run: Run) -> tuple[list[Step], list[Step]]:
-    """mAP of the labels of the training images, as trained on, and of predictions on the test images, each after CLIP's
-    own probabilities; empty where unknown."""
+    """Return the steps of mAP on the training images (labels) and on the test images (predictions).
+
+    Both begin with CLIP's own probabilities; empty where no truth is known.
+    """
     train = run.metrics["train"].mean_ap
     test = run.metrics["test"].mean_ap
-    made = (
+    train_plan = (
         ("CLIP zero-shot probability", "zero_shot", "", "global"),
         ("global label (whole image)", "global_label", "zero_shot", "global"),
         ("local label (best view)", "local_label", "local_raw", "local"),
         ("aggregated label, as trained on", "aggregated_label", "aggregated_raw", "final"),
     )
-    said = (
+    test_plan = (
         ("CLIP zero-shot probability", "zero_shot", "global"),
         ("student after warm-up", "warmup", "warm"),
         ("finished student", "student", "student"),
     )
-    on_train = [(name, train.get(label), train.get(raw), tone) for name, label, raw, tone in made]
-    on_test = [(name, test.get(table), None, tone) for name, table, tone in said]
+    on_train = [(name, train.get(label), train.get(raw), tone) for name, label, raw, tone in train_plan]
+    on_test = [(name, test.get(table), None, tone) for name, table, tone in test_plan]
     return _known_steps(on_train), _known_steps(on_test)
 
 
-def _known_steps(found: Sequence[tuple[str, float | None, float | None, str]]) -> list[Step]:
-    """Those with a value; a gain is the difference of what is shown, to 0.1."""
-    known = [(name, value, raw, tone) for name, value, raw, tone in found if value is not None]
+def _known_steps(steps: Sequence[tuple[str, float | None, float | None, str]]) -> list[Step]:
+    """Return the steps that have a value; a gain is the difference of the rounded values, to 0.1."""
+    known = [(name, value, raw, tone) for name, value, raw, tone in steps if value is not None]
     return [
         Step(name, value, raw, tone, round(value, 1) - round(known[0][1], 1) if number else None)
         for number, (name, value, raw, tone) in enumerate(known)
@@ -96,58 +103,63 @@ def _known_steps(found: Sequence[tuple[str, float | None, float | None, str]]) -
 
 
 def first_choices(run: Run) -> np.ndarray:
-    """(C,) int64: on how many of all training images CLIP puts the class first."""
-    return np.bincount(run.made["global_prob"].argmax(axis=1), minlength=len(run.classes))
+    """Return for each class the number of training images where CLIP puts it first, (C,) int64."""
+    return np.bincount(run.pseudo_labels["global_prob"].argmax(axis=1), minlength=len(run.classes))
 
 
 def label_counts(run: Run) -> list[Counts]:
-    """Supplement Fig. 10: how often each class is true, CLIP's first choice, and labelled."""
+    """Return how often each class is present, CLIP's first choice, and labelled (supplement Fig. 10)."""
     known = (run.train_truth >= 0).any()
     truth = (run.train_truth == 1).sum(axis=0)
     top1 = first_choices(run)
-    labelled = (run.made["label"] >= LABELLED).sum(axis=0)
+    labelled = (run.pseudo_labels["label"] >= LABELLED).sum(axis=0)
     return [
-        Counts(name, int(truth[place]) if known else None, int(top1[place]), int(labelled[place]))
-        for place, name in enumerate(run.classes)
+        Counts(name, int(truth[class_row]) if known else None, int(top1[class_row]), int(labelled[class_row]))
+        for class_row, name in enumerate(run.classes)
     ]
 
 
 def class_table(run: Run) -> tuple[list[Group], list[Column], list[list[Cell]]]:
-    """Headings, and one row per class; columns that need ground truth only where some is known."""
-    first = f"CLIP, {_training_images(run)}"
+    """Return groups, columns and one row per class; columns that need ground truth only where some is known."""
+    clip_group = f"CLIP, {_training_images(run)}"
     group = f"value ≥ 0.5, {_training_images(run)}"
     columns = [
         Column("class", "", "name in the data set"),
-        Column("bias", first, "b: mean probability of the class over the reliable images where it is CLIP's first"),
-        Column("first choice", first, "training images where CLIP puts it first, reliable or not"),
+        Column(
+            "bias", clip_group, "b: mean probability of the class over the reliable images where it is CLIP's first"
+        ),
+        Column("first choice", clip_group, "training images where CLIP puts it first, reliable or not"),
         Column("CLIP", group, "training images with CLIP's zero-shot probability >= 0.5"),
         Column("global label", group, "training images whose global label is >= 0.5: after division by the bias"),
         Column("label", group, "training images whose aggregated label, as trained on, is >= 0.5"),
     ]
-    counts = [(run.made[name] >= LABELLED).sum(axis=0) for name in ("global_prob", "global_label", "label")]
+    counts = [(run.pseudo_labels[name] >= LABELLED).sum(axis=0) for name in ("global_prob", "global_label", "label")]
     measured = [*_quality_columns(run), *_measured_columns(run), *_decision_columns(run)]
     columns += [column for column, _ in measured]
     top1 = first_choices(run)
     rows = []
-    for place, name in enumerate(run.classes):
-        row = [Cell(name, name), _cell(run.bias.bias[place], 3), _cell(top1[place], 0)]
-        row += [_cell(count[place], 0) for count in counts]
-        rows.append([*row, *(cells[place] for _, cells in measured)])
+    for class_row, name in enumerate(run.classes):
+        row = [Cell(name, name), _cell(run.bias.bias[class_row], 3), _cell(top1[class_row], 0)]
+        row += [_cell(count[class_row], 0) for count in counts]
+        rows.append([*row, *(cells[class_row] for _, cells in measured)])
     grouped = [(title, list(members)) for title, members in groupby(columns, key=lambda column: column.group)]
     groups = [Group(title, len(members)) for title, members in grouped]
-    columns = [replace(column, first=place == 0) for _, members in grouped for place, column in enumerate(members)]
+    columns = [replace(column, first=number == 0) for _, members in grouped for number, column in enumerate(members)]
     return groups, columns, rows
 
 
 def _quality_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
-    """Precision and recall of the labels as trained on, where truth is known."""
+    """Return precision and recall of the labels as trained on, where truth is known."""
     if not (run.train_truth >= 0).any():
         return []
-    found = qualities(run.made["label"] >= LABELLED, run.train_truth)
+    classes = qualities(run.pseudo_labels["label"] >= LABELLED, run.train_truth)
     group = f"label ≥ 0.5, {known_images(run, 'train')}"
-    right = Column("right %", group, "% of these labels that are really there")
-    there = Column("found %", group, "% of the images really showing it that have the label")
-    return [(right, [_share(each.precision) for each in found]), (there, [_share(each.recall) for each in found])]
+    precision = Column("right %", group, "% of these labels that are really there")
+    recall = Column("found %", group, "% of the images really showing it that have the label")
+    return [
+        (precision, [_share(each.precision) for each in classes]),
+        (recall, [_share(each.recall) for each in classes]),
+    ]
 
 
 def _training_images(run: Run) -> str:
@@ -159,30 +171,30 @@ def _share(percent: float | None) -> Cell:
 
 
 def _measured_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
-    """Positives, AP and gains of both splits, where they are known."""
-    made, said = (f"AP %, {known_images(run, split)}" for split in ("train", "test"))
+    """Return positives, AP and gains of both splits, where they are known."""
+    train_group, test_group = (f"AP %, {known_images(run, split)}" for split in ("train", "test"))
     plan = [
-        ("train", "show it", made, "train_positives", None, "images of these that really show it"),
-        ("train", "CLIP", made, "train_zero_shot", None, "CLIP's zero-shot probability of the whole image"),
-        ("train", "label", made, "train_aggregated_label", None, "the aggregated label, as trained on"),
-        ("train", "gain", made, "train_aggregated_label", "train_zero_shot", "label against CLIP"),
-        ("test", "show it", said, "test_positives", None, "images of these that really show it"),
-        ("test", "CLIP", said, "test_zero_shot", None, "CLIP's zero-shot probability of the whole image"),
-        ("test", "warm-up", said, "test_warmup", None, "student after its first epochs"),
-        ("test", "student", said, "test_student", None, "the finished student"),
-        ("test", "gain", said, "test_student", "test_zero_shot", "student against CLIP"),
+        ("train", "show it", train_group, "train_positives", None, "images of these that really show it"),
+        ("train", "CLIP", train_group, "train_zero_shot", None, "CLIP's zero-shot probability of the whole image"),
+        ("train", "label", train_group, "train_aggregated_label", None, "the aggregated label, as trained on"),
+        ("train", "gain", train_group, "train_aggregated_label", "train_zero_shot", "label against CLIP"),
+        ("test", "show it", test_group, "test_positives", None, "images of these that really show it"),
+        ("test", "CLIP", test_group, "test_zero_shot", None, "CLIP's zero-shot probability of the whole image"),
+        ("test", "warm-up", test_group, "test_warmup", None, "student after its first epochs"),
+        ("test", "student", test_group, "test_student", None, "the finished student"),
+        ("test", "gain", test_group, "test_student", "test_zero_shot", "student against CLIP"),
     ]
-    found = []
+    measured = []
     for split, title, group, table, against, hint in plan:
         if run.metrics[split].images:
             decimals = 0 if table.endswith("positives") else 1
             cells = [_difference(run, name, table, against, decimals) for name in run.classes]
-            found.append((Column(title, group, hint), cells))
-    return found
+            measured.append((Column(title, group, hint), cells))
+    return measured
 
 
 def _decision_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
-    """The student's threshold per class and how well it decides, where `evaluate` states them."""
+    """Return the student's threshold per class and its F1, where ``per_class.csv`` has them."""
     group = "student's yes or no, test images"
     plan = [
         ("threshold", "threshold", 3, "the student says yes from this probability on; found without ground truth"),
@@ -211,7 +223,7 @@ def _cell(value: float, decimals: int) -> Cell:
 
 
 def curve_charts(run: Run) -> list[Chart]:
-    """Loss, and how well the student's own predictions fit its targets, per epoch."""
+    """Return charts per epoch: the losses, and the mAP of the student's predictions against its targets."""
     mark = run.warmup_epochs + 0.5 if len(run.curves) > run.warmup_epochs else None
     names = {
         "Loss per epoch": {"loss": "total", "bce": "against the labels", "consistency": "consistency"},
@@ -220,8 +232,8 @@ def curve_charts(run: Run) -> list[Chart]:
     charts = []
     for title, columns in names.items():
         series = [
-            Series(said, tuple((row["epoch"], row[column]) for row in run.curves if column in row), tone)
-            for tone, (column, said) in enumerate(columns.items())
+            Series(label, tuple((row["epoch"], row[column]) for row in run.curves if column in row), tone)
+            for tone, (column, label) in enumerate(columns.items())
         ]
         charts.append(line_chart(title, [line for line in series if line.points], mark))
     return charts

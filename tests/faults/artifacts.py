@@ -181,9 +181,14 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
 ]
 OTHER_TEACHER = TEACHER | {"fingerprint": "ba9876543210"}
 STRANGE: list[tuple[str, str, Callable[[Path], object], str]] = [
-    ("another data set's", "clip_global.h5", lambda path: looks(path, ["x", "y", "z"]), "rows are not the 3 images"),
-    ("ids permuted", "clip_global.h5", lambda path: looks(path, IDS[::-1]), "asked for (first at row 0)"),
-    ("fewer rows", "clip_global.h5", lambda path: looks(path, IDS[:2]), "its 2 rows are not the 3 images"),
+    (
+        "another data set's",
+        "clip_global.h5",
+        lambda path: looks(path, ["x", "y", "z"]),
+        "rows are not the 3 expected images",
+    ),
+    ("ids permuted", "clip_global.h5", lambda path: looks(path, IDS[::-1]), "(first difference at row 0)"),
+    ("fewer rows", "clip_global.h5", lambda path: looks(path, IDS[:2]), "its 2 rows are not the 3 expected images"),
     (
         "another teacher",
         "clip_global.h5",
@@ -200,7 +205,7 @@ STRANGE: list[tuple[str, str, Callable[[Path], object], str]] = [
         lambda path: boxes_file.write(path, views("z.png")),
         "'z.png' (and 0 more) is",
     ),
-    ("not the boxes' rows", "clip_local.h5", misaligned, "its 3 rows are not the 2 images asked for"),
+    ("not the boxes' rows", "clip_local.h5", misaligned, "its 3 rows are not the 2 expected images"),
     ("another class order", "pseudo_labels.parquet", classes_swapped, "its 2 classes are not the 2 of the data set"),
     ("another class order", "labels.parquet", classes_swapped, "its 2 classes are not the 2 of the data set"),
     ("refers to another file", "clip_global.h5", linked, "it refers to data in other files"),

@@ -206,7 +206,7 @@ class DeadWorker(Fault):
 
     name = "worker killed"
     codes = (2, 0)  # 0: it had nothing left to do
-    says = "a process that decodes images died; it was at: "
+    says = "a process that decodes images died; it was reading: "
     workers = 2
 
     @classmethod

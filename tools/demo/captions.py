@@ -1,7 +1,7 @@
-"""What people would write under a picture: mostly the one thing that catches the eye.
+"""Captions as people write them: most name only the thing that catches the eye.
 
-This is where the demo's CLIP gets the faults of the real one: companions go unnamed, and well-known things are
-named more often than they appear.
+They give the demo's CLIP the faults of the real one: companions go unnamed, and well-known things are named more often
+than they appear.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PLACE_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and what it names; captions that name the same things are positives of each other."""
+    """A caption and the things it names; captions that name the same things are positives of each other."""
 
     text: str
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ def _one_thing_texts(name: str) -> list[str]:
 
 
 def all_captions() -> tuple[Caption, ...]:
-    """Every caption there is: one thing in each wording, then each pair, then each place."""
+    """Return all captions: one thing in each wording, then each pair, then each place."""
     single = [Caption(text, (name,)) for name in CLASSES for text in _one_thing_texts(name)]
     pairs = [
         Caption(f"{_with_article(first)} and {_with_article(second)}", (first, second))
@@ -50,15 +50,15 @@ def all_captions() -> tuple[Caption, ...]:
 
 
 def fame() -> NDArray[np.float64]:
-    """How readily each of CLASSES is named, (C,), summing to 1: a power law in its rank."""
+    """Return how readily each of `CLASSES` is named, (C,) float64 with sum 1: a power law in its rank."""
     weights = np.arange(1, len(CLASSES) + 1, dtype=np.float64) ** -FAME_EXPONENT
     return np.asarray(weights / weights.sum())
 
 
 def write_caption(picture: Picture, view_px: Box, rng: Rng) -> tuple[str, ...]:
-    """What a caption of this view of the picture names: one thing, sometimes two, sometimes only the place.
+    """Draw the things that a caption of this view (a crop) names: one, sometimes two, sometimes only the place.
 
-    A thing catches the eye by its visible area times its fame. A view without any thing is captioned by its place.
+    A thing is named in proportion to its visible area times its fame. A view without things is captioned by its place.
     """
     weights = _prominence(picture, view_px)
     dice = rng.random()
@@ -75,7 +75,7 @@ def write_caption(picture: Picture, view_px: Box, rng: Rng) -> tuple[str, ...]:
 
 
 def _prominence(picture: Picture, view_px: Box) -> dict[str, float]:
-    """Visible area times fame of each class of which at least half an object lies in the view."""
+    """Return visible area times fame of each class of which at least half an object is in the view."""
     known = dict(zip(CLASSES, fame(), strict=True))
     weights: dict[str, float] = {}
     for thing in picture.objects:

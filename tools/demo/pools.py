@@ -1,4 +1,4 @@
-"""Pictures rendered once and kept in memory, so that training never waits for the renderer."""
+"""Renders pictures once and keeps them in memory, so that training never waits for the renderer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccd.demo.scenes import SceneObject, render_scene, render_single, scene_rng
 
 @dataclass(frozen=True)
 class Picture:
-    """RGB pixels (H, W, 3) uint8, the objects to be named in them, and the place ("" for a single object)."""
+    """RGB pixels (H, W, 3) uint8, the objects in them, and the place ("" for a single object)."""
 
     pixels: NDArray[np.uint8]
     objects: tuple[SceneObject, ...]
@@ -23,7 +23,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class SceneOrder:
-    """Asks for scene number `index` of a stream."""
+    """An order of scene number ``index`` of a stream."""
 
     seed: int
     stream: str
@@ -32,9 +32,9 @@ class SceneOrder:
 
 @dataclass(frozen=True)
 class SingleOrder:
-    """Asks for single-object picture number `index` of a stream, `size_px` square, its object drawn from `names`.
+    """An order of single-object picture number ``index`` of a stream, ``size_px`` square.
 
-    `weights` (summing to 1) are the frequencies of the names.
+    The object is drawn from ``names`` with the frequencies ``weights``, whose sum is 1.
     """
 
     seed: int
@@ -46,23 +46,23 @@ class SingleOrder:
 
 
 def render(order: SceneOrder | SingleOrder) -> Picture:
-    """The ordered picture; it depends on the order alone."""
+    """Render the ordered picture, which depends on the order alone."""
     rng = scene_rng(order.seed, order.stream, order.index)
     if isinstance(order, SceneOrder):
         scene = render_scene(rng)
         return Picture(np.array(scene.image), scene.objects, scene.place)
     name = str(rng.choice(order.names, p=order.weights))
     image = render_single(name, rng, order.size_px)
-    whole = SceneObject(name, (0, 0, order.size_px, order.size_px))
-    return Picture(np.array(image), (whole,), "")
+    frame = SceneObject(name, (0, 0, order.size_px, order.size_px))
+    return Picture(np.array(image), (frame,), "")
 
 
 def render_pool(
     orders: Sequence[SceneOrder | SingleOrder], workers: int, progress: Callable[[int, int], None] | None = None
 ) -> list[Picture]:
-    """All ordered pictures, in order, whatever the number of worker processes (0 = this process alone).
+    """Render all ordered pictures, in order, with ``workers`` processes (0: in this process).
 
-    `progress` is told (done, total) after each picture.
+    ``progress`` is called with (done, total) after each picture.
     """
     pictures: list[Picture] = []
 

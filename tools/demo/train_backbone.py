@@ -1,4 +1,4 @@
-"""Pretrain the demo student's backbone on objects that are none of the demo's classes, as ImageNet serves VOC.
+"""Pretrain the demo student's backbone on objects outside the demo's classes, as ImageNet is used for VOC.
 
 python -m tools.demo.train_backbone --out ccd/demo/assets/mobilenet_v2.pt
 """
@@ -27,14 +27,14 @@ PIXEL_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 def render_training_pool(count: int, seed: int, workers: int) -> list[Picture]:
-    """Single objects of PRETRAIN_CLASSES, all equally frequent, 128 px square."""
+    """Render single objects of `PRETRAIN_CLASSES`, all equally frequent, 128 px square."""
     even = (1 / len(PRETRAIN_CLASSES),) * len(PRETRAIN_CLASSES)
     orders = [SingleOrder(seed, "backbone", index, PRETRAIN_CLASSES, even, RENDERED_PX) for index in range(count)]
     return render_pool(orders, workers)
 
 
 def random_views(pictures: list[Picture], input_px: int, rng: Rng) -> Tensor:
-    """One randomly cropped, flipped, brightened view per picture: (B, 3, input_px, input_px), normalised float."""
+    """Return a random crop per picture, flipped and brightened: (B, 3, input_px, input_px), normalised float32."""
     views = []
     for picture in pictures:
         side_px = picture.pixels.shape[0]
@@ -50,31 +50,31 @@ def random_views(pictures: list[Picture], input_px: int, rng: Rng) -> Tensor:
 
 
 def train(pool: list[Picture], steps: int, batch_size: int, lr: float, input_px: int, seed: int) -> MobileNetV2:
-    """Train a MobileNetV2 to tell PRETRAIN_CLASSES apart; deterministic for one seed, pool, machine, thread count."""
+    """Train a MobileNetV2 on `PRETRAIN_CLASSES`; deterministic for one seed, pool, machine and thread count."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = mobilenet_v2(num_classes=len(PRETRAIN_CLASSES)).train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(parameter_groups(model, weight_decay=0.02), lr=lr)
-    number = {name: index for index, name in enumerate(PRETRAIN_CLASSES)}
+    label_of = {name: index for index, name in enumerate(PRETRAIN_CLASSES)}
     loss_mean = 0.0
-    hits_mean = 0.0
+    accuracy_mean = 0.0
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = cosine_lr(lr, step, steps)
-        chosen = [pool[index] for index in rng.integers(0, len(pool), batch_size)]
-        labels = torch.tensor([number[picture.objects[0].name] for picture in chosen])
+        pictures = [pool[index] for index in rng.integers(0, len(pool), batch_size)]
+        labels = torch.tensor([label_of[picture.objects[0].name] for picture in pictures])
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model(random_views(chosen, input_px, rng)).float()
+            logits = model(random_views(pictures, input_px, rng)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=0.05)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        hits = float((logits.argmax(1) == labels).float().mean())
+        accuracy = float((logits.argmax(1) == labels).float().mean())
         blend = 1.0 if step == 0 else 0.02
         loss_mean += blend * (float(loss.detach()) - loss_mean)
-        hits_mean += blend * (hits - hits_mean)
+        accuracy_mean += blend * (accuracy - accuracy_mean)
         if (step + 1) % 100 == 0 or step + 1 == steps:
-            click.echo(f"step {step + 1}/{steps}  loss {loss_mean:.3f}  right {100 * hits_mean:.1f} %")
+            click.echo(f"step {step + 1}/{steps}  loss {loss_mean:.3f}  right {100 * accuracy_mean:.1f} %")
     return model.eval()
 
 
@@ -90,7 +90,7 @@ def train(pool: list[Picture], steps: int, batch_size: int, lr: float, input_px:
 def main(
     out: Path, steps: int, batch_size: int, lr: float, pictures: int, input_px: int, workers: int, seed: int
 ) -> None:
-    """Pretrain MobileNetV2 on renders of single objects; the classifier is thrown away."""
+    """Pretrain MobileNetV2 on renders of single objects; the classifier is not saved."""
     keep_freed_memory()
     click.echo(f"rendering {pictures} single objects")
     pool = render_training_pool(pictures, seed, workers)

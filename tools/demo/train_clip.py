@@ -43,7 +43,7 @@ class Batch:
 
 
 def new_clip() -> CLIP:
-    """An untrained CLIP: ModifiedResNet of width 16, text width 64, embeddings of 64 numbers, scale 100."""
+    """Build an untrained CLIP: ModifiedResNet of width 16, text width 64, embeddings of 64 numbers, scale 100."""
     model = CLIP(
         embed_dim=64,
         image_resolution=INPUT_PX,
@@ -63,7 +63,7 @@ def new_clip() -> CLIP:
 
 
 def contrastive_loss(image_features: Tensor, text_features: Tensor, meanings: Tensor, scale: float) -> Tensor:
-    """Symmetric contrastive loss of unit vectors (B, D), (B, D); pairs of equal meaning (B,) share the target."""
+    """Return the symmetric contrastive loss of unit vectors (B, D), (B, D); equal ``meanings`` (B,) share a target."""
     logits = scale * image_features @ text_features.T  # (B, B)
     same = (meanings[:, None] == meanings[None, :]).float()
     target = same / same.sum(dim=1, keepdim=True)
@@ -71,7 +71,7 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, meanings: Te
 
 
 def choose_view(picture: Picture, rng: Rng) -> Box:
-    """The whole picture, a window around one object at some zoom, or a window anywhere, as (x0, y0, x1, y1) pixels."""
+    """Draw a view: the whole picture, a window around one object, or a window anywhere, as (x0, y0, x1, y1) pixels."""
     height_px, width_px = picture.pixels.shape[:2]
     dice = rng.random()
     if picture.place and dice < 0.4:
@@ -91,27 +91,27 @@ def choose_view(picture: Picture, rng: Rng) -> Box:
 
 
 def batches(pool: list[Picture], captions: tuple[Caption, ...], size: int, rng: Rng) -> Iterator[Batch]:
-    """Endless batches of random views, each with a caption of that view in a random wording."""
+    """Yield endless batches of random views, each with a caption in a random wording."""
     wordings: dict[tuple[str, ...], list[int]] = {}
     for number, caption in enumerate(captions):
         wordings.setdefault(caption.names, []).append(number)
     meaning_of = {names: number for number, names in enumerate(wordings)}
     while True:
         images = []
-        chosen = []
+        numbers = []
         meanings = []
         for index in rng.integers(0, len(pool), size):
             picture = pool[index]
             view = choose_view(picture, rng)
             names = write_caption(picture, view, rng)
             images.append(_view_pixels(picture, view, flip=bool(rng.random() < 0.5)))
-            chosen.append(int(rng.choice(wordings[names])))
+            numbers.append(int(rng.choice(wordings[names])))
             meanings.append(meaning_of[names])
-        yield Batch(torch.cat(images), torch.tensor(chosen), torch.tensor(meanings))
+        yield Batch(torch.cat(images), torch.tensor(numbers), torch.tensor(meanings))
 
 
 def training_step(model: CLIP, batch: Batch, tokens: Tensor, optimiser: torch.optim.Optimizer) -> float:
-    """One update on one batch; `tokens` (all captions, 77) are those of `all_captions`. Returns the loss."""
+    """Update the model on one batch; ``tokens`` (K, 77) are those of `all_captions`. Returns the loss."""
     pixels = (batch.images.float() / 255 - PIXEL_MEAN) / PIXEL_STD
     unique, inverse = batch.captions.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     with torch.autocast("cpu", torch.bfloat16):
@@ -149,7 +149,7 @@ def train(pool: list[Picture], steps: int, batch_size: int, lr: float, seed: int
 
 
 def forget_unused_tokens(model: CLIP, tokens: Tensor) -> None:
-    """Zero the embeddings that no caption trained: they hold only initial noise, and zeros store small."""
+    """Set the embeddings to zero that no caption trained: they hold only initial noise, and zeros compress well."""
     unused = torch.ones(model.vocab_size, dtype=torch.bool)
     unused[tokens.flatten()] = False
     with torch.no_grad():
@@ -157,7 +157,7 @@ def forget_unused_tokens(model: CLIP, tokens: Tensor) -> None:
 
 
 def render_training_pool(scenes: int, singles: int, seed: int, workers: int) -> list[Picture]:
-    """Scenes, then single objects in the long-tailed frequencies of `fame`; no picture of any demo split."""
+    """Render scenes, then single objects in the long-tailed frequencies of `fame`; no picture of any demo split."""
     weights = tuple(float(weight) for weight in fame())
     orders: list[SceneOrder | SingleOrder] = [SceneOrder(seed, "clip", index) for index in range(scenes)]
     orders += [SingleOrder(seed, "clip", scenes + index, CLASSES, weights, SINGLE_PX) for index in range(singles)]

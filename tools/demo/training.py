@@ -1,4 +1,4 @@
-"""The few things that both training commands of the demo share."""
+"""What the demo's two training commands share: learning rate, parameter groups, saving weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ccd.artifacts.files import replacing
 
 
 def cosine_lr(peak: float, step: int, steps: int) -> float:
-    """Linear rise over the first 5 % of the steps, then half a cosine down to zero."""
+    """Return the learning rate: a linear rise over the first 5 % of the steps, then half a cosine down to zero."""
     rise = max(1, steps // 20)
     if step < rise:
         return peak * (step + 1) / rise
@@ -23,7 +23,7 @@ def cosine_lr(peak: float, step: int, steps: int) -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters for AdamW: matrices and kernels decay, gains, biases and embeddings do not."""
+    """Group the trainable parameters for AdamW: matrices and kernels decay, gains, biases and embeddings do not."""
     trainable = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     decays = [weight for name, weight in trainable if weight.ndim > 1 and "embedding" not in name]
     keeps = [weight for name, weight in trainable if weight.ndim <= 1 or "embedding" in name]
@@ -31,7 +31,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with every floating tensor in fp16."""
+    """Return the state dict with all floating tensors in fp16."""
     return {
         name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.clone()
         for name, tensor in weights.items()
@@ -48,17 +48,17 @@ def save_state_dict(weights: Mapping[str, Tensor], out: Path) -> None:
 def save_clip_archive(weights: Mapping[str, Tensor], out: Path) -> None:
     """Write fp16 weights as a TorchScript archive without code, the form in which `clip.load` takes a local file.
 
-    (A plain state dict it tries second, from a file that the first try has read to its end.)
+    (`clip.load` fails on a plain state dict: it tries that second, after the first try read the file to its end.)
     """
     root = nn.Module()
     for name, tensor in halved(weights).items():
         *path, leaf = name.split(".")
-        at = root
+        module = root
         for part in path:
-            if part not in dict(at.named_children()):
-                at.add_module(part, nn.Module())
-            at = at.get_submodule(part)
-        at.register_buffer(leaf, tensor)
+            if part not in dict(module.named_children()):
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_buffer(leaf, tensor)
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(root), buffer)
     _write(buffer, out)

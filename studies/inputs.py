@@ -1,4 +1,4 @@
-"""Boxes, corrections and labels that a study gives to the main stages in place of the method's own."""
+"""Boxes, corrections and labels of a study that replace those of the method in the main stages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from studies import cdul
 from studies.annotations import require_boxes, true_boxes
 from studies.boxes import around_boxes, box_table, random_boxes
 from studies.classes import settings
-from studies.corrected import give_corrections, known_rows
+from studies.corrected import known_rows, write_corrections
 from studies.run import Run
 from studies.spec import Strategy, Study, Variant
 
@@ -29,21 +29,21 @@ GRID = 3
 
 
 def chosen_images(ids: Sequence[str], count: int | None) -> frozenset[str] | None:
-    """``count`` of the training images, the same for every variant and seed; None: all of them."""
+    """Draw ``count`` training images, the same for every variant and seed. None: all of them."""
     if count is None or count >= len(ids):
         return None
     return frozenset(ids[row] for row in np.random.default_rng(0).choice(len(ids), count, replace=False))
 
 
 def check(study: Study, data: Path, params: Path) -> None:
-    """Refuse at once what a run would refuse only when it is reached.
+    """Check before the first run that all runs are possible.
 
     Args:
         data: the main pipeline's artifacts.
 
     Raises:
-        CcdError: a parameter that a variant sets does not exist or fit, too few classes are left, no synonym is known,
-            or the data set does not have the boxes or the true labels that a variant is given, or not enough of them.
+        CcdError: a variant's parameter does not exist or fit, too few classes are left, no synonym is known, or the
+            data set lacks the true boxes or labels that a variant needs.
     """
     text = params.read_text(encoding="utf-8")
     variants = study.rows().values()
@@ -52,36 +52,36 @@ def check(study: Study, data: Path, params: Path) -> None:
     if any(variant.boxes not in (None, "grid") for variant in variants):
         require_boxes(load(IndexParams, params).adapter)
     if any(variant.labels == "truth" for variant in variants):
-        known = class_table.read(data / "labels.parquet", LABELS)
-        truth_columns(known, image_index.read(data / "images.parquet").train().ids)
+        labels = class_table.read(data / "labels.parquet", LABELS)
+        truth_columns(labels, image_index.read(data / "images.parquet").train().ids)
     most = max((variant.corrections.images for variant in variants if variant.corrections), default=0)
     if most:
-        known = class_table.read(data / "labels.parquet", LABELS)
-        count = len(known_rows(image_index.read(data / "images.parquet").train(), known))
+        labels = class_table.read(data / "labels.parquet", LABELS)
+        count = len(known_rows(image_index.read(data / "images.parquet").train(), labels))
         if count < most:
             raise CcdError(f"a study corrects {most} training images, and only {count} have known labels")
 
 
-def give(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozenset[str] | None) -> None:
-    """Put the boxes, corrections and labels that the ``variant`` states into the run; with none it does nothing.
+def write_inputs(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozenset[str] | None) -> None:
+    """Write the boxes, corrections and labels of the ``variant``, if it has any, into the run.
 
     Args:
         index: the training images.
-        ids: those that get boxes; None: all.
+        ids: the images that get boxes; None: all.
     """
     if variant.boxes is not None:
-        wanted = index if ids is None else index.take(np.flatnonzero([image in ids for image in index.ids]))
-        views = _views(variant.boxes, run.folder, wanted, seed)
-        boxes_file.write(run.give("boxes.parquet"), views)
+        images = index if ids is None else index.take(np.flatnonzero([image in ids for image in index.ids]))
+        views = _views(variant.boxes, run.folder, images, seed)
+        boxes_file.write(run.replace_output("boxes.parquet"), views)
     if variant.corrections is not None:
-        give_corrections(run, variant.corrections, seed, index)
+        write_corrections(run, variant.corrections, seed, index)
     if variant.labels == "cdul":
         run.repro("global_labels", "clip_local")
-        whole = class_table.read(run.data / "global_labels.parquet", GLOBAL_LABELS)
-        _give_labels(run, whole.ids, whole.classes, cdul_columns(run.data, whole), alpha=0.5)
+        global_labels = class_table.read(run.data / "global_labels.parquet", GLOBAL_LABELS)
+        _write_labels(run, global_labels.ids, global_labels.classes, cdul_columns(run.data, global_labels), alpha=0.5)
     elif variant.labels == "truth":
-        known = class_table.read(run.data / "labels.parquet", LABELS)
-        _give_labels(run, index.ids, known.classes, truth_columns(known, index.ids), alpha=0.0)
+        labels = class_table.read(run.data / "labels.parquet", LABELS)
+        _write_labels(run, index.ids, labels.classes, truth_columns(labels, index.ids), alpha=0.0)
 
 
 def _views(strategy: Strategy, folder: Path, index: ImageIndex, seed: int) -> boxes_file.BoxTable:
@@ -95,36 +95,38 @@ def _views(strategy: Strategy, folder: Path, index: ImageIndex, seed: int) -> bo
     boxes = [around_boxes(each, size, offset) for each, size in zip(objects, index.sizes_px, strict=True)]
     if strategy == "random":
         return box_table(index.ids, [[""] * len(each) for each in boxes], random_boxes(boxes, index.sizes_px, seed))
-    return box_table(index.ids, [[one.name for one in each] for each in objects], boxes)
+    return box_table(index.ids, [[item.name for item in each] for each in objects], boxes)
 
 
-def cdul_columns(data: Path, whole: class_table.ClassTable) -> dict[str, np.ndarray]:
-    """CDUL's initial labels as the columns of ``pseudo_labels.parquet``: the local ones are the tiles' score."""
+def cdul_columns(data: Path, global_labels: class_table.ClassTable) -> dict[str, np.ndarray]:
+    """Return CDUL's initial labels as columns of ``pseudo_labels.parquet``; local labels are the tiles' scores."""
     views = boxes_file.read(data / "boxes.parquet")
-    looked = features_file.read(data / "clip_local.h5", features_file.LOCAL_SCHEMA)
-    words = text_file.read(data / "text.h5")
-    tile_probs = clip_probs(looked.values, words.values, words.logit_scale)
-    rows = rows_of(data / "boxes.parquet", "cam_boxes", views.image_ids, whole.ids)
-    prob = whole.columns["prob"]
-    local = cdul.tile_score(tile_probs, rows, len(whole.ids))
+    features = features_file.read(data / "clip_local.h5", features_file.LOCAL_SCHEMA)
+    text = text_file.read(data / "text.h5")
+    tile_probs = clip_probs(features.values, text.values, text.logit_scale)
+    rows = rows_of(data / "boxes.parquet", "cam_boxes", views.image_ids, global_labels.ids)
+    prob = global_labels.columns["prob"]
+    local = cdul.tile_score(tile_probs, rows, len(global_labels.ids))
     label = cdul.initial_labels(prob, local)
     return _columns(prob, local, prob, local, label)
 
 
-def truth_columns(known: class_table.ClassTable, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """The true labels of the images ``ids`` as the columns of ``pseudo_labels.parquet``; a difficult object is present.
+def truth_columns(labels: class_table.ClassTable, ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the true labels of the images ``ids`` as columns of ``pseudo_labels.parquet``.
+
+    A difficult object counts as present.
 
     Raises:
         CcdError: a training image has no known labels.
     """
-    place = {image: row for row, image in enumerate(known.ids)}
-    missing = [image for image in ids if image not in place]
+    row_of = {image: row for row, image in enumerate(labels.ids)}
+    missing = [image for image in ids if image not in row_of]
     if missing:
         raise CcdError(
             f"{len(missing)} training images have no known labels, the first is {missing[0]}: full supervision needs"
             " all; take the variant out of studies/params.yaml"
         )
-    label = known.columns["label"][[place[image] for image in ids]].astype(np.float32)
+    label = labels.columns["label"][[row_of[image] for image in ids]].astype(np.float32)
     return _columns(label, label, label, label, label)
 
 
@@ -146,16 +148,17 @@ def _columns(
     }
 
 
-def _give_labels(
+def _write_labels(
     run: Run, ids: Sequence[str], classes: tuple[str, ...], columns: dict[str, np.ndarray], alpha: float
 ) -> None:
-    """The same labels to the warm-up and to the final training."""
+    """Write the same labels for the warm-up and for the final training."""
     label = columns["label"]
-    first = {
+    global_columns = {
         "prob": columns["global_prob"],
         "entropy_nats": np.broadcast_to(entropy_nats(columns["global_prob"])[:, None], label.shape),
         "label": label,
     }
-    class_table.write(run.give("global_labels.parquet"), GLOBAL_LABELS, class_table.ClassTable(ids, classes, first, {}))
+    first = class_table.ClassTable(ids, classes, global_columns, {})
+    class_table.write(run.replace_output("global_labels.parquet"), GLOBAL_LABELS, first)
     final = class_table.ClassTable(ids, classes, columns, {"alpha": repr(alpha)})
-    class_table.write(run.give("pseudo_labels.parquet"), PSEUDO_LABELS, final)
+    class_table.write(run.replace_output("pseudo_labels.parquet"), PSEUDO_LABELS, final)
