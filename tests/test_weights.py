@@ -89,8 +89,18 @@ def test_what_is_no_file_of_weights_is_named_in_one_line(
     assert "\n" not in said and "weights_only" not in said
 
 
-@pytest.mark.parametrize("levels", [(), ("state_dict",), ("model",), ("student", "state_dict"), ("a", "net", "model")])
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "backbone.", "_orig_mod.", "module._orig_mod.encoder."])
+LEVELS = [(), ("state_dict",), ("model",), ("student", "state_dict"), ("a", "net", "model")]
+PREFIXES = ["", "module.", "model.", "backbone.", "_orig_mod.", "module._orig_mod.encoder."]
+
+
+@pytest.mark.parametrize(
+    ("levels", "prefix"),
+    [
+        pytest.param(levels, prefix, marks=[] if levels == () or prefix == "module." else [pytest.mark.long])
+        for levels in LEVELS
+        for prefix in PREFIXES
+    ],
+)
 def test_wrapped_state_dicts_reach_every_layer(levels: tuple[str, ...], prefix: str, tmp_path: Path) -> None:
     content: Any = prefixed(prefix)
     for name in levels:
