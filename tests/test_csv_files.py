@@ -87,7 +87,7 @@ def test_a_malformed_row_costs_no_other_row_and_is_shown(tmp_path: Path) -> None
     assert good == {"a": (3, "cat"), "f": (8, "two\nlines"), "g": (10, "cat"), "h": (11, "cat"), "j": (14, "dog")}
     bad = {row.line: row.problem for row in rows if row.problem}
     assert list(bad) == [4, 5, 6, 7, 13]
-    assert bad[4] == "4 cells under 3 columns: 'b,cat,dog,\"\\x1b[2Jmouse\"'"
+    assert "4 cells" in bad[4] and "3 columns" in bad[4] and "'b,cat,dog,\"\\x1b[2Jmouse\"'" in bad[4]
     assert "1 cells under 3 columns: 'c'" in bad[5] and "not valid CSV" in bad[6] and '"d,cat,' in bad[6]
     assert 'e,"cat"s,x' in bad[7] and len(bad[13]) < 130 and bad[13].endswith("...'")
 

@@ -106,7 +106,8 @@ def test_heic_behind_another_ending_is_named_with_the_package(tmp_path: Path, mo
 def test_avif_without_its_decoder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_search, "is_available", lambda kind: False)
     write(tmp_path, a__avif=b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", b__jpg=jpeg())
-    assert left_out_line(search(tmp_path).left_out) == "left out: 1 .avif (install Pillow 11.3 or newer to read them)"
+    line = left_out_line(search(tmp_path).left_out)
+    assert "1 .avif" in line and "Pillow 11.3" in line
 
 
 def test_own_lists_and_hidden_files_are_not_counted(tmp_path: Path) -> None:

