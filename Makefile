@@ -20,7 +20,7 @@ repro: setup
 	dvc repro
 
 test: setup
-	python -m pytest -n auto --dist worksteal -m "not long"
+	python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-all: setup
 	python -m pytest -n auto --dist worksteal

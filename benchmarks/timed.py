@@ -18,8 +18,8 @@ def main(result: str, *command: str) -> int:
     child = os.posix_spawnp(command[0], command, os.environ)
     _, status, usage = os.wait4(child, 0)
     seconds = time.perf_counter() - start
-    found = {"seconds": seconds, "peak_mb": usage.ru_maxrss / 1024, "status": os.waitstatus_to_exitcode(status)}
-    Path(result).write_text(json.dumps(found))
+    measures = {"seconds": seconds, "peak_mb": usage.ru_maxrss / 1024, "status": os.waitstatus_to_exitcode(status)}
+    Path(result).write_text(json.dumps(measures))
     return 0
 
 

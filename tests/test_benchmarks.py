@@ -85,7 +85,7 @@ def check_shape(table: Table) -> None:
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher, "MODELS", ("tiny",))
     monkeypatch.setattr(student, "STUDENTS", (("resnet18", 32),))
@@ -100,7 +100,7 @@ def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch
     assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "predict"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_growth(settings: Settings) -> None:
     for table, stages in (
         (growth.measure_growth(settings), growth.IMAGE_STAGES),
@@ -111,13 +111,13 @@ def test_growth(settings: Settings) -> None:
         assert set(column(table, "images")) <= {"12", "1"}  # evaluate: a tenth
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_growth_ends_where_asked(settings: Settings) -> None:
     table = growth.measure_growth(replace(settings, until="clip_global"))
     assert column(table, "stage") == ["index", "clip_global"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_increment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(increment, "IMAGES", 20)
     monkeypatch.setattr(increment, "MORE", 3)

@@ -178,7 +178,7 @@ def test_a_reader_that_is_open_keeps_the_old_file(tmp_path: Path) -> None:
     assert class_table.read(parquet, SPEC).metadata["alpha"] == "new"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_second_dvc_repro_waits_for_nothing_and_spoils_nothing(tmp_path: Path) -> None:
     """DVC locks files, not the project: what touches those of the running stage is refused, the rest goes on."""
     lab = build(tmp_path)

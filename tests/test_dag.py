@@ -184,7 +184,7 @@ ASKED = ("teacher.model", "aggregate.*", "runtime.*")  # of DVC before every com
 
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(row, marks=[] if row in ASKED else [pytest.mark.long]) for row in DIRECT if row != "dataset.name"],
+    [pytest.param(row, marks=[] if row in ASKED else [pytest.mark.slow]) for row in DIRECT if row != "dataset.name"],
 )
 def test_dvc_reruns_exactly_what_the_table_says(row: str, project: Path) -> None:
     """One key of the row; that all keys of a row are tracked alike is proven above."""

@@ -25,7 +25,7 @@ from tests.toys.tiny_clip import save_fp16, tiny_clip
 CPU = torch.device("cpu")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_one_image_goes_through_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of one image train without their own BatchNorm statistics."""
     prepare(tmp_path, monkeypatch, "vit", index__test_split="null", train__epochs="1")
@@ -43,7 +43,7 @@ def test_one_image_goes_through_the_whole_chain(tmp_path: Path, monkeypatch: pyt
             assert int(weights["backbone.bn1.num_batches_tracked"]) == 0, "one image has no statistics"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_last_batch_of_one_image_among_images_of_one_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch, "vit", train__epochs="1")  # batches of 4
     folder = tmp_path / "pictures"

@@ -13,7 +13,7 @@ from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
 from tests.toys.chain import CHAIN, COLOURS, prepare, run_stage, write_pictures
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

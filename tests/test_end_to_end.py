@@ -41,7 +41,7 @@ def test_the_whole_chain_writes_exactly_its_artifacts(
     check_story(tmp_path / "data/toy")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["resnet", "vit"])
 def test_the_whole_chain_repeats(tower: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_chain(tmp_path / "first", pictures, monkeypatch, tower)
@@ -68,7 +68,7 @@ def check_story(folder: Path) -> None:
     assert rows["test_student"].mean() == pytest.approx(metrics["test"]["mAP"]["student"], abs=0.02)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 80, 1000])
 def test_any_number_of_classes(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch, "vit", clip_global__image_size_px="32", clip_local__image_size_px="32")
@@ -79,7 +79,7 @@ def test_any_number_of_classes(count: int, tmp_path: Path, monkeypatch: pytest.M
     assert len(pd.read_parquet(tmp_path / "data/toy/pseudo_labels.parquet")) == 6 * count
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_images_without_boxes_keep_their_global_label(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +92,7 @@ def test_images_without_boxes_keep_their_global_label(
     np.testing.assert_array_equal(labels["label"], labels["global_label"])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_without_any_label_nothing_is_missing_but_the_figures(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +136,7 @@ def test_an_image_that_changed_since_index_is_named(
     assert not (tmp_path / "data/toy/clip_global.h5").exists()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_odd_images_go_through_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch, "vit", cam_boxes__views_per_image="3.0")
     folder = tmp_path / "pictures"

@@ -80,7 +80,7 @@ def test_the_same_student_gives_the_same_bytes(student: Path, folder: Path, tmp_
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in FILES)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_checkpoint_folder_and_onnx_agree(student: Path, folder: Path, onnx: Path, tmp_path: Path) -> None:
     photos = write_photos(tmp_path)
     first, second, third = (load_student(path) for path in (student, folder, onnx))
@@ -94,7 +94,7 @@ def test_checkpoint_folder_and_onnx_agree(student: Path, folder: Path, onnx: Pat
     assert done.exit_code == 0 and (tmp_path / "seen/boxes.parquet").is_file()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_onnx_takes_any_batch_and_size_and_holds_no_path_of_this_machine(onnx: Path) -> None:
     session = classifier.onnx_session(onnx, torch.device("cpu"))
     for images, height, width in ((1, 64, 64), (5, 96, 160), (2, 33, 200)):
@@ -105,7 +105,7 @@ def test_onnx_takes_any_batch_and_size_and_holds_no_path_of_this_machine(onnx: P
     assert not any(word in content for word in (str(ROOT).encode(), str(onnx.parent).encode(), b"site-packages"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_documented_script_gives_what_ccd_gives(student: Path, onnx: Path, tmp_path: Path) -> None:
     """On a large JPEG, a turned one and one with transparency; it must not import ccd or PyTorch."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
@@ -281,7 +281,7 @@ def test_mistakes_in_tuning_are_one_message(
     assert done.exit_code == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_photos_get_the_same_answers_from_all_three(shared_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")

@@ -24,7 +24,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
     return build(tmp_path_factory.mktemp("lab"), **changed)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", RESUMABLE)
 @pytest.mark.parametrize("seed", range(2))
 def test_a_killed_stage_goes_on_from_what_it_kept_to_the_same_bytes(
@@ -44,7 +44,7 @@ def test_a_killed_stage_goes_on_from_what_it_kept_to_the_same_bytes(
         assert stored > 0 and encoded > 0
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_no_fault_leaves_a_wrong_file_or_cannot_be_recovered_from(tmp_path: Path) -> None:
     found = measure(tmp_path, faults=8, seed=1, dvc=False)
     assert [each for each in found if not each.good] == []

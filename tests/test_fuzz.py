@@ -290,7 +290,7 @@ def test_damage_is_refused_or_harmless(subject: Subject, good: Path, data: st.Da
     fuzz(subject, good / subject.file, data)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @BY_NAME
 @settings(QUICK, max_examples=500)
 @given(data=st.data())

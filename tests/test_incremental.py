@@ -38,7 +38,7 @@ def project(folder: Path, monkeypatch: pytest.MonkeyPatch, extra: int) -> None:
         Image.new("RGB", (50, 40), (20 * number, 200, 90)).save(folder / "pictures" / f"more{number}.png")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_added_images_alone_are_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,7 +69,7 @@ def test_views_that_were_looked_at_are_not_looked_at_again(
     assert artifacts(tmp_path)["clip_local.h5"] == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_finished_training_leaves_no_state_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_finished_training_leaves_no_state_behind(
     assert list((tmp_path / ".ccd/store").glob("training-*")) == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_stage_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ def die(path: Path, **_: object) -> None:
     return read_image(path)  # type: ignore[return-value]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_dead_worker_names_its_files(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ccd.images.batches, "read_image", die)
     with pytest.raises(CcdError, match=r"died.*reading: \S+/160\.png, \S+/200\.png\. Most often.*runtime\.workers"):

@@ -65,7 +65,7 @@ def same_features(one: Path, other: Path) -> None:
         np.testing.assert_allclose(first["features"][...], second["features"][...], atol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_encode_what_one_does(project: Path, tmp_path: Path) -> None:
     """Batches of 3 of 13 images: three for one rank, two for the other."""
     folder = copied(project, tmp_path / "two")
@@ -78,7 +78,7 @@ def test_two_processes_encode_what_one_does(project: Path, tmp_path: Path) -> No
     assert len(list((folder / ".ccd/store").glob("features-*/*.npz"))) == 1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(project: Path, tmp_path: Path) -> None:
     """Losses within 1 %; see docs/many_gpus.md for what was seen."""
     one = copied(project, tmp_path / "one")
@@ -98,7 +98,7 @@ def same_curves(one: Path, other: Path) -> None:
     np.testing.assert_allclose(first["loss"], second["loss"], rtol=0.01)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_path: Path) -> None:
     """Each stage reads what one process made, so that differences do not add up. Of the last batch of two images, two
@@ -123,7 +123,7 @@ def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_p
     assert artifacts(many).keys() == artifacts(one).keys()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_stage_starts_its_processes_itself_and_names_a_mistake_once(project: Path, tmp_path: Path) -> None:
     """Image 7 is in the third batch of three, which is the first rank's; image 4 in the second rank's first."""
     folder = copied(project, tmp_path / "two")
@@ -144,7 +144,7 @@ def test_a_stage_starts_its_processes_itself_and_names_a_mistake_once(project: P
     same_features(folder / "data/toy/clip_global.h5", project / "data/toy/clip_global.h5")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_torchrun_starts_a_stage_through_ccd_launch(project: Path, tmp_path: Path) -> None:
     folder = copied(project, tmp_path / "two")
     (folder / "data/toy/clip_global.h5").unlink()
@@ -163,7 +163,7 @@ def test_torchrun_starts_a_stage_through_ccd_launch(project: Path, tmp_path: Pat
     same_features(folder / "data/toy/clip_global.h5", project / "data/toy/clip_global.h5")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_ccd_launch_gets_the_stages_own_command(project: Path, tmp_path: Path) -> None:
     folder = copied(project, tmp_path / "two")
     for launcher, status, said in [
@@ -222,7 +222,7 @@ def ended_ids(folder: Path) -> list[int]:
     return ids
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_rank_is_named_and_the_others_are_ended(project: Path, tmp_path: Path) -> None:
     folder = copied(project, tmp_path / "two")
     with processes_waiting(folder) as process:
@@ -258,7 +258,7 @@ def test_one_rank_speaks_for_all(rank_that_fails: int, tmp_path: Path, monkeypat
     assert not any("Traceback" in each.said for each in ended)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_ends_all(sent: signal.Signals, status: int, project: Path, tmp_path: Path) -> None:
     """It is sent to the process that waits for the ranks, alone; one rank is inside a collective."""

@@ -129,7 +129,7 @@ WRITES_NOTHING: dict[str, tuple[str, tuple[str, ...]]] = {
     "store": ("it lists, and deletes what is computed again", ("store", "--prune", "0")),
 }
 CASES = [
-    pytest.param(case, id=f"{name} {number}", marks=[pytest.mark.long] if name == "export onnx" else [])
+    pytest.param(case, id=f"{name} {number}", marks=[pytest.mark.slow] if name == "export onnx" else [])
     for name, cases in WRITING.items()
     for number, case in enumerate(cases, start=1)
 ]

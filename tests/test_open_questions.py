@@ -18,7 +18,7 @@ from ccd.report.overlay import overlay
 from ccd.report.run_data import RunFiles, read_run
 from tests.toys.chain import COLOURS, artifacts, prepare, run_stage, write_pictures
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 TO_LABELS = ("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate")
 

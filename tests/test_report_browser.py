@@ -98,7 +98,7 @@ def look(folder: Path, page: str, width_px: int, dark: bool) -> dict[str, Any]:
     return dict(json.loads(html.unescape(shown[1])))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 @pytest.mark.parametrize(
     ("width_px", "dark"), [(1680, True), (1280, False), (1280, True), (768, False), (390, False), (390, True)]

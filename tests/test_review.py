@@ -238,7 +238,7 @@ def test_the_page_shows_photos_escapes_names_and_needs_nothing_else(project: Pat
     assert len(names) == len(set(names)) == page.count("<fieldset")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_answers_clicked_in_a_browser_are_the_csv_that_is_imported(project: Path) -> None:
     assert review("export", "--top", "2")[0] == 0

@@ -78,7 +78,7 @@ corrections:
     6 random: {corrections: {images: 6, order: random}}
 """
 STAGES = ("alpha", "views", "baselines", "corrections", "prompts", "none_images", "co_occurrence")
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 
 def said(folder: Path, *words: str) -> str:

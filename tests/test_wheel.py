@@ -65,7 +65,7 @@ class Project:
         return done.stdout + done.stderr
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_project_runs_grows_and_is_upgraded(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     photos = tmp_path / "photos"

@@ -48,16 +48,16 @@ def creating(
 
 
 @contextmanager
-def reading(path: Path, schema: str, stage: str, *, whole: bool = True) -> Iterator[h5py.File]:
+def reading(path: Path, schema: str, stage: str, *, check_seal: bool = True) -> Iterator[h5py.File]:
     """Open a file that ``stage`` wrote under ``schema``.
 
     Args:
-        whole: check the seal, which reads the whole file; the chunks' own checksums are checked in any case.
+        check_seal: check the seal, which reads the whole file; the chunks' own checksums are checked in any case.
 
     Raises:
         CcdError: the file is missing, damaged or of another schema, or the block finds no such dataset or a wrong type.
     """
-    if whole:
+    if check_seal:
         verify(path, stage)
     try:
         with h5py.File(path, "r", locking=False) as file:  # files are replaced by renaming: no reader needs a lock
@@ -203,7 +203,7 @@ class FeatureFile:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Read the features (m, D) float32 of ``rows`` (m,), which ascend. Raises CcdError for NaN or Inf in them."""
-        with reading(self._path, self._schema, _stage(self._schema), whole=False) as file:
+        with reading(self._path, self._schema, _stage(self._schema), check_seal=False) as file:
             dataset = file["features"]
             values = np.empty((len(rows), dataset.shape[1]), np.float32)
             ends = rows[[0, -1]] if len(rows) else (0, -1)
@@ -273,7 +273,7 @@ def read_views(path: Path, boxes: Sequence[int], box_count: int) -> np.ndarray:
     Raises:
         CcdError: it is missing, damaged, of another schema, or not aligned with ``box_count`` boxes.
     """
-    with reading(path, LOCAL_SCHEMA, "clip_local", whole=False) as file:
+    with reading(path, LOCAL_SCHEMA, "clip_local", check_seal=False) as file:
         if not np.array_equal(file["box_id"][...], np.arange(box_count)):
             raise unreadable(path, f"its rows are not the {box_count} boxes of boxes.parquet", "clip_local")
         rows = np.asarray(boxes, np.int64)

@@ -73,36 +73,35 @@ class Names(Sequence[str]):
         return Names(self.arrow.take(pa.array(rows, pa.int64())))
 
 
-def same_ids(path: Path, stage: str, found: Iterable[object], wanted: Iterable[object]) -> None:
-    """Raise CcdError unless the ids of the artifact at ``path`` are the ``wanted`` ones, in order."""
-    if isinstance(found, np.ndarray) and isinstance(wanted, np.ndarray) and np.array_equal(found, wanted):
+def same_ids(path: Path, stage: str, actual: Iterable[object], expected: Iterable[object]) -> None:
+    """Raise CcdError unless the ids of the artifact at ``path`` are the ``expected`` ones, in order."""
+    if isinstance(actual, np.ndarray) and isinstance(expected, np.ndarray) and np.array_equal(actual, expected):
         return
-    if isinstance(found, Names) and isinstance(wanted, Names) and found == wanted:
+    if isinstance(actual, Names) and isinstance(expected, Names) and actual == expected:
         return
-    found = list(found)
-    wanted = list(wanted)
-    if found == wanted:
+    actual = list(actual)
+    expected = list(expected)
+    if actual == expected:
         return
-    pairs = zip(found, wanted, strict=False)
-    at = next((row for row, (one, other) in enumerate(pairs) if one != other), min(len(found), len(wanted)))
-    raise unreadable(
-        path, f"its {len(found)} rows are not the {len(wanted)} expected images (first difference at row {at})", stage
-    )
+    pairs = zip(actual, expected, strict=False)
+    at = next((row for row, (one, other) in enumerate(pairs) if one != other), min(len(actual), len(expected)))
+    reason = f"its {len(actual)} rows are not the {len(expected)} expected images (first difference at row {at})"
+    raise unreadable(path, reason, stage)
 
 
-def same_classes(path: Path, stage: str, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise CcdError unless the classes of the artifact at ``path`` are the ``wanted`` ones, in order."""
-    if list(found) != list(wanted):
+def same_classes(path: Path, stage: str, actual: Sequence[str], expected: Sequence[str]) -> None:
+    """Raise CcdError unless the classes of the artifact at ``path`` are the ``expected`` ones, in order."""
+    if list(actual) != list(expected):
         raise unreadable(
-            path, f"its {len(found)} classes are not the {len(wanted)} of the data set, in their order", stage
+            path, f"its {len(actual)} classes are not the {len(expected)} of the data set, in their order", stage
         )
 
 
-def same_teacher(path: Path, stage: str, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Raise CcdError unless the attributes of the artifact at ``path`` name the same teacher as the ``wanted`` ones."""
-    fingerprint, expected = (attributes.get("fingerprint", "unknown") for attributes in (found, wanted))
-    if fingerprint != expected:
-        reason = f"its teacher is {fingerprint[:12]} ({found.get('teacher', '?')}), that of text.h5 is {expected[:12]}"
+def same_teacher(path: Path, stage: str, actual: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raise CcdError unless the attributes of the artifact at ``path`` name the teacher of the ``expected`` ones."""
+    own, wanted = (attributes.get("fingerprint", "unknown") for attributes in (actual, expected))
+    if own != wanted:
+        reason = f"its teacher is {own[:12]} ({actual.get('teacher', '?')}), that of text.h5 is {wanted[:12]}"
         raise unreadable(path, reason, stage)
 
 

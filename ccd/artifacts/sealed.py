@@ -66,9 +66,9 @@ def _find(file: BinaryIO, start: int) -> int:
     tail = b""
     at = start
     while block := file.read(_BLOCK):
-        found = (tail + block).find(_MARK)
-        if found >= 0:
-            return at - len(tail) + found
+        position = (tail + block).find(_MARK)
+        if position >= 0:
+            return at - len(tail) + position
         at += len(block)
         tail = (tail + block)[-len(_MARK) + 1 :]
     return -1
@@ -168,11 +168,11 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
         if is_refusal(error):
             raise
         raise unreadable(path, error, stage) from None
-    wanted = (declared.metadata or {})[b"schema"].decode()
-    found = (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
-    if found != wanted or not file.schema_arrow.equals(declared):
+    expected = (declared.metadata or {})[b"schema"].decode()
+    actual = (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
+    if actual != expected or not file.schema_arrow.equals(declared):
         file.close()
-        raise unreadable(path, f"its schema is {found!r}, expected {wanted!r}", stage)
+        raise unreadable(path, f"its schema is {actual!r}, expected {expected!r}", stage)
     return file
 
 

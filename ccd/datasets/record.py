@@ -1,4 +1,4 @@
-"""What the adapters share: data set records and their checks, reading of text files, a check for missing images."""
+"""Shared by the adapters: data set records and their checks, reading of text files, a check for missing images."""
 
 from __future__ import annotations
 

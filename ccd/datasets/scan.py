@@ -95,8 +95,8 @@ def dark_remark(dark: Sequence[DarkImage]) -> str:
     more = f" and {len(dark) - NAMED:,} more" if len(dark) > NAMED else ""
     lines = [
         f"{len(dark):,} images use only the lowest {max(1, round(100 * top / FULL_16_BIT))} % of their 16-bit range, "
-        f"0..{FULL_16_BIT} ({named}{more}): they look dark or black to CLIP and to the classifier. A range is not "
-        "stretched unasked: convert them in the images' folder, then put the copies in ../8bit in the originals' place"
+        f"0..{FULL_16_BIT} ({named}{more}): they look dark or black to CLIP and to the classifier. Ranges are never "
+        "stretched automatically: convert them in the images' folder, then replace them by the copies in ../8bit"
     ]
     grey = [image.path for image in dark if not image.is_colour]
     colour = [image.path for image in dark if image.is_colour]

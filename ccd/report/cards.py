@@ -100,14 +100,14 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
         probs: box -> (C,) CLIP's probabilities, for at least the views shown.
     """
     row = choice.row
-    asked = choice.class_row
-    name = run.classes[asked]
-    shown = _strongest(run.pseudo_labels["label"][row], asked)
+    class_row = choice.class_row
+    name = run.classes[class_row]
+    shown = _strongest(run.pseudo_labels["label"][row], class_row)
     steps = np.stack(
         [run.pseudo_labels["global_label"][row], run.pseudo_labels["local_label"][row], run.pseudo_labels["label"][row]]
     )
-    whole_prob = run.pseudo_labels["global_prob"][row, asked]
-    view_prob = run.pseudo_labels["local_prob"][row, asked]
+    whole_prob = run.pseudo_labels["global_prob"][row, class_row]
+    view_prob = run.pseudo_labels["local_prob"][row, class_row]
     view_text = "there is no local view" if np.isnan(view_prob) else f"{view_prob:.2f} in its best view"
     remark = _background_remark(run.train_truth[row])
     boxes = views_shown(run, choice)
@@ -124,7 +124,7 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
         _ratio(run.train, row),
         frames(run, row, boxes),
         views,
-        _bars(run, steps, run.train_truth[row], shown, asked),
+        _bars(run, steps, run.train_truth[row], shown, class_row),
         f"CLIP zero-shot probability of {name}: {whole_prob:.2f} in the whole image, {view_text}.{remark}",
         _without_bar(run, row, shown),
     )
@@ -133,16 +133,17 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
 def test_card(run: Run, photos: Photos, choice: Choice) -> Card:
     """Return the card of a test image: the teacher's debiased probability beside the student's."""
     row = choice.row
-    asked = choice.class_row
+    class_row = choice.class_row
     teacher = np.minimum(run.predictions["zero_shot_prob"][row] / run.bias.bias, 1)
     student = run.predictions["student_prob"][row]
-    shown = _strongest(np.maximum(teacher, student), asked)
-    story = f"CLIP zero-shot probability of {run.classes[asked]}: {run.predictions['zero_shot_prob'][row, asked]:.2f}."
+    shown = _strongest(np.maximum(teacher, student), class_row)
+    zero_shot = run.predictions["zero_shot_prob"][row, class_row]
+    story = f"CLIP zero-shot probability of {run.classes[class_row]}: {zero_shot:.2f}."
     story += _background_remark(run.test_truth[row])
-    bars = _bars(run, np.stack([teacher, student]), run.test_truth[row], shown, asked)
+    bars = _bars(run, np.stack([teacher, student]), run.test_truth[row], shown, class_row)
     name = run.test.ids[row]
     photo = photos.photo(run.test, row)
-    title = choice.why or run.classes[asked]
+    title = choice.why or run.classes[class_row]
     ratio = _ratio(run.test, row)
     return Card(title, name, photo, f"Test image {name}", ratio, (), (), bars, story, ())
 
@@ -161,15 +162,13 @@ def pair_card(run: Run, photos: Photos, pair: Pair, probs: Probs) -> PairCard:
     """
     names = run.classes[pair.first], run.classes[pair.second]
     photo = photos.photo(run.train, pair.example)
-    sides = [
-        _pair_side(run, photos, pair.example, box, name, photo, probs[box])
-        for box, name in zip(pair_boxes(run, pair), names, strict=True)
-    ]
+    sides = [_pair_side(run, photos, pair.example, box, photo, probs[box]) for box in pair_boxes(run, pair)]
     facts = f"On {len(pair.images)} images both ask for a view; mean overlap (IoU) {pair.mean_iou:.2f}."
     return PairCard(" and ".join(names), (sides[0], sides[1]), facts + _together(run, pair))
 
 
-def _pair_side(run: Run, photos: Photos, row: int, box: int, name: str, photo: str | None, probs: np.ndarray) -> Card:
+def _pair_side(run: Run, photos: Photos, row: int, box: int, photo: str | None, probs: np.ndarray) -> Card:
+    name = run.classes[run.box_classes[box]]
     crop = photos.crop(run.train, row, _corners(run, box))
     image_id = run.train.ids[row]
     alt = f"Training image {image_id}, with the view that {name} asked for"
@@ -194,19 +193,19 @@ def _ratio(index: ImageIndex, row: int) -> float:
     return float(width_px / height_px)
 
 
-def _strongest(values: np.ndarray, asked: int) -> list[int]:
-    """Return the classes with the largest values, largest first; class ``asked`` is always among them."""
+def _strongest(values: np.ndarray, required: int) -> list[int]:
+    """Return the classes with the largest values, largest first; class ``required`` is always among them."""
     order = [int(class_row) for class_row in np.argsort(-values, kind="stable")[:BARS]]
-    return order if asked in order else [*order[: BARS - 1], asked]
+    return order if required in order else [*order[: BARS - 1], required]
 
 
-def _bars(run: Run, steps: np.ndarray, truth: np.ndarray, shown: list[int], asked: int) -> tuple[Bars, ...]:
+def _bars(run: Run, steps: np.ndarray, truth: np.ndarray, shown: list[int], subject: int) -> tuple[Bars, ...]:
     return tuple(
         Bars(
             run.classes[class_row],
             tuple(float(value) for value in steps[:, class_row]),
             int(truth[class_row]),
-            class_row == asked,
+            class_row == subject,
         )
         for class_row in shown
     )

@@ -40,9 +40,9 @@ class Finding:
     command: str
 
 
-def shell_line(*words: str) -> str:
-    """Return the words as one line to paste into a shell, quoted where needed."""
-    return shlex.join(words)
+def shell_line(*arguments: str) -> str:
+    """Return the arguments as one line to paste into a shell, quoted where needed."""
+    return shlex.join(arguments)
 
 
 def inspect_class(name: str) -> str:

@@ -222,11 +222,17 @@ def doubtful(data_dir: Path, count: int) -> Doubts:
 def _example(table: class_table.ClassTable, truth: np.ndarray, choice: Choice) -> Example:
     row = choice.row
     class_row = choice.class_row
-    whole, local, final = (
+    global_label, local_label, label = (
         float(table.columns[name][row, class_row]) for name in ("global_label", "local_label", "label")
     )
     return Example(
-        table.ids[row], table.classes[class_row], whole, local, final, int(truth[row, class_row]), choice.why
+        table.ids[row],
+        table.classes[class_row],
+        global_label,
+        local_label,
+        label,
+        int(truth[row, class_row]),
+        choice.why,
     )
 
 

@@ -98,21 +98,21 @@ def _train_table(story: ImageStory, order: np.ndarray) -> str:
     rows[0] += ["person", "label before"] if has_corrections else []
     for class_row in order:
         box = int(columns["box_id"][class_row])
-        whole = [
+        global_cells = [
             _number(columns["global_prob"][class_row]),
             _number(story.bias[class_row]),
             _number(columns["global_label"][class_row]),
         ]
-        local = ["-", "-", "-"]
+        local_cells = ["-", "-", "-"]
         if box >= 0:
-            local = [
+            local_cells = [
                 _number(columns["local_prob"][class_row]),
                 _number(columns["local_label"][class_row]),
                 f"box {box}",
             ]
-        result = [_number(columns["label"][class_row]), TRUTH[int(story.truth[class_row])]]
+        label_cells = [_number(columns["label"][class_row]), TRUTH[int(story.truth[class_row])]]
         correction = _correction(columns, class_row) if has_corrections else []
-        rows.append([story.classes[class_row], *whole, *local, *result, *correction])
+        rows.append([story.classes[class_row], *global_cells, *local_cells, *label_cells, *correction])
     return aligned(rows)
 
 

@@ -1,4 +1,4 @@
-"""What the demo's two training commands share: learning rate, parameter groups, saving weights."""
+"""Shared by the demo's two training commands: learning rate, parameter groups, saving weights."""
 
 from __future__ import annotations
 
