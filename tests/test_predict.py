@@ -339,7 +339,7 @@ def test_a_student_without_thresholds_decides_at_one_half(tmp_path: Path) -> Non
     assert student.description.thresholds == (0.5, 0.5, 0.5) and student.description.thresholds_from == "0.5"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_neither_clip_nor_params_yaml_is_needed(model: Path, photos: list[Path]) -> None:
     code = (
         "import sys; from ccd.cli.main import main\n"

@@ -96,7 +96,7 @@ PREFIXES = ["", "module.", "model.", "backbone.", "_orig_mod.", "module._orig_mo
 @pytest.mark.parametrize(
     ("levels", "prefix"),
     [
-        pytest.param(levels, prefix, marks=[] if levels == () or prefix == "module." else [pytest.mark.long])
+        pytest.param(levels, prefix, marks=[] if levels == () or prefix == "module." else [pytest.mark.slow])
         for levels in LEVELS
         for prefix in PREFIXES
     ],
