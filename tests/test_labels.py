@@ -12,7 +12,7 @@ from ccd.labels.bias import class_bias, top1_of
 from ccd.labels.debias import (
     aggregate,
     best_view,
-    floored,
+    debiased,
     global_label,
     label_changes,
     local_label,
@@ -72,7 +72,7 @@ def test_bias_without_a_reliable_image_says_so() -> None:
 def test_global_label_floors_divides_and_clips() -> None:
     probs = np.array([[0.01, 0.35, 0.9]])
     bias = np.array([0.5, 0.7, 0.8])
-    assert floored(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.125])
+    assert debiased(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.125])
     assert global_label(probs, bias, 0.05)[0] == pytest.approx([0.1, 0.5, 1.0])
 
 
@@ -126,10 +126,10 @@ def test_labels_stay_in_range_and_alpha_1_is_global(p: np.ndarray, b: np.ndarray
 
 @given(probabilities, biases)
 def test_dividing_by_a_class_constant_keeps_each_class_in_order(p: np.ndarray, b: np.ndarray) -> None:
-    debiased = floored(p, b, 0.0)
+    divided = debiased(p, b, 0.0)
     for column in range(3):
         order = np.argsort(p[:, column], kind="stable")
-        assert (np.diff(debiased[order, column]) >= 0).all()
+        assert (np.diff(divided[order, column]) >= 0).all()
 
 
 @given(probabilities, st.lists(st.integers(0, 4), min_size=4, max_size=4))

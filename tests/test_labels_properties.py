@@ -13,7 +13,7 @@ from ccd.labels.debias import (
     WholeImages,
     aggregate,
     best_view,
-    floored,
+    debiased,
     global_label,
     local_label,
     pseudo_labels,
@@ -107,7 +107,7 @@ def test_a_global_label_rises_with_its_probability(
 
 @given(positive, biases, st.floats(0.1, 1.0))
 def test_labels_depend_on_the_ratio_to_the_bias_alone(p: np.ndarray, b: np.ndarray, factor: float) -> None:
-    np.testing.assert_allclose(floored(p * factor, b * factor, 0.0), floored(p, b, 0.0), rtol=1e-9)
+    np.testing.assert_allclose(debiased(p * factor, b * factor, 0.0), debiased(p, b, 0.0), rtol=1e-9)
 
 
 @given(positive, positive, biases, floors, alphas)

@@ -6,7 +6,13 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from ccd.student.progress import EarlyStopTracker, WeightAverage, cpu_weights, early_stop_epoch, first_local_minimum
+from ccd.student.training_state import (
+    EarlyStopTracker,
+    WeightAverage,
+    cpu_weights,
+    early_stop_epoch,
+    first_local_minimum,
+)
 
 
 @pytest.mark.parametrize(

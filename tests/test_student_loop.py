@@ -13,7 +13,7 @@ from ccd.student.inference import predict
 from ccd.student.loop import Optimization, TrainingResult, train
 from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import FinalObjective, Objective, Outcome, warmup_objective
-from ccd.student.progress import EpochRecord
+from ccd.student.training_state import EpochRecord
 from ccd.student.transforms import epoch_order
 from tests.toys.student import Memory, batches_of, colour_patches, tiny_student
 
@@ -111,7 +111,7 @@ def test_the_average_is_that_of_the_second_half_of_the_epochs_ends() -> None:
 
 def test_early_stop_keeps_the_weights_of_the_gains_first_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
     curve = iter([50.0, 60.0, 64.0, 66.0, 71.0, 72.0])
-    monkeypatch.setattr("ccd.student.progress.EpochMeter._map_percent", lambda self: next(curve))
+    monkeypatch.setattr("ccd.student.training_state.EpochMeter._map_percent", lambda self: next(curve))
     pixels, targets = colour_patches(16)
     result = run(tiny_student(), pixels, targets, epochs=6)
     curve = iter([0.0] * 4)

@@ -5,7 +5,7 @@ import torch
 
 from ccd.student.inference import predict
 from ccd.student.objectives import Outcome
-from ccd.student.progress import EpochMeter
+from ccd.student.training_state import EpochMeter
 from ccd.student.transforms import derived_seed, epoch_order
 from tests.toys.student import colour_patches, tiny_student
 

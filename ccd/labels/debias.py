@@ -11,7 +11,7 @@ from ccd.labels.scores import entropy_nats
 from ccd.labels.thresholds import LABELLED
 
 
-def floored(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
+def debiased(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
     """Return max(p, eps) / b for (M, C) ``probs`` and (C,) ``bias``; not clipped, so it may exceed 1."""
     debiased: np.ndarray = np.maximum(probs, floor) / bias
     return debiased
@@ -19,7 +19,7 @@ def floored(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
 
 def global_label(probs: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
     """Return q = clip(max(p, eps) / b, 0, 1), (M, C) float64 (method section 3)."""
-    label: np.ndarray = np.clip(floored(probs, bias, floor), 0.0, 1.0)
+    label: np.ndarray = np.clip(debiased(probs, bias, floor), 0.0, 1.0)
     return label
 
 
@@ -49,7 +49,7 @@ def best_view(probs: np.ndarray, image_rows: np.ndarray, image_count: int) -> tu
 
 def local_label(local_probs: np.ndarray, global_labels: np.ndarray, bias: np.ndarray, floor: float) -> np.ndarray:
     """Return l = max(l, eps) / b, (N, C) (method section 6); an image without views (NaN) keeps its global label."""
-    return np.where(np.isnan(local_probs), global_labels, floored(local_probs, bias, floor))
+    return np.where(np.isnan(local_probs), global_labels, debiased(local_probs, bias, floor))
 
 
 def aggregate(global_labels: np.ndarray, local_labels: np.ndarray, alpha: float) -> np.ndarray:

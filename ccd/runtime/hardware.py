@@ -2,6 +2,7 @@
 
 With one process every function on ranks hands its argument through. Rank 0 prints and writes; the others compute shares
 and send them, batch by batch. All ranks must call the same functions in the same order.
+Gradients are averaged in `ccd.student.loop.over_ranks`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ccd.runtime.store import Slot, content_key, fingerprint
 from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.model import Student
 from ccd.student.objectives import Objective
-from ccd.student.progress import EpochRecord, Weights
+from ccd.student.training_state import EpochRecord, Weights
 from ccd.student.transforms import batch_rows, derived_seed
 
 

@@ -18,7 +18,7 @@ from ccd.runtime.hardware import all_gather, part_of_batch, rank_count, this_ran
 from ccd.student.inference import Precision, autocast
 from ccd.student.model import Student
 from ccd.student.objectives import Objective, Outcome
-from ccd.student.progress import (
+from ccd.student.training_state import (
     EpochMeter,
     EpochRecord,
     Progress,
