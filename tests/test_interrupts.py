@@ -115,7 +115,9 @@ def test_a_command_ends_with_status_130_wherever_it_is_interrupted(capsys: pytes
 )
 def test_a_stage_can_be_interrupted_before_it_begins(ending: str, status: int, said: str) -> None:
     """While its modules are imported, that is."""
-    code = f"import os, signal, stages, time; {ending}"
+    # a suite that runs in the background ignores Ctrl-C, and the child would too
+    heeding = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"import os, signal, stages, time; {heeding}; {ending}"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
