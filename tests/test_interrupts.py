@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -164,3 +165,18 @@ def test_a_delayed_signal_is_answered_when_the_block_is_done(number: signal.Sign
         assert answered == [number]
     finally:
         signal.signal(number, before)
+
+
+def test_in_another_thread_nothing_is_delayed() -> None:
+    """Python allows handlers in the main thread alone."""
+    usual = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def work() -> None:
+        with delayed_interrupts():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [usual]
