@@ -53,6 +53,7 @@ def test_added_images_alone_are_encoded(
     assert artifacts(tmp_path / "scratch") == grown
 
 
+@pytest.mark.slow
 def test_views_that_were_looked_at_are_not_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,7 @@ def test_what_fails_behind_a_workers_queue_reaches_this_process() -> None:
         list(load_in_order(hand_over, 4, 2))
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_with_a_long_path_will_do(tmp_path: Path) -> None:
     folder = tmp_path / ("d" * 120)
     folder.mkdir()

@@ -249,7 +249,9 @@ def fail(rank_that_fails: int) -> None:
     shared_stage(main).main(["--out", "x"], standalone_mode=False)
 
 
-@pytest.mark.parametrize("rank_that_fails", [0, 1, -1])
+@pytest.mark.parametrize(
+    "rank_that_fails", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(-1, marks=pytest.mark.slow)]
+)
 def test_one_rank_speaks_for_all(rank_that_fails: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, monkeypatch, "vit")
     ended = on_ranks(2, tmp_path, fail, rank_that_fails)

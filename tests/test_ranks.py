@@ -162,7 +162,7 @@ def training(path: Path) -> None:
     leave_ranks()
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_training_on_ranks_comes_to_what_one_process_comes_to(world: int, tmp_path: Path) -> None:
     """Weights within 1e-4: what differs is the rounding of sums, which Adam enlarges."""
     for ended in on_ranks(world, tmp_path, training, tmp_path / "result.pt"):
