@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from ccd.artifacts.files import Sink, delayed_interrupts, replacing, unreadable
 from ccd.artifacts.image_index import Names, same_ids, same_teacher
-from ccd.artifacts.sealed import BLANK, KEY, stamp, verify
-from ccd.errors import CcdError, is_refusal
+from ccd.artifacts.sealed import BLANK, KEY, check_schema, damage_named, stamp, verify
+from ccd.errors import CcdError
 
 
 @contextmanager
@@ -32,18 +32,20 @@ def creating(
     """
     with replacing(path) as temporary:
         with Sink(temporary, "w+b") as sink:
+            file = None
             try:
                 with delayed_interrupts():
                     file = h5py.File(sink, "w", track_order=False)
                     for key, value in sorted({"schema": schema, KEY: BLANK, **attributes}.items()):
                         file.attrs[key] = value
-                try:
-                    yield file, sink.check
-                finally:
-                    with delayed_interrupts():
-                        file.close()
+                yield file, sink.check
             finally:
-                sink.check()  # names the cause of an error that HDF5 raised
+                try:
+                    if file is not None:
+                        with delayed_interrupts():
+                            file.close()
+                finally:
+                    sink.check()  # names the cause of an error that HDF5 raised
         stamp(temporary)
 
 
@@ -59,18 +61,14 @@ def reading(path: Path, schema: str, stage: str, *, check_seal: bool = True) -> 
     """
     if check_seal:
         verify(path, stage)
-    try:
-        with h5py.File(path, "r", locking=False) as file:  # files are replaced by renaming: no reader needs a lock
-            found_schema = str(file.attrs.get("schema", "none"))
-            if found_schema != schema:
-                raise unreadable(path, f"its schema is {found_schema!r}, expected {schema!r}", stage)
-            if any(_is_external(file, name) for name in file):
-                raise unreadable(path, "it refers to data in other files", stage)
-            yield file
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        if is_refusal(error):
-            raise
-        raise unreadable(path, error, stage) from None
+    with (
+        damage_named(path, stage, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError),
+        h5py.File(path, "r", locking=False) as file,  # files are replaced by renaming: no reader needs a lock
+    ):
+        check_schema(path, str(file.attrs.get("schema", "none")), schema, stage)
+        if any(_is_external(file, name) for name in file):
+            raise unreadable(path, "it refers to data in other files", stage)
+        yield file
 
 
 def _is_external(file: h5py.File, name: str) -> bool:

@@ -42,22 +42,37 @@ def stamp(path: Path) -> None:
         file.write(digest)
 
 
-def verify(path: Path, stage: str) -> None:
-    """Raise CcdError, naming the ``stage`` to rerun, unless the file is byte for byte as it was sealed."""
+@contextmanager
+def damage_named(path: Path, stage: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of ``kinds`` in the block into the CcdError that names ``path`` and the ``stage`` to rerun.
+
+    What the machine refuses (`is_refusal`) is no damage, and passes as it is.
+    """
     try:
-        with path.open("rb") as file:
-            start = _find(file, 0) + len(_MARK)
-            if start < len(_MARK):
-                empty = file.seek(0, os.SEEK_END) == 0
-                lost = "it has no seal: damaged, or written by another program or version"
-                raise unreadable(path, "it is empty" if empty else lost, stage)
-            file.seek(start)
-            if file.read(len(_ZEROS)) != _digest(file, start):
-                raise unreadable(path, "its content is not what was written: damaged or edited", stage)
-    except OSError as error:
+        yield
+    except kinds as error:
         if is_refusal(error):
             raise
         raise unreadable(path, error, stage) from None
+
+
+def check_schema(path: Path, found: object, expected: str, stage: str) -> None:
+    """Raise CcdError unless the schema found in ``path`` is the expected one."""
+    if found != expected:
+        raise unreadable(path, f"its schema is {found!r}, expected {expected!r}", stage)
+
+
+def verify(path: Path, stage: str) -> None:
+    """Raise CcdError, naming the ``stage`` to rerun, unless the file is byte for byte as it was sealed."""
+    with damage_named(path, stage, OSError), path.open("rb") as file:
+        start = _find(file, 0) + len(_MARK)
+        if start < len(_MARK):
+            empty = file.seek(0, os.SEEK_END) == 0
+            lost = "it has no seal: damaged, or written by another program or version"
+            raise unreadable(path, "it is empty" if empty else lost, stage)
+        file.seek(start)
+        if file.read(len(_ZEROS)) != _digest(file, start):
+            raise unreadable(path, "its content is not what was written: damaged or edited", stage)
 
 
 def _find(file: BinaryIO, start: int) -> int:
@@ -104,15 +119,9 @@ def write_sealed(path: Path, schema: str, content: dict[str, Any]) -> None:
 def read_sealed(path: Path, schema: str, stage: str) -> dict[str, Any]:
     """Read the JSON that ``stage`` wrote. Raises CcdError if it is missing, changed, or of another schema."""
     verify(path, stage)
-    try:
+    with damage_named(path, stage, OSError, ValueError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if is_refusal(error):
-            raise
-        raise unreadable(path, error, stage) from None
-    found_schema = content.get("schema") if isinstance(content, dict) else None
-    if found_schema != schema:
-        raise unreadable(path, f"its schema is {found_schema!r}, expected {schema!r}", stage)
+    check_schema(path, content.get("schema") if isinstance(content, dict) else None, schema, stage)
     return content  # type: ignore[no-any-return]
 
 
@@ -162,12 +171,8 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
         CcdError: it is missing, damaged, or written under another schema.
     """
     verify(path, stage)
-    try:
+    with damage_named(path, stage, OSError, pa.ArrowException):
         file = pq.ParquetFile(path, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        if is_refusal(error):
-            raise
-        raise unreadable(path, error, stage) from None
     expected = (declared.metadata or {})[b"schema"].decode()
     actual = (file.schema_arrow.metadata or {}).get(b"schema", b"none").decode()
     if actual != expected or not file.schema_arrow.equals(declared):
@@ -181,10 +186,6 @@ def read_parquet(
 ) -> tuple[pa.Table, dict[str, str]]:
     """Read the table, or some of its columns, and its metadata; see `open_parquet` for the errors."""
     with open_parquet(path, declared, stage) as file:
-        try:
+        with damage_named(path, stage, OSError, pa.ArrowException):
             table = file.read(columns, use_threads=False)  # each thread would keep freed memory
-        except (OSError, pa.ArrowException) as error:
-            if is_refusal(error):
-                raise
-            raise unreadable(path, error, stage) from None
         return table, file_metadata(file.schema_arrow)

@@ -8,8 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ccd.labels.thresholds import LABELLED
 from ccd.report.answers import findings, verdict
 from ccd.report.cards import (
@@ -24,6 +22,7 @@ from ccd.report.cards import (
 )
 from ccd.report.corrected import corrections
 from ccd.report.doubt import Choice, class_cases, coinciding_pairs, doubtful_test, doubtful_train
+from ccd.report.environment import template_environment
 from ccd.report.findings import background_note, known_images
 from ccd.report.photos import Photos
 from ccd.report.run_data import Run
@@ -63,14 +62,7 @@ def render(run: Run, name: str, root: Path, parameters: Parameters, versions: Ma
     Raises:
         CcdError: an image is missing, damaged, or not the one that was indexed.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(TEMPLATES)
     environment.filters |= {"percent": lambda value: f"{value:.1f}", "signed": _signed, "short": _short}
     doubts = doubtful_train(run.pseudo_labels, DOUBTFUL, DOUBTFUL_PER_CLASS)
     context = {**_numbers(run, name, doubts), **_pictures(run, Photos(root, PHOTO_BUDGET_BYTES), doubts)}

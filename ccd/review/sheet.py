@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ccd.artifacts.files import csv_line
 from ccd.deploy.label_formats import to_label_studio
 from ccd.deploy.labelled import LabelledSet, read_labelled
 from ccd.deploy.rows import short
 from ccd.labels.thresholds import LABELLED
+from ccd.report.environment import template_environment
 from ccd.report.photos import Photos
 from ccd.review.questions import Evidence, Question
 
@@ -76,14 +75,7 @@ def to_page(evidence: Evidence, questions: Sequence[Question], name: str, root: 
     Raises:
         CcdError: an image is missing, damaged, or not the one that was indexed.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(TEMPLATES)
     photos = Photos(root, PHOTO_BUDGET_BYTES)
     images = [
         {

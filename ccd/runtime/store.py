@@ -28,6 +28,11 @@ from ccd.params.sections import RuntimeParams
 from ccd.runtime import launch
 from ccd.runtime.console import library_versions
 
+FOLDER = Path(".ccd/store")
+KEY_BYTES = 16
+_ROWS_PER_CHUNK = 1024
+_SECONDS_PER_CHUNK = 20.0
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ccd", "stages")
 NO_EFFECT = frozenset(
@@ -65,7 +70,7 @@ def closure(scripts: Iterable[Path]) -> set[str]:
 def imported_files(path: Path) -> list[Path]:
     """Return the project's files that one file imports, anywhere in it. Raises ValueError for a relative import."""
     modules: list[str] = []
-    for node in ast.walk(_parsed(path)):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -85,24 +90,13 @@ def _candidates(module: str) -> list[Path]:
     return [option for option in options if option.is_file()]
 
 
-@cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-FOLDER = Path(".ccd/store")
-KEY_BYTES = 16
-_ROWS_PER_CHUNK = 1024
-_SECONDS_PER_CHUNK = 20.0
-
-
 def fingerprint(kind: str, modules: Sequence[str], **facts: object) -> str:
     """Return a name for a result that ``facts``, the named modules and the installed libraries determine.
 
     Args:
         kind: ``features`` or ``training``; starts the name.
         modules: dotted names. Their text is part of the identity, and so is that of everything in ``ccd`` that they
-            import, directly or not (`ccd.runtime.store`), as DVC follows it.
+            import, directly or not (`closure`), as DVC follows it.
         facts: strings, numbers, lists or dicts of such.
     """
     known = {"facts": facts, "versions": library_versions()}
