@@ -151,3 +151,21 @@ def test_a_lost_peer_is_told_from_other_errors() -> None:
     assert launch._is_lost_peer(RuntimeError("[gloo] Connection closed by peer"))
     assert launch._is_lost_peer(RuntimeError("NCCL communicator was aborted"))
     assert not launch._is_lost_peer(RuntimeError("shapes differ"))
+
+
+def test_a_signal_that_comes_twice_ends_a_rank_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that is killed has several threads; each that ends can send its ranks the signal."""
+    said = []
+
+    def leave_ranks() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        said.append("left")
+
+    monkeypatch.setattr("ccd.runtime.hardware.join_ranks", lambda: None)
+    monkeypatch.setattr("ccd.runtime.hardware.leave_ranks", leave_ranks)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: argparse.Namespace(prctl=lambda option, number: None))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        launch._run_as_member(lambda: signal.raise_signal(signal.SIGTERM), {})
+    assert stop.value.code == 143 and said == ["left"]
+    assert signal.getsignal(signal.SIGTERM) == before

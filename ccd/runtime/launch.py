@@ -16,8 +16,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -124,8 +123,7 @@ def _run_on_all_ranks(function: Callable[..., None], paths: Mapping[str, Path]) 
     if _is_launched():
         if world_size() == 1:
             return function(**paths)
-        with _member():
-            return function(**paths)
+        return _run_as_member(function, paths)
     spec = sys.modules[function.__module__].__spec__
     options = [word for name, path in paths.items() for word in (f"--{name.replace('_', '-')}", str(path))]
     command = ["-m", spec.name, *options] if spec else [sys.argv[0], *options]
@@ -190,12 +188,16 @@ def _torchrun(count: int, command: Sequence[str]) -> None:
 
 
 def _exit_silently(number: int, frame: FrameType | None) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):  # a launcher that is killed can cause the same signal several times
+        signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
-@contextmanager
-def _member() -> Iterator[None]:
-    """Take part as one rank of several. Of all ranks that fail, one says why; the others end silently."""
+def _run_as_member(function: Callable[..., None], paths: Mapping[str, Path]) -> None:
+    """Run a stage as one rank of several. Of all ranks that fail, one says why; the others end silently.
+
+    No context manager: a signal between its methods would leave its generator to be closed by the garbage collector.
+    """
     usual = {number: signal.signal(number, _exit_silently) for number in (signal.SIGINT, signal.SIGTERM)}
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # the launcher was killed
@@ -203,7 +205,7 @@ def _member() -> Iterator[None]:
 
     try:
         join_ranks()
-        yield
+        function(**paths)
     except SystemExit:
         raise
     except BaseException as error:
