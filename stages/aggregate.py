@@ -9,7 +9,7 @@ import numpy as np
 from ccd.artifacts import class_table
 from ccd.artifacts.aggregate_inputs import AggregateInputs
 from ccd.artifacts.class_table import PSEUDO_LABELS
-from ccd.labels.debias import LocalViews, WholeImages, corrected, label_changes, pseudo_labels
+from ccd.labels.debias import LocalViews, WholeImages, corrected, label_changes, pseudo_labels, sharpened
 from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import AggregateParams, DatasetParams, GlobalLabelsParams
@@ -48,6 +48,7 @@ def main(
             images = WholeImages(piece.global_prob, piece.global_label, piece.weights)
             views = LocalViews(view_probs, piece.image_rows, piece.box_ids)
             columns = pseudo_labels(images, views, inputs.bias, floor, params.alpha)
+            columns["label"] = sharpened(columns["label"], params.sharpen_at, params.sharpen_width, piece.weights)
             changes += label_changes(columns)
             columns |= corrected(columns["label"], piece.decided, params.correction_weight)
             table.write(piece.ids, columns)

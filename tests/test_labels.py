@@ -16,6 +16,7 @@ from ccd.labels.debias import (
     global_label,
     label_changes,
     local_label,
+    sharpened,
     whole_image_labels,
 )
 from ccd.labels.scores import clip_probs, entropy_nats, softmax
@@ -151,3 +152,12 @@ def test_label_changes_are_counted_at_one_half() -> None:
         "label": np.array([[0.5, 0.2, 0.5], [0.9, 0.3, 0.4]]),
     }
     assert label_changes(columns).tolist() == [3, 3, 2, 2], "before, after, raised, lowered"
+
+
+def test_sharpened_by_hand() -> None:
+    labels = np.array([[0.5, 0.6], [0.4, 1.0]])
+    found = sharpened(labels, at=0.5, width=0.1)
+    np.testing.assert_allclose(found, [[0.5, 1 / (1 + np.exp(-1))], [1 / (1 + np.exp(1)), 1 / (1 + np.exp(-5))]])
+    assert (sharpened(labels, at=0.5, width=None) is labels) and (found.argsort(axis=0) == labels.argsort(axis=0)).all()
+    weighed = sharpened(labels, 0.5, 0.1, np.array([0.0, 0.5]))
+    np.testing.assert_allclose(weighed, [[0.0, 0.0], 0.5 * found[1]])

@@ -289,3 +289,21 @@ def test_trains_on_a_gpu_in_every_precision(precision: str) -> None:
     ]
     assert np.isfinite(results[0].records[-1].loss)
     assert results[0].last["head.weight"].device == CPU
+
+
+def test_a_cosine_schedule_sets_the_rates_of_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs of two steps: of each learning rate 1, 0.853..., 0.5 and 0.146...; the head's is ten times larger."""
+    rates = []
+    adam = torch.optim.Adam.step
+
+    def step(optimizer: torch.optim.Adam, *given: object) -> object:
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        return adam(optimizer, *given)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    pixels, targets = colour_patches(16)
+    optimization = Optimization(2, 1e-3, 10, schedule="cosine", steps_per_epoch=2)
+    batches = batches_of(pixels, 8)
+    train(tiny_student(), batches, targets, warmup_objective, optimization=optimization, seed=0, device=CPU)
+    expected = [(1 + np.cos(np.pi * done)) / 2 for done in (0.0, 0.25, 0.5, 0.75)]
+    np.testing.assert_allclose(rates, [[1e-3 * factor, 1e-2 * factor] for factor in expected])

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from math import log
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ccd.student.model import Student
-from ccd.student.objectives import FinalObjective, bce, consistency, warmup_objective
+from ccd.student.objectives import FinalObjective, bce, consistency, lr_factor, warmup_objective
 
 
 def test_bce_by_hand() -> None:
@@ -81,3 +82,10 @@ def test_the_strong_view_has_its_own_flip() -> None:
         gaps.append((views[0] != views[1]).flatten())
     share = torch.cat(gaps).float().mean()
     assert 0.25 < float(share) < 0.75
+
+
+def test_learning_rates_follow_half_a_cosine() -> None:
+    assert [lr_factor("constant", done) for done in (0.0, 0.5, 0.99)] == [1.0, 1.0, 1.0]
+    np.testing.assert_allclose(
+        [lr_factor("cosine", done) for done in (0.0, 1 / 3, 0.5, 2 / 3)], [1.0, 0.75, 0.5, 0.25], atol=1e-12
+    )

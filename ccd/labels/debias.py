@@ -57,6 +57,19 @@ def aggregate(global_labels: np.ndarray, local_labels: np.ndarray, alpha: float)
     return np.clip(alpha * global_labels + (1.0 - alpha) * local_labels, 0.0, 1.0)
 
 
+def sharpened(labels: np.ndarray, at: float, width: float | None, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """Make labels apart from ``at`` more certain: y <- w * sigmoid((y - at) / width); None: they stay.
+
+    Args:
+        labels: (N, C) mixed labels y in [0, 1].
+        weights: (N,) w, the factor on every label of an image (`ccd.labels.background`).
+    """
+    if width is None:
+        return labels
+    factor = np.broadcast_to(weights, len(labels))[:, None]
+    return np.asarray(factor / (1.0 + np.exp((at - labels) / width)))
+
+
 def whole_image_labels(
     probs: np.ndarray, bias: np.ndarray, floor: float, weights: np.ndarray | float = 1.0
 ) -> dict[str, np.ndarray]:

@@ -127,13 +127,14 @@ class GlobalLabelsParams(Section):
 
 
 class OptimizationParams(Section):
-    """Adam without schedule; the head learns ``head_lr_multiplier`` times faster."""
+    """Adam; the head learns ``head_lr_multiplier`` times faster. ``schedule``: see `ccd.student.loop.lr_factor`."""
 
     image_size_px: int = Field(ge=16, le=4096)
     epochs: int = Field(ge=1, le=1000)
     batch_size: int = Field(ge=1, le=65536)
     lr: float = Field(gt=0, le=1)
     head_lr_multiplier: float = Field(gt=0, le=1000)
+    schedule: Literal["constant", "cosine"]
     precision: Literal["fp32", "bf16", "fp16"]
     seed: int = Field(ge=0, lt=2**31)
 
@@ -193,6 +194,8 @@ class AggregateParams(Section):
     alpha: float = Field(ge=0, le=1)
     contest: bool
     contest_iou: float = Field(gt=0, le=1)
+    sharpen_width: float | None = Field(gt=0)
+    sharpen_at: float = Field(ge=0, le=1)
     correction_weight: float = Field(ge=0, le=1)
 
     @property

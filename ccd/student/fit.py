@@ -55,7 +55,14 @@ def fit(
         CcdError: an image cannot be read, or what `ccd.student.loop.train` raises.
     """
     seed = derived_seed(params.seed, *params.section.encode())  # warm-up and final training differ
-    optimization = Optimization(params.epochs, params.lr, params.head_lr_multiplier, params.precision)
+    optimization = Optimization(
+        params.epochs,
+        params.lr,
+        params.head_lr_multiplier,
+        params.precision,
+        params.schedule,
+        steps_per_epoch(len(data), params.batch_size),
+    )
     return train(
         student,
         _epochs(data, params, hardware, seed),

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ccd.runtime.hardware import all_gather, part_of_batch, rank_count, this_rank
 from ccd.student.inference import Precision, autocast
 from ccd.student.model import Student
-from ccd.student.objectives import Objective, Outcome
+from ccd.student.objectives import Objective, Outcome, Schedule, lr_factor
 from ccd.student.training_state import (
     EpochMeter,
     EpochRecord,
@@ -38,12 +38,17 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Optimization:
-    """Adam without schedule; the head's learning rate is ``lr * head_lr_multiplier``."""
+    """Adam; the head's learning rate is ``lr * head_lr_multiplier``.
+
+    ``schedule``: see `lr_factor`; ``cosine`` needs ``steps_per_epoch``.
+    """
 
     epochs: int
     lr: float
     head_lr_multiplier: float
     precision: Precision = "fp32"
+    schedule: Schedule = "constant"
+    steps_per_epoch: int = 1
 
 
 @dataclass(frozen=True)
@@ -142,11 +147,21 @@ class _Step:
                 {"params": student.head.parameters(), "lr": head_lr},
             ]
         )
+        self.base_lrs = [optimization.lr, head_lr]
+        self.optimization = optimization
         self.parts: dict[str, Stateful] = {
             "student": self.student,
             "optimizer": self.optimizer,
             "scaler": self.scaler,
         }
+
+    def schedule(self, epoch: int, index: int) -> None:
+        """Set the learning rates of step ``index`` of ``epoch`` (both from 0)."""
+        optimization = self.optimization
+        step = epoch * optimization.steps_per_epoch + index
+        factor = lr_factor(optimization.schedule, step / (optimization.epochs * optimization.steps_per_epoch))
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = factor * lr
 
     def __call__(self, images: Tensor, targets: Tensor, generator: torch.Generator, weight: float) -> Outcome:
         """``weight``: of this rank's loss; ranks average their gradients, and may hold unequal parts of the batch."""
@@ -181,6 +196,7 @@ def _train_epoch(
         # stochastic depth (EfficientNet, ConvNeXt) draws from the global generator, on every rank other numbers
         torch.manual_seed(step_seed if this_rank() == 0 else derived_seed(seed, epoch, index, this_rank()))
         device_rows = rows.to(step.device)
+        step.schedule(epoch, index)
         outcome = step(
             images.to(step.device, non_blocking=True),
             targets[device_rows],

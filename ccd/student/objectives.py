@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ccd.student.transforms import color_jitter, random_hflip, to_unit
+
+Schedule = Literal["constant", "cosine"]
 
 
 def bce(logits: Tensor, targets: Tensor) -> Tensor:
@@ -140,3 +142,11 @@ def final_objective(consistency_weight: float, color_jitter: float, label_update
     """Return the objective of the final training; ``label_update_sigma``: of `GradientAlignment`, None: labels stay."""
     fixed = FinalObjective(consistency_weight, color_jitter)
     return fixed if label_update_sigma is None else GradientAlignment(fixed, label_update_sigma)
+
+
+def lr_factor(schedule: Schedule, done: float) -> float:
+    """Return the factor on every learning rate when the share ``done`` in [0, 1) of all steps is done.
+
+    ``constant`` (the paper): 1. ``cosine``: (1 + cos(pi * done)) / 2, from 1 to 0.
+    """
+    return 1.0 if schedule == "constant" else (1.0 + math.cos(math.pi * done)) / 2.0
