@@ -35,7 +35,7 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
     student = restore_student(spec, start.weights[start.selected])
     data = TrainingData(indexed_files(load(DatasetParams).root, index), targets.columns["label"], index)
-    objective = final_objective(params.consistency_weight, params.color_jitter, params.label_update_sigma)
+    objective = final_objective(params)
     slot = open_store().slot(training_name(student, data, objective, params, hardware))
     with log.training(params.epochs, steps_per_epoch(len(data), params.batch_size)) as show:
         result = fit(student, data, objective, params, hardware, state=slot, on_step=show)

@@ -208,14 +208,27 @@ class TrainParams(OptimizationParams):
     """``epochs``: without the warm-up's; the paper's 10 epochs include them.
 
     ``label_update_sigma``: width of CDUL's gradient alignment, which updates labels by the student; null: labels are
-    fixed.
+    fixed. ``crop_area``, ``paste_scale``, ``doubt_power`` and ``rejected_negatives``: see `ccd.student.objectives`.
+    ``ema_decay``: of the exponential moving average of the weights, which ``checkpoint: ema`` keeps.
     """
 
     section: ClassVar[str] = "train"
     consistency_weight: float = Field(ge=0)
     color_jitter: float = Field(ge=0, le=0.5)
-    checkpoint: Literal["early_stop", "last", "average"]
+    crop_area: float = Field(gt=0, le=1)
+    paste_scale: float = Field(ge=0, lt=1)
+    doubt_power: float = Field(ge=0, le=10)
+    rejected_negatives: float = Field(ge=0, lt=1)
+    ema_decay: float | None = Field(gt=0, lt=1)
+    checkpoint: Literal["early_stop", "last", "average", "ema"]
     label_update_sigma: float | None = Field(gt=0)
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _check_average(cls, value: str, info: ValidationInfo) -> str:
+        if value == "ema" and info.data.get("ema_decay") is None:
+            raise ValueError("checkpoint: ema needs ema_decay, e.g. 0.998")
+        return value
 
 
 class EvaluateParams(Section):

@@ -62,6 +62,7 @@ def fit(
         params.precision,
         params.schedule,
         steps_per_epoch(len(data), params.batch_size),
+        getattr(params, "ema_decay", None),  # of the final training alone
     )
     return train(
         student,
@@ -125,6 +126,8 @@ def final_weights(result: TrainingResult) -> tuple[dict[str, Weights], dict[str,
     fired = result.early_stop is not None and result.early_stop_epoch is not None
     stopped = len(result.records) if result.early_stop_epoch is None else result.early_stop_epoch + 1
     weights = {"last": result.last, "average": result.average, "early_stop": result.early_stop or result.last}
+    if result.ema is not None:
+        weights["ema"] = result.ema
     return weights, {"epochs": len(result.records), "early_stop_epoch": stopped, "early_stop_fired": fired}
 
 

@@ -21,6 +21,7 @@ from ccd.student.objectives import Objective, Outcome, Schedule, lr_factor
 from ccd.student.training_state import (
     EpochMeter,
     EpochRecord,
+    MovingAverage,
     Progress,
     StateFile,
     Stateful,
@@ -40,7 +41,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 class Optimization:
     """Adam; the head's learning rate is ``lr * head_lr_multiplier``.
 
-    ``schedule``: see `lr_factor`; ``cosine`` needs ``steps_per_epoch``.
+    ``schedule``: see `lr_factor`; ``cosine`` needs ``steps_per_epoch``. ``ema_decay``: see `MovingAverage`; None: none.
     """
 
     epochs: int
@@ -49,6 +50,7 @@ class Optimization:
     precision: Precision = "fp32"
     schedule: Schedule = "constant"
     steps_per_epoch: int = 1
+    ema_decay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class TrainingResult:
     """State dicts on the CPU and one record per epoch.
 
     ``last``: after the last epoch. ``average``: uniform mean over the ends of the epochs of the second half.
-    ``early_stop``: of ``early_stop_epoch`` (0-based); both are None if the rule never fired.
+    ``early_stop``: of ``early_stop_epoch`` (0-based); both are None if the rule never fired. ``ema``: the exponential
+    moving average; None if there is none.
     """
 
     records: tuple[EpochRecord, ...]
@@ -64,6 +67,7 @@ class TrainingResult:
     average: Weights
     early_stop: Weights | None
     early_stop_epoch: int | None
+    ema: Weights | None = None
 
 
 def train(
@@ -125,6 +129,7 @@ def train(
         average=progress.average.weights,
         early_stop=progress.candidate if fired else None,
         early_stop_epoch=progress.tracker.epoch,
+        ema=None if step.ema is None else step.ema.weights,
     )
 
 
@@ -154,6 +159,9 @@ class _Step:
             "optimizer": self.optimizer,
             "scaler": self.scaler,
         }
+        self.ema = None if optimization.ema_decay is None else MovingAverage(self.student, optimization.ema_decay)
+        if self.ema is not None:
+            self.parts["ema"] = self.ema
 
     def schedule(self, epoch: int, index: int) -> None:
         """Set the learning rates of step ``index`` of ``epoch`` (both from 0)."""
@@ -171,6 +179,8 @@ class _Step:
         torch.autograd.backward(self.scaler.scale(weight * outcome.loss))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.ema is not None:
+            self.ema.update(self.student)
         return outcome
 
 

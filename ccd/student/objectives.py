@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ccd.student.transforms import color_jitter, random_hflip, to_unit
+from ccd.labels.thresholds import LABELLED
+from ccd.params.sections import TrainParams
+from ccd.student.transforms import color_jitter, paste, random_hflip, random_resized_crop, to_unit
 
 Schedule = Literal["constant", "cosine"]
 
@@ -78,28 +80,81 @@ def warmup_objective(student: Forward, images: Tensor, targets: Tensor, generato
 
 
 @dataclass(frozen=True)
-class FinalObjective:
-    """BCE of the weak view + lambda * consistency of a strong view (method section 8).
+class LabelLoss:
+    """BCE against labels some of which are wrong: `bce` with a weight for every image and class.
 
-    ``consistency_weight``: lambda; with 0 the strong view is not computed, and this is `warmup_objective`.
-    ``color_jitter``: strength of brightness, contrast, saturation and hue; at most 0.5.
+    ``doubt_power``: p of the weight |2y - 1|^p, so that an undecided label teaches nothing; 0: all count alike.
+    ``rejected_negatives``: share of the labels below 0.5 in a batch that are left out, those with the largest loss:
+    they are likely missed positives (large loss rejection, CVPR 2022, with a constant share); 0: none.
+    """
+
+    doubt_power: float = 0.0
+    rejected_negatives: float = 0.0
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """``logits`` (b, C) and ``targets`` (b, C) in [0, 1] -> a float32 scalar, in nats."""
+        if self.doubt_power == 0 and self.rejected_negatives == 0:
+            return bce(logits, targets)
+        losses = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
+        weights = (2 * targets.float() - 1).abs() ** self.doubt_power
+        if self.rejected_negatives:
+            negative = targets < LABELLED
+            rejected = int(self.rejected_negatives * int(negative.sum()))
+            ranked = torch.where(negative, losses.detach(), -1.0).flatten().argsort(descending=True, stable=True)
+            weights.view(-1)[ranked[:rejected]] = 0.0
+        return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
+
+
+@dataclass(frozen=True)
+class WeakView:
+    """The weak view of an image: a flip, and what a student that would otherwise know every image by heart needs.
+
+    ``crop_area``: smallest share of the area of `random_resized_crop`; 1: the whole image. ``paste_scale``: side of
+    an image that is pasted onto it, see `ccd.student.transforms.paste`; 0: none.
+    """
+
+    crop_area: float = 1.0
+    paste_scale: float = 0.0
+
+    def __call__(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``images`` (b, 3, H, W) uint8, ``targets`` (b, C) -> pixels (b, 3, H, W) in [0, 1] and their targets."""
+        pixels = to_unit(random_hflip(images, generator))
+        if self.crop_area < 1:
+            pixels = random_resized_crop(pixels, generator, self.crop_area)
+        if self.paste_scale > 0:
+            pixels, targets = paste(pixels, targets, generator, scale=self.paste_scale, least_label=LABELLED)
+        return pixels, targets
+
+
+@dataclass(frozen=True)
+class FinalObjective:
+    """Label loss of the weak view + lambda * consistency of a strong view (method section 8).
+
+    ``consistency_weight``: lambda; with 0 the strong view is not computed. ``color_jitter``: strength of brightness,
+    contrast, saturation and hue; at most 0.5. The paper's ``weak`` is a flip and its ``loss`` plain BCE.
     """
 
     consistency_weight: float
     color_jitter: float
+    weak: WeakView = WeakView()
+    loss: LabelLoss = LabelLoss()
 
     def __call__(self, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
         """See `Objective`; the strong view has a flip of its own."""
-        weak = warmup_objective(student, images, targets, generator)
+        pixels, labels = self.weak(images, targets, generator)
+        logits, _ = student(pixels)  # (b, C)
+        loss = self.loss(logits, labels)
+        parts = {"bce": loss.detach()}
         if self.consistency_weight == 0:
-            return weak
+            return Outcome(loss, parts, logits.detach())
         x = self.color_jitter
-        strong = to_unit(random_hflip(images, generator))
+        pasted = self.weak.paste_scale > 0  # then it must be in both views
+        strong = random_hflip(pixels, generator) if pasted else to_unit(random_hflip(images, generator))
         strong = color_jitter(strong, generator, brightness=x, contrast=x, saturation=x, hue=x)
         strong_logits, _ = student(strong)  # (b, C)
-        agreement = consistency(strong_logits, weak.logits)
-        parts = {**weak.parts, "consistency": agreement.detach()}
-        return Outcome(weak.loss + self.consistency_weight * agreement, parts, weak.logits)
+        agreement = consistency(strong_logits, logits.detach())
+        loss = loss + self.consistency_weight * agreement
+        return Outcome(loss, {**parts, "consistency": agreement.detach()}, logits.detach())
 
 
 @dataclass(frozen=True)
@@ -138,10 +193,15 @@ def aligned_labels(labels: Tensor, logits: Tensor, sigma: float) -> Tensor:
     return torch.sigmoid(latent - density * (latent - logits.float()))
 
 
-def final_objective(consistency_weight: float, color_jitter: float, label_update_sigma: float | None) -> Objective:
+def final_objective(params: TrainParams) -> Objective:
     """Return the objective of the final training; ``label_update_sigma``: of `GradientAlignment`, None: labels stay."""
-    fixed = FinalObjective(consistency_weight, color_jitter)
-    return fixed if label_update_sigma is None else GradientAlignment(fixed, label_update_sigma)
+    fixed = FinalObjective(
+        params.consistency_weight,
+        params.color_jitter,
+        WeakView(params.crop_area, params.paste_scale),
+        LabelLoss(params.doubt_power, params.rejected_negatives),
+    )
+    return fixed if params.label_update_sigma is None else GradientAlignment(fixed, params.label_update_sigma)
 
 
 def lr_factor(schedule: Schedule, done: float) -> float:

@@ -45,6 +45,45 @@ class WeightAverage:
                 self.weights[key] = value.clone()
 
 
+class MovingAverage:
+    """Exponential moving average of a model's weights and BatchNorm statistics, updated after every step.
+
+    ``w <- d w + (1 - d) w_t`` with ``d = min(decay, (1 + t) / (10 + t))`` at step t, so that the start is forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._steps = torch.zeros((), dtype=torch.int64)
+        self._weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step. Integers are taken as they are."""
+        self._steps += 1
+        steps = int(self._steps)
+        keep = min(self._decay, (1 + steps) / (10 + steps))
+        for key, value in model.state_dict().items():
+            if value.is_floating_point():
+                self._weights[key].lerp_(value, 1 - keep)
+            else:
+                self._weights[key].copy_(value)
+
+    @property
+    def weights(self) -> Weights:
+        """A copy of the average, on the CPU."""
+        return {key: value.to("cpu", copy=True).contiguous() for key, value in self._weights.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and the number of steps."""
+        return {"steps": self._steps, "weights": self._weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what `state_dict` returned."""
+        self._steps.copy_(state_dict["steps"])
+        for key, value in state_dict["weights"].items():
+            self._weights[key].copy_(value)
+
+
 def first_local_minimum(gains: Sequence[float]) -> int | None:
     """Return the index of the first value after a fall and before a rise; None if there is none (yet).
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ccd.errors import CcdError
@@ -64,6 +66,60 @@ def random_hflip(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image of (b, 3, H, W), of any dtype, with probability 1/2."""
     flip = per_image(1, len(pixels), generator)[0] < 0.5
     return torch.where(_per_image(flip, pixels), pixels.flip(-1), pixels)
+
+
+def random_resized_crop(pixels: Tensor, generator: torch.Generator, least_area: float) -> Tensor:
+    """Crop each image at random and resize the crop to the image's size, as torchvision's RandomResizedCrop does.
+
+    Args:
+        pixels: (b, 3, H, W) float.
+        least_area: in (0, 1]; the crop's share of the area is uniform in [least_area, 1], the logarithm of its aspect
+            relative to the image's uniform in [ln 3/4, ln 4/3]; sides that would leave the image are cut to it.
+
+    Returns:
+        (b, 3, H, W), resized bilinearly.
+    """
+    area, ratio, *centre = per_image(4, len(pixels), generator).to(pixels.device)  # (b,) each
+    area = least_area + (1 - least_area) * area
+    root = torch.exp((2 * ratio - 1) * math.log(4 / 3) / 2)
+    width = (area.sqrt() * root).clamp(max=1)
+    height = (area.sqrt() / root).clamp(max=1)
+    zero = torch.zeros_like(width)
+    across = torch.stack([width, zero, (2 * centre[0] - 1) * (1 - width)], dim=1)
+    down = torch.stack([zero, height, (2 * centre[1] - 1) * (1 - height)], dim=1)
+    grid = F.affine_grid(torch.stack([across, down], dim=1), list(pixels.shape), align_corners=False)
+    cropped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cropped.contiguous(memory_format=torch.channels_last)
+
+
+def paste(
+    pixels: Tensor, targets: Tensor, generator: torch.Generator, *, scale: float, least_label: float
+) -> tuple[Tensor, Tensor]:
+    """Paste a shrunken neighbour onto half of the images, at a random place; the labels become the larger of both.
+
+    The neighbour is the next image of the batch (of this process's part of it), and must have a label of at least
+    ``least_label``. After TailorCLIP (2026), which pastes one of each class's surest photos.
+
+    Args:
+        pixels: (b, 3, H, W) float.
+        targets: (b, C) float in [0, 1].
+        scale: side of the pasted image, as a share of the side.
+
+    Returns:
+        The pixels and the targets; the arguments are left as they are.
+    """
+    height, width = (max(1, round(scale * side)) for side in pixels.shape[-2:])
+    chosen, *place = per_image(3, len(pixels), generator)
+    rows = ((chosen < 0.5) & (targets.roll(1, 0).amax(dim=1) >= least_label).cpu()).nonzero()[:, 0].tolist()
+    small = F.interpolate(pixels.roll(1, 0), (height, width), mode="bilinear", align_corners=False, antialias=True)
+    pixels = pixels.clone()
+    mixed = targets.clone()
+    for row in rows:
+        top = int(place[0][row] * (pixels.shape[-2] - height + 1))
+        left = int(place[1][row] * (pixels.shape[-1] - width + 1))
+        pixels[row, :, top : top + height, left : left + width] = small[row]
+        mixed[row] = torch.maximum(targets[row], targets.roll(1, 0)[row])
+    return pixels, mixed
 
 
 def color_jitter(
