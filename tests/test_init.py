@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 from ccd.artifacts.files import replacing
 from ccd.cli.main import main
 from ccd.errors import CcdError
-from ccd.params.presets import PRESET_FOLDER, apply_preset, upgraded_params
+from ccd.params.presets import PRESET_FOLDER, apply_preset, parameters, upgraded_params
+from ccd.params.recipes import HARDWARE, own_values, recipe_of
 from ccd.params.sections import SECTIONS
 from ccd.project import create, pipeline, survey
 from ccd.project.settings import dataset_name
@@ -314,6 +315,35 @@ def test_force_replaces_and_upgrade_keeps(photos: Path) -> None:
     copies = sorted(Path("project").glob("*.bak"))
     assert "kept" not in quick("project", "--images", photos, "--force").output
     assert sorted(Path("project").glob("*.bak")) == copies, "what does not change needs no copy"
+
+
+@pytest.mark.usefixtures("bare")
+def test_recipes(photos: Path) -> None:
+    """Values of the user win over the recipe's, and the recipe's over those that suit the hardware."""
+    paper = parameters(apply_preset("folder", None, {}, values=HARDWARE["cpu"]))
+    names = own_values(paper, "recommended")
+    assert names and recipe_of(paper) == "paper"
+    done = quick("a", "--images", photos, "--device", "cpu")
+    assert done.exit_code == 0 and "\nrecipe: recommended\n" in done.stdout
+    assert recipe_of(params("a")) == "recommended" and params("a")["train"]["lr"] == 1e-4
+    header = Path("a/params.yaml").read_text().split("\n\n")[0]
+    assert "# Recipe: recommended; values that differ" in header and all(name in header for name in names)
+    assert quick("b", "--images", photos, "--device", "cpu", "--recipe", "paper").exit_code == 0
+    assert own_values(params("b"), "recommended") == names and "# Recipe" not in Path("b/params.yaml").read_text()
+    done = quick("c", "--images", photos, "--set", "train.epochs=99", "--json")
+    told = json.loads(done.stdout)
+    assert (told["recipe"], told["own_values"]) == ("recommended", ["train.epochs"])
+    assert params("c")["train"]["epochs"] == 99
+
+
+@pytest.mark.usefixtures("bare")
+def test_an_upgrade_changes_no_recipe(photos: Path) -> None:
+    assert quick("pets", "--images", photos).exit_code == 0
+    before = Path("pets/params.yaml").read_text()
+    assert "params.yaml: nothing to change" in invoke("pets", "--upgrade").output
+    done = invoke("pets", "--upgrade", "--recipe", "paper")
+    assert done.exit_code == 2 and "ccd init pets --images FOLDER --force --recipe paper" in done.stderr
+    assert Path("pets/params.yaml").read_text() == before
 
 
 def test_an_upgrade_of_params_adds_and_drops_keys() -> None:

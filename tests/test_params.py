@@ -16,6 +16,7 @@ import pytest
 from ccd.errors import CcdError
 from ccd.params.file import Section, load, read_yaml, validate
 from ccd.params.presets import apply_preset, presets
+from ccd.params.recipes import RECIPES
 from ccd.params.sections import SECTIONS
 
 PAPER = Path(__file__).parent.parent / "ccd/params/paper.yaml"
@@ -88,10 +89,11 @@ def test_every_key_is_explained_beside_its_value() -> None:
     assert {f"{model.section}.{key}" for model, key in KEYS} - explained == SELF_EXPLAINING
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("preset", presets())
-def test_every_preset_is_accepted_by_every_section(preset: str, tmp_path: Path) -> None:
+def test_every_preset_is_accepted_by_every_section(preset: str, recipe: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(apply_preset(preset, None, {}), encoding="utf-8")
+    path.write_text(apply_preset(preset, None, {}, recipe=recipe), encoding="utf-8")
     for model in SECTIONS:
         assert load(model, path)
 

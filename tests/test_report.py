@@ -12,6 +12,7 @@ import pytest
 from ccd.artifacts.image_index import SkippedImage
 from ccd.artifacts.metrics_file import SplitMetrics, uncounted
 from ccd.errors import CcdError
+from ccd.params.presets import apply_preset, parameters
 from ccd.report import quality as quality_module
 from ccd.report.answers import findings, verdict
 from ccd.report.charts import Series, line_chart, nice_ticks
@@ -63,6 +64,17 @@ def test_links_lead_to_something(page: str) -> None:
 def test_a_class_named_script_stays_text(page: str) -> None:
     assert EVIL not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_the_recipe_is_told_from_the_values(run: Run, folder: Path) -> None:
+    for settings, recipe, told in (
+        ({}, "paper", "paper"),
+        ({}, "recommended", "recommended"),
+        ({"train.epochs": "999"}, "recommended", "own values"),
+    ):
+        values = parameters(apply_preset("voc12", None, settings, recipe=recipe))
+        del values["dataset"], values["runtime"]
+        assert f"<p>Recipe: {told}</p>" in render(run, "toy", folder, values, VERSIONS)
 
 
 def test_same_run_same_bytes(run: Run, folder: Path, page: str) -> None:

@@ -1,17 +1,32 @@
-"""Presets and settings become a params.yaml that every section accepts, with the template's comments."""
+"""Presets, recipes and settings become a params.yaml that every section accepts, with the template's comments."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from ccd.cli.main import main
 from ccd.errors import CcdError
+from ccd.params import presets as presets_module, recipes as recipes_module
 from ccd.params.file import validate
-from ccd.params.presets import PRESET_FOLDER, TEMPLATE, apply_preset, changes, is_plain_preset, presets
+from ccd.params.presets import (
+    PRESET_FOLDER,
+    TEMPLATE,
+    apply_preset,
+    changes,
+    is_plain_preset,
+    override,
+    presets,
+    upgraded_params,
+)
+from ccd.params.recipes import HARDWARE, RECIPES, own_values, recipe_of
 from ccd.params.sections import SECTIONS, DatasetParams
 
 TEMPLATE_TEXT = (PRESET_FOLDER / "paper.yaml").read_text(encoding="utf-8")
@@ -37,7 +52,9 @@ def test_the_template_has_every_section_and_key() -> None:
 def test_a_preset_changes_what_it_states_and_nothing_else(preset: str) -> None:
     text = apply_preset(preset, None, {})
     expected = parsed(TEMPLATE_TEXT)
-    for section, values in parsed((PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8")).items():
+    stated = parsed((PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8"))
+    stated.pop("recommended", None)
+    for section, values in stated.items():
         expected[section] |= values
     assert parsed(text) == expected
     assert comments(text) == comments(TEMPLATE_TEXT)
@@ -46,7 +63,9 @@ def test_a_preset_changes_what_it_states_and_nothing_else(preset: str) -> None:
 
 def test_names_of_presets_do_not_share_a_data_folder() -> None:
     names = [
-        parsed(path.read_text())["dataset"]["name"] for path in PRESET_FOLDER.glob("*.yaml") if path.stem != TEMPLATE
+        parsed((PRESET_FOLDER / f"{preset}.yaml").read_text())["dataset"]["name"]
+        for preset in presets()
+        if preset != TEMPLATE
     ]
     assert len(set(names)) == len(names)
 
@@ -173,3 +192,205 @@ def test_a_preset_with_anything_of_a_person_is_no_plain_one() -> None:
     assert is_plain_preset(plain)
     for text in (plain + "# a note\n", plain.replace("epochs: 8", "epochs: 9"), "dataset: 3", "[", ""):
         assert text != plain and not is_plain_preset(text)
+
+
+OVERLAY = """\
+# a summary
+global_labels:
+  floor: 0.0
+train:
+  epochs: 16
+  checkpoint: last
+  lr: 3.0e-5
+"""
+OF_THE_DEMO = """
+recommended:
+  train:
+    lr: 1.0e-3
+    epochs: 12
+"""
+HEADER = """\
+# View: a crop of an image that CLIP reads by itself.
+#
+# Recipe: recommended; {}
+
+dataset:
+"""
+
+
+@pytest.fixture()
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Presets with a recommended recipe of three values, and a block in the demo's; its folder."""
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    for path in PRESET_FOLDER.glob("*.yaml"):
+        shutil.copy(path, folder)
+    (folder / "recommended.yaml").write_text(OVERLAY)
+    demo = parsed((folder / "demo.yaml").read_text())
+    assert "recommended" not in demo and (demo["train"]["lr"], demo["train"]["epochs"]) == (1e-3, 8)
+    with (folder / "demo.yaml").open("a") as file:
+        file.write(OF_THE_DEMO)
+    for module in (presets_module, recipes_module):
+        monkeypatch.setattr(module, "PRESET_FOLDER", folder)
+    return folder
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_recommended_recipe_is_the_preset_with_its_values_and_a_header() -> None:
+    text = apply_preset("voc07", "VOC", {}, recipe="recommended")
+    paper = apply_preset("voc07", "VOC", {})
+    assert changes(paper, text) == [
+        "recipe: paper -> recommended",
+        "global_labels.floor: 0.05 -> 0.0",
+        "train.epochs: 8 -> 16",
+        "train.lr: 1e-05 -> 3e-05",
+        'train.checkpoint: "early_stop" -> "last"',
+    ]
+    names = "global_labels.floor, train.epochs, train.checkpoint,\n#   train.lr"
+    assert HEADER.format(f"values that differ from the paper's recipe: {names}") in text
+    assert "  floor: 0.0                  # eps of clip" in text and "  lr: 3.0e-5\n" in text
+    assert comments(text.partition("\n\n")[2]) == comments(paper.partition("\n\n")[2])
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_preset_may_recommend_other_values() -> None:
+    text = apply_preset("demo", None, {}, recipe="recommended")
+    values = parsed(text)
+    assert (values["train"]["lr"], values["train"]["epochs"], values["train"]["checkpoint"]) == (1e-3, 12, "last")
+    listed = "global_labels.floor, train.epochs, train.checkpoint"
+    assert HEADER.format(f"values that differ from the paper's recipe: {listed}") in text, "lr is the demo's own"
+    assert "recommended" not in values and parsed(apply_preset("demo", None, {}))["train"]["epochs"] == 8
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_the_user_sets_wins_and_the_header_knows() -> None:
+    settings = {"train.epochs": "16", "train.lr": "1e-5", "train.checkpoint": "average", "aggregate.alpha": "0.2"}
+    text = apply_preset("voc07", None, settings, recipe="recommended")
+    listed = "global_labels.floor, train.epochs"
+    assert (
+        HEADER.format(
+            f"values that differ from the paper's recipe: {listed}\n#   not the recipe's: train.checkpoint, train.lr"
+        )
+        in text
+    )
+    assert recipe_of(parsed(text)) == "own values"
+    back = {"global_labels.floor": "0.05", "train.epochs": "8", "train.lr": "1e-5", "train.checkpoint": "early_stop"}
+    assert "Recipe" not in apply_preset("voc07", None, back, recipe="recommended"), "all values are the paper's"
+    assert "recipe's: train.epochs" in override(
+        apply_preset("voc07", None, {}, recipe="recommended"), {"train.epochs": "9"}
+    )
+    assert "Recipe" not in override(apply_preset("voc07", None, {}), {"train.epochs": "9"})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("preset", presets())
+@pytest.mark.usefixtures("toy")
+def test_a_recipe_is_told_from_the_values(preset: str, recipe: str) -> None:
+    text = apply_preset(preset, "anywhere", {"dataset.name": "anything"}, recipe=recipe)
+    for changed, told in (
+        ({}, recipe),
+        ({"aggregate.alpha": "0.1", "teacher.model": "clip.pt", "train.image_size_px": "96"}, recipe),
+        ({"global_labels.floor": "0.01"}, "own values"),
+        ({"global_labels.floor": "0.05" if recipe == "recommended" else "0.0"}, "own values"),
+    ):
+        values = parsed(override(text, changed))
+        assert recipe_of(values) == told, changed
+        del values["dataset"], values["runtime"]
+        assert recipe_of(values) == told, "as the report has them"
+    assert is_plain_preset(apply_preset(preset, "anywhere", {"runtime.workers": "3"}, recipe=recipe))
+    assert not is_plain_preset(override(text, {"global_labels.floor": "0.01"}))
+    assert recipe_of({}) == "own values" == recipe_of({"train": 3})
+
+
+@pytest.mark.parametrize("hardware", HARDWARE)
+@pytest.mark.usefixtures("toy")
+def test_what_suits_the_hardware_is_no_value_of_ones_own(hardware: str) -> None:
+    values = parsed(apply_preset("folder", None, {"teacher.model": "x.pt"}, values=HARDWARE[hardware]))
+    assert recipe_of(values) == "paper"
+    values["train"]["lr"] = 1e-5 if values["train"]["lr"] == 1e-4 else 1e-4
+    assert own_values(values, "paper") == ["train.lr"], "the learning rate of other hardware"
+
+
+def test_an_upgrade_says_what_is_recommended_now(toy: Path) -> None:
+    old = apply_preset("voc07", "VOC", {"aggregate.alpha": "0.2"}, recipe="recommended")
+    assert upgraded_params(old) == old
+    (toy.parent / "newer").mkdir()
+    newer = shutil.copytree(toy, toy.parent / "newer/presets")
+    (newer / "recommended.yaml").write_text(OVERLAY.replace("epochs: 16", "epochs: 20").replace("  lr: 3.0e-5\n", ""))
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (presets_module, recipes_module):
+            patch.setattr(module, "PRESET_FOLDER", newer)
+        new = upgraded_params(old)
+        assert upgraded_params(new) == new
+    assert parsed(new) == parsed(old)
+    listed = "global_labels.floor, train.checkpoint\n#   not the recipe's: train.epochs"
+    assert HEADER.format(f"values that differ from the paper's recipe: {listed}") in new
+
+
+def test_a_recipe_of_many_values_is_wrapped_and_replaced_as_a_whole(toy: Path) -> None:
+    paper = parsed(TEMPLATE_TEXT)
+    keys = ("epochs", "batch_size", "lr", "head_lr_multiplier", "image_size_px")
+    changed = {section: {key: paper[section][key] * 2 for key in keys} for section in ("warmup", "train")}
+    with (toy / "recommended.yaml").open("w") as file:
+        YAML().dump(changed, file)
+    text = apply_preset("voc07", None, {}, recipe="recommended")
+    header = text.split("\n\n")[0].splitlines()[6:]
+    assert len(header) == 3 and max(map(len, header)) <= 120
+    assert override(text, {}) == text == upgraded_params(text)
+    back = {f"{section}.{key}": str(paper[section][key]) for section in changed for key in keys}
+    assert parsed(override(text, back)) == parsed(apply_preset("voc07", None, {}))
+    assert override(text, back).split("\n\n")[0] == TEMPLATE_TEXT.split("\n\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("trian: {lr: 1}", "unknown section 'trian'"), ("train: {lrr: 1}", r"unknown key 'train\.lrr'")],
+)
+def test_keys_of_a_recipe_are_checked(toy: Path, line: str, message: str) -> None:
+    (toy / "voc12.yaml").write_text((toy / "voc12.yaml").read_text() + f"recommended:\n  {line}\n")
+    with pytest.raises(CcdError, match=message):
+        apply_preset("voc12", None, {}, recipe="recommended")
+    with pytest.raises(CcdError, match="unknown recipe 'best'; the recipes are: paper, recommended"):
+        apply_preset("voc12", None, {}, recipe="best")
+    assert recipe_of(parsed(apply_preset("voc12", None, {}))) == "paper"
+
+
+def use(*words: str) -> str:
+    done = CliRunner().invoke(main, ["use", *words])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_use_takes_the_papers_recipe_but_for_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("params.yaml")
+    for words, text in (
+        (("demo",), apply_preset("demo", None, {}, recipe="recommended")),
+        (("demo", "--recipe", "paper"), apply_preset("demo", None, {})),
+        (("voc12",), apply_preset("voc12", None, {})),
+        (("folder", "--recipe", "recommended"), apply_preset("folder", None, {}, recipe="recommended")),
+    ):
+        said = use(*words)
+        assert path.read_text() == text
+        assert f"\nrecipe: {recipe_of(parsed(text))}\n" in said
+    assert "recipe: recommended -> paper" in use("folder")
+    assert not list(Path().glob("*.bak")), "a recipe's values can be made again"
+    assert "\nrecipe: recommended, but for train.epochs\n" in use("demo", "--set", "train.epochs=99")
+    told = json.loads(use("demo", "--set", "train.epochs=99", "--json"))
+    assert (told["recipe"], told["own_values"]) == ("recommended", ["train.epochs"])
+
+
+def test_use_alone_and_the_shell_know_the_recipes() -> None:
+    assert list(presets()) == sorted(path.stem for path in PRESET_FOLDER.glob("*.yaml") if path.stem != "recommended")
+    lines = use().splitlines()
+    start = lines.index("recipes (--recipe; default: recommended for demo, paper for every other preset):")
+    assert [line.split()[0] for line in lines[start + 1 :]] == ["paper", "recommended"]
+    told = json.loads(use("--json"))
+    assert list(told["recipes"]) == ["paper", "recommended"] and set(told["default_recipes"]) == set(told["presets"])
+    assert {preset for preset, recipe in told["default_recipes"].items() if recipe == "recommended"} == {"demo"}
+    done = CliRunner().invoke(
+        main,
+        prog_name="ccd",
+        env={"_CCD_COMPLETE": "bash_complete", "COMP_WORDS": "ccd use demo --recipe r", "COMP_CWORD": "4"},
+    )
+    assert done.stdout.split() == ["plain,recommended"]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ccd.cli.options import device_option, shell_path
+from ccd.cli.options import device_option, recipe_option, shell_path
 from ccd.errors import CcdError, user_errors
+from ccd.params.recipes import INIT_DEFAULT
 
 if TYPE_CHECKING:
-    from ccd.project.suggest import Download, Suggestion
+    from ccd.project.settings import ProjectRequest
+    from ccd.project.suggest import Download
     from ccd.project.survey import Survey
 
 PATH = click.Path(path_type=Path)
@@ -33,6 +35,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--teacher", metavar="NAME", help="An OpenAI CLIP's name or a local checkpoint; default: by hardware.")
 @click.option("--student", metavar="NAME", help="torchvision backbone of the classifier; default: by hardware.")
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
+@recipe_option(INIT_DEFAULT)
 @device_option
 @click.option("--no-estimate", is_flag=True, hidden=True, help="Ignored: nothing is timed any more.")
 @click.option("--force", is_flag=True, help="Replace the pipeline in DIR; files that you changed are kept as *.bak.")
@@ -46,6 +49,7 @@ def init(
     teacher: str | None,
     student: str | None,
     settings: tuple[str, ...],
+    recipe: str | None,
     device: str,
     no_estimate: bool,
     force: bool,
@@ -55,8 +59,9 @@ def init(
     """Make a project for your own images in DIR: params.yaml, dvc.yaml and everything else that `dvc repro` needs.
 
     Images and classes are checked first: files that cannot be used are named and will be left out. Teacher and student
-    are chosen to suit the hardware; the size of downloads and the disk space needed are printed. After an error,
-    nothing is written. The images stay where they are.
+    are chosen to suit the hardware, all else as our studies recommend, or as the paper does with --recipe paper; the
+    size of downloads and the disk space needed are printed. After an error, nothing is written. The images stay where
+    they are.
 
     \b
     Examples:
@@ -78,6 +83,11 @@ def init(
 
     with user_errors():
         if upgrade:
+            if recipe is not None:
+                raise CcdError(
+                    "--upgrade keeps your values, so it takes no --recipe; to start over with another recipe: "
+                    f"ccd init {shell_path(folder)} --images FOLDER --force --recipe {recipe}"
+                )
             _upgrade(folder)
             return
         if images is None:
@@ -85,11 +95,13 @@ def init(
         classes_file = classes or _default_classes_file(folder, images)
         check_project_folder(folder, images, classes_file, force=force)
         overrides = _overrides(settings, device)
-        request = ProjectRequest(folder, images, labels, suggest(find_device(device)), teacher, student, overrides)
+        suggestion = suggest(find_device(device))
+        recipe = recipe or INIT_DEFAULT
+        request = ProjectRequest(folder, images, labels, suggestion, teacher, student, overrides, recipe)
         request.params(skip_bad=False)  # report invalid settings before the images are read, which takes long
         survey = _survey_images(images, classes_file, labels)
         texts = request.texts(classes_file, len(survey.classes), skip_bad=bool(survey.index.skipped))
-        _print_survey(survey, request.suggestion, texts["params.yaml"], as_json)
+        _print_survey(survey, request, texts["params.yaml"], as_json)
         missing, disk = _required_disk(folder, survey, texts["params.yaml"], as_json)
         written, backups = write_files(folder, texts, request.root)
         commands = [f"cd {shell_path(folder)}", *prepare_version_control(folder), "dvc repro"]
@@ -97,7 +109,7 @@ def init(
         commit = commit_command(folder)
         written += [] if template is None else [template]
         if as_json:
-            content = _content(folder, survey, request.suggestion, texts["params.yaml"], missing) | {"disk_bytes": disk}
+            content = _content(survey, request, texts["params.yaml"], missing) | {"disk_bytes": disk}
             files = {"wrote": [str(path) for path in written], "kept": [str(path) for path in backups]}
             click.echo(json.dumps({**content, **files, "next": commands, "commit": commit}, indent=2))
         else:
@@ -155,8 +167,9 @@ def _required_disk(folder: Path, survey: Survey, text: str, as_json: bool) -> tu
     return missing, disk
 
 
-def _print_survey(survey: Survey, suggestion: Suggestion, text: str, as_json: bool) -> None:
+def _print_survey(survey: Survey, request: ProjectRequest, text: str, as_json: bool) -> None:
     from ccd.params.presets import parameters
+    from ccd.params.recipes import recipe_line
     from ccd.project.survey import survey_lines
 
     if as_json:
@@ -167,22 +180,22 @@ def _print_survey(survey: Survey, suggestion: Suggestion, text: str, as_json: bo
         click.echo("files that cannot be used will be left out (index.on_bad_image: skip)")
     teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
     student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
-    click.echo(f"hardware: {suggestion.reason}\nteacher: {teacher}; student: {student}")
+    click.echo(f"hardware: {request.suggestion.reason}\nteacher: {teacher}; student: {student}")
+    click.echo(recipe_line(params, request.recipe))
     if params["global_labels"]["none_rule"] == "off":
         click.echo(
             "images that show none of the classes are not looked for, so they get labels too (global_labels.none_rule)"
         )
 
 
-def _content(
-    folder: Path, survey: Survey, suggestion: Suggestion, text: str, missing: list[Download]
-) -> dict[str, Any]:
+def _content(survey: Survey, request: ProjectRequest, text: str, missing: list[Download]) -> dict[str, Any]:
     from ccd.params.presets import parameters
+    from ccd.params.recipes import own_values
     from ccd.project.survey import survey_remarks
 
     params = parameters(text)
     return {
-        "directory": str(folder),
+        "directory": str(request.folder),
         "images": {
             "train": survey.train_count,
             "test": survey.test_count,
@@ -194,7 +207,9 @@ def _content(
         "remarks": survey_remarks(survey),
         "bad_files": [{"path": each.path, "reason": each.reason} for each in survey.index.skipped],
         "classes": [info.name for info in survey.classes],
-        "hardware": suggestion.reason,
+        "hardware": request.suggestion.reason,
+        "recipe": request.recipe,
+        "own_values": own_values(params, request.recipe),
         "teacher": params["teacher"]["model"],
         "student": params["warmup"]["backbone"],
         "downloads": [

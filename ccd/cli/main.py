@@ -15,10 +15,12 @@ import click
 from ccd import __version__
 from ccd.cli.export_command import export
 from ccd.cli.init_command import init
+from ccd.cli.options import recipe_option
 from ccd.cli.predict_command import predict
 from ccd.cli.review_command import review
 from ccd.cli.thresholds_command import thresholds
 from ccd.errors import CcdError, Interruptible, user_errors
+from ccd.params.recipes import default_rule
 
 if TYPE_CHECKING:
     from ccd.runtime.store import Entry
@@ -49,33 +51,38 @@ def main(debug: bool) -> None:
 main.add_command(init)
 
 
-@main.command(short_help="Write params.yaml for a data set; list the presets.")
+@main.command(short_help="Write params.yaml for a data set; list presets, recipes.")
 @click.argument("preset", required=False)
 @click.option("--root", metavar="DIR", help="Folder of the data set.")
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
+@recipe_option(default_rule())
 @click.option("--force", is_flag=True, help="Also replace the params.yaml of a project made by ccd init.")
-@click.option("--json", "as_json", is_flag=True, help="Print the presets, or the changes, as JSON.")
-def use(preset: str | None, root: str | None, settings: tuple[str, ...], force: bool, as_json: bool) -> None:
-    """Write params.yaml with the values of PRESET and comments that explain them. Without PRESET, list the presets.
+@click.option("--json", "as_json", is_flag=True, help="Print presets and recipes, or the changes, as JSON.")
+def use(
+    preset: str | None, root: str | None, settings: tuple[str, ...], recipe: str | None, force: bool, as_json: bool
+) -> None:
+    """Write params.yaml with the values of PRESET and comments that explain them. Without PRESET, list presets and
+    recipes.
 
-    All sections except 'runtime' are reset to the preset's values. The changes are printed, and a params.yaml with
+    All sections except 'runtime' are reset to the preset's values, as the paper has them or with those that our studies
+    recommend. The changes are printed, and a params.yaml with
     values of your own is kept as params.yaml.bak. Artifacts of other data sets stay, and DVC restores their results
     when you switch back. This command is for a clone of the repository; for your own images, use `ccd init`.
     """
     from ccd.artifacts.corrections_file import ensure, path_of
     from ccd.params.file import PARAMS_FILE, load
-    from ccd.params.presets import apply_preset, changes, check_replaceable, presets, replace_params, settings_of
+    from ccd.params.presets import apply_preset, changes, check_replaceable, parameters, replace_params, settings_of
+    from ccd.params.recipes import default_recipe, own_values, recipe_line
     from ccd.params.sections import DatasetParams
 
     with user_errors():
         if preset is None:
-            summaries = presets()
-            lines = [f"{name:12} {summary}" for name, summary in summaries.items()]
-            click.echo(json.dumps({"presets": summaries}, indent=2) if as_json else "\n".join(lines))
+            _list_presets(as_json)
             return
         check_replaceable(force=force)
         old = PARAMS_FILE.read_text(encoding="utf-8", errors="replace") if PARAMS_FILE.exists() else None
-        new = apply_preset(preset, root, settings_of(settings), old)
+        recipe = recipe or default_recipe(preset)
+        new = apply_preset(preset, root, settings_of(settings), old, recipe=recipe)
         backup = replace_params(old, new)
         if backup is not None:
             click.echo(f"kept the old {PARAMS_FILE} as {backup}", err=as_json)
@@ -86,9 +93,11 @@ def use(preset: str | None, root: str | None, settings: tuple[str, ...], force: 
         lines = changes(old, new) if old is not None else []
         if as_json:
             content = {"wrote": str(PARAMS_FILE), "kept": None if backup is None else str(backup), "changes": lines}
-            click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+            own = {"recipe": recipe, "own_values": own_values(parameters(new), recipe)}
+            click.echo(json.dumps(content | own, indent=2, ensure_ascii=False))
             return
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
+        click.echo(recipe_line(parameters(new), recipe))
         _print_next_step(Path(dataset.root), preset)
 
 
@@ -219,6 +228,21 @@ def _entries(entries: list[Entry]) -> list[dict[str, object]]:
     return [
         {"name": entry.path.name, "bytes": entry.size_bytes, "used_s_since_1970": entry.used_s} for entry in entries
     ]
+
+
+def _list_presets(as_json: bool) -> None:
+    from ccd.params.presets import presets
+    from ccd.params.recipes import default_recipe, recipes
+
+    found = presets()
+    if as_json:
+        defaults = {preset: default_recipe(preset) for preset in found}
+        content = {"presets": found, "recipes": recipes(), "default_recipes": defaults}
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    click.echo("\n".join(f"{name:12} {summary}" for name, summary in found.items()))
+    click.echo(f"\nrecipes (--recipe; default: {default_rule()}):")
+    click.echo("\n".join(f"{name:12} {summary}" for name, summary in recipes().items()))
 
 
 def _print_next_step(root: Path, preset: str) -> None:

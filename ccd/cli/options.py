@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+
+from ccd.params.recipes import RECIPES
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def check_device(context: click.Context, option: click.Parameter, value: str) -> str:
@@ -25,6 +31,15 @@ device_option = click.option(
     help="auto, cpu, cuda or cuda:1.",
 )
 force_option = click.option("--force", is_flag=True, help="Replace existing files.")
+
+
+def recipe_option(default: str) -> Callable[[Command], Command]:
+    """Return the option ``--recipe``; ``default`` says in words which recipe is taken without it."""
+    return click.option(
+        "--recipe",
+        type=click.Choice(RECIPES),
+        help=f"Values as published (paper) or as our studies recommend (recommended); default: {default}.",
+    )
 
 
 def shell_path(path: Path) -> str:

@@ -16,17 +16,27 @@ from ccd.artifacts.existing import keep_old
 from ccd.artifacts.files import write_text
 from ccd.errors import CcdError
 from ccd.params.file import PARAMS_FILE, is_own_project, validate
+from ccd.params.recipes import (
+    PAPER,
+    PRESET_FOLDER,
+    RECIPES,
+    RECOMMENDED,
+    TEMPLATE,
+    has_header,
+    preset_names,
+    recipe_of,
+    recipe_values,
+    with_header,
+)
 from ccd.params.sections import SECTIONS, RuntimeParams
 
-PRESET_FOLDER = Path(__file__).parent
-TEMPLATE = "paper"
 MODELS = {model.section: model for model in SECTIONS}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def presets() -> dict[str, str]:
     """Return the presets, sorted by name, and a summary of each (the comment in its first line)."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PRESET_FOLDER.glob("*.yaml"))}
+    texts = {name: _text_of(name) for name in preset_names()}
     summaries = {name: text.partition("\n")[0].removeprefix("#").strip() for name, text in texts.items()}
     return summaries | {TEMPLATE: "the template of all others: every value as in the paper, on PASCAL VOC 2012"}
 
@@ -38,8 +48,9 @@ def apply_preset(
     current: str | None = None,
     *,
     values: Mapping[str, Any] = NOTHING,
+    recipe: str = PAPER,
 ) -> str:
-    """Return the text of ``params.yaml``: the template and its comments with the values of the preset.
+    """Return the text of ``params.yaml``: the template and its comments with the values of the preset and the recipe.
 
     Args:
         preset: one of `presets`.
@@ -47,27 +58,32 @@ def apply_preset(
         settings: ``section.key`` -> text of a value, see `parsed_value`; they take precedence.
         current: text of the ``params.yaml`` to be replaced, whose ``runtime`` section is kept.
         values: ``section.key`` -> value, used as it is: a text that looks like a number stays a text.
+        recipe: one of `RECIPES`; the other arguments take precedence over its values.
 
     Raises:
-        CcdError: unknown preset, section or key (the valid ones are listed), an invalid value, or ``current`` is not
-            YAML.
+        CcdError: unknown preset, recipe, section or key (the valid ones are listed), an invalid value, or ``current``
+            is not YAML.
     """
     if preset not in presets():
         raise CcdError(f"unknown preset '{preset}'; the presets are: {', '.join(presets())}")
-    document = _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE)
+    document = _parse(_text_of(TEMPLATE), TEMPLATE)
     if preset != TEMPLATE:
-        _override(document, _parse((PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8"), preset))
+        stated = _parse(_text_of(preset), preset)
+        stated.pop(RECOMMENDED, None)
+        _override(document, stated)
+    _override_names(document, recipe_values(recipe, preset))
     runtime = (_parse(current, str(PARAMS_FILE)) if current is not None else {}).get(RuntimeParams.section)
     if isinstance(runtime, Mapping):
         kept = {key: value for key, value in runtime.items() if key in RuntimeParams.model_fields}
         _override(document, {RuntimeParams.section: kept})
     if root is not None:
         document["dataset"]["root"] = root
-    return override(_dump(document), settings, values=values)
+    text = _dump(document)
+    return override(with_header(text, document) if recipe != PAPER else text, settings, values=values)
 
 
 def override(text: str, settings: Mapping[str, str], *, values: Mapping[str, Any] = NOTHING) -> str:
-    """Change values in the text of a ``params.yaml`` and check every section.
+    """Change values in the text of a ``params.yaml``, and its header if it names a recipe; check every section.
 
     Args:
         settings: see `apply_preset`.
@@ -77,16 +93,12 @@ def override(text: str, settings: Mapping[str, str], *, values: Mapping[str, Any
         CcdError: see `apply_preset`.
     """
     document = _parse(text, str(PARAMS_FILE))
-    for name, value in {**values, **{key: parsed_value(key, setting) for key, setting in settings.items()}}.items():
-        section, dot, key = name.partition(".")
-        if not dot:
-            raise CcdError(f"'{name}' is not of the form section.key; sections: {', '.join(MODELS)}")
-        _override(document, {section: {key: value}})
+    _override_names(document, {**values, **{key: parsed_value(key, setting) for key, setting in settings.items()}})
     new_text = _dump(document)
     sections = parameters(new_text)
     for section, model in MODELS.items():
         validate(model, sections[section])
-    return new_text
+    return with_header(new_text, sections) if has_header(text) else new_text
 
 
 def check_replaceable(*, force: bool) -> None:
@@ -169,7 +181,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def is_plain_preset(text: str) -> bool:
-    """Tell whether the ``text`` of a ``params.yaml`` is a preset's, with any root and ``runtime`` section.
+    """Tell whether the ``text`` of a ``params.yaml`` is a preset's, with any recipe, root and ``runtime`` section.
 
     Then `apply_preset` can write it again, and no change by the user is lost.
     """
@@ -177,29 +189,32 @@ def is_plain_preset(text: str) -> bool:
         document = _parse(text, str(PARAMS_FILE))
         name = document["dataset"]["name"]
         root = document["dataset"]["root"]
-        return any(apply_preset(each, root, {}, text) == text for each in presets() if _name_of(each) == name)
+        names = [each for each in preset_names() if _parse(_text_of(each), each)["dataset"]["name"] == name]
+        return any(apply_preset(each, root, {}, text, recipe=recipe) == text for each in names for recipe in RECIPES)
     except (CcdError, KeyError, TypeError, ValueError):
         return False
 
 
-def _name_of(preset: str) -> str:
-    text = (PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8")
-    return str(_parse(text, preset)["dataset"]["name"])
+def _text_of(preset: str) -> str:
+    return (PRESET_FOLDER / f"{preset}.yaml").read_text(encoding="utf-8")
 
 
 def upgraded_params(current: str) -> str:
     """Return this version's template with the values of the ``current`` text of ``params.yaml``; drop unknown keys.
 
+    A header that names a recipe says which values are this version's recommended ones.
+
     Raises:
         CcdError: ``current`` is not YAML, or a value is no longer valid.
     """
-    document = _parse((PRESET_FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), TEMPLATE)
+    document = _parse(_text_of(TEMPLATE), TEMPLATE)
     old = _parse(current, str(PARAMS_FILE))
     for section, model in MODELS.items():
         values = old.get(section)
         if isinstance(values, Mapping):
             _override(document, {section: {key: values[key] for key in model.model_fields if key in values}})
-    return override(_dump(document), {})
+    text = _dump(document)
+    return override(with_header(text, document) if has_header(current) else text, {})
 
 
 def parameters(text: str) -> dict[str, dict[str, Any]]:
@@ -211,10 +226,13 @@ def parameters(text: str) -> dict[str, dict[str, Any]]:
 def changes(old_text: str, new_text: str) -> list[str]:
     """Compare two texts of ``params.yaml``: one line ``section.key: old -> new`` per difference, in the new order.
 
+    The first line is about the recipe (`recipe_of`), if it is another one.
+
     Raises:
         CcdError: one of them is not YAML.
     """
-    old, new = (_flat(_parse(text, str(PARAMS_FILE))) for text in (old_text, new_text))
+    documents = [_parse(text, str(PARAMS_FILE)) for text in (old_text, new_text)]
+    old, new = ({"recipe": recipe_of(document), **_flat(document)} for document in documents)
     absent = "(absent)"
     lines = [(key, old.get(key, absent), new.get(key, absent)) for key in dict.fromkeys([*new, *old])]
     return [f"{key}: {before} -> {after}" for key, before, after in lines if before != after]
@@ -226,6 +244,14 @@ def _flat(document: Mapping[str, Any]) -> dict[str, str]:
         for key, value in values.items() if isinstance(values, Mapping) else [("", values)]:
             flat[f"{section}.{key}".rstrip(".")] = json.dumps(value, ensure_ascii=False, default=str)
     return flat
+
+
+def _override_names(document: Any, changed: Mapping[str, Any]) -> None:
+    for name, value in changed.items():
+        section, dot, key = name.partition(".")
+        if not dot:
+            raise CcdError(f"'{name}' is not of the form section.key; sections: {', '.join(MODELS)}")
+        _override(document, {section: {key: value}})
 
 
 def _override(document: Any, changed: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from ccd.artifacts.corrections_file import COLUMNS, path_of
 from ccd.artifacts.weights_file import refuse_other
 from ccd.errors import CcdError
 from ccd.params.presets import apply_preset, parameters, parsed_value
+from ccd.params.recipes import recipe_values
 from ccd.project.pipeline import project_text
 from ccd.project.suggest import TOWERS, Suggestion, local_file, path_from
 from ccd.project.survey import Params
@@ -91,9 +92,10 @@ class ProjectRequest:
 
     ``labels``: None for ``labels.csv`` beside the images, which stage index finds by itself. ``teacher``: an OpenAI
     name, a checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``overrides``: ``section.key`` ->
-    text of a value, see `ccd.params.presets.parsed_value`; they take precedence. All other values are used as written,
-    since a folder may be called 2024. Files in the project are named by relative paths, others by absolute ones, and
-    weights are pinned by their SHA-256.
+    text of a value, see `ccd.params.presets.parsed_value`; they take precedence. ``recipe``: one of
+    `ccd.params.recipes.RECIPES`; its values replace the suggestion's, and the user's replace both. All other values are
+    used as written, since a folder may be called 2024. Files in the project are named by relative paths, others by
+    absolute ones, and weights are pinned by their SHA-256.
     """
 
     folder: Path
@@ -103,6 +105,7 @@ class ProjectRequest:
     teacher: str | None
     student: str | None
     overrides: Mapping[str, str]
+    recipe: str
 
     @property
     def root(self) -> str:
@@ -124,10 +127,11 @@ class ProjectRequest:
         if skip_bad:
             values["index.on_bad_image"] = "skip"
         values |= self.suggestion.settings
+        values |= recipe_values(self.recipe, "folder")
         values |= {} if self.teacher is None else _teacher(self.teacher)
         values |= {} if self.student is None else {"warmup.backbone": self.student}
         values |= {name: parsed_value(name, text) for name, text in self.overrides.items()}
-        text = apply_preset("folder", self.root, {}, values=_pinned(values, self.folder))
+        text = apply_preset("folder", self.root, {}, values=_pinned(values, self.folder), recipe=self.recipe)
         check_models(parameters(text), self.folder)
         return text
 

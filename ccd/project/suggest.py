@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ccd.artifacts.files import hash_of
+from ccd.params.recipes import HARDWARE
 
 LARGE_GPU_GB = 20.0
 
@@ -33,32 +34,6 @@ TOWERS = {
     "ViT-L/14": Tower(768, 224, 933),
     "ViT-L/14@336px": Tower(768, 336, 934),
 }
-# Changes to the folder preset's values, which are the paper's, for smaller networks.
-_LIGHT = {
-    "clip_global.image_size_px": 224,
-    "warmup.lr": 1.0e-4,
-    "train.lr": 1.0e-4,
-    "cam_boxes.offset": 0.25,
-    "clip_local.image_size_px": 224,
-    "clip_local.resized_px": 224,
-    "train.checkpoint": "average",
-}
-_CPU = _LIGHT | {
-    "teacher.model": "ViT-B/32",
-    "warmup.backbone": "mobilenet_v2",
-    "warmup.image_size_px": 224,
-    "cam_boxes.image_size_px": 224,
-    "train.image_size_px": 224,
-}
-_SMALL_GPU = _LIGHT | {
-    "teacher.model": "ViT-B/16",
-    "warmup.backbone": "resnet50",
-    "warmup.image_size_px": 320,
-    "cam_boxes.image_size_px": 320,
-    "train.image_size_px": 320,
-    "runtime.inference_batch_size": 32,
-}
-_LARGE_GPU = {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runtime.inference_batch_size": 16}
 
 
 @dataclass(frozen=True)
@@ -73,13 +48,15 @@ def suggest(device: torch.device) -> Suggestion:
     """Suggest the paper's networks for a GPU of at least `LARGE_GPU_GB`, smaller ones for smaller GPUs and for CPUs."""
     if device.type != "cuda":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return Suggestion(dict(_CPU), f"no GPU, {cores} CPU cores: the smallest common CLIP and a small student")
+        return Suggestion(
+            dict(HARDWARE["cpu"]), f"no GPU, {cores} CPU cores: the smallest common CLIP and a small student"
+        )
     properties = torch.cuda.get_device_properties(device)
     gigabytes = properties.total_memory / 2**30
     gpu = f"{properties.name}, {gigabytes:.0f} GB"
     if gigabytes >= LARGE_GPU_GB:
-        return Suggestion(dict(_LARGE_GPU), f"{gpu}: the paper's networks and image sizes")
-    return Suggestion(dict(_SMALL_GPU), f"{gpu}, less than {LARGE_GPU_GB:.0f}: a medium CLIP and student")
+        return Suggestion(dict(HARDWARE["large_gpu"]), f"{gpu}: the paper's networks and image sizes")
+    return Suggestion(dict(HARDWARE["small_gpu"]), f"{gpu}, less than {LARGE_GPU_GB:.0f}: a medium CLIP and student")
 
 
 def local_file(value: str, folder: Path) -> tuple[str, str] | None:
