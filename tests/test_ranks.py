@@ -22,7 +22,8 @@ from ccd.runtime.hardware import (
     share,
     this_rank,
 )
-from ccd.student.loop import Batches, Optimization, SharedBatchNorm2d, TrainingResult, train
+from ccd.student.loop import Batches, Optimization, TrainingResult, train
+from ccd.student.model import SharedBatchNorm2d
 from ccd.student.objectives import FinalObjective, GradientAlignment
 from ccd.student.transforms import BatchRows, batch_rows, epoch_order, per_image, step_generator
 from tests.toys.many_ranks import on_ranks

@@ -10,6 +10,9 @@ import torch
 
 from ccd.artifacts.class_table import ClassTable
 from ccd.errors import CcdError
+from ccd.params.file import read_yaml, validate
+from ccd.params.presets import PRESET_FOLDER
+from ccd.params.sections import TrainParams
 from ccd.student.loop import Optimization, train
 from ccd.student.objectives import (
     FinalObjective,
@@ -66,9 +69,10 @@ def test_certain_labels_and_extreme_logits_stay_finite() -> None:
 
 
 def test_final_objective_moves_labels_only_if_asked() -> None:
-    fixed = final_objective(1.0, 0.5, None)
-    assert fixed == FinalObjective(1.0, 0.5)
-    assert final_objective(0.0, 0.5, 0.3) == GradientAlignment(FinalObjective(0.0, 0.5), 0.3)
+    paper = read_yaml(PRESET_FOLDER / "paper.yaml")["train"]
+    assert final_objective(validate(TrainParams, paper)) == FinalObjective(1.0, 0.5)
+    moved = validate(TrainParams, paper | {"consistency_weight": 0.0, "label_update_sigma": 0.3})
+    assert final_objective(moved) == GradientAlignment(FinalObjective(0.0, 0.5), 0.3)
 
 
 def test_the_loop_trains_on_moved_labels_and_leaves_the_callers_alone() -> None:

@@ -6,15 +6,16 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torchvision import models
 
 from ccd.artifacts.weights_file import load_fitting, read_state_dict
 from ccd.errors import CcdError, listed
-from ccd.runtime.hardware import rank0_first
+from ccd.runtime.hardware import all_gather, rank0_first
 from ccd.student.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -194,3 +195,59 @@ def restore_student(spec: StudentSpec, state_dict: Mapping[str, Tensor]) -> Stud
         )
     student.load_state_dict(state_dict)
     return student
+
+
+def share_batch_norm(module: nn.Module) -> None:
+    """Replace BatchNorm layers in place by ones that see the batch of all ranks; keys and weights stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            layer = SharedBatchNorm2d(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            layer.load_state_dict(child.state_dict())
+            setattr(module, name, layer)
+        else:
+            share_batch_norm(child)
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm with statistics over all ranks' images in training, for the CPU, where torch has none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (b, C, h, w); b may be 0 on a rank, if not on all."""
+        if not self.training or self.running_mean is None or self.running_var is None or self.momentum is None:
+            return super().forward(x)
+        values = x.float()
+        count = float(sum(all_gather(values.numel() // values.shape[1])))  # per channel
+        mean = _summed(values.sum(dim=(0, 2, 3))) / count  # (C,)
+        centred = values - mean.view(1, -1, 1, 1)
+        variance = _summed(centred.square().sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        normal = centred * (variance + self.eps).rsqrt().view(1, -1, 1, 1)
+        if self.affine:
+            normal = normal * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return normal.to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks; the gradient is summed over the ranks as well."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _summed(values: Tensor) -> Tensor:
+    return cast(Tensor, _Sum.apply(values))

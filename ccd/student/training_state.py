@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError
 from ccd.evaluation.metrics import average_precision
 from ccd.labels.thresholds import LABELLED
 from ccd.runtime.hardware import all_gather, from_rank0, merge_rows, this_rank
@@ -278,31 +278,3 @@ def restore(file: StateFile, parts: Mapping[str, Stateful], targets: Tensor) -> 
     records = [EpochRecord(**record) for record in state["records"]]
     tracker = EarlyStopTracker([record.map_percent for record in records])
     return Progress(records, tracker, WeightAverage(*state["average"]), state["candidate"])
-
-
-def not_finite(
-    loss: float, epoch: int, step: int, rows: Tensor, before: Tensor | None, names: Sequence[str] | None
-) -> CcdError:
-    """Return the error for a loss that is not finite.
-
-    It names the step before too, whose gradients may have spoilt the weights while its own loss was finite.
-    """
-
-    def images(of: Tensor) -> str:
-        return listed(names[row] if names is not None else f"row {row}" for row in of.tolist())
-
-    earlier = "" if before is None else f"; of the step before: {images(before)}"
-    return CcdError(
-        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} (images: {images(rows)}{earlier}); "
-        "lower the learning rate, use fp32, or look at these images and their labels"
-    )
-
-
-def check_weights(weights: Weights, epoch: int) -> None:
-    """Check the weights after an epoch: no loss follows the gradients of its last step."""
-    broken = [name for name, values in weights.items() if not torch.isfinite(values).all()]
-    if broken:
-        raise CcdError(
-            f"after epoch {epoch + 1} {len(broken)} of the student's tensors hold NaN or Inf ({listed(broken, 3)}); "
-            "lower the learning rate, or use fp32"
-        )
