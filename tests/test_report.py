@@ -74,7 +74,10 @@ def test_the_recipe_is_told_from_the_values(run: Run, folder: Path) -> None:
     ):
         values = parameters(apply_preset("voc12", None, settings, recipe=recipe))
         del values["dataset"], values["runtime"]
-        assert f"<p>Recipe: {told}</p>" in render(run, "toy", folder, values, VERSIONS)
+        page = render(run, "toy", folder, values, VERSIONS)
+        assert f"<p>Recipe: {told}." in page
+        floor = values["global_labels"]["floor"]
+        assert f"<tr><td>global_labels.floor</td><td>{floor}</td><td>0.05</td><td>0.0</td></tr>" in page
 
 
 def test_same_run_same_bytes(run: Run, folder: Path, page: str) -> None:

@@ -115,6 +115,14 @@ def own_values(parameters: Parameters, recipe: str) -> list[str]:
     return [name for name, value in expected.items() if values.get(name, _MISSING) != value]
 
 
+def recipe_table(parameters: Parameters) -> list[tuple[str, Any, Any, Any]]:
+    """Return ``section.key``, this value, the paper's and the recommended one of every key in which they differ."""
+    values = _flat(parameters)
+    expected = _expected(values)
+    published = expected[PAPER]
+    return [(name, values.get(name), published[name], value) for name, value in expected[RECOMMENDED].items()]
+
+
 def recipe_line(parameters: Parameters, recipe: str) -> str:
     """Return one line for the console: the recipe that the user chose, and the keys that have other values."""
     own = own_values(parameters, recipe)

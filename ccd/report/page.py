@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ccd.labels.thresholds import LABELLED
-from ccd.params.recipes import recipe_of
+from ccd.params.recipes import recipe_of, recipe_table
 from ccd.report.answers import findings, verdict
 from ccd.report.cards import (
     TEST_STEPS,
@@ -67,8 +67,9 @@ def render(run: Run, name: str, root: Path, parameters: Parameters, versions: Ma
     environment.filters |= {"percent": lambda value: f"{value:.1f}", "signed": _signed, "short": _short}
     doubts = doubtful_train(run.pseudo_labels, DOUBTFUL, DOUBTFUL_PER_CLASS)
     context = {**_numbers(run, name, doubts), **_pictures(run, Photos(root, PHOTO_BUDGET_BYTES), doubts)}
+    recipe = {"recipe": recipe_of(parameters), "recipe_rows": recipe_table(parameters)}
     return environment.get_template("report.html").render(
-        name=name, run=run, parameters=parameters, recipe=recipe_of(parameters), versions=versions, **context
+        name=name, run=run, parameters=parameters, versions=versions, **recipe, **context
     )
 
 
