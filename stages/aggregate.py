@@ -10,7 +10,7 @@ from ccd.artifacts import class_table
 from ccd.artifacts.aggregate_inputs import AggregateInputs
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.labels.debias import LocalViews, WholeImages, corrected, label_changes, pseudo_labels, sharpened
-from ccd.labels.scores import clip_probs
+from ccd.labels.scores import Scoring
 from ccd.params.file import load
 from ccd.params.sections import AggregateParams, DatasetParams, GlobalLabelsParams
 from ccd.runtime.console import StageLog
@@ -32,11 +32,12 @@ def main(
     corrected_count = len(inputs.corrections.labels)
     view_count = len(inputs.views.image_ids)
     log.reads(f"{len(inputs.ids):,} images", f"{view_count:,} local views", f"{corrected_count:,} corrections")
+    score = Scoring(inputs.text, inputs.mean_cosines)
     changes = np.zeros(4, np.int64)
     metadata = {"alpha": repr(params.alpha), **inputs.background.summary()}
     with class_table.writing(out, PSEUDO_LABELS, classes, metadata) as table:
         for piece in inputs.pieces():
-            view_probs = clip_probs(inputs.features_of(piece), inputs.text.values, inputs.text.logit_scale)
+            view_probs = score(inputs.features_of(piece))
             view_probs = contested_probs(
                 view_probs,
                 piece.global_prob,

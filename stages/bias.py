@@ -8,7 +8,7 @@ import numpy as np
 
 from ccd.artifacts import bias_file, features_file, image_index, text_file
 from ccd.labels.bias import class_bias, concatenate, top1_of
-from ccd.labels.scores import clip_probs
+from ccd.labels.scores import Scoring, mean_cosines
 from ccd.params.file import load
 from ccd.params.sections import BiasParams
 from ccd.runtime.console import StageLog
@@ -24,8 +24,10 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     classes = text_file.read(text)
     features = features_file.open_global(clip_global, ids, classes.attributes)
     log.reads(f"{is_train.sum():,} training images", f"{len(classes.classes)} classes")
-    pieces = (piece for _, piece in features.pieces(np.flatnonzero(is_train)))
-    top1 = concatenate([top1_of(clip_probs(piece, classes.values, classes.logit_scale)) for piece in pieces])
+    rows = np.flatnonzero(is_train)
+    means = mean_cosines(classes, (piece for _, piece in features.pieces(rows))) if params.center_scores else None
+    score = Scoring(classes, means)
+    top1 = concatenate([top1_of(score(piece)) for _, piece in features.pieces(rows)])
     shrinkage = params.shrinkage if params.enabled else 1.0
     estimate = class_bias(top1, classes.classes, params.max_entropy_nats, shrinkage)
     values = estimate.values if params.enabled else np.ones_like(estimate.values)
@@ -39,6 +41,7 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
         shrinkage=params.shrinkage,
         enabled=params.enabled,
         shrunk=without_top1,
+        mean_cosines=means,
     )
     bias_file.write(out, content)
     log.wrote((out, len(values), "classes"))

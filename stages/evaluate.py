@@ -42,6 +42,7 @@ def main(
     log = StageLog("evaluate")
     log.reads(f"{len(test):,} test images", f"{len(truth.ids):,} images with known labels")
     features = features_file.open_global(clip_global, index.ids, classes.attributes).take(index.test_rows)
+    # zero-shot is the plain softmax over the classes, whatever the labels are made with: the baseline of every recipe
     probs = {"zero_shot": clip_probs(features, classes.values, classes.logit_scale)}
     hardware = set_up_hardware()
     files = indexed_files(load(DatasetParams).root, test)

@@ -9,9 +9,9 @@ import numpy as np
 from ccd.artifacts import background_file, bias_file, class_table, features_file, image_index, text_file
 from ccd.artifacts.class_table import GLOBAL_LABELS
 from ccd.artifacts.image_index import same_classes
-from ccd.labels.background import background_line, background_prob, find_background_images
+from ccd.labels.background import background_line, find_background_images
 from ccd.labels.debias import whole_image_labels
-from ccd.labels.scores import clip_probs
+from ccd.labels.scores import Scoring
 from ccd.labels.thresholds import LABELLED
 from ccd.params.file import load
 from ccd.params.sections import GlobalLabelsParams
@@ -31,13 +31,14 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
     features = features_file.open_global(clip_global, ids, classes.attributes)
     train_rows = np.flatnonzero(is_train)
     log.reads(f"{len(train_rows):,} training images", f"{len(classes.classes)} classes")
+    score = Scoring(classes, class_bias.mean_cosines)
     judged = []
     positives = 0
     without = 0
     with class_table.writing(out, GLOBAL_LABELS, classes.classes, {}) as table:
         for rows, piece in features.pieces(train_rows):
-            probs = clip_probs(piece, classes.values, classes.logit_scale)
-            background = background_prob(piece, classes.values, classes.background, classes.logit_scale)
+            probs = score(piece)
+            background = score.background_prob(piece)
             judged.append(
                 find_background_images(params.none_rule, params.none_threshold, params.none_weight, probs, background)
             )

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import boxes_file, class_table, features_file, image_index, text_file
+from ccd.artifacts import bias_file, boxes_file, class_table, features_file, image_index, text_file
 from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PSEUDO_LABELS
 from ccd.artifacts.image_index import ImageIndex, rows_of
 from ccd.errors import CcdError
 from ccd.labels.debias import nobody_decided
-from ccd.labels.scores import clip_probs, entropy_nats
+from ccd.labels.scores import Scoring, entropy_nats
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.presets import override
 from ccd.params.sections import CamBoxesParams, DatasetParams, IndexParams
@@ -103,7 +103,7 @@ def cdul_columns(data: Path, global_labels: class_table.ClassTable) -> dict[str,
     views = boxes_file.read(data / "boxes.parquet")
     features = features_file.read(data / "clip_local.h5", features_file.LOCAL_SCHEMA)
     text = text_file.read(data / "text.h5")
-    tile_probs = clip_probs(features.values, text.values, text.logit_scale)
+    tile_probs = Scoring(text, bias_file.read(data / "bias.json").mean_cosines)(features.values)
     rows = rows_of(data / "boxes.parquet", "cam_boxes", views.image_ids, global_labels.ids)
     prob = global_labels.columns["prob"]
     local = cdul.tile_score(tile_probs, rows, len(global_labels.ids))

@@ -61,8 +61,8 @@ def test_bias_is_the_mean_top1_probability_of_reliable_images() -> None:
 def test_bias_without_shrinkage_is_the_paper_and_names_classes_without_top1() -> None:
     with pytest.raises(CcdError, match=r"no image has c as CLIP's top-1.*bias.shrinkage"):
         class_bias(top1_of(PROBS), CLASSES, 1.0, 0.0)
-    two = class_bias(top1_of(PROBS[:, :2]), CLASSES[:2], 1.0, 0.0)
-    assert two.values == pytest.approx([(0.8 + 0.6 + 0.34) / 3, 0.7])
+    two = class_bias(top1_of(np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])), CLASSES[:2], 1.0, 0.0)
+    assert two.values == pytest.approx([(0.8 + 0.6) / 2, 0.7])
 
 
 def test_bias_without_a_reliable_image_says_so() -> None:

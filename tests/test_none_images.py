@@ -11,10 +11,12 @@ from hypothesis.extra.numpy import arrays
 
 from ccd.artifacts import background_file, text_file
 from ccd.errors import CcdError
-from ccd.labels.background import RuleName, background_prob, find_background_images
+from ccd.labels.background import RuleName, find_background_images
 from ccd.labels.debias import LocalViews, WholeImages, global_label, pseudo_labels
+from ccd.labels.scores import Scoring
 from ccd.params.file import validate
 from ccd.params.sections import GlobalLabelsParams
+from tests.toys.texts import text_of
 
 N = 4
 C = 3
@@ -45,8 +47,7 @@ def test_max_prob_is_below_the_threshold() -> None:
 
 def test_background_is_the_mass_of_all_its_texts_together() -> None:
     features = np.eye(3)
-    words = np.eye(3)[:1]
-    outside = background_prob(features, words, np.eye(3)[1:], logit_scale=np.log(2))
+    outside = Scoring(text_of(np.eye(3)[:1], np.eye(3)[1:], scale=float(np.log(2)))).background_prob(features)
     # cosines of the first row: 1 with the class, 0 with both texts, so e^(s*1) : e^0 : e^0 = 2 : 1 : 1; of the others
     # 0 with the class, 1 with one text, so 1 : 2 : 1
     assert outside is not None
@@ -56,8 +57,8 @@ def test_background_is_the_mass_of_all_its_texts_together() -> None:
 
 
 def test_background_without_texts_says_what_to_write() -> None:
-    assert background_prob(np.eye(2), np.eye(2), np.empty((0, 2)), 100.0) is None
-    with pytest.raises(CcdError, match=r"text\.background_texts, which is empty"):
+    assert Scoring(text_of(np.eye(2), np.empty((0, 2)))).background_prob(np.eye(2)) is None
+    with pytest.raises(CcdError, match=r"text\.background_words.*text\.background_texts"):
         find_background_images("background", 0.5, 0.0, np.ones((2, 1)), None)
 
 

@@ -45,8 +45,8 @@ class Piece:
 class AggregateInputs:
     """The opened files.
 
-    ``ids`` (N) of the training images, ``text`` embeddings, ``bias`` (C,), ``views`` (B), people's ``corrections``,
-    ``background``: the images that show no class.
+    ``ids`` (N) of the training images, ``text`` embeddings, ``bias`` (C,), ``mean_cosines`` of `BiasFile`, ``views``
+    (B), people's ``corrections``, ``background``: the images that show no class.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class AggregateInputs:
         bias_content = bias_file.read(bias)
         self.text = text_file.read(text)
         self.bias = bias_content.bias
+        self.mean_cosines = bias_content.mean_cosines
         self.views = boxes_file.read(boxes)
         same_classes(bias, "bias", bias_content.classes, self.text.classes)
         self.ids = class_table.read(global_labels, GLOBAL_LABELS, [], of=self.text.classes).ids

@@ -19,7 +19,8 @@ class BiasFile:
 
     ``bias`` (C,) float64: b_c. ``top1_counts`` (C,) int64: reliable images per top-1 class. ``reliable_share``: share
     of images with an entropy of at most ``max_entropy_nats``. ``shrunk``: classes that are no reliable image's top-1,
-    so that their b_c is the mean.
+    so that their b_c is the mean. ``mean_cosines`` (C + K,) float64: of `ccd.labels.scores.Scoring`, the classes' and
+    then the background texts'; None where scores are not centred.
     """
 
     classes: tuple[str, ...]
@@ -30,6 +31,7 @@ class BiasFile:
     shrinkage: float
     enabled: bool
     shrunk: tuple[str, ...]
+    mean_cosines: np.ndarray | None = None
 
 
 def write(path: Path, content: BiasFile) -> None:
@@ -38,13 +40,15 @@ def write(path: Path, content: BiasFile) -> None:
         name: {"bias": float(b), "top1_images": int(count)}
         for name, b, count in zip(content.classes, content.bias, content.top1_counts, strict=True)
     }
-    head = {
+    head: dict[str, object] = {
         "enabled": content.enabled,
         "max_entropy_nats": content.max_entropy_nats,
         "reliable_share": content.reliable_share,
         "shrinkage": content.shrinkage,
         "classes_without_top1": list(content.shrunk),
     }
+    if content.mean_cosines is not None:
+        head["mean_cosines"] = content.mean_cosines.tolist()
     write_sealed(path, SCHEMA, {**head, "classes": rows})
 
 
@@ -62,6 +66,7 @@ def read(path: Path) -> BiasFile:
             float(content["shrinkage"]),
             bool(content["enabled"]),
             tuple(content["classes_without_top1"]),
+            np.asarray(content["mean_cosines"], np.float64) if "mean_cosines" in content else None,
         )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise unreadable(path, f"malformed: {error!r}", "bias") from None

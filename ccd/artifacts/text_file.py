@@ -20,7 +20,8 @@ class TextEmbeddings:
 
     ``logit_scale``: s. ``texts``: the phrases of each class, put into the ``templates``. ``attributes``: teacher and
     its fingerprint. ``background_texts`` (K): complete prompts of background images; ``background`` (K, D) float32:
-    their embeddings. The file has neither where K = 0.
+    their embeddings. The file has neither where K = 0. ``background_in_softmax`` and ``standardized_scale``: see
+    `ccd.labels.scores.Scoring`; attributes of the file where they are not False and None.
     """
 
     classes: tuple[str, ...]
@@ -31,12 +32,18 @@ class TextEmbeddings:
     attributes: dict[str, str]
     background_texts: tuple[str, ...] = ()
     background: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    background_in_softmax: bool = False
+    standardized_scale: float | None = None
 
 
 def write(path: Path, text: TextEmbeddings) -> None:
     """Write ``text.h5``."""
     templates = json.dumps(list(text.templates), ensure_ascii=False)
     attributes = {"templates": templates, "logit_scale": np.float64(text.logit_scale), **text.attributes}
+    if text.background_in_softmax:
+        attributes["background_in_softmax"] = "true"
+    if text.standardized_scale is not None:
+        attributes["standardized_scale"] = np.float64(text.standardized_scale)
     with creating(path, SCHEMA, attributes) as (file, _):
         write_strings(file, "class_name", text.classes)
         write_strings(file, "texts", [json.dumps(list(texts), ensure_ascii=False) for texts in text.texts])
@@ -57,6 +64,8 @@ def read(path: Path) -> TextEmbeddings:
         background = file["background"][...] if background_texts else np.empty((0, values.shape[1]), np.float32)
         scale = float(attributes.pop("logit_scale"))
         templates = tuple(json.loads(attributes.pop("templates")))
+        in_softmax = attributes.pop("background_in_softmax", "false") == "true"
+        standardized = attributes.pop("standardized_scale", None)
     if background.shape != (len(background_texts), values.shape[1]):
         raise unreadable(
             path, f"{len(background_texts)} background texts, embeddings of shape {background.shape}", "text"
@@ -65,4 +74,15 @@ def read(path: Path) -> TextEmbeddings:
         raise unreadable(path, f"{len(classes)} classes, {len(texts)} texts, {len(values)} embeddings", "text")
     if not (np.isfinite(values).all() and np.isfinite(background).all() and np.isfinite(scale)):
         raise unreadable(path, "it holds NaN or Inf", "text")
-    return TextEmbeddings(classes, values, scale, texts, templates, attributes, background_texts, background)
+    return TextEmbeddings(
+        classes,
+        values,
+        scale,
+        texts,
+        templates,
+        attributes,
+        background_texts,
+        background,
+        in_softmax,
+        None if standardized is None else float(standardized),
+    )

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ccd.errors import CcdError
-from ccd.labels.scores import clip_probs, entropy_nats
+from ccd.labels.scores import entropy_nats
 
 RuleName = Literal["off", "entropy", "max_prob", "background"]
 
@@ -24,25 +24,6 @@ NOT_LOOKED_FOR = (
 def background_line(rule: RuleName, share: float) -> str:
     """Return a line for the console on the ``share`` of images that a rule calls background images."""
     return NOT_LOOKED_FOR if rule == "off" else f"{share:.1%} show no class (rule: {rule})"
-
-
-def background_prob(
-    features: np.ndarray, text: np.ndarray, background: np.ndarray, logit_scale: float
-) -> np.ndarray | None:
-    """Return the mass that a softmax over C classes and K background texts gives to all background texts together.
-
-    Args:
-        features: (M, D) unit rows.
-        text: (C, D) unit rows.
-        background: (K, D) unit rows.
-
-    Returns:
-        (M,) float64; None where K = 0.
-    """
-    if not len(background):
-        return None
-    probs = clip_probs(features, np.concatenate([text, background]), logit_scale)
-    return np.asarray(probs[:, len(text) :].sum(axis=1))
 
 
 def find_background_images(
@@ -58,7 +39,7 @@ def find_background_images(
         threshold: stated unless the rule is ``off``.
         weight: the factor on every label of a background image.
         probs: (M, C) softmax scores of whole images over the classes.
-        outside: (M,) of `background_prob`.
+        outside: (M,) of `ccd.labels.scores.Scoring.background_prob`.
 
     Returns:
         (M,) float64 the value that the rule compares, NaN without a rule; (M,) bool, the background
@@ -82,7 +63,8 @@ def _scores(rule: RuleName, probs: np.ndarray, outside: np.ndarray | None) -> np
         return np.full(len(probs), np.nan)
     if outside is None:
         raise CcdError(
-            "global_labels.none_rule = background compares the classes with text.background_texts, which is empty;"
-            " list a few there, e.g. ['a photo of a landscape', 'a photo of an empty room'], or take another rule"
+            "global_labels.none_rule = background compares the classes with background texts, and there are none: set"
+            " text.background_words: true for a general list, or list your own in text.background_texts, e.g."
+            " ['a photo of a landscape', 'a photo of an empty room'], or take another rule"
         )
     return outside

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccd.errors import CcdError, listed
-from ccd.labels.scores import entropy_nats
+from ccd.labels.scores import background_mass, entropy_nats
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,13 @@ class Top1:
 
 
 def top1_of(probs: np.ndarray) -> Top1:
-    """Return entropy and most probable class of (N, C) softmax scores."""
-    return Top1(entropy_nats(probs), probs.argmax(axis=1), probs.max(axis=1))
+    """Return entropy and most probable class of (N, C) softmax scores.
+
+    Where the background's mass exceeds that class's, the image is no evidence for it: its entropy is infinite.
+    """
+    largest = probs.max(axis=1)
+    entropies = np.where(background_mass(probs) > largest, np.inf, entropy_nats(probs))
+    return Top1(entropies, probs.argmax(axis=1), largest)
 
 
 def concatenate(parts: Sequence[Top1]) -> Top1:

@@ -62,13 +62,17 @@ class TextParams(Section):
     """``class_texts``: texts of a class instead of its name; the embeddings of several are averaged.
 
     ``background_texts``: whole prompts for background images, for ``global_labels.none_rule: background``.
+    ``background_words``: `ccd.teacher.encode.BACKGROUND_WORDS` too, and the background shares every softmax.
+    ``standardized_scale``: see `ccd.labels.scores.Scoring`.
     """
 
     section: ClassVar[str] = "text"
     templates: list[Template] = Field(min_length=1)
     class_texts: dict[str, list[Phrase]]
     background_texts: list[Phrase]
+    background_words: bool
     logit_scale: float | None = Field(gt=0, le=1000)
+    standardized_scale: float | None = Field(gt=0, le=100)
 
 
 def chosen_texts(
@@ -95,9 +99,13 @@ class ClipGlobalParams(Section):
 
 
 class BiasParams(Section):
-    """``enabled: false`` sets every b_c to 1. ``shrinkage`` is k of b_c = (sum + k * mean_b) / (count + k)."""
+    """``enabled: false`` sets every b_c to 1. ``shrinkage`` is k of b_c = (sum + k * mean_b) / (count + k).
+
+    ``center_scores``: see `ccd.labels.scores.Scoring`.
+    """
 
     section: ClassVar[str] = "bias"
+    center_scores: bool
     enabled: bool
     max_entropy_nats: float = Field(gt=0)
     shrinkage: float = Field(ge=0)

@@ -15,10 +15,11 @@ from ccd.artifacts import (
     image_index,
     text_file,
 )
+from ccd.artifacts.bias_file import BiasFile
 from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.artifacts.features_file import read_views
 from ccd.errors import CcdError, listed
-from ccd.labels.scores import clip_probs
+from ccd.labels.scores import Scoring
 from ccd.report.doubt import (
     Choice,
     coinciding_pairs,
@@ -145,7 +146,7 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
         table.classes,
         bias.bias,
         columns,
-        _views(data_dir, name, columns, bias.bias) if train else (),
+        _views(data_dir, name, columns, bias) if train else (),
         truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
         background_file.count_in(table.metadata) is not None,
     )
@@ -169,17 +170,17 @@ def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
     raise CcdError(f"{wanted} is no image of this data set; ids look like {listed(index.ids, 3)}")
 
 
-def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: np.ndarray) -> tuple[View, ...]:
+def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: BiasFile) -> tuple[View, ...]:
     """Return the image's boxes with CLIP's probabilities, computed as stage ``aggregate`` does."""
     boxes = boxes_file.read(data_dir / "boxes.parquet")
     text = text_file.read(data_dir / "text.h5")
     own_boxes = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
     embeddings = read_views(data_dir / "clip_local.h5", own_boxes, len(boxes.image_ids))
-    probs = clip_probs(embeddings, text.values, text.logit_scale).astype(np.float32)
+    probs = Scoring(text, bias.mean_cosines)(embeddings).astype(np.float32)
     views = []
     for box, row in zip(own_boxes, probs, strict=True):
         x0, y0, x1, y1 = (float(side) for side in boxes.boxes_px[box])
-        labels = view_labels(columns, bias, box, row)
+        labels = view_labels(columns, bias.bias, box, row)
         views.append(View(box, boxes.classes[box], float(boxes.scores[box]), (x0, y0, x1, y1), row, labels))
     return tuple(views)
 

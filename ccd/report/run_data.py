@@ -21,7 +21,7 @@ from ccd.artifacts import (
 from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.artifacts.features_file import read_views
 from ccd.artifacts.image_index import rows_of, same_classes, same_ids
-from ccd.labels.scores import clip_probs
+from ccd.labels.scores import Scoring
 from ccd.runtime.memory import hand_back_memory
 
 Difficult = Literal["ignore", "positive", "negative"]
@@ -98,7 +98,7 @@ class Run:
         """
         rows = sorted(set(boxes))
         embeddings = read_views(self.views_file, rows, len(self.box_rows))
-        return dict(zip(rows, clip_probs(embeddings, self.text.values, self.text.logit_scale), strict=True))
+        return dict(zip(rows, Scoring(self.text, self.bias.mean_cosines)(embeddings), strict=True))
 
 
 def read_run(files: RunFiles, treat_difficult: Difficult = "ignore") -> Run:
