@@ -17,6 +17,7 @@ Scalar = bool | int | float | str | None
 Setting = Scalar | list[Any] | dict[str, Any]
 Strategy = Literal["around", "exact", "random", "grid"]
 LabelSource = Literal["cdul", "truth"]
+Shown = Literal["student", "zero_shot", "standardised", "sparc"]
 
 
 class Corrected(Section):
@@ -36,8 +37,9 @@ class Variant(Section):
 
     ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``boxes``: local views from
     `studies.boxes` instead of the student's. ``labels``: labels from `studies.inputs` instead of the method's.
-    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result. ``synonyms``: CLIP also reads the
-    synonyms in ``studies/synonyms.yaml``.
+    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result: the ``student``'s, or the teacher's
+    without training: ``zero_shot``, ``standardised`` cosines and ``sparc`` (`studies.sparc`). ``synonyms``: CLIP also
+    reads the synonyms in ``studies/synonyms.yaml``.
     """
 
     section: ClassVar[str] = "variant"
@@ -45,8 +47,13 @@ class Variant(Section):
     boxes: Strategy | None = None
     labels: LabelSource | None = None
     corrections: Corrected | None = None
-    shows: Literal["student", "zero_shot"] = "student"
+    shows: Shown = "student"
     synonyms: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether the result needs a student; the stages up to the student's measures run for ``zero_shot`` too."""
+        return self.shows in ("student", "zero_shot")
 
     @model_validator(mode="after")
     def _tiles(self) -> Variant:

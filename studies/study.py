@@ -64,7 +64,7 @@ def run_variant(workspace: Workspace, number: int, study: spec.Study, name: str,
             index = image_index.read(run.data / "images.parquet").train()
             ids = chosen_images(index.ids, study.images)
             write_inputs(run, variant, seed, index, ids)
-        run.repro("evaluate" if study.students else "aggregate")
+        run.repro("evaluate" if study.students and variant.trains else "aggregate")
         finding = measure(run.data, run.folder / PARAMS_FILE, study, name, seed, ids)
     note_seconds(workspace.folder / "seconds.csv", workspace.log.name, name, seed, run.seconds)
     summary = f"{sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached"
