@@ -15,6 +15,7 @@ from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.features_file import GLOBAL_SCHEMA, Features
 from studies import baselines
 from studies.baselines import dense_scores, training_free_scores
+from studies.measure import measure
 from studies.sparc import compound_pairs, first_component, sparc_scores, standardised_columns, standardised_rows
 from studies.spec import load_study
 from tests.toys.finished_run import TEST, TRAIN, write_project
@@ -121,6 +122,14 @@ def test_sparc_asks_for_both_classes_in_one_prompt(finished: Path, monkeypatch: 
     assert teacher.prompts == ["a photo of the cup and tall lamp"]
     half = 0.5**0.5  # the prompt ranks the images as cup does
     np.testing.assert_allclose(scores[:, 0], [half, -half], atol=1e-6)
+
+
+def test_a_row_without_training_has_only_its_result(finished: Path) -> None:
+    """Cup is on the second test image alone, which looks like a tall lamp: it comes second, AP 50 %."""
+    study = load_study("baselines", ROOT / "studies/params.yaml")
+    found = measure(finished, Path("params.yaml"), study, "standardised cosines", 1, None)
+    assert (found.variant, found.seed, found.means) == ("standardised cosines", 1, {"result": 50.0})
+    assert found.per_class == {"cup": 50.0}
 
 
 def test_the_study_of_baselines_shows_both() -> None:
