@@ -63,6 +63,16 @@ def _lines(rows: Mapping[str, Mapping[str, Spread]], shown: Sequence[str], axis:
     return figure
 
 
+def draw_note(path: Path, title: str, note: str) -> None:
+    """Write a PNG that shows only a title and a note."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 1.2))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.text(0.01, 0.3, note, fontsize=7)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
 def draw_curves(path: Path, title: str, findings: Sequence[Finding], curves: Mapping[str, Mapping[str, int]]) -> None:
     """Write a PNG of mAP against the number of corrected images, a line for each order of ``curves``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ccd.evaluation.summary import Scores, Truth, measure_splits, pseudo_tables
 from ccd.params.file import load
 from ccd.params.sections import EvaluateParams
 from studies.background import measure_background
+from studies.baselines import TrainingFree, training_free_scores
 from studies.spec import Study
 
 RANKINGS = {"raw": "aggregated_raw", "final": "aggregated_label"}
@@ -50,6 +52,10 @@ def measure(data: Path, params: Path, study: Study, name: str, seed: int, ids: f
         CcdError: no image has known labels, or no class has enough of them, for the study's result.
     """
     variant = study.rows()[name]
+    if variant.shows in get_args(TrainingFree):
+        scores = training_free_scores(data, params, cast(TrainingFree, variant.shows))
+        means, per_class = measure_part(data, params, scores, variant.shows)
+        return Finding(name, seed, {"result": means[variant.shows]}, per_class)
     means, per_class = ({}, {}) if variant.labels == "truth" else measure_labels(data, params, ids, study)
     if not study.students and not per_class:
         raise CcdError(
@@ -75,7 +81,7 @@ def measure_labels(
         Means, and per class the AP of the study's ``ranking``; both empty where no class is counted.
     """
     table = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS)
-    truth = _truth(data)
+    truth = truth_of(data)
     rows = np.asarray([row for row, image in enumerate(table.ids) if ids is None or image in ids], np.int64)
     columns = {name: values[rows] for name, values in table.columns.items()}
     tables = pseudo_tables(columns, float(table.metadata["alpha"]))
@@ -86,7 +92,7 @@ def measure_labels(
     means = {f"train_{name}": value for name, value in measured.mean_ap.items() if value is not None}
     views = _views_per_image(data, frozenset(table.ids[row] for row in rows))
     background = measure_background(data, ids, wanted=study.drop_classes > 0)
-    return means | views | background, _counted(measured, RANKINGS[study.ranking], truth.classes)
+    return means | views | background, counted(measured, RANKINGS[study.ranking], truth.classes)
 
 
 def read_students(data: Path, params: Path, shows: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -105,12 +111,41 @@ def read_students(data: Path, params: Path, shows: str) -> tuple[dict[str, float
     return means | ({"result": means[column]} if column in means else {}), per_class
 
 
-def _truth(data: Path) -> Truth:
+def measure_part(
+    data: Path, params: Path, scores: Scores, wanted: str | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Measure score tables against the truth, as section ``evaluate`` of ``params`` says.
+
+    Args:
+        wanted: the table whose AP per class is returned, which must have one; None: no table.
+
+    Returns:
+        Table -> mAP in %, without those that no class counts for; class -> AP in % of the table ``wanted``.
+
+    Raises:
+        CcdError: no class has enough positives for ``wanted``.
+    """
+    truth = truth_of(data)
+    evaluate = load(EvaluateParams, params)
+    empty = Scores([], {})
+    measured = measure_splits(empty, scores, truth, evaluate.difficult, evaluate.min_positives)["test"]
+    means = {name: value for name, value in measured.mean_ap.items() if value is not None}
+    if wanted is None:
+        return means, {}
+    if wanted not in means:
+        raise CcdError(
+            f"no class has evaluate.min_positives = {evaluate.min_positives} positives among the {len(scores.ids)}"
+            " images that a study measures on; lower it, or take more images"
+        )
+    return means, counted(measured, wanted, truth.classes)
+
+
+def truth_of(data: Path) -> Truth:
     labels = class_table.read(data / "labels.parquet", LABELS)
     return Truth(labels.ids, labels.classes, **labels.columns)
 
 
-def _counted(measure: Measure, table: str, classes: tuple[str, ...]) -> dict[str, float]:
+def counted(measure: Measure, table: str, classes: tuple[str, ...]) -> dict[str, float]:
     pairs = zip(classes, measure.ap[table], strict=True)
     return {name: float(value) for name, value in pairs if name not in measure.left_out and not np.isnan(value)}
 

@@ -17,6 +17,7 @@ Scalar = bool | int | float | str | None
 Setting = Scalar | list[Any] | dict[str, Any]
 Strategy = Literal["around", "exact", "random", "grid"]
 LabelSource = Literal["cdul", "truth"]
+Shown = Literal["student", "zero_shot", "standardised", "sparc", "mixed"]
 
 
 class Corrected(Section):
@@ -36,8 +37,10 @@ class Variant(Section):
 
     ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``boxes``: local views from
     `studies.boxes` instead of the student's. ``labels``: labels from `studies.inputs` instead of the method's.
-    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result. ``synonyms``: CLIP also reads the
-    synonyms in ``studies/synonyms.yaml``.
+    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result: the ``student``'s, or the teacher's
+    without training: ``zero_shot``, ``standardised`` cosines and ``sparc`` (`studies.sparc`), and, of given scores,
+    ``mixed``: whole image and best tile by ``aggregate.alpha``. ``synonyms``: CLIP also reads the synonyms in
+    ``studies/synonyms.yaml``.
     """
 
     section: ClassVar[str] = "variant"
@@ -45,8 +48,13 @@ class Variant(Section):
     boxes: Strategy | None = None
     labels: LabelSource | None = None
     corrections: Corrected | None = None
-    shows: Literal["student", "zero_shot"] = "student"
+    shows: Shown = "student"
     synonyms: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether the result needs a student; the stages up to the student's measures run for ``zero_shot`` too."""
+        return self.shows in ("student", "zero_shot")
 
     @model_validator(mode="after")
     def _tiles(self) -> Variant:
@@ -55,6 +63,18 @@ class Variant(Section):
         if self.labels is not None and self.corrections is not None:
             raise ValueError("labels: such labels take the place of those that corrections would change")
         return self
+
+
+class Given(Section):
+    """Scores of a strong teacher that take the place of the project's own (`studies.given_scores`).
+
+    ``scores``: path of the .npz file, from the project's folder; null: the study is left out. ``held_out_percent``:
+    share of the scored training images that no student sees and all are measured on, drawn by the md5 of the id.
+    """
+
+    section: ClassVar[str] = "given"
+    scores: str | None = None
+    held_out_percent: int = Field(default=30, ge=1, le=99)
 
 
 class Sweep(Section):
@@ -73,7 +93,8 @@ class Study(Section):
     ``boxes`` of a variant), null: all. ``drop_classes``: number of classes, drawn once, that the runs do not know;
     images that show only these become background images. ``ranking``: the labels whose AP per class is the result
     without students, as scores before floor and clip (``raw``) or as trained on (``final``). The other variants are
-    compared with the first one. Exactly one of ``variants`` and ``sweep`` is stated.
+    compared with the first one. Exactly one of ``variants`` and ``sweep`` is stated. ``given``: see `Given`. ``set``:
+    parameters of every run, as in `Variant`, whose own take precedence.
     """
 
     section: ClassVar[str] = "study"
@@ -83,6 +104,8 @@ class Study(Section):
     images: int | None = Field(default=None, ge=1)
     drop_classes: int = Field(default=0, ge=0)
     ranking: Literal["raw", "final"] = "raw"
+    given: Given | None = None
+    set: dict[str, Setting] = Field(default_factory=dict)
     sweep: Sweep | None = None
     variants: dict[str, Variant] | None = Field(default=None, min_length=1)
 
@@ -90,6 +113,23 @@ class Study(Section):
     def _one_of(self) -> Study:
         if (self.sweep is None) == (self.variants is None):
             raise ValueError("state either variants or sweep")
+        return self
+
+    @model_validator(mode="after")
+    def _given(self) -> Study:
+        variants = self.rows().values()
+        if self.given is None:
+            if any(variant.shows == "mixed" for variant in variants):
+                raise ValueError("shows: mixed needs given scores")
+            return self
+        if not self.students or self.images is not None or self.drop_classes:
+            raise ValueError("given: such a study trains students, on all images and classes")
+        if any(each.boxes or each.corrections or each.synonyms or each.labels == "cdul" for each in variants):
+            raise ValueError(
+                "given: no CLIP runs, so no variant can state boxes, corrections, synonyms or labels: cdul"
+            )
+        if any(variant.shows in ("standardised", "sparc") for variant in variants):
+            raise ValueError("given: scores have no embeddings, so no variant can show standardised or sparc")
         return self
 
     def rows(self) -> dict[str, Variant]:
@@ -114,7 +154,7 @@ class Study(Section):
 
     def settings(self, variant: Variant, seed: int) -> dict[str, str]:
         """Return a run's changes of ``params.yaml``: ``section.key`` -> value as in YAML."""
-        values = {"warmup.seed": seed, "train.seed": seed, **variant.set}
+        values = {"warmup.seed": seed, "train.seed": seed, **self.set, **variant.set}
         return {key: json.dumps(value) for key, value in values.items()}
 
 

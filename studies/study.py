@@ -18,16 +18,17 @@ from pathlib import Path
 import click
 
 from ccd.artifacts import image_index
-from ccd.artifacts.files import replacing, write_csv
+from ccd.artifacts.files import replacing, write_csv, write_text
 from ccd.errors import CcdError, user_errors
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.sections import DatasetParams
 from ccd.runtime.console import StageLog
 from studies import figure, spec, table
 from studies.classes import drop_classes, settings
+from studies.given_run import SKIPPED, check_given, run_given
 from studies.inputs import check, chosen_images, write_inputs
 from studies.measure import Finding, measure
-from studies.run import project_copy, shared_cache
+from studies.run import Run, project_copy, shared_cache
 
 OUTPUTS = ("runs.csv", "table.csv", "per_class.csv", "table.md", "figure.png")
 
@@ -57,6 +58,8 @@ def run_variant(workspace: Workspace, number: int, study: spec.Study, name: str,
     with project_copy(
         workspace.project, workspace.work / str(number), workspace.cache, changed, workspace.threads
     ) as run:
+        if study.given is not None:
+            return _noted(workspace, run, run_given(run, study, name, seed, workspace.threads))
         ids = None
         if study.drop_classes or study.images or variant.boxes or variant.labels or variant.corrections:
             run.repro("index")
@@ -64,11 +67,16 @@ def run_variant(workspace: Workspace, number: int, study: spec.Study, name: str,
             index = image_index.read(run.data / "images.parquet").train()
             ids = chosen_images(index.ids, study.images)
             write_inputs(run, variant, seed, index, ids)
-        run.repro("evaluate" if study.students else "aggregate")
+        run.repro("evaluate" if study.students and variant.trains else "aggregate")
         finding = measure(run.data, run.folder / PARAMS_FILE, study, name, seed, ids)
-    note_seconds(workspace.folder / "seconds.csv", workspace.log.name, name, seed, run.seconds)
+    return _noted(workspace, run, finding)
+
+
+def _noted(workspace: Workspace, run: Run, finding: Finding) -> Finding:
+    variant, seed = finding.variant, finding.seed
+    note_seconds(workspace.folder / "seconds.csv", workspace.log.name, variant, seed, run.seconds)
     summary = f"{sum(run.seconds.values()):.0f} s in {len(run.seconds)} stages, the rest cached"
-    workspace.log.finding(f"{name}, seed {seed}: {summary}")
+    workspace.log.finding(f"{variant}, seed {seed}: {summary}")
     return finding
 
 
@@ -102,6 +110,8 @@ def run_study(workspace: Workspace, study: spec.Study, jobs: int) -> list[Findin
 
 def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: dict[str, dict[str, float]]) -> None:
     """Write the `OUTPUTS` of a study."""
+    if study.given is not None:
+        findings = table.paired(findings)
     write_csv(folder / "runs.csv", table.run_rows(findings))
     write_csv(folder / "table.csv", table.table_rows(findings, paper))
     write_csv(folder / "per_class.csv", table.class_rows(findings, paper))
@@ -113,6 +123,18 @@ def write(folder: Path, study: spec.Study, findings: Sequence[Finding], paper: d
         figure.draw_curves(folder / "figure.png", study.title, findings, study.curves())
     else:
         figure.draw(folder / "figure.png", study.title, findings, paper, study.sweep.key if study.sweep else None)
+
+
+def write_skipped(folder: Path, study: spec.Study) -> None:
+    """Write `OUTPUTS` that say why there is no result, since DVC wants them; those of an earlier run stay."""
+    for name in OUTPUTS:
+        path = folder / name
+        if path.exists():
+            continue
+        if path.suffix == ".png":
+            figure.draw_note(path, study.title, SKIPPED)
+        else:
+            write_text(path, f"# {study.title}\n\n{SKIPPED}.\n" if path.suffix == ".md" else f"note\n{SKIPPED}\n")
 
 
 @click.command(help=__doc__)
@@ -128,11 +150,16 @@ def main(name: str, seeds: int | None, jobs: int | None, threads: int | None) ->
         if seeds is not None:
             study = study.model_copy(update={"seeds": list(range(seeds))})
         project = Path.cwd()
+        folder = project / "studies/results" / dataset
+        if study.given is not None and study.given.scores is None:
+            write_skipped(folder / name, study)
+            click.echo(f"{name}: {SKIPPED}")
+            return
         data = project / "data" / dataset
-        if not (data / "global_labels.parquet").exists():
+        if study.given is None and not (data / "global_labels.parquet").exists():
             raise CcdError("the stages that all runs share have not run; run them with: dvc repro global_labels")
         check(study, data, PARAMS_FILE)
-        folder = project / "studies/results" / dataset
+        check_given(study, PARAMS_FILE)
         threads = how.threads if threads is None else threads
         workspace = Workspace(project, folder, shared_cache(project), threads, StageLog(name))
         findings = run_study(workspace, study, jobs or how.jobs)

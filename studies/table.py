@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from studies.measure import Finding
 
 TITLES = {
     "result": "result, test",
+    "gain": "gain, by seed",
+    "other_result": "result, other photos",
     "views_per_image": "views an image",
     "train_zero_shot": "labels: whole image",
     "train_local_raw": "labels: best view",
@@ -50,6 +52,17 @@ def spread(values: Iterable[float]) -> Spread:
     if not known:
         return Spread(math.nan, math.nan, 0)
     return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else math.nan, len(known))
+
+
+def paired(findings: Sequence[Finding]) -> list[Finding]:
+    """Add ``gain`` to each finding but those of the first variant: its result minus the first's of the same seed."""
+    first = {each.seed: each.means["result"] for each in findings if each.variant == findings[0].variant}
+    return [
+        each
+        if each.variant == findings[0].variant or each.seed not in first
+        else replace(each, means=each.means | {"gain": each.means["result"] - first[each.seed]})
+        for each in findings
+    ]
 
 
 def means(findings: Sequence[Finding]) -> dict[str, dict[str, Spread]]:
