@@ -64,7 +64,7 @@ def test_no_documentation_does(path: Path) -> None:
     assert [word for block in blocks for word in wrong(block)] == []
 
 
-@pytest.mark.parametrize("extra", ["onnx", "openclip"])
+@pytest.mark.parametrize("extra", ["onnx", "openclip", "timm"])
 def test_advice_lists_the_requirements_of_the_extra_quoted(extra: str) -> None:
     settings = ConfigParser()
     settings.read(ROOT / "setup.cfg")

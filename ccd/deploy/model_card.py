@@ -160,7 +160,8 @@ def _provenance(model: ModelDescription) -> str:
     for key, title in (("teacher", "Teacher"), ("templates", "Prompts"), ("images", "Images"), ("weights", "Weights")):
         value = provenance.get(key, "unknown")
         lines.append(f"- {title}: {_plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
-    initial_weights = provenance.get("parameters", {}).get("warmup.weights", "unknown")
+    recorded = provenance.get("parameters", {}).get("warmup.weights", "unknown")
+    initial_weights = provenance.get("training", {}).get("start", recorded)
     lines += [
         f"- Initial weights of the network: {_plain(str(initial_weights))}",
         f"- Made with {provenance.get('made_with', 'unknown')}",
@@ -226,11 +227,17 @@ def _limits(facts: ModelFacts) -> str:
 
 
 def _licence(model: ModelDescription) -> str:
+    start = model.provenance.get("training", {}).get("start")
+    remark = (
+        ""
+        if start is None
+        else (f"\n\nThe network began as {_plain(str(start))}: the licence of those weights holds for it too.")
+    )
     if model.licence != UNKNOWN_LICENCE:
-        return f"## Licence\n\n{_plain(model.licence)}"
+        return f"## Licence\n\n{_plain(model.licence)}{remark}"
     return (
         "## Licence\n\nNot stated. It depends on the initial weights, on CLIP, and on the training images; whoever "
-        "passes this model on has to settle it (`ccd export model DIR --licence TEXT` writes it here)."
+        "passes this model on has to settle it (`ccd export model DIR --licence TEXT` writes it here)." + remark
     )
 
 

@@ -148,14 +148,33 @@ class OptimizationParams(Section):
 
 
 class WarmupParams(OptimizationParams):
-    """The student's architecture and initial weights; later stages read the architecture from the checkpoint."""
+    """The student's architecture and initial weights; later stages read the architecture from the checkpoint.
+
+    ``weights: teacher``: those of its image tower, if that is a CNN, see `ccd.teacher.encode.student_start`. ``head``:
+    the 1x1 convolution starts at random (the paper) or, with these weights, as CLIP's classifier of the class texts.
+    """
 
     section: ClassVar[str] = "warmup"
     paths: ClassVar[tuple[str, ...]] = ("weights",)
     backbone: str = Field(min_length=1)
     weights: str = Field(min_length=1)
     weights_sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
+    head: Literal["random", "text"]
     cam_boost: float = Field(gt=0, le=1000)
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, value: str, info: ValidationInfo) -> str:
+        if (value == "teacher") != (info.data.get("backbone") == "teacher"):
+            raise ValueError("weights: teacher and backbone: teacher go together; set both or neither")
+        return value
+
+    @field_validator("head")
+    @classmethod
+    def _check_head(cls, value: str, info: ValidationInfo) -> str:
+        if value == "text" and info.data.get("weights", "teacher") != "teacher":
+            raise ValueError("head: text needs weights: teacher and backbone: teacher; use head: random")
+        return value
 
 
 class CamBoxesParams(Section):

@@ -166,13 +166,13 @@ def check_models(params: Params, folder: Path) -> None:
         _check_open_clip_folder(folder / teacher["model"])
     if teacher["pretrained"] and (folder / teacher["pretrained"]).is_file():
         refuse_other(folder / teacher["pretrained"], "teacher.pretrained")
-    if student["backbone"] not in backbone_names():
+    if student["backbone"] not in (*backbone_names(), "teacher") and not student["backbone"].startswith("timm/"):
         raise CcdError(_no_backbone(student["backbone"], folder))
     weights = folder / student["weights"]
-    if student["weights"] in ("imagenet", "none"):
+    if student["weights"] in ("imagenet", "none", "teacher"):
         return
     if not weights.is_file():
-        raise CcdError(f"warmup.weights {student['weights']!r} is neither imagenet, nor none, nor a file")
+        raise CcdError(f"warmup.weights {student['weights']!r} is neither imagenet, teacher, none, nor a file")
     refuse_other(weights, "warmup.weights")
 
 

@@ -102,7 +102,12 @@ def downloads(teacher: str, backbone: str, weights: str) -> list[Download]:
 
 
 def student_bytes(backbone: str) -> int:
-    """Return the size of one set of a torchvision network's weights, including its classifier for ImageNet."""
+    """Return the size of one set of a torchvision network's weights, including its classifier for ImageNet.
+
+    A network that torchvision does not know counts as a ResNet-50.
+    """
     from torchvision import models
 
+    if backbone == "teacher" or "/" in backbone:
+        backbone = "resnet50"
     return int(next(iter(models.get_model_weights(backbone))).meta["num_params"]) * 4

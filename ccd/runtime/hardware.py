@@ -265,3 +265,24 @@ def merge_rows(values: Tensor, own_rows: Tensor) -> Tensor:
     dist.all_reduce(together)
     values.copy_(torch.where(owned[:, None] > 0, together, values))
     return owned > 0
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks; the gradient is summed over the ranks as well."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def summed(values: Tensor) -> Tensor:
+    """Sum a tensor over the ranks; gradients are summed over the ranks as well."""
+    return cast(Tensor, _Sum.apply(values))

@@ -16,7 +16,7 @@ from ccd.images.batches import ImageFiles, image_batches
 from ccd.labels.thresholds import prevalence_thresholds
 from ccd.runtime.hardware import Hardware, from_rank0, merged, share
 from ccd.student.model import Student, StudentSpec, restore_student
-from ccd.student.transforms import to_unit
+from ccd.student.transforms import normalize, to_unit
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
@@ -70,6 +70,33 @@ def predict(
         with torch.inference_mode(), autocast(device, precision):
             logits, cam = student(to_unit(images.to(device, non_blocking=True)))
         yield rows, logits, cam
+
+
+_FEW_IMAGES = 256
+_FEW_BATCH = 32  # not the hardware's batch size, which must not change a result
+
+
+def pooled_features(student: Student, files: ImageFiles, size_px: int, hardware: Hardware) -> np.ndarray:
+    """Return the backbone's features averaged over each of the first 256 images, (n, K) float32, on every rank.
+
+    The student is moved to the device and left in evaluation mode.
+
+    Raises:
+        CcdError: an image cannot be read.
+    """
+    student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def pooled() -> np.ndarray:
+        rows = range(min(len(files), _FEW_IMAGES))
+        batches = (
+            images.to(hardware.device)
+            for _, images in image_batches(files, rows, size_px, _FEW_BATCH, hardware.workers)
+        )
+        maps = (student.backbone(normalize(to_unit(images), student.mean, student.std)) for images in batches)
+        return np.concatenate([features.float().mean(dim=(2, 3)).cpu().numpy() for features in maps])
+
+    return from_rank0(pooled)
 
 
 def score(

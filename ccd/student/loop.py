@@ -237,10 +237,14 @@ def over_ranks(student: Student, device: torch.device) -> tuple[Student, Callabl
     """
     if rank_count() == 1:
         return student, student
+    norms = [(name, layer) for name, layer in student.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+    activations = {name: layer.act for name, layer in norms if hasattr(layer, "act")}  # timm's layers hold them
     if device.type == "cuda":
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
     else:
         share_batch_norm(student)
+    for name, act in activations.items():
+        student.get_submodule(name).register_forward_hook(lambda layer, args, output, act=act: act(output))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer versions of torch rename `broadcast_buffers`
         devices = [device] if device.type == "cuda" else None

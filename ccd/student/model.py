@@ -1,21 +1,21 @@
-"""The student network: a torchvision backbone, class activation maps and logits in one pass (method section 4)."""
+"""The student network: a CNN backbone, class activation maps and logits in one pass (method section 4)."""
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torchvision import models
 
 from ccd.artifacts.weights_file import load_fitting, read_state_dict
-from ccd.errors import CcdError, listed
-from ccd.runtime.hardware import all_gather, rank0_first
+from ccd.errors import CcdError, install_advice, listed
+from ccd.runtime.hardware import all_gather, rank0_first, summed
 from ccd.student.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -32,48 +32,108 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "convnext": (("features", "classifier.0"), "classifier.2"),
     "regnet": (("stem", "trunk_output"), "fc"),
 }
+# CLIP's own ResNets: three convolutions as stem, and an attention pool that a student does not have.
+_CLIP_STEM = ("conv1", "bn1", "relu1", "conv2", "bn2", "relu2", "conv3", "bn3", "relu3", "avgpool")
+_CLIP_RESNET = re.compile(r"clip_resnet/(\d{1,2})-(\d{1,2})-(\d{1,2})-(\d{1,2})/(\d{1,3})")
 
 
 def backbone_names() -> list[str]:
-    """List the names that `build_backbone` accepts."""
+    """List torchvision's names that `build_backbone` accepts."""
     return [name for name in models.list_models(module=models) if name.startswith(tuple(_FAMILIES))]
 
 
-def build_backbone(name: str, weights: str | Path) -> tuple[nn.Module, int]:
-    """Build a torchvision network up to its last feature map.
+def build_backbone(name: str, weights: str | Path | Mapping[str, Tensor]) -> tuple[nn.Module, int]:
+    """Build a network up to its last feature map.
 
     Args:
-        name: torchvision's name, e.g. ``resnet101``; see `backbone_names`.
+        name: torchvision's name, e.g. ``resnet101``, see `backbone_names`; ``timm/NAME`` for a CNN of the package timm
+            (an extra); ``clip_resnet/3-4-6-3/64`` for the ResNet of a CLIP, by its blocks per layer and its width.
         weights: ``imagenet`` for torchvision's IMAGENET1K_V1 (the paper's; torchvision's own default is V2 for some),
-            ``none`` for random weights (drawn from torch's global generator), or the path of a state dict (see
-            `ccd.artifacts.weights_file.read_state_dict`): that of the whole torchvision model, or without its
-            classifier, which is ignored.
+            ``none`` for random weights (drawn from torch's global generator), a state dict or the path of one (see
+            `ccd.artifacts.weights_file.read_state_dict`): that of the whole model, or without its classifier, which is
+            ignored.
 
     Returns:
         The network, (b, 3, H, W) float -> (b, K, h, w) float, and K.
 
     Raises:
-        CcdError: unknown name, weights that cannot be had or read, or a state dict with other keys or shapes.
+        CcdError: unknown name, weights that cannot be had or read, a state dict with other keys or shapes, or timm is
+            not installed.
     """
+    build = {"timm": _timm, "clip_resnet": _clip_resnet}.get(name.partition("/")[0], _torchvision)
+    network = build(name)
+    if isinstance(weights, Mapping):
+        load_fitting(network.whole, weights, name, network.classifier + ".")
+    elif str(weights) != "none":
+        path = Path(weights).expanduser()
+        state = _imagenet(name) if str(weights) == "imagenet" else read_state_dict(path, "warmup.weights")
+        load_fitting(network.whole, state, f"{name} from {weights}", network.classifier + ".")
+    if not network.features:
+        return network.whole, network.channels
+    parts = OrderedDict((part.replace(".", "_"), network.whole.get_submodule(part)) for part in network.features)
+    return nn.Sequential(parts), network.channels
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network: the ``whole``, the name of its ``classifier``, K ``channels`` before it, and the submodules that make
+    the ``features``, one after the other; none where the whole returns the feature map itself."""
+
+    whole: nn.Module
+    classifier: str
+    channels: int
+    features: tuple[str, ...] = ()
+
+
+def _torchvision(name: str) -> _Network:
     families = [prefix for prefix in _FAMILIES if name.startswith(prefix)]
     if not families or name not in backbone_names():
         raise CcdError(
             f"unknown backbone {name!r}; known are torchvision's {', '.join(_FAMILIES)} families: "
-            f"{', '.join(backbone_names())}"
+            f"{', '.join(backbone_names())}; and timm/NAME"
         )
     features, head = _FAMILIES[families[0]]
     model: nn.Module = models.get_model(name, weights=None)
-    if str(weights) != "none":
-        path = Path(weights).expanduser()
-        state = _imagenet(name) if str(weights) == "imagenet" else read_state_dict(path, "warmup.weights")
-        load_fitting(model, state, f"{name} from {weights}", head + ".")
     channels = next(layer.in_features for layer in model.get_submodule(head).modules() if isinstance(layer, nn.Linear))
-    parts = OrderedDict((part.replace(".", "_"), model.get_submodule(part)) for part in features)
-    return nn.Sequential(parts), channels
+    return _Network(model, head, channels, features)
+
+
+def _clip_resnet(name: str) -> _Network:
+    from clip.model import ModifiedResNet
+
+    numbers = _CLIP_RESNET.fullmatch(name)
+    if numbers is None:
+        raise CcdError(f"unknown backbone {name!r}; a ResNet of CLIP is called like clip_resnet/3-4-6-3/64")
+    *blocks, width = map(int, numbers.groups())
+    model = ModifiedResNet(blocks, output_dim=1, heads=1, input_resolution=32, width=width)
+    layers = tuple(f"layer{number}" for number in range(1, 5))
+    return _Network(model, "attnpool", 32 * width, _CLIP_STEM + layers)
+
+
+def _timm(name: str) -> _Network:
+    try:
+        import timm
+    except ImportError as error:
+        raise CcdError(f"the backbone {name} needs the package timm ({error}): {install_advice('timm')}") from None
+    entry = name.removeprefix("timm/")
+    if not re.fullmatch(r"\w+", entry) or not timm.is_model(entry):  # other names would be looked up on a server
+        raise CcdError(f"unknown backbone {name!r}; timm {timm.__version__} has no {entry!r}, see timm.list_models()")
+    model: Any = timm.create_model(entry, pretrained=False, num_classes=0, global_pool="")
+    channels = int(getattr(model, "head_hidden_size", model.num_features))
+    try:
+        with torch.no_grad():
+            shape = tuple(model.eval()(torch.zeros(1, 3, 64, 96)).shape)
+    except (AssertionError, RuntimeError, ValueError):  # networks of one image size
+        shape = ()
+    if len(shape) != 4 or shape[1] != channels or shape[2] * 3 != shape[3] * 2:
+        raise CcdError(f"{name} gives no feature map for images of any size, so it is no CNN; take another backbone")
+    return _Network(model.train(), str(model.pretrained_cfg.get("classifier") or "classifier"), channels)
 
 
 @rank0_first()
 def _imagenet(name: str) -> dict[str, Tensor]:
+    if "/" in name:
+        raise CcdError(f"torchvision has no ImageNet weights for {name}; warmup.weights: none or a local state dict")
     entry = getattr(models.get_model_weights(name), "IMAGENET1K_V1", None)
     if entry is None:
         raise CcdError(f"torchvision has no IMAGENET1K_V1 weights for {name}; give a local state dict or 'none'")
@@ -155,8 +215,14 @@ class Student(nn.Module):
         cam = torch.where(cam > 0, cam * self.cam_boost, cam)
         return cam.mean(dim=(2, 3)), cam
 
+    @torch.no_grad()
+    def start_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Set the head to ``weight`` (C, K) and ``bias`` (C,) float."""
+        self.head.weight.copy_(weight[:, :, None, None])
+        self.head.bias.copy_(bias)  # type: ignore[union-attr]
 
-def build_student(spec: StudentSpec, weights: str | Path, seed: int) -> Student:
+
+def build_student(spec: StudentSpec, weights: str | Path | Mapping[str, Tensor], seed: int) -> Student:
     """Build a student before training; its head (and a random backbone) are drawn from ``seed``.
 
     ``weights``: as in `build_backbone`.
@@ -219,9 +285,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         values = x.float()
         count = float(sum(all_gather(values.numel() // values.shape[1])))  # per channel
-        mean = _summed(values.sum(dim=(0, 2, 3))) / count  # (C,)
+        mean = summed(values.sum(dim=(0, 2, 3))) / count  # (C,)
         centred = values - mean.view(1, -1, 1, 1)
-        variance = _summed(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = summed(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
@@ -231,23 +297,3 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if self.affine:
             normal = normal * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
         return normal.to(x.dtype)
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over the ranks; the gradient is summed over the ranks as well."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
-def _summed(values: Tensor) -> Tensor:
-    return cast(Tensor, _Sum.apply(values))

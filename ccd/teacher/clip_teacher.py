@@ -82,6 +82,9 @@ Normalization = Literal["clip", "imagenet"]
 Precision = Literal["fp32", "fp16", "bf16"]
 
 
+MeanStd = tuple[Sequence[float], Sequence[float]]
+
+
 class Teacher(Protocol):
     """A frozen CLIP: images and texts to unit vectors of one space (method section 1)."""
 
@@ -110,6 +113,16 @@ class Teacher(Protocol):
         """One line for a person: backend, model, pixel normalisation, precision."""
         ...
 
+    @property
+    def visual(self) -> nn.Module:
+        """The image tower as its package built it, frozen, float32."""
+        ...
+
+    @property
+    def pixel_mean_std(self) -> MeanStd:
+        """Mean and standard deviation per RGB channel, of pixels in [0, 1], by which images are normalised."""
+        ...
+
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Encode texts to (T, D) float32 unit rows on the CPU. Raises CcdError naming texts that would be truncated."""
         ...
@@ -121,8 +134,6 @@ class Teacher(Protocol):
         """
         ...
 
-
-MeanStd = tuple[Sequence[float], Sequence[float]]
 
 CLIP_MEAN_STD: MeanStd = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET_MEAN_STD: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -164,6 +175,8 @@ class ClipTeacher:
         self.embed_dim = embed_dim
         self.stride_px = tower.stride_px
         self.description = description
+        self.visual = tower.module
+        self.pixel_mean_std: MeanStd = (mean, std)
         self._model = model.float().eval().requires_grad_(False)
         # a quarter faster for ResNets, indifferent for ViTs
         self._model.to(device, memory_format=torch.channels_last)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccd.errors import CcdError, listed
 from ccd.runtime.hardware import rank0_first
@@ -175,3 +177,105 @@ def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templat
     if broken:
         raise CcdError(f"the teacher gave NaN or Inf for the text of {listed(broken)}: try other weights")
     return means
+
+
+@dataclass(frozen=True)
+class StudentStart:
+    """The convolutional image tower of a teacher, as a student's backbone (no section of the paper).
+
+    ``origin``: one line for a person. ``backbone``: name for `ccd.student.model.build_backbone`; ``weights``: a state
+    dict of it, on the teacher's device. ``mean`` and ``std``: per RGB channel. ``projection`` (D, K) and ``offset``
+    (D,) float32 on the CPU take K averaged features into CLIP's space; None where that is no linear map.
+    """
+
+    origin: str
+    backbone: str
+    weights: Mapping[str, Tensor]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    projection: Tensor | None
+    offset: Tensor | None
+
+    def text_head(self, text: np.ndarray, logit_scale: float, pooled: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the weight (C, K) and bias (C,) of the linear head that is CLIP's zero-shot classifier.
+
+        With P and o the projection and its offset: logit_c = s (t_c - mean t) . (P f + o) / n, where n, the mean of
+        |P f + o| over images, stands for the norm of the image at hand, and the mean over the classes is taken away
+        since a sigmoid, unlike softmax, does not do that itself.
+
+        Args:
+            text: t, (C, D) float32 unit rows. logit_scale: s. pooled: (N, K) float32, averaged features of N images.
+
+        Raises:
+            CcdError: the tower has no linear projection, or the text is of another width.
+        """
+        if self.projection is None or self.offset is None:
+            raise CcdError("warmup.head text needs a tower with a linear projection, not the teacher's: use random")
+        if text.shape[1] != len(self.projection):
+            raise CcdError(
+                f"text.h5 has {text.shape[1]} dimensions, the teacher {len(self.projection)}: run stage text again"
+            )
+        norm = (torch.from_numpy(pooled) @ self.projection.T + self.offset).norm(dim=1).mean()
+        directions = (logit_scale / norm) * torch.from_numpy(text - text.mean(axis=0))
+        return directions @ self.projection, directions @ self.offset
+
+
+def student_start(teacher: Teacher) -> StudentStart:
+    """Take the trunk of a teacher's image tower for a student.
+
+    Attention pools have no linear map of averaged features; as in MaskCLIP (Zhou et al., ECCV 2022) each cell goes
+    through their value and output projections, without the positional embedding.
+
+    Raises:
+        CcdError: the tower is no CNN that `ccd.student.model.build_backbone` knows, e.g. a ViT.
+    """
+    visual: Any = teacher.visual
+    if hasattr(visual, "attnpool") and hasattr(visual, "layer4"):
+        layers = [getattr(visual, f"layer{number}") for number in range(1, 5)]
+        name = f"clip_resnet/{'-'.join(str(len(layer)) for layer in layers)}/{visual.conv3.out_channels}"
+        trunk = visual
+        maps = [visual.attnpool.v_proj, visual.attnpool.c_proj]
+    elif hasattr(visual, "trunk") and _gives_maps(visual.trunk):
+        name = f"timm/{visual.trunk.pretrained_cfg['architecture']}"
+        trunk = visual.trunk
+        maps = [_timm_projection(visual)]
+    else:
+        raise CcdError(
+            f"warmup.weights teacher: the image tower of {teacher.description} cannot be a student's start; the "
+            "ResNets of OpenAI and open_clip can (RN50, RN101, RN50x4, ...), and open_clip's towers with a CNN of timm "
+            "as trunk; else use warmup.weights: imagenet with a torchvision name as warmup.backbone, e.g. resnet101"
+        )
+    mean, std = ((float(red), float(green), float(blue)) for red, green, blue in teacher.pixel_mean_std)
+    origin = f"the image tower of {teacher.description.partition(',')[0]}"
+    return StudentStart(origin, name, trunk.state_dict(), mean, std, *_composed(maps))
+
+
+def _gives_maps(trunk: Any) -> bool:
+    """Tell whether a trunk of timm makes feature maps (b, K, h, w) from images of any size."""
+    try:
+        with torch.no_grad():
+            shape = trunk.forward_features(next(trunk.parameters()).new_zeros(1, 3, 64, 96)).shape
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+    return len(shape) == 4 and shape[2] * 3 == shape[3] * 2
+
+
+def _timm_projection(visual: Any) -> nn.Module | None:
+    """Return the projection after the average pool of open_clip's timm towers; None after an attention pool."""
+    parts = dict(visual.head.named_children())
+    if "pool" in parts or "mlp" in parts:
+        return None
+    found: nn.Module = parts["proj"] if "proj" in parts else visual.trunk.get_classifier()
+    return found
+
+
+def _composed(maps: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight (D, K) and bias (D,) of linear layers in a row; None if one is not linear."""
+    if not all(isinstance(layer, nn.Linear) for layer in maps):
+        return None, None
+    weight = torch.eye(maps[0].in_features)
+    bias = torch.zeros(maps[0].in_features)
+    for layer in maps:
+        weight = layer.weight.cpu() @ weight
+        bias = layer.weight.cpu() @ bias + (0 if layer.bias is None else layer.bias.cpu())
+    return weight, bias

@@ -1,0 +1,370 @@
+"""A student that starts from the teacher's convolutional image tower, and backbones of timm."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from ccd.artifacts import checkpoint_file
+from ccd.cli.main import main
+from ccd.deploy.load import load_student
+from ccd.errors import CcdError
+from ccd.images.batches import ImageFiles
+from ccd.params.file import validate
+from ccd.params.sections import WarmupParams
+from ccd.project.settings import check_models
+from ccd.project.suggest import student_bytes
+from ccd.runtime.hardware import Hardware
+from ccd.runtime.store import closure
+from ccd.student import loop
+from ccd.student.inference import pooled_features
+from ccd.student.loop import Batches, Optimization, train
+from ccd.student.model import Student, StudentSpec, build_backbone, build_student, restore_student
+from ccd.student.objectives import warmup_objective
+from ccd.student.transforms import normalize
+from ccd.teacher.encode import StudentStart, load_teacher, student_start
+from tests.toys.chain import CHAIN, STAGES, prepare, run_stage, write_pictures
+from tests.toys.student import KilledError, Memory, batches_of, colour_patches
+from tests.toys.tiny_clip import checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+TIMM = "timm/test_efficientnet"
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 1, "layers": 1}
+AVERAGE = {"timm_model_name": "test_efficientnet", "timm_pool": "avg", "timm_proj": "linear", "timm_proj_bias": True,
+           "image_size": 64}  # fmt: skip
+PIXELS = torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+EYE = np.eye(4, 16, dtype=np.float32)
+
+
+def openai_teacher(folder: Path, kind: str = "resnet") -> Any:
+    (folder / f"{kind}.pt").write_bytes(checkpoint(kind))
+    return load_teacher("clip", str(folder / f"{kind}.pt"), None, device=CPU)
+
+
+def open_clip_teacher(folder: Path, tower: dict[str, Any], name: str = "tiny_start") -> Any:
+    """A random model; its BatchNorm statistics are not those of a new network, so that their transfer shows."""
+    package = pytest.importorskip("open_clip")
+    config = folder / f"{name}.json"
+    config.write_text(json.dumps({"embed_dim": 16, "vision_cfg": tower, "text_cfg": TEXT}))
+    package.add_model_config(config)
+    torch.manual_seed(0)
+    model = package.create_model(name).eval()
+    for key, value in model.state_dict().items():
+        if key.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+    torch.save(model.state_dict(), folder / f"{name}.pt")
+    return load_teacher("open_clip", str(config), str(folder / f"{name}.pt"), device=CPU)
+
+
+def student_of(start: StudentStart, classes: int = 4, size_px: int = 64) -> tuple[Student, StudentSpec]:
+    names = tuple(f"class {number}" for number in range(classes))
+    spec = StudentSpec(start.backbone, names, 1.0, size_px, start.mean, start.std)
+    return build_student(spec, start.weights, seed=0).eval(), spec
+
+
+def unit(pixels: Tensor) -> Tensor:
+    return pixels.float() / 255
+
+
+def test_the_head_is_worked_out_by_hand() -> None:
+    """P f + o = (2 + 1, 2 * 2) for the one image: norm 5, so s / n = 2; the classes lie at +-(.5, -.5)."""
+    projection = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    start = StudentStart("", "", {}, (0, 0, 0), (1, 1, 1), projection, torch.tensor([1.0, 0.0]))
+    weight, bias = start.text_head(np.eye(2, dtype=np.float32), 10.0, np.float32([[2.0, 2.0]]))
+    torch.testing.assert_close(weight, torch.tensor([[1.0, -2.0], [-1.0, 2.0]]))
+    torch.testing.assert_close(bias, torch.tensor([1.0, -1.0]))
+
+
+def test_the_norm_is_the_mean_over_the_images() -> None:
+    start = StudentStart("", "", {}, (0, 0, 0), (1, 1, 1), torch.eye(2), torch.zeros(2))
+    weight, _ = start.text_head(np.eye(2, dtype=np.float32), 8.0, np.float32([[3.0, 4.0], [0.0, 11.0]]))  # mean 8
+    torch.testing.assert_close(weight, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
+
+
+def test_text_of_another_teacher_and_towers_without_a_projection_are_refused() -> None:
+    start = StudentStart("", "", {}, (0, 0, 0), (1, 1, 1), torch.eye(2), torch.zeros(2))
+    with pytest.raises(CcdError, match=r"text\.h5 has 16 dimensions, the teacher 2: run stage text again"):
+        start.text_head(EYE, 1.0, np.zeros((1, 2), np.float32))
+    bare = StudentStart("", "", {}, (0, 0, 0), (1, 1, 1), None, None)
+    with pytest.raises(CcdError, match=r"warmup\.head.*random"):
+        bare.text_head(EYE, 1.0, np.zeros((1, 2), np.float32))
+
+
+def test_an_average_pooled_tower_becomes_a_zero_shot_student(tmp_path: Path) -> None:
+    """Per image, the student's logits are CLIP's but for the norm: s (cos - mean cos) |P f + o| / n."""
+    teacher = open_clip_teacher(tmp_path, AVERAGE)
+    start = student_start(teacher)
+    assert start.backbone == TIMM and start.origin == "the image tower of open_clip tiny_start tiny_start.pt"
+    student, _ = student_of(start)
+    with torch.no_grad():
+        pooled = student.backbone(normalize(unit(PIXELS), start.mean, start.std)).mean(dim=(2, 3))
+        student.start_head(*start.text_head(EYE, 100.0, pooled.numpy()))
+        logits, _ = student(unit(PIXELS))
+    assert start.projection is not None and start.offset is not None
+    embedded = pooled @ start.projection.T + start.offset
+    cosines = teacher.encode_image(PIXELS)
+    torch.testing.assert_close(torch.nn.functional.normalize(embedded, dim=1), cosines, atol=1e-5, rtol=0)
+    norms = embedded.norm(dim=1, keepdim=True)
+    expected = 100 * (cosines[:, :4] - cosines[:, :4].mean(dim=1, keepdim=True)) * norms / norms.mean()
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("package", ["clip", "open_clip"])
+def test_a_resnet_of_clip_gives_its_trunk_and_a_head_per_cell(package: str, tmp_path: Path) -> None:
+    tower = {"image_size": 64, "layers": [1, 2, 1, 1], "width": 8, "head_width": 64}
+    teacher = openai_teacher(tmp_path) if package == "clip" else open_clip_teacher(tmp_path, tower, "tiny_resnet")
+    start = student_start(teacher)
+    assert start.backbone == ("clip_resnet/1-1-1-1/8" if package == "clip" else "clip_resnet/1-2-1-1/8")
+    assert start.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+    visual = teacher.visual
+    torch.nn.init.zeros_(visual.attnpool.positional_embedding)
+    alike = torch.rand(2, 256, 1, 1).expand(-1, -1, 2, 2)  # where all cells are alike, attention does nothing
+    with torch.no_grad():
+        expected = visual.attnpool(alike)
+    assert start.projection is not None and start.offset is not None
+    torch.testing.assert_close(alike[:, :, 0, 0] @ start.projection.T + start.offset, expected, atol=1e-4, rtol=1e-4)
+    student, _ = student_of(start)
+    visual.attnpool = torch.nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(student.backbone(unit(PIXELS)), visual(unit(PIXELS)), atol=1e-5, rtol=1e-4)
+
+
+def test_the_demos_teacher_can_be_a_start() -> None:
+    start = student_start(load_teacher("clip", str(ROOT / "ccd/demo/assets/clip.pt"), None, device=CPU))
+    assert start.backbone == "clip_resnet/1-1-1-1/16" and start.projection is not None
+    assert student_of(start, size_px=96)[0](unit(PIXELS))[1].shape == (3, 4, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["openai", "timm"])
+def test_a_vit_is_refused_with_advice(kind: str, tmp_path: Path) -> None:
+    vit = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear", "image_size": 160}
+    teacher = openai_teacher(tmp_path, "vit") if kind == "openai" else open_clip_teacher(tmp_path, vit, "tiny_vit")
+    with pytest.raises(CcdError, match=r"RN50.*timm.*warmup\.weights: imagenet") as caught:
+        student_start(teacher)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_norm_looks_at_the_first_256_images_whatever_the_batch_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    write_pictures(tmp_path / "pictures", ("red", "green"), train_count=6, test_count=0)
+    student, _ = student_of(student_start(openai_teacher(tmp_path)))
+    files = ImageFiles([tmp_path / f"pictures/{number}.png" for number in range(6)])
+    whole = pooled_features(student, files, 64, Hardware(CPU, 0, 64))
+    assert whole.shape == (6, 256)
+    np.testing.assert_array_equal(pooled_features(student, files, 64, Hardware(CPU, 0, 1)), whole)
+    monkeypatch.setattr("ccd.student.inference._FEW_IMAGES", 4)
+    np.testing.assert_allclose(pooled_features(student, files, 64, Hardware(CPU, 0, 64)), whole[:4], atol=1e-5)
+
+
+VALUES = {"backbone": "teacher", "weights": "teacher", "weights_sha256": None, "head": "text", "cam_boost": 3.0,
+          "image_size_px": 64, "epochs": 1, "batch_size": 4, "lr": 1e-3, "head_lr_multiplier": 1.0,
+          "schedule": "constant", "precision": "fp32", "seed": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, ""),
+        ({"head": "random"}, ""),
+        ({"backbone": "resnet50"}, "warmup.weights = 'teacher': .*go together"),
+        ({"weights": "none", "head": "random"}, "warmup.weights = 'none': .*go together"),
+        ({"backbone": "resnet50", "weights": "none"}, "warmup.head = 'text': .*needs weights: teacher"),
+    ],
+)
+def test_the_parameters_go_together(changed: dict[str, str], message: str) -> None:
+    if not message:
+        assert validate(WarmupParams, VALUES | changed)
+        return
+    with pytest.raises(CcdError, match=message) as caught:
+        validate(WarmupParams, VALUES | changed)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "message"),
+    [
+        ("teacher", "teacher", ""),
+        (TIMM, "none", ""),
+        ("resnet9000", "none", "'resnet9000' is none of torchvision's"),
+    ],
+)
+def test_projects_take_these_students(backbone: str, weights: str, message: str, tmp_path: Path) -> None:
+    teacher = {"backend": "clip", "model": "RN50", "pretrained": None}
+    params = {"teacher": teacher, "warmup": {"backbone": backbone, "weights": weights}}
+    if message:
+        with pytest.raises(CcdError, match=message):
+            check_models(params, tmp_path)
+    else:
+        check_models(params, tmp_path)
+        assert student_bytes(backbone) == student_bytes("resnet50")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A project whose student is its teacher's tower, and what stage warmup said; the teacher's file is gone."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        own = {"warmup__backbone": "teacher", "warmup__weights": "teacher", "warmup__head": "text"}
+        prepare(folder, patch, "resnet", **own)
+        (folder / "pictures").mkdir()
+        write_pictures(folder / "pictures", ("red", "green", "blue"))
+        said = ""
+        for name in CHAIN:
+            if name == "warmup":
+                words = STAGES[name]["cmd"].replace("${dataset.name}", "toy").split()[3:]
+                said = CliRunner().invoke(CHAIN[name], words, catch_exceptions=False).output
+            elif name != "report":
+                run_stage(name)
+            if name == "clip_local":
+                (folder / "resnet.pt").unlink()
+        yield folder, said
+
+
+def test_the_pipeline_runs_and_says_where_the_student_comes_from(project: tuple[Path, str]) -> None:
+    folder, said = project
+    assert "clip_resnet/1-1-1-1/8 from the image tower of clip resnet.pt, head: text" in said
+    for name in ("warmup", "student"):
+        found = checkpoint_file.read(folder / f"data/toy/{name}.pt", "train")
+        assert found.spec["backbone"] == "clip_resnet/1-1-1-1/8"
+        assert found.spec["mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+        assert found.info["start"] == "the image tower of clip resnet.pt, head: text"
+    assert (folder / "data/toy/metrics.json").is_file()
+
+
+def test_the_student_is_exported_without_the_teacher(project: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = project
+    student = folder / "data/toy/student.pt"
+    photos = sorted((folder / "pictures").glob("*.png"))
+    words = ["export", "model", str(tmp_path / "model"), "--student", str(student), "--licence", "CC0-1.0"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    card = (tmp_path / "model/README.md").read_text()
+    assert card.count("the image tower of clip resnet.pt") == 2 and "licence of those weights" in card
+    first = load_student(student).predict(photos)
+    second = load_student(tmp_path / "model").predict(photos)
+    np.testing.assert_array_equal(first["red"], second["red"])
+    assert first["red"].nunique() > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["clip_resnet", "timm"])
+def test_onnx_gives_the_same(kind: str, project: tuple[Path, str], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    source = project[0] / "data/toy/student.pt"
+    if kind == "timm":
+        pytest.importorskip("timm")
+        spec = StudentSpec(TIMM, ("cat", "dog"), 3.0, 64)
+        weights = {"last": dict(build_student(spec, "none", seed=0).state_dict())}
+        source = tmp_path / "student.pt"
+        checkpoint_file.write(source, checkpoint_file.Checkpoint(spec.to_dict(), weights, "last", {"epochs": 1}))
+    done = CliRunner().invoke(main, ["export", "onnx", str(tmp_path / "s.onnx"), "--student", str(source), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["largest_difference"] <= 1e-4
+
+
+def test_the_final_training_knows_no_teacher() -> None:
+    assert not [name for name in closure([ROOT / "stages/train.py"]) if name.startswith("ccd/teacher")]
+
+
+def timm_student() -> Student:
+    pytest.importorskip("timm")
+    return build_student(StudentSpec(TIMM, ("a", "b", "c"), 3.0, 32), "none", seed=0)
+
+
+def test_a_network_of_timm_is_a_backbone(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("test_efficientnet", num_classes=7).eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    backbone, channels = build_backbone(TIMM, tmp_path / "weights.pt")
+    with torch.no_grad():
+        features = backbone.eval()(unit(PIXELS))
+        assert features.shape == (3, channels, 2, 3)
+        torch.testing.assert_close(model.classifier(features.mean(dim=(2, 3))), model(unit(PIXELS)))
+
+
+def test_a_student_of_timm_is_restored_from_its_own_weights() -> None:
+    student = timm_student().eval()
+    spec = StudentSpec(TIMM, ("a", "b", "c"), 3.0, 32)
+    again = restore_student(spec, student.state_dict()).eval()
+    with torch.no_grad():
+        assert torch.equal(again(unit(PIXELS))[1], student(unit(PIXELS))[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("timm/resnet9000", "none", "timm .* has no 'resnet9000'"),
+        ("timm/hf-hub:someone/else", "none", "has no 'hf-hub:someone/else'"),
+        ("timm/test_vit", "none", "no CNN"),
+        (TIMM, "imagenet", "torchvision has no ImageNet weights for timm/"),
+        ("clip_resnet/3-4-6/64", "none", "called like clip_resnet/3-4-6-3/64"),
+    ],
+)
+def test_wrong_names_are_one_line(name: str, weights: str, message: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(CcdError, match=message) as caught:
+        build_backbone(name, weights)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_timm_is_said_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = builtins.__import__
+
+    def without(name: str, *args: Any, **options: Any) -> Any:
+        if name == "timm":
+            raise ImportError("No module named 'timm'")
+        return genuine(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(CcdError, match=r"timm/test_efficientnet needs the package timm.*pip install 'timm>="):
+        build_backbone(TIMM, "none")
+
+
+def test_activations_inside_timms_norms_survive_the_change_for_many_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    student = timm_student().eval()
+    with torch.no_grad():
+        expected = student(unit(PIXELS))[1]
+    keys = list(student.state_dict())
+    monkeypatch.setattr(loop, "rank_count", lambda: 2)
+    monkeypatch.setattr(loop, "DistributedDataParallel", lambda module, **options: module)
+    changed, _ = loop.over_ranks(student, CPU)
+    kinds = {type(layer).__name__ for layer in changed.modules()}
+    assert "SharedBatchNorm2d" in kinds and "BatchNormAct2d" not in kinds
+    with torch.no_grad():
+        torch.testing.assert_close(changed.eval()(unit(PIXELS))[1], expected)
+    assert list(changed.state_dict()) == keys
+
+
+def test_a_killed_training_of_such_a_student_goes_on() -> None:
+    pixels, targets = colour_patches(16)
+
+    def run(state: Memory | None, die_at: int | None = None) -> dict[str, Tensor]:
+        def batches(epoch: int) -> Batches:
+            if epoch == die_at:
+                raise KilledError
+            return batches_of(pixels, 8)(epoch)
+
+        optimization = Optimization(2, 1e-3, 1.0)
+        options: dict[str, Any] = {"optimization": optimization, "seed": 1, "device": CPU, "state": state}
+        return train(timm_student(), batches, targets, warmup_objective, **options).last
+
+    whole = run(None)
+    state = Memory()
+    with pytest.raises(KilledError):
+        run(state, die_at=1)
+    resumed = run(state)
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
