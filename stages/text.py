@@ -9,8 +9,8 @@ import torch
 
 from ccd.artifacts import classes_file, text_file
 from ccd.errors import listed
-from ccd.params.file import load
-from ccd.params.sections import TeacherParams, TextParams, chosen_texts
+from ccd.params.file import chosen_texts, load
+from ccd.params.sections import TeacherParams, TextParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import set_up_hardware
 from ccd.runtime.launch import stage
@@ -24,7 +24,7 @@ def main(classes: Path, out: Path) -> None:
     teacher_params = load(TeacherParams)
     log = StageLog("text")
     class_list = classes_file.read(classes)
-    texts = chosen_texts(params, class_list.names, class_list.texts)
+    texts = chosen_texts(params.class_texts, class_list.names, class_list.texts)
     log.reads(f"{len(texts)} classes", f"{len(params.templates)} templates")
     teacher = load_teacher(**teacher_params.model_dump(), device=set_up_hardware().device)
     embeddings = class_embeddings(teacher, texts, params.templates).numpy()

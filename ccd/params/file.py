@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from ccd.errors import CcdError
+from ccd.errors import CcdError, listed
 
 PARAMS_FILE = Path("params.yaml")
 _SHORT = reprlib.Repr()  # a few bytes of YAML can expand to gigabytes of nested lists
@@ -131,3 +132,19 @@ def _explain(model: type[Section], path: Path, item: Any) -> str:
     is_unquoted_text = isinstance(value, (int, float, date)) and item["type"] == "string_type"
     hint = "; write quotes around it" if is_unquoted_text else ""
     return f"{path}: {key} = {_SHORT.repr(value)}: {item['msg']}{hint}"
+
+
+def chosen_texts(
+    class_texts: Mapping[str, Sequence[str]], names: Sequence[str], own: Sequence[tuple[str, ...]]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the texts of each class: those of ``text.class_texts``, else the data set's ``own``.
+
+    Raises:
+        CcdError: ``class_texts`` has a key that is no class.
+    """
+    unknown = [name for name in class_texts if name not in names]
+    if unknown:
+        raise CcdError(
+            f"text.class_texts names {listed(unknown)}, not among the classes: {listed(names, 100)}; correct it"
+        )
+    return tuple(tuple(class_texts.get(name, texts)) for name, texts in zip(names, own, strict=True))

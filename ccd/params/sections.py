@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from ccd.errors import CcdError, listed
 from ccd.params.file import Section
 
 
@@ -73,22 +71,6 @@ class TextParams(Section):
     background_words: bool
     logit_scale: float | None = Field(gt=0, le=1000)
     standardized_scale: float | None = Field(gt=0, le=100)
-
-
-def chosen_texts(
-    params: TextParams, names: Sequence[str], own: Sequence[tuple[str, ...]]
-) -> tuple[tuple[str, ...], ...]:
-    """Return the texts of each class: those of ``params.class_texts``, else the data set's ``own``.
-
-    Raises:
-        CcdError: ``class_texts`` has a key that is no class.
-    """
-    unknown = [name for name in params.class_texts if name not in names]
-    if unknown:
-        raise CcdError(
-            f"text.class_texts names {listed(unknown)}, not among the classes: {listed(names, 100)}; correct it"
-        )
-    return tuple(tuple(params.class_texts.get(name, texts)) for name, texts in zip(names, own, strict=True))
 
 
 class ClipGlobalParams(Section):
