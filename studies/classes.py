@@ -57,7 +57,7 @@ def settings(study: Study, variant: Variant, seed: int, data: Path, params: Path
     Raises:
         CcdError: the variant wants synonyms, and none is known for a class of the data set.
     """
-    changed = study.settings(variant, seed)
+    changed = study.settings(variant, seed, read_yaml(params))
     if not (variant.synonyms or study.drop_classes):
         return changed
     class_list = classes_file.read(data / "classes.json")

@@ -40,7 +40,7 @@ def check_given(study: Study, params: Path) -> None:
     read_scores(Path(str(study.given.scores)))
     text = params.read_text(encoding="utf-8")
     for name, variant in study.rows().items():
-        sections = parameters(override(text, study.settings(variant, study.seeds[0])))
+        sections = parameters(override(text, study.settings(variant, study.seeds[0], parameters(text))))
         if sections["aggregate"]["contest"]:
             raise CcdError(f"variant '{name}': given scores have no boxes; set aggregate.contest: false")
         if sections["global_labels"]["none_rule"] == "background":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ccd.errors import CcdError
 from ccd.params.file import Section, read_yaml, validate
+from ccd.params.recipes import PAPER, recipe_table
 
 STUDIES_FILE = Path("studies/params.yaml")
 PAPER_FILE = Path("studies/paper.yaml")
@@ -35,7 +37,8 @@ class Corrected(Section):
 class Variant(Section):
     """One row of a study's table: the main pipeline with the stated changes.
 
-    ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``boxes``: local views from
+    ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``recipe``: the values of this recipe
+    where the recipes differ, under those of ``set``; None: the project's. ``boxes``: local views from
     `studies.boxes` instead of the student's. ``labels``: labels from `studies.inputs` instead of the method's.
     ``corrections``: see `Corrected`. ``shows``: whose predictions are the result: the ``student``'s, or the teacher's
     without training: ``zero_shot``, ``standardised`` cosines and ``sparc`` (`studies.sparc`), and, of given scores,
@@ -45,11 +48,17 @@ class Variant(Section):
 
     section: ClassVar[str] = "variant"
     set: dict[str, Setting] = Field(default_factory=dict)
+    recipe: Literal["paper", "recommended"] | None = None
     boxes: Strategy | None = None
     labels: LabelSource | None = None
     corrections: Corrected | None = None
     shows: Shown = "student"
     synonyms: bool = False
+
+    def recipe_settings(self, parameters: Mapping[str, Any]) -> dict[str, Setting]:
+        """Return ``section.key`` -> value of the variant's recipe for a project of these parameters."""
+        rows = recipe_table(parameters) if self.recipe is not None else []
+        return {name: published if self.recipe == PAPER else value for name, _, published, value in rows}
 
     @property
     def trains(self) -> bool:
@@ -152,9 +161,10 @@ class Study(Section):
             for order in orders
         }
 
-    def settings(self, variant: Variant, seed: int) -> dict[str, str]:
-        """Return a run's changes of ``params.yaml``: ``section.key`` -> value as in YAML."""
-        values = {"warmup.seed": seed, "train.seed": seed, **self.set, **variant.set}
+    def settings(self, variant: Variant, seed: int, parameters: Mapping[str, Any]) -> dict[str, str]:
+        """Return a run's changes of the project's ``parameters``: ``section.key`` -> value as in YAML."""
+        recipe = variant.recipe_settings(parameters)
+        values = {"warmup.seed": seed, "train.seed": seed, **recipe, **self.set, **variant.set}
         return {key: json.dumps(value) for key, value in values.items()}
 
 

@@ -184,7 +184,7 @@ def test_a_study_states_only_what_scores_can_give(changed: dict[str, object], re
 
 def test_settings_of_the_study_hold_for_all_variants_and_yield_to_their_own() -> None:
     one = study(set={"train.epochs": 6, "train.lr": 0.5}, variants={"a": Variant(set={"train.epochs": 2})})
-    assert one.settings(one.rows()["a"], 3) == {
+    assert one.settings(one.rows()["a"], 3, {}) == {
         "warmup.seed": "3",
         "train.seed": "3",
         "train.epochs": "2",

@@ -20,7 +20,7 @@ from ccd.artifacts.class_table import LABELS
 from ccd.artifacts.corrections_file import path_of
 from ccd.errors import CcdError
 from ccd.params.file import read_yaml
-from ccd.params.presets import override
+from ccd.params.presets import override, parameters
 from ccd.params.sections import SECTIONS
 from ccd.runtime.console import TIMINGS_LOG, record_timing
 from studies import figure, table
@@ -82,7 +82,7 @@ def test_every_variant_changes_parameters_that_exist(name: str) -> None:
     study = load_study(name, ROOT / STUDIES_FILE)
     text = (ROOT / "params.yaml").read_text()
     for variant in study.rows().values():
-        changed = YAML(typ="safe").load(override(text, study.settings(variant, seed=1)))
+        changed = YAML(typ="safe").load(override(text, study.settings(variant, 1, parameters(text))))
         for key, value in variant.set.items():
             section, _, knob = key.partition(".")
             assert changed[section][knob] == value, "lists and mappings arrive as they are"
@@ -112,7 +112,7 @@ def test_a_sweep_is_written_out_as_variants_named_by_the_value(tmp_path: Path) -
     )
     assert study_names(path) == ["k", "both", "tiles", "word"] and load_run_params(path).jobs == 2
     study = load_study("k", path)
-    assert study.settings(study.rows()["2"], seed=5) == {
+    assert study.settings(study.rows()["2"], 5, {}) == {
         "warmup.seed": "5",
         "train.seed": "5",
         "cam_boxes.boxes_per_class": "2",
