@@ -93,7 +93,7 @@ def test_scored_training_images_are_dealt_and_test_images_stay() -> None:
 
 def recipe(floor: float, alpha: float, *, rule: str = "off", width: float | None = None) -> Recipe:
     return Recipe(
-        BiasParams(enabled=True, max_entropy_nats=2.0, shrinkage=0.0),
+        BiasParams(center_scores=False, enabled=True, max_entropy_nats=2.0, shrinkage=0.0),
         GlobalLabelsParams(floor=floor, none_rule=rule, none_threshold=0.7, none_weight=0.5),  # type: ignore[arg-type]
         AggregateParams(
             alpha=alpha, contest=False, contest_iou=0.7, sharpen_width=width, sharpen_at=0.5, correction_weight=1.0
