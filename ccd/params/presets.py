@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from ccd.artifacts.existing import keep_old
 from ccd.artifacts.files import write_text
 from ccd.errors import CcdError
-from ccd.params.file import PARAMS_FILE, is_own_project, validate
+from ccd.params.file import PARAMS_FILE, check_together, is_own_project, validate
 from ccd.params.sections import SECTIONS, RuntimeParams
 
 PRESET_FOLDER = Path(__file__).parent
@@ -86,6 +86,7 @@ def override(text: str, settings: Mapping[str, str], *, values: Mapping[str, Any
     sections = parameters(new_text)
     for section, model in MODELS.items():
         validate(model, sections[section])
+    check_together(sections)
     return new_text
 
 
