@@ -34,7 +34,7 @@ def main(images: Path, boxes: Path, regions: Path, out: Path) -> None:
         with features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), known.width, attributes) as writer:
             known.copy(writer.write)
         log.wrote((out, count, "views"))
-        log.finding("0 encoded: all are regions, embedded by clip_global")
+        log.finding("0 encoded, 0 from the store; all are regions, embedded by clip_global")
         return
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device)
     attributes |= {"teacher": teacher.description, "fingerprint": teacher.fingerprint}

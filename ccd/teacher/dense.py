@@ -54,7 +54,8 @@ class WithRegions:
         if not self.regions:
             return self.teacher.encode_image(pixels)
         images, cells = encode_dense(self.teacher, pixels)
-        return packed(images, *region_views(cells, group_cells(cells, self.regions), self.regions))
+        labels = group_cells(cells, self.regions)
+        return packed(images, *region_views(cells, images.to(cells.device), labels, self.regions))
 
 
 def encode_dense(teacher: Teacher, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,12 +107,12 @@ def _place(tower: ImageTower, grid: tuple[int, int]) -> tuple[nn.Module, Look]:
     visual: Any = tower.module
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is not None and _is_plain(visual, blocks[-1]):
-        return blocks[-1], lambda tokens: _of_vit(visual, blocks[-1], tokens, grid)
+        return blocks[-1], lambda tokens: of_vit(visual, blocks[-1], tokens, grid)
     if hasattr(visual, "attnpool"):
-        return visual.attnpool, lambda cells: _of_attention_pool(visual.attnpool, cells)
+        return visual.attnpool, lambda cells: of_attention_pool(visual.attnpool, cells)
     pools = [part for part in visual.modules() if getattr(part, "pool_type", None) == "avg" and part is not visual]
     if hasattr(visual, "trunk") and hasattr(visual.trunk, "forward_head") and len(pools) == 1:
-        return pools[0], lambda cells: _of_average_pool(visual, cells)
+        return pools[0], lambda cells: of_average_pool(visual, cells)
     raise CcdError(
         f"the teacher's image tower ({type(visual).__name__}) gives no embeddings of patches; use a ViT or ResNet of "
         "OpenAI or open_clip or a trunk of convolutions with average pool, or set cam_boxes.views: cam and "
@@ -127,7 +128,7 @@ def _is_plain(visual: Any, block: Any) -> bool:
     return is_usual and parts and getattr(visual, "attn_pool", None) is None
 
 
-def _of_vit(visual: Any, block: Any, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+def of_vit(visual: Any, block: Any, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Send the patches of tokens (b, 1 + cells, E), or (1 + cells, b, E), through the last block and projection."""
     x: Tensor = tokens if block.attn.batch_first else tokens.transpose(0, 1)
     x = x + _scaled(block, "ls_1", self_attention(block.attn, block.ln_1(x)))
@@ -162,13 +163,13 @@ def self_attention(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
     return projected
 
 
-def _of_attention_pool(pool: Any, cells: Tensor) -> Tensor:
+def of_attention_pool(pool: Any, cells: Tensor) -> Tensor:
     """Send cells (b, C, h, w) through the value and output projections of an attention pool; no positions are added."""
     values: Tensor = pool.c_proj(pool.v_proj(cells.movedim(1, -1)))
     return values.movedim(-1, 1)
 
 
-def _of_average_pool(visual: Any, cells: Tensor) -> Tensor:
+def of_average_pool(visual: Any, cells: Tensor) -> Tensor:
     """Send every cell of (b, C, h, w) through pool and head as if it were a whole map."""
     count, _, rows, columns = cells.shape
     each = cells.movedim(1, -1).flatten(0, 2)[:, :, None, None]  # (b * h * w, C, 1, 1)

@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ITERATIONS = 10
+CONTEXT = 0.5
+_SAME = 1 - 1e-5  # cosine from which on two vectors count as one
 
 
 def group_cells(cells: Tensor, count: int, iterations: int = ITERATIONS) -> Tensor:
-    """Group the cells of each image by spherical k-means.
+    """Group the cells of each image by spherical k-means of how they differ from the image's mean cell.
 
-    The first centre is the cell most like the mean of all, each further one the cell least like the centres so far;
-    of equal cells the first, row by row.
+    The first centre is the most typical cell, each further one the cell least like the centres so far; of equal cells
+    the first, row by row.
 
     Args:
         cells: (b, D, h, w) float32, unit vectors along D.
@@ -27,25 +29,36 @@ def group_cells(cells: Tensor, count: int, iterations: int = ITERATIONS) -> Tens
         (b, h, w) int64 in 0..k - 1, on the device of ``cells``; a group may be empty.
     """
     vectors = cells.flatten(2).transpose(1, 2)  # (b, n, D)
-    centres = _spread(vectors, count)
+    vectors = F.normalize(vectors - vectors.mean(dim=1, keepdim=True), dim=2)
+    centres, unused = _spread(vectors, count)
+    labels = _nearest(vectors, centres, unused)
     for _ in range(iterations):
-        members = _members((vectors @ centres.transpose(1, 2)).argmax(dim=2), count)  # (b, k, n)
+        members = _members(labels, count)  # (b, k, n)
         means = F.normalize(members @ vectors, dim=2)
         centres = torch.where(members.any(dim=2, keepdim=True), means, centres)
-    labels = (vectors @ centres.transpose(1, 2)).argmax(dim=2)
+        labels = _nearest(vectors, centres, unused)
     return labels.view(len(cells), *cells.shape[2:])
 
 
-def _spread(vectors: Tensor, count: int) -> Tensor:
-    """Choose ``count`` of the vectors (b, n, D) as first centres (b, k, D)."""
+def _spread(vectors: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Choose ``count`` of the vectors (b, n, D) as first centres (b, k, D); (b, k) bool: which repeat another one."""
     images = torch.arange(len(vectors), device=vectors.device)
     first = (vectors @ vectors.mean(dim=1)[:, :, None])[:, :, 0].argmax(dim=1)
     centres = [vectors[images, first]]
+    unused = [torch.zeros_like(images, dtype=torch.bool)]
     likeness = (vectors @ centres[0][:, :, None])[:, :, 0]  # with the nearest centre
     while len(centres) < count:
-        centres.append(vectors[images, likeness.argmin(dim=1)])
+        least, cell = likeness.min(dim=1)
+        centres.append(vectors[images, cell])
+        unused.append(least >= _SAME)
         likeness = torch.maximum(likeness, (vectors @ centres[-1][:, :, None])[:, :, 0])
-    return torch.stack(centres, dim=1)
+    return torch.stack(centres, dim=1), torch.stack(unused, dim=1)
+
+
+def _nearest(vectors: Tensor, centres: Tensor, unused: Tensor) -> Tensor:
+    """Return the used centre (b, n) int64 most like each vector."""
+    likeness = vectors @ centres.transpose(1, 2)
+    return likeness.masked_fill(unused[:, None], -torch.inf).argmax(dim=2)
 
 
 def _members(labels: Tensor, count: int) -> Tensor:
@@ -53,27 +66,31 @@ def _members(labels: Tensor, count: int) -> Tensor:
     return (labels[:, None] == torch.arange(count, device=labels.device)[:, None]).float()
 
 
-def region_views(cells: Tensor, labels: Tensor, count: int, widen: float = 0.0) -> tuple[Tensor, Tensor]:
+def region_views(
+    cells: Tensor, images: Tensor, labels: Tensor, count: int, *, context: float = CONTEXT, widen: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Return the boxes and embeddings of regions.
 
     Args:
         cells: (b, D, h, w) float32, unit vectors along D.
+        images: (b, D) float32, the images' own unit embeddings.
         labels: (b, h, w) int64, the region of each cell, 0..k - 1.
         count: k.
+        context: weight of the image in its regions: a part alone is easily taken for something else.
         widen: share of the image's side by which a box is widened on each of its sides, before it is clipped.
 
     Returns:
-        Boxes (b, k, 4) float32, x0, y0, x1, y1 as shares of the image's width and height, and unit embeddings
-        (b, k, D) float32: the mean of the region's cells. The larger region comes first, of equally large ones that
-        with the smaller label; empty regions are zeros, at the end.
+        Boxes (b, k, 4) float32, x0, y0, x1, y1 as shares of the image's width and height, and embeddings (b, k, D)
+        float32, normalised sums of the region's normalised mean cell and ``context`` times the image. The larger
+        region comes first, of equally large ones that with the smaller label; empty regions are zeros, at the end.
     """
     rows, columns = labels.shape[1:]
     members = _members(labels.flatten(1), count)
-    sizes = members.sum(dim=2)
-    order = sizes.argsort(dim=1, descending=True, stable=True)
+    order = members.sum(dim=2).argsort(dim=1, descending=True, stable=True)
     members = members.gather(1, order[:, :, None].expand_as(members))
     exists = members.any(dim=2)[:, :, None]
-    features = F.normalize(members @ cells.flatten(2).transpose(1, 2), dim=2)
+    means = F.normalize(members @ cells.flatten(2).transpose(1, 2), dim=2)
+    features = F.normalize(means + context * images[:, None], dim=2)
     grids = members.view(*members.shape[:2], rows, columns).bool()
     x0, x1 = _ends(grids.any(dim=2))
     y0, y1 = _ends(grids.any(dim=3))
