@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccd.errors import CcdError
+from ccd.images.batches import ImageFiles, image_batches
 from ccd.teacher.clip_teacher import Teacher
 from ccd.teacher.dense import WithRegions, encode_dense, of_average_pool, self_attention
 from ccd.teacher.encode import encoding, load_teacher
@@ -154,3 +155,16 @@ def test_rows_of_the_store_do_not_depend_on_the_batch_and_are_named_by_k(tmp_pat
     assert torch.equal(encoder.encode_image(pixels[:17])[:16], rows[:16])
     names = [WithRegions(teacher, count).encoding(image_size_px=64) for count in (0, 3, 4)]
     assert len(set(names)) == 3 and names[0] == encoding(teacher, image_size_px=64)
+
+
+@pytest.mark.shared
+def test_the_cells_of_a_real_photo_add_up_to_its_embedding(shared_dir: Path) -> None:
+    teacher = load_teacher("open_clip", str(shared_dir / "models/photo_clip"), None, device=CPU)
+    photos = sorted((shared_dir / "data/voc_photos/JPEGImages").iterdir())[:2]
+    ((_, pixels),) = image_batches(ImageFiles(photos), range(2), 320, 2, 0)
+    images, cells = encode_dense(teacher, pixels)
+    assert torch.equal(images, teacher.encode_image(pixels)) and cells.shape == (2, 256, 10, 10)
+    likeness = torch.einsum("bd,bdhw->bhw", images, cells)
+    assert (likeness.mean(dim=(1, 2)) > 0.4).all() and (
+        likeness.amax(dim=(1, 2)) > likeness.mean(dim=(1, 2)) + 0.1
+    ).all()
