@@ -23,8 +23,6 @@ def main(images: Path, warmup: Path, regions: Path, out: Path) -> None:
     index = every.train()
     log = StageLog("cam_boxes")
     hardware = set_up_hardware()
-    checkpoint = checkpoint_file.read(warmup, "warmup")
-    spec = StudentSpec.from_dict(checkpoint.spec)
     options = ViewOptions(
         quota=ViewQuota(params.tau, params.views_per_image),
         size_px=params.image_size_px,
@@ -39,15 +37,21 @@ def main(images: Path, warmup: Path, regions: Path, out: Path) -> None:
     if params.views != "cam":
         regions_px = boxes_file.RegionFile(regions, every.ids).boxes_px[every.train_rows]
     candidates = None
+    classes: tuple[str, ...] = ()
     if params.views != "dense":
+        checkpoint = checkpoint_file.read(warmup, "warmup")
+        spec = StudentSpec.from_dict(checkpoint.spec)
+        classes = spec.classes
         student = restore_student(spec, checkpoint.weights[checkpoint.selected])
         log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
         files = indexed_files(load(DatasetParams).root, index)
         candidates = find_candidates(student, files, index, options, hardware, log.images)
     end_other_ranks()
-    views = choose_views(candidates, index, spec.classes, options, regions_px)
+    views = choose_views(candidates, index, classes, options, regions_px)
     boxes_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
+    if params.views != "cam":
+        log.finding(f"{(len(views.image_ids) - len(views.requested)) / len(index):.2f} regions and tiles an image")
     if candidates is not None:
         tau = float(views.metadata["tau"])
         without = len(index) - views.images_with_requests

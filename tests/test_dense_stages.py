@@ -61,7 +61,7 @@ def test_dense_asks_no_student_and_encodes_nothing_again(
     assert exist.sum() > 9, "some image has two regions"
     np.testing.assert_allclose(np.linalg.norm(features[exist], axis=1), 1, atol=1e-6)
     assert regions_px[exist][:, 2].max() == 48, "pictures are 48 px wide"
-    monkeypatch.setattr(cam_boxes, "find_candidates", refuse)
+    monkeypatch.setattr(cam_boxes, "restore_student", refuse)
     monkeypatch.setattr(clip_local, "load_teacher", refuse)
     run("cam_boxes", "clip_local", "aggregate")
     boxes = boxes_file.read(DATA / "boxes.parquet")
@@ -72,7 +72,8 @@ def test_dense_asks_no_student_and_encodes_nothing_again(
         np.testing.assert_array_equal(file["features"][...], features[train][exist[train]])
         assert file.attrs["teacher"] == "clip vit.pt, clip pixels, fp32" and file.attrs["image_size_px"] == "64"
     assert pd.read_parquet(DATA / "pseudo_labels.parquet")["local_prob"].notna().all()
-    assert "0 encoded" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "[clip_local] 0 encoded" in said and f"[cam_boxes] {len(boxes.classes) / 6:.2f} regions" in said
 
 
 def test_an_interrupted_pass_goes_on_and_other_prompts_encode_nothing(

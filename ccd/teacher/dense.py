@@ -111,7 +111,9 @@ def _place(tower: ImageTower, grid: tuple[int, int]) -> tuple[nn.Module, Look]:
     if hasattr(visual, "attnpool"):
         return visual.attnpool, lambda cells: of_attention_pool(visual.attnpool, cells)
     pools = [part for part in visual.modules() if getattr(part, "pool_type", None) == "avg" and part is not visual]
-    if hasattr(visual, "trunk") and hasattr(visual.trunk, "forward_head") and len(pools) == 1:
+    trunk = getattr(visual, "trunk", None)
+    has_maps = hasattr(trunk, "forward_head") and getattr(trunk, "output_fmt", "NCHW") == "NCHW"
+    if has_maps and len(pools) == 1:
         return pools[0], lambda cells: of_average_pool(visual, cells)
     raise CcdError(
         f"the teacher's image tower ({type(visual).__name__}) gives no embeddings of patches; use a ViT or ResNet of "
