@@ -1,4 +1,4 @@
-"""Stage cam_boxes: the student's class activation maps propose local views (method section 5)."""
+"""Stage cam_boxes: the student's class activation maps propose local views (method section 5), and regions are some."""
 
 from __future__ import annotations
 
@@ -16,16 +16,13 @@ from ccd.student.propose import ViewOptions, ViewQuota, choose_views, find_candi
 
 
 @shared_stage
-def main(images: Path, warmup: Path, out: Path) -> None:
-    """Ask for views where the warmed-up student sees a class, and box the peaks of its maps."""
+def main(images: Path, warmup: Path, regions: Path, out: Path) -> None:
+    """Ask for views where the warmed-up student sees a class, and box the peaks of its maps; add regions."""
     params = load(CamBoxesParams)
-    index = image_index.read(images).train()
+    every = image_index.read(images)
+    index = every.train()
     log = StageLog("cam_boxes")
     hardware = set_up_hardware()
-    checkpoint = checkpoint_file.read(warmup, "warmup")
-    spec = StudentSpec.from_dict(checkpoint.spec)
-    student = restore_student(spec, checkpoint.weights[checkpoint.selected])
-    log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
     options = ViewOptions(
         quota=ViewQuota(params.tau, params.views_per_image),
         size_px=params.image_size_px,
@@ -34,18 +31,33 @@ def main(images: Path, warmup: Path, out: Path) -> None:
         ),
         shared_iou=params.least_shared_iou,
         tiles=params.tiles,
+        kind=params.views,
     )
-    files = indexed_files(load(DatasetParams).root, index)
-    candidates = find_candidates(student, files, index, options, hardware, log.images)
+    regions_px = None
+    if params.views != "cam":
+        regions_px = boxes_file.RegionFile(regions, every.ids).boxes_px[every.train_rows]
+    candidates = None
+    classes: tuple[str, ...] = ()
+    if params.views != "dense":
+        checkpoint = checkpoint_file.read(warmup, "warmup")
+        spec = StudentSpec.from_dict(checkpoint.spec)
+        classes = spec.classes
+        student = restore_student(spec, checkpoint.weights[checkpoint.selected])
+        log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
+        files = indexed_files(load(DatasetParams).root, index)
+        candidates = find_candidates(student, files, index, options, hardware, log.images)
     end_other_ranks()
-    views = choose_views(candidates, index, spec.classes, options)
+    views = choose_views(candidates, index, classes, options, regions_px)
     boxes_file.write(out, views)
     log.wrote((out, len(views.image_ids), "boxes"))
-    tau = float(views.metadata["tau"])
-    without = len(index) - views.images_with_requests
-    log.finding(
-        f"tau = {tau:.4f}: {len(views.requested) / len(index):.2f} views an image; {without:,} images have none"
-    )
+    if params.views != "cam":
+        log.finding(f"{(len(views.image_ids) - len(views.requested)) / len(index):.2f} regions and tiles an image")
+    if candidates is not None:
+        tau = float(views.metadata["tau"])
+        without = len(index) - views.images_with_requests
+        log.finding(
+            f"tau = {tau:.4f}: {len(views.requested) / len(index):.2f} views an image; {without:,} images have none"
+        )
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def test_tiles_are_views_that_no_class_asked_for(toy: Path, capsys: pytest.Captu
     story = image_story(toy / "data/toy", "0")
     said = story_text(story)
     data = story_data(story)
-    assert said.count("- (tile)") == 4
+    assert said.count("- (no class)") == 4
     assert [each["asked_by"] for each in data["views"]].count(None) == 4
     json.dumps(data, allow_nan=False)
     overlay(story, toy / "pictures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,27 @@ def test_tiles_stand_behind_the_views_of_their_image(tmp_path: Path) -> None:
     rest = np.setdiff1d(np.arange(len(tiled.classes)), asked)
     assert np.isnan(tiled.scores[rest]).all() and np.isnan(tiled.cam_peaks[rest]).all()
     np.testing.assert_allclose(tiled.boxes_px[rest], tiles(index.sizes_px, 2).reshape(-1, 4))
+
+
+def test_regions_are_the_last_views_of_their_image(tmp_path: Path) -> None:
+    _, paths = pictures(tmp_path, 2)
+    index = index_of(paths)
+    regions_px = np.asarray([[[0, 0, 9, 9], [0, 0, 0, 0]], [[1, 2, 3, 4], [5, 6, 7, 8]]], np.float32)
+    options = ViewOptions(ViewQuota(None, 1.0), 32, HOW, tiles=1, kind="dense")
+    dense = choose_views(None, index, CLASSES, options, regions_px)
+    whole = [0, 0, 32, 32]  # one tile
+    assert dense.boxes_px.tolist() == [whole, [0, 0, 9, 9], whole, [1, 2, 3, 4], [5, 6, 7, 8]]
+    assert list(dense.image_ids) == [index.ids[row] for row in (0, 0, 1, 1, 1)]
+    assert dense.classes == [""] * 5 and np.isnan(dense.scores).all() and dense.metadata == {"views": "dense"}
+    student = tiny_student(len(CLASSES))
+    place = Hardware(torch.device("cpu"), 0, 2)
+    asked = replace(options, kind="both", tiles=0)
+    candidates = find_candidates(student, ImageFiles(paths), index, asked, place)
+    plain = choose_views(candidates, index, CLASSES, asked)
+    both = choose_views(candidates, index, CLASSES, asked, regions_px)
+    assert both.metadata == plain.metadata | {"views": "both"} and "views" not in plain.metadata
+    np.testing.assert_array_equal(both.boxes_px[both.requested], plain.boxes_px)
+    np.testing.assert_array_equal(both.boxes_px[-2:], regions_px[1])
 
 
 @pytest.mark.parametrize(

@@ -134,16 +134,15 @@ class FeatureWriter:
         self._seen = np.zeros(len(values), bool)
 
     def write(self, rows: np.ndarray, features: np.ndarray) -> None:
-        """Store ``features`` (b, D) at ``rows`` (b,).
+        """Store ``features`` (b, D), or (b, k, D), at ``rows`` (b,).
 
         Raises:
             CcdError: the features hold NaN or Inf, or a row was written before.
             OSError: this or an earlier write failed.
         """
         if not np.isfinite(features).all():
-            raise CcdError(
-                f"the teacher gave NaN or Inf for rows {rows[~np.isfinite(features).all(axis=1)][:10].tolist()}"
-            )
+            flat = features.reshape(len(features), -1)
+            raise CcdError(f"the teacher gave NaN or Inf for rows {rows[~np.isfinite(flat).all(axis=1)][:10].tolist()}")
         order = np.argsort(rows)
         if self._seen[rows].any():
             raise CcdError("a row of features was written twice")

@@ -38,9 +38,11 @@ def load(model: type[S], path: Path = PARAMS_FILE, *, as_written: bool = False) 
 
     Raises:
         CcdError: the file is missing or not YAML, the section is missing, or values are invalid; every offending key
-            is named, an unknown one together with the valid ones.
+            is named, an unknown one together with the valid ones. See also `check_together`.
     """
-    section = validate(model, read_yaml(path).get(model.section), path)
+    sections = read_yaml(path)
+    section = validate(model, sections.get(model.section), path)
+    check_together(sections, path)
     original = None if as_written or path != PARAMS_FILE else copied_project(Path.cwd())
     return section if original is None else _with_original_paths(section, original)
 
@@ -106,6 +108,23 @@ def _how_to_get_one(folder: Path) -> str:
     if is_own_project(folder):
         return "restore it (git checkout params.yaml), or start over: ccd init . --images FOLDER --force"
     return "run this in a project's folder, or make a project for your images: ccd init DIR --images FOLDER"
+
+
+def check_together(sections: Mapping[str, Any], path: Path = PARAMS_FILE) -> None:
+    """Check what no section can know alone. Every stage does, so that the first one finds it.
+
+    Raises:
+        CcdError: ``cam_boxes.views`` wants regions, and ``clip_global.regions`` makes none.
+    """
+    views, regions = (
+        values.get(key) if isinstance(values := sections.get(name), Mapping) else None
+        for name, key in (("cam_boxes", "views"), ("clip_global", "regions"))
+    )
+    if views in ("dense", "both") and regions == 0:
+        raise CcdError(
+            f"{path}: cam_boxes.views = {views} needs regions, and clip_global.regions = 0 makes none; set "
+            "clip_global.regions, e.g. to 6, or cam_boxes.views to cam"
+        )
 
 
 def validate(model: type[S], values: object, path: Path = PARAMS_FILE) -> S:

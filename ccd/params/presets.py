@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from ccd.artifacts.existing import keep_old
 from ccd.artifacts.files import write_text
 from ccd.errors import CcdError
-from ccd.params.file import PARAMS_FILE, is_own_project, validate
+from ccd.params.file import PARAMS_FILE, check_together, is_own_project, validate
 from ccd.params.recipes import (
     PAPER,
     PRESET_FOLDER,
@@ -98,6 +98,7 @@ def override(text: str, settings: Mapping[str, str], *, values: Mapping[str, Any
     sections = parameters(new_text)
     for section, model in MODELS.items():
         validate(model, sections[section])
+    check_together(sections)
     return with_header(new_text, sections) if has_header(text) else new_text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -74,10 +74,11 @@ class TextParams(Section):
 
 
 class ClipGlobalParams(Section):
-    """``image_size_px``: side of the square to which images are squashed."""
+    """``image_size_px``: side of the square to which images are squashed. ``regions``: see `ccd.views.regions`."""
 
     section: ClassVar[str] = "clip_global"
     image_size_px: int = Field(ge=16, le=4096)
+    regions: int = Field(ge=0, le=64)
 
 
 class BiasParams(Section):
@@ -164,7 +165,7 @@ class CamBoxesParams(Section):
 
     ``tau``: lowest probability of a class that gets a view; null: the quantile that gives ``views_per_image``.
     ``shared_*``: see `ccd.views.overlap`; merging views leaves fewer than ``views_per_image``. ``tiles``: see
-    `ccd.views.boxes`; tiles are added to ``views_per_image``.
+    `ccd.views.boxes`; tiles are added to ``views_per_image``, and so are regions (``views: both``).
     """
 
     section: ClassVar[str] = "cam_boxes"
@@ -179,6 +180,7 @@ class CamBoxesParams(Section):
     shared_views: Literal["keep", "merge"]
     shared_iou: float = Field(gt=0, le=1)
     tiles: int = Field(ge=0, le=8)
+    views: Literal["cam", "dense", "both"]
 
     @property
     def least_shared_iou(self) -> float | None:
@@ -193,6 +195,11 @@ class ClipLocalParams(Section):
     image_size_px: int = Field(ge=16, le=4096)
     source: Literal["original", "resized"]
     resized_px: int = Field(ge=16, le=4096)
+
+    @property
+    def of_crops(self) -> dict[str, Any]:
+        """Arguments of `ccd.views.crops.plan_crops`."""
+        return {"longer_px": self.image_size_px, "source": self.source, "resized_px": self.resized_px}
 
 
 class AggregateParams(Section):

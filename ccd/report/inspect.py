@@ -36,9 +36,9 @@ from ccd.report.run_data import truth_of
 class View:
     """A local view: a crop of an image that CLIP reads by itself.
 
-    ``requested_by``: the class that asked for it, with the student's ``score`` (a tile: empty, NaN). ``corners_px``:
-    x0, y0, x1, y1 in pixels of the original image. ``probs`` (C,) float32: CLIP's probabilities. ``labels`` (C,): the
-    local labels that it gives, see `ccd.report.doubt.view_labels`.
+    ``requested_by``: the class that asked for it, with the student's ``score`` (a tile or region: empty, NaN).
+    ``corners_px``: x0, y0, x1, y1 in pixels of the original image. ``probs`` (C,) float32: CLIP's probabilities.
+    ``labels`` (C,): the local labels that it gives, see `ccd.report.doubt.view_labels`.
     """
 
     box_id: int

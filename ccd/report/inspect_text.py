@@ -73,7 +73,7 @@ def _view_table(story: ImageStory) -> str:
     rows = [["box", "asked by", "student", "local label, largest", "x0_px", "y0_px", "x1_px", "y1_px"]]
     for view in story.views:
         largest = f"{_number(view.labels[view.first])} {story.classes[view.first]}"
-        requested = [view.requested_by, _number(view.score)] if view.requested_by else ["- (tile)", "-"]
+        requested = [view.requested_by, _number(view.score)] if view.requested_by else ["- (no class)", "-"]
         rows.append([str(view.box_id), *requested, largest, *map(_number, view.corners_px)])
     return aligned(rows)
 

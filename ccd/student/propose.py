@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -108,6 +108,7 @@ class ViewOptions:
     ``quota``: which classes get a view. ``size_px``: side of the square that the student sees. ``boxes``: further
     arguments of `ccd.views.boxes.cam_boxes`. ``shared_iou``: merge views of several classes from this IoU on, see
     `unshared_views`; None: all stay. ``tiles``: add so many by so many tiles of every image, behind its other views.
+    ``kind``: ``both`` and ``dense`` add regions, behind the tiles; ``dense`` asks no maps.
     """
 
     quota: ViewQuota
@@ -115,6 +116,7 @@ class ViewOptions:
     boxes: Mapping[str, Any]
     shared_iou: float | None = None
     tiles: int = 0
+    kind: Literal["cam", "dense", "both"] = "cam"
 
 
 @dataclass(frozen=True)
@@ -178,23 +180,33 @@ def _boxed_batches(
         yield rows, probs, cam_boxes(cams, requested, sizes_px, options.size_px, names=names, **options.boxes)
 
 
-def choose_views(candidates: Candidates, index: ImageIndex, classes: tuple[str, ...], options: ViewOptions) -> BoxTable:
-    """Keep the candidates within the quota, merge shared views, and add tiles; image by image.
+def choose_views(
+    candidates: Candidates | None,
+    index: ImageIndex,
+    classes: tuple[str, ...],
+    options: ViewOptions,
+    regions_px: np.ndarray | None = None,
+) -> BoxTable:
+    """Keep the candidates within the quota, merge shared views, and add tiles and regions; image by image.
+
+    Args:
+        candidates: of the maps; None for ``dense``.
+        regions_px: (N, k, 4) boxes of every image's regions, without area behind its last one; None for ``cam``.
 
     Raises:
         CcdError: the probabilities are empty or not finite.
     """
-    quota = options.quota
-    tau = quota.tau
-    if tau is None:
-        tau = view_threshold(torch.from_numpy(candidates.probs), quota.views_per_image)
-    kept = candidates.boxes[candidates.boxes["prob"] >= tau]
-    if options.shared_iou is not None:
-        kept = kept[unshared_views(kept["row"], kept["class"], kept["prob"], kept["box_px"], options.shared_iou)]
+    kept = np.empty(0, _VIEW)
+    metadata = {}
+    if candidates is not None:
+        kept, metadata["tau"] = _within_quota(candidates, options)
     if options.tiles:
         tiles_px = tiles_of(index.sizes_px, options.tiles, options.boxes["min_side_px"])
         kept = np.concatenate([kept, _unrequested(tiles_px)])
-        kept = kept[np.argsort(kept["row"], kind="stable")]
+    if regions_px is not None:
+        metadata["views"] = options.kind
+        kept = np.concatenate([kept, _unrequested(regions_px)[(regions_px[..., 2] > regions_px[..., 0]).ravel()]])
+    kept = kept[np.argsort(kept["row"], kind="stable")]
     names = (*classes, "")
     return BoxTable(
         Names(index.ids).take(kept["row"]),
@@ -202,8 +214,20 @@ def choose_views(candidates: Candidates, index: ImageIndex, classes: tuple[str, 
         kept["prob"],
         kept["peak"],
         kept["box_px"],
-        {"tau": repr(tau)},
+        metadata,
     )
+
+
+def _within_quota(candidates: Candidates, options: ViewOptions) -> tuple[np.ndarray, str]:
+    """Return the candidates (B,) of dtype `_VIEW` within the quota, shared views merged, and the threshold's digits."""
+    quota = options.quota
+    tau = quota.tau
+    if tau is None:
+        tau = view_threshold(torch.from_numpy(candidates.probs), quota.views_per_image)
+    kept = candidates.boxes[candidates.boxes["prob"] >= tau]
+    if options.shared_iou is not None:
+        kept = kept[unshared_views(kept["row"], kept["class"], kept["prob"], kept["box_px"], options.shared_iou)]
+    return kept, repr(tau)
 
 
 def _views(
@@ -220,6 +244,6 @@ def _views(
 
 
 def _unrequested(boxes_px: np.ndarray) -> np.ndarray:
-    """Return the tiles (N, T, 4) as views of no class, with neither probability nor peak."""
+    """Return tiles or regions (N, T, 4) as views of no class, with neither probability nor peak."""
     images, each = boxes_px.shape[:2]
     return _views(np.repeat(np.arange(images), each), -1, np.nan, np.nan, boxes_px.reshape(-1, 4))

@@ -99,6 +99,11 @@ class Teacher(Protocol):
         ...
 
     @property
+    def tower(self) -> ImageTower:
+        """The image part."""
+        ...
+
+    @property
     def logit_scale(self) -> float:
         """The model's own s of softmax(s * cosine), about 100 for OpenAI's models."""
         ...
@@ -180,7 +185,7 @@ class ClipTeacher:
         self._model = model.float().eval().requires_grad_(False)
         # a quarter faster for ResNets, indifferent for ViTs
         self._model.to(device, memory_format=torch.channels_last)
-        self._tower = tower
+        self.tower = tower
         self._tokenize = tokenize
         self._device = device
         self._precision = precision
@@ -222,5 +227,5 @@ class ClipTeacher:
         batch = pixels.to(self._device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
         dtype = AUTOCAST_DTYPES.get(self._precision)
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
-            features = self._tower(batch.div_(255).sub_(self._mean).div_(self._std))
+            features = self.tower(batch.div_(255).sub_(self._mean).div_(self._std))
         return F.normalize(features.float(), dim=-1).cpu()

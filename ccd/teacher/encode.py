@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -68,18 +68,29 @@ def load_teacher(
     return openai.load(model, sha256=sha256, normalization=normalization, precision=precision, device=device)
 
 
-def encoding(teacher: Teacher, **preprocessing: object) -> str:
-    """Return the name of a teacher's features in the store: all that they depend on besides the pixels."""
+def encoding(teacher: Teacher, modules: tuple[str, ...] = (), **preprocessing: object) -> str:
+    """Return the name of a teacher's features in the store: all that they depend on besides the pixels.
+
+    ``modules``: dotted names of those that make them, besides the ones that every encoding uses.
+    """
     return fingerprint(
         "features",
-        ("ccd.teacher.encode", "ccd.views.crops", "ccd.images.batches", "ccd.runtime.hardware"),
+        ("ccd.teacher.encode", "ccd.views.crops", "ccd.images.batches", "ccd.runtime.hardware", *modules),
         teacher=[teacher.description, teacher.fingerprint],
         preprocessing=preprocessing,
     )
 
 
+class ImageEncoder(Protocol):
+    """A teacher, as far as images go, or `ccd.teacher.dense.WithRegions`."""
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Encode (b, 3, h, w) uint8 to rows (b, D) float32 on the CPU."""
+        ...
+
+
 def encode_images(
-    teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]], names: Sequence[str]
+    teacher: ImageEncoder, batches: Iterable[tuple[Tensor, Tensor]], names: Sequence[str]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Embed batches in their order.
 
@@ -92,7 +103,7 @@ def encode_images(
         names: the image of each row, for error messages.
 
     Yields:
-        rows (b,) int64 and features (b, D) float32 with unit rows.
+        rows (b,) int64 and features (b, D) float32, a teacher's with unit rows.
 
     Raises:
         CcdError: the teacher gives NaN or Inf, naming the images.

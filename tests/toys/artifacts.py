@@ -65,6 +65,17 @@ def global_features() -> features_file.Features:
     return features_file.Features(IDS, np.arange(12, dtype=np.float32).reshape(3, 4), {"teacher": "t"})
 
 
+def write_regions(path: Path) -> None:
+    """Two, one and no regions of the three images, of at most two, in an order that no image has."""
+    boxes_px = np.zeros((3, 2, 4), np.float32)
+    boxes_px[[0, 0, 1], [0, 1, 0]] = [[0, 0, 2, 3], [1, 0, 4, 3], [0, 0, 6, 5]]
+    features = np.zeros((3, 2, 2), np.float32)
+    features[[0, 0, 1], [0, 1, 0]] = [[1, 0], [0, 1], [0.6, 0.8]]
+    with boxes_file.writing_regions(path, IDS, 2, 2, {"teacher": "t", "fingerprint": "f"}) as writer:
+        writer.write(np.array([2, 0]), boxes_px[[2, 0]], features[[2, 0]])
+        writer.write(np.array([1]), boxes_px[1:2], features[1:2])
+
+
 def weights() -> checkpoint_file.Checkpoint:
     state = {"w": torch.arange(4.0), "n": torch.tensor(3)}
     return checkpoint_file.Checkpoint({"classes": list(CLASSES)}, {"last": state}, "last", {"epochs": 2})
@@ -84,6 +95,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "pseudo_labels.parquet": lambda path: class_table.write(path, PSEUDO_LABELS, pseudo_table()),
     "boxes.parquet": lambda path: boxes_file.write(path, box_table()),
     "clip_global.h5": lambda path: features_file.write(path, features_file.GLOBAL_SCHEMA, global_features()),
+    "regions.h5": write_regions,
     "text.h5": lambda path: text_file.write(path, embeddings()),
     "bias.json": lambda path: bias_file.write(path, bias_content()),
     "warmup.pt": lambda path: checkpoint_file.write(path, weights()),
@@ -95,6 +107,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "pseudo_labels.parquet": lambda path: class_table.read(path, PSEUDO_LABELS),
     "boxes.parquet": boxes_file.read,
     "clip_global.h5": lambda path: features_file.read(path, features_file.GLOBAL_SCHEMA),
+    "regions.h5": lambda path: boxes_file.RegionFile(path, IDS),
     "text.h5": text_file.read,
     "bias.json": bias_file.read,
     "warmup.pt": lambda path: checkpoint_file.read(path, "warmup"),
