@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ccd.artifacts import classes_file, text_file
-from ccd.errors import listed
+from ccd.labels.background import BACKGROUND_WORDS, competing_words
 from ccd.params.file import chosen_texts, load
 from ccd.params.sections import TeacherParams, TextParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import set_up_hardware
 from ccd.runtime.launch import stage
-from ccd.teacher.encode import BACKGROUND_WORDS, background_embeddings, class_embeddings, load_teacher
+from ccd.teacher.encode import class_embeddings, load_teacher
 
 
 @stage
@@ -32,10 +32,14 @@ def main(classes: Path, out: Path) -> None:
     background = embeddings[:0]
     if background_texts:
         background = class_embeddings(teacher, [(prompt,) for prompt in background_texts], ["{}"]).numpy()
+    note = ""
     if params.background_words:
-        words, values = background_embeddings(teacher, texts, torch.from_numpy(embeddings), params.templates)
-        background_texts += tuple(words)
-        background = np.concatenate([background, values.numpy()])
+        names = [*class_list.names, *chain.from_iterable(texts)]
+        words = class_embeddings(teacher, [(word,) for word in BACKGROUND_WORDS], params.templates).numpy()
+        kept, line = competing_words(BACKGROUND_WORDS, words, embeddings, names, background_texts)
+        background_texts += tuple(BACKGROUND_WORDS[row] for row in kept)
+        background = np.concatenate([background, words[kept]])
+        note = f"; {line}"
     scale = teacher.logit_scale if params.logit_scale is None else params.logit_scale
     content = text_file.TextEmbeddings(
         classes=class_list.names,
@@ -54,10 +58,7 @@ def main(classes: Path, out: Path) -> None:
     )
     text_file.write(out, content)
     log.wrote((out, len(embeddings), "classes"))
-    if params.background_words:
-        left_out = [word for word in BACKGROUND_WORDS if word not in words]
-        log.finding(f"{len(words)} background words; left out, as they may mean a class: {listed(left_out) or 'none'}")
-    log.finding(f"{embeddings.shape[1]} dimensions, logit scale {scale:g}, teacher {teacher.fingerprint[:12]}")
+    log.finding(f"{embeddings.shape[1]} dimensions, logit scale {scale:g}, teacher {teacher.fingerprint[:12]}{note}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from ccd.artifacts import bias_file, text_file
 from ccd.artifacts.bias_file import BiasFile
+from ccd.labels.background import BACKGROUND_WORDS, competing_words
 from ccd.labels.bias import class_bias, top1_of
 from ccd.labels.scores import Scoring, background_mass, clip_probs, entropy_nats, mean_cosines
-from ccd.teacher.encode import BACKGROUND_WORDS, background_embeddings
+from ccd.teacher.encode import class_embeddings
 from tests.toys.texts import text_of
 
 LN2 = float(np.log(2))
@@ -90,25 +92,58 @@ def test_files_keep_the_rules_and_stay_as_they_were_without(tmp_path: Path) -> N
 
 
 class Directions:
-    """A teacher of two dimensions: each word has an angle, in degrees; unknown words point away from all."""
+    """A teacher that knows a few words; nothing else of the interface is needed."""
 
-    embed_dim = 2
-
-    def __init__(self, angles: dict[str, float]) -> None:
-        self.angles = angles
+    embed_dim = 3
+    known: ClassVar[dict[str, tuple[float, float, float]]] = {
+        "a couch": (1, 0, 0), "a dog": (0, 1, 0), "a puppy": (0, 0.96, 0.28), "a sofa": (0.96, 0.28, 0),
+        "a settee": (0.8, 0.6, 0), "a sky": (0, 0, 1), "a fog": (0, 0, 1),
+    }  # fmt: skip
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors."""
-        angles = torch.deg2rad(torch.tensor([self.angles.get(text, 180.0) for text in texts]))
-        return torch.stack([angles.cos(), angles.sin()], dim=1)
+        return torch.tensor([self.known[text] for text in texts])
 
 
-def test_words_that_may_be_a_class_are_left_out() -> None:
-    """The classes are 40 degrees apart: `sky` at 30 from its class is nearer; `seas` and `Wall` are classes' texts."""
-    teacher = Directions({"cat": 0.0, "Wall": 40.0, "seas": 80.0, "sky": 110.0, "sand": 121.0})
-    classes = [("cat",), ("Wall",), ("seas",)]
-    embeddings = teacher.encode_text(["cat", "Wall", "seas"])
-    words, values = background_embeddings(teacher, classes, embeddings, ["{}"])  # type: ignore[arg-type]
-    assert set(BACKGROUND_WORDS) - set(words) == {"sky", "wall", "sea"}
-    assert values.shape == (len(words), 2)
-    np.testing.assert_allclose(values[words.index("sand")], [np.cos(np.deg2rad(121)), np.sin(np.deg2rad(121))], 1e-5)
+def chosen(words: list[str], classes: list[str], prompts: Sequence[str] = ()) -> tuple[list[str], str]:
+    """The words that stay beside the classes by the toy teacher, and the line for the console."""
+    rows, texts = (
+        class_embeddings(Directions(), [[each] for each in phrases], ["a {}"]).numpy()  # type: ignore[arg-type]
+        for phrases in (words, classes)
+    )
+    kept, line = competing_words(words, rows, texts, classes, prompts)
+    return [words[row] for row in kept], line
+
+
+def test_a_word_that_names_a_class_is_left_out_in_any_case_and_number() -> None:
+    words = ["grass", "sea", "leaves", "sky", "sand"]
+    names = ["Grass", "deep_sea", "SEAS", "leaf", "skies", "thousand"]
+    kept, line = competing_words(words, np.eye(5, 6), np.eye(6)[5:], names, ())
+    assert kept == [4], "part of a name is no name"
+    assert line == "1 background words share the softmax; 4 left out as classes: grass, sea, leaves, sky"
+
+
+def test_a_synonym_of_a_class_is_left_out() -> None:
+    """To couch: sofa .96, settee .8; sofa to settee .768 + .168 = .936; couch to dog 0."""
+    assert chosen(["sofa", "sky"], ["couch", "dog"]) == (
+        ["sky"], "1 background words share the softmax; 1 left out as classes: sofa"
+    )  # fmt: skip
+    assert chosen(["sofa", "settee", "sky"], ["couch", "dog"])[0] == ["settee", "sky"], "settee is nearer to a word"
+    # dog and puppy are classes with a cosine of .96: nothing that is less near than these is a class
+    assert chosen(["settee", "sky"], ["couch", "dog", "puppy"])[0] == ["settee", "sky"]
+    assert chosen(["settee", "sky"], ["couch"])[0] == ["sky"], "one class: the other words alone are compared"
+
+
+def test_nothing_is_counted_twice() -> None:
+    kept, line = chosen(["sky", "fog"], ["couch", "dog"])
+    assert kept == ["sky"] and line.endswith("; 1 left out as repeated: fog"), "the teacher reads both alike"
+    assert chosen(["sky", "fog"], ["couch", "dog"], ["a photo of the Skies"])[0] == ["fog"]
+    assert chosen(["sky"], ["couch", "dog"]) == (["sky"], "1 background words share the softmax")
+    assert chosen(["sky"], ["couch", "dog"], ["sky"])[0] == [], "there may be none left"
+    assert chosen(["sofa"], ["couch"])[0] == ["sofa"], "one word, one class: no distance to compare theirs with"
+
+
+def test_the_words_are_different() -> None:
+    rows = np.eye(len(BACKGROUND_WORDS), 1 + len(BACKGROUND_WORDS))
+    kept, _ = competing_words(BACKGROUND_WORDS, rows, np.eye(1, rows.shape[1], rows.shape[1] - 1), ["cat"], ())
+    assert len(kept) == len(BACKGROUND_WORDS) == len(set(BACKGROUND_WORDS))

@@ -60,7 +60,7 @@ class TextParams(Section):
     """``class_texts``: texts of a class instead of its name; the embeddings of several are averaged.
 
     ``background_texts``: whole prompts for background images, for ``global_labels.none_rule: background``.
-    ``background_words``: `ccd.teacher.encode.BACKGROUND_WORDS` too, and the background shares every softmax.
+    ``background_words``: `ccd.labels.background.BACKGROUND_WORDS` too, and the background shares every softmax.
     ``standardized_scale``: see `ccd.labels.scores.Scoring`.
     """
 

@@ -21,16 +21,6 @@ from ccd.teacher.clip_teacher import Backend, Normalization, Precision, Teacher
 # depend on what else is in its batch.
 SMALLEST_BATCH = 16
 TEXTS_PER_BATCH = 256
-# Scenes and stuff that are in no list of things, as TagCLIP (AAAI 2024) puts beside the classes.
-# fmt: off
-BACKGROUND_WORDS = (
-    "ground", "land", "soil", "grass", "field", "lawn", "sky", "cloud", "sunset", "sea", "water", "river", "lake",
-    "beach", "sand", "snow", "ice", "mountain", "hill", "rock", "cliff", "forest", "leaves", "bush", "road",
-    "street", "pavement", "bridge", "railway", "building", "roof", "wall", "fence", "floor", "carpet", "ceiling",
-    "window", "curtain", "room", "kitchen", "office", "shop", "stage", "crowd", "shadow", "pattern", "texture",
-    "darkness",
-)
-# fmt: on
 
 
 @rank0_first()
@@ -119,38 +109,6 @@ def encode_images(
                 "or other weights"
             )
         yield rows.numpy(), features.numpy()
-
-
-def background_embeddings(
-    teacher: Teacher, classes: Sequence[Sequence[str]], embeddings: Tensor, templates: Sequence[str]
-) -> tuple[list[str], Tensor]:
-    """Embed `BACKGROUND_WORDS` under the ``templates``, leaving out every word that may mean a class.
-
-    That is a word that is one of the texts of ``classes`` (in any case, singular or plural), or that CLIP puts nearer
-    to some class than the two nearest classes are to each other. With one class no word is too near.
-
-    Args:
-        classes: the texts of each of the C classes.
-        embeddings: (C, D) unit rows, of `class_embeddings`.
-
-    Returns:
-        The words that stay, and their embeddings (K, D) float32, unit rows; K may be 0.
-
-    Raises:
-        CcdError: as `class_embeddings` does.
-    """
-    taken = {_singular(text) for texts in classes for text in texts}
-    words = [word for word in BACKGROUND_WORDS if _singular(word) not in taken]
-    values = class_embeddings(teacher, [(word,) for word in words], templates)
-    among = (embeddings @ embeddings.T).fill_diagonal_(-1.0)
-    nearest = float(among.max()) if len(embeddings) > 1 else 1.0
-    far = (values @ embeddings.T).amax(dim=1) <= nearest
-    return [word for word, stays in zip(words, far.tolist(), strict=True) if stays], values[far]
-
-
-def _singular(text: str) -> str:
-    word = text.strip().lower()
-    return word.removesuffix("es") if word.endswith(("shes", "ches", "xes", "sses")) else word.removesuffix("s")
 
 
 def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:
