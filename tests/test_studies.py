@@ -20,7 +20,7 @@ from ccd.artifacts.class_table import LABELS
 from ccd.artifacts.corrections_file import path_of
 from ccd.errors import CcdError
 from ccd.params.file import read_yaml
-from ccd.params.presets import override, parameters
+from ccd.params.presets import apply_preset, override, parameters
 from ccd.params.sections import SECTIONS
 from ccd.runtime.console import TIMINGS_LOG, record_timing
 from studies import figure, table
@@ -246,7 +246,7 @@ def project(tmp_path: Path) -> Path:
     (folder / "corrections").mkdir()
     (folder / path_of("toy")).write_text("image_id,class,label\na,cup,1\n")
     settings = {"dataset.name": "toy", "dataset.root": "pictures", "warmup.weights": "../weights.pt"}
-    (folder / "params.yaml").write_text(override((ROOT / "params.yaml").read_text(), settings))
+    (folder / "params.yaml").write_text(apply_preset("demo", None, settings, recipe="paper"))
     return folder
 
 

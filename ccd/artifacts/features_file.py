@@ -41,12 +41,17 @@ def creating(
                 yield file, sink.check
             finally:
                 try:
-                    if file is not None:
-                        with delayed_interrupts():
-                            file.close()
+                    _close(file)
                 finally:
+                    _close(file)  # an interrupt may have come before the first one delayed it
                     sink.check()  # names the cause of an error that HDF5 raised
         stamp(temporary)
+
+
+def _close(file: h5py.File | None) -> None:
+    if file is not None:
+        with delayed_interrupts():
+            file.close()
 
 
 @contextmanager

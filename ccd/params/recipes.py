@@ -205,7 +205,7 @@ def _read(folder: Path, name: str) -> Mapping[str, Any]:
     """Read a YAML file once; numbers and texts keep their notation, for the ``params.yaml`` that they go into."""
     from ruamel.yaml import YAML
 
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    content: Mapping[str, Any] = yaml.load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    round_trip = YAML()
+    round_trip.preserve_quotes = True
+    content: Mapping[str, Any] = round_trip.load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     return content

@@ -31,12 +31,22 @@ from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 DATA = Path("data/toy")
 LIMIT_S = 300
+
+
+def _read_regions(path: Path) -> None:
+    """Read the whole file, which may hold no regions."""
+    with features_file.reading(path, boxes_file.REGIONS_SCHEMA, "clip_global") as file:
+        for name in file:
+            file[name][...]
+
+
 READERS: dict[str, Callable[[Path], object]] = {
     "images.parquet": image_index.read,
     "classes.json": classes_file.read,
     "labels.parquet": lambda path: class_table.read(path, LABELS),
     "text.h5": text_file.read,
     "clip_global.h5": lambda path: features_file.read(path, features_file.GLOBAL_SCHEMA),
+    "regions.h5": _read_regions,
     "bias.json": bias_file.read,
     "global_labels.parquet": lambda path: class_table.read(path, GLOBAL_LABELS),
     "none_images.parquet": lambda path: background_file.read(
