@@ -147,11 +147,19 @@ def test_views_of_other_regions_are_refused(rows: list[int], boxes_px: list[list
 
 
 def test_no_regions_at_all_is_a_file_that_no_views_can_be_made_from(tmp_path: Path) -> None:
+    """Every second image and then the others: HDF5 cannot select many rows of nothing."""
     path = tmp_path / "regions.h5"
-    with writing_regions(path, IDS, 0, 5, {"fingerprint": "f"}) as writer:
-        writer.write(np.arange(3), np.zeros((3, 0, 4), np.float32), np.zeros((3, 0, 5), np.float32))
+    ids = [f"image {row:03}" for row in range(200)]
+    with writing_regions(path, ids, 0, 5, {"fingerprint": "f"}) as writer:
+        for first in (0, 1):
+            rows = np.arange(first, 200, 2)
+            writer.write(rows, np.zeros((100, 0, 4), np.float32), np.zeros((100, 0, 5), np.float32))
     with pytest.raises(CcdError, match=r"regions\.h5: it holds no regions.*clip_global"):
-        RegionFile(path, IDS)
+        RegionFile(path, ids)
+
+
+def test_a_file_of_other_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "regions.h5"
     write_regions(path)
     with pytest.raises(CcdError, match="not the 2 expected images"):
         RegionFile(path, IDS[:2])

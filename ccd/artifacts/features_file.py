@@ -151,8 +151,9 @@ class FeatureWriter:
         order = np.argsort(rows)
         if self._seen[rows].any():
             raise CcdError("a row of features was written twice")
-        with delayed_interrupts():
-            self._values[rows[order]] = features[order]
+        if features.size:  # HDF5 selects no rows of nothing
+            with delayed_interrupts():
+                self._values[rows[order]] = features[order]
         self._seen[rows] = True
         self._check()
 
