@@ -80,6 +80,11 @@ def test_the_recipe_is_told_from_the_values(run: Run, folder: Path) -> None:
         assert f"<tr><td>global_labels.floor</td><td>{floor}</td><td>0.05</td><td>0.0</td></tr>" in page
 
 
+def test_the_network_is_named_for_a_person(run: Run, folder: Path) -> None:
+    for backbone, told in (("resnet50", "resnet50 was trained"), ("teacher", "CLIP&#39;s own image tower was trained")):
+        assert told in render(run, "toy", folder, PARAMETERS | {"warmup": {"backbone": backbone}}, VERSIONS)
+
+
 def test_same_run_same_bytes(run: Run, folder: Path, page: str) -> None:
     assert render(run, "toy", folder, PARAMETERS, VERSIONS) == page
 

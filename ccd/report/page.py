@@ -67,9 +67,11 @@ def render(run: Run, name: str, root: Path, parameters: Parameters, versions: Ma
     environment.filters |= {"percent": lambda value: f"{value:.1f}", "signed": _signed, "short": _short}
     doubts = doubtful_train(run.pseudo_labels, DOUBTFUL, DOUBTFUL_PER_CLASS)
     context = {**_numbers(run, name, doubts), **_pictures(run, Photos(root, PHOTO_BUDGET_BYTES), doubts)}
+    backbone = parameters.get("warmup", {}).get("backbone", "a CNN")
+    network = "CLIP's own image tower" if backbone == "teacher" else backbone
     recipe = {"recipe": recipe_of(parameters), "recipe_rows": recipe_table(parameters)}
     return environment.get_template("report.html").render(
-        name=name, run=run, parameters=parameters, versions=versions, **recipe, **context
+        name=name, run=run, parameters=parameters, versions=versions, network=network, **recipe, **context
     )
 
 
