@@ -28,7 +28,7 @@ addEventListener("message", (event) => { document.getElementById("result").textC
 <iframe src="page.html" style="border:0;width:WIDTHpx;height:2000px"></iframe>"""
 PROBE = """<script>
 const found = {}, all = (query) => [...document.querySelectorAll(query)], head = (n) => all("thead button")[n];
-const cells = (column) => all("tbody tr").map((row) => row.cells[column].textContent);
+const cells = (column) => all(".sortable tbody tr").map((row) => row.cells[column].textContent);
 const rgba = (text) => { const [r, g, b, a] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a ?? 1]; };
 const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
   .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
