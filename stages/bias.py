@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import bias_file, features_file, image_index, text_file
-from ccd.labels.bias import class_bias, concatenate, top1_of
+from ccd.labels.bias import class_bias, concatenate, no_bias, reliable_images, top1_of
 from ccd.labels.scores import Scoring, mean_cosines
 from ccd.params.file import load
 from ccd.params.sections import BiasParams
@@ -29,7 +29,10 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     score = Scoring(classes, means)
     top1 = concatenate([top1_of(score(piece)) for _, piece in features.pieces(rows)])
     shrinkage = params.shrinkage if params.enabled else 1.0
-    estimate = class_bias(top1, classes.classes, params.max_entropy_nats, shrinkage)
+    if params.enabled or reliable_images(top1, params.max_entropy_nats).any():
+        estimate = class_bias(top1, classes.classes, params.max_entropy_nats, shrinkage)
+    else:
+        estimate = no_bias(len(classes.classes))
     values = estimate.values if params.enabled else np.ones_like(estimate.values)
     without_top1 = tuple(name for name, count in zip(classes.classes, estimate.top1_counts, strict=True) if count == 0)
     content = bias_file.BiasFile(

@@ -159,7 +159,7 @@ def test_torchrun_starts_a_stage_through_ccd_launch(project: Path, tmp_path: Pat
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("[clip_global] wrote") == 1
+    assert ended.stdout.count("[clip_global] wrote data/toy/clip_global.h5") == 1
     same_features(folder / "data/toy/clip_global.h5", project / "data/toy/clip_global.h5")
 
 

@@ -97,7 +97,12 @@ def test_background_texts_touch_nothing_but_their_rule(toy: Path, capsys: pytest
     with pytest.raises(SystemExit) as stop:
         run_stage("global_labels")
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.startswith("error: ") and "text.background_texts, which is empty" in said
+    assert (
+        stop.value.code == 2
+        and said.startswith("error: ")
+        and "text.background_texts" in said
+        and "text.background_words: true" in said
+    )
     assert artifacts(toy) == before, "nothing half-written"
     set_params(text__background_texts="[a photo of a wall, a photo of the sky]")
     for name in ("text", "bias", "global_labels"):

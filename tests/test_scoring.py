@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ccd.artifacts import bias_file, text_file
 from ccd.artifacts.bias_file import BiasFile
+from ccd.errors import CcdError
 from ccd.labels.background import BACKGROUND_WORDS, competing_words
 from ccd.labels.bias import class_bias, top1_of
 from ccd.labels.scores import Scoring, background_mass, clip_probs, entropy_nats, mean_cosines
@@ -50,6 +51,11 @@ def test_an_image_of_background_is_no_evidence_for_a_class() -> None:
     found = class_bias(top1_of(probs), ("a", "b"), 2.0, 0.0)
     np.testing.assert_allclose(found.values, [0.6, 0.7])
     assert found.top1_counts.tolist() == [1, 1] and found.reliable_share == pytest.approx(2 / 3)
+
+
+def test_images_of_background_alone_leave_no_bias_to_estimate() -> None:
+    with pytest.raises(CcdError, match=r"text\.background_words: false, or bias\.enabled: false"):
+        class_bias(top1_of(np.full((2, 2), 0.1)), ("a", "b"), 10.0, 1.0)
 
 
 def test_centred_cosines_favour_no_class() -> None:

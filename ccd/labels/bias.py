@@ -48,6 +48,17 @@ def concatenate(parts: Sequence[Top1]) -> Top1:
     return Top1(*(np.concatenate(column) for column in columns))
 
 
+def reliable_images(top1: Top1, max_entropy_nats: float) -> np.ndarray:
+    """Tell which images, (N,) bool, say something about CLIP's bias: H_i <= ``max_entropy_nats``."""
+    reliable: np.ndarray = top1.entropies_nats <= max_entropy_nats
+    return reliable
+
+
+def no_bias(classes: int) -> Bias:
+    """Return b_c = 1 for all classes, without any evidence."""
+    return Bias(np.ones(classes), np.zeros(classes, np.int64), 0.0)
+
+
 def class_bias(top1: Top1, classes: tuple[str, ...], max_entropy_nats: float, shrinkage: float) -> Bias:
     """Estimate the bias of each class on the reliable images.
 
@@ -61,7 +72,12 @@ def class_bias(top1: Top1, classes: tuple[str, ...], max_entropy_nats: float, sh
     Raises:
         CcdError: no image is reliable, or k = 0 and a class is no reliable image's top-1.
     """
-    reliable = top1.entropies_nats <= max_entropy_nats
+    reliable = reliable_images(top1, max_entropy_nats)
+    if not np.isfinite(top1.entropies_nats).any():
+        raise CcdError(
+            "CLIP gives the background more than any class in every image, so there is nothing to estimate a bias from;"
+            " set text.background_words: false, or bias.enabled: false"
+        )
     if not reliable.any():
         raise CcdError(
             f"bias.max_entropy_nats = {max_entropy_nats}: CLIP is surer than that of no image; raise it"
