@@ -38,7 +38,7 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
     with class_table.writing(out, GLOBAL_LABELS, classes.classes, {}) as table:
         for rows, piece in features.pieces(train_rows):
             probs = score(piece)
-            background = score.background_prob(piece)
+            background = score.background_prob(piece) if params.none_rule == "background" else None
             judged.append(
                 find_background_images(params.none_rule, params.none_threshold, params.none_weight, probs, background)
             )

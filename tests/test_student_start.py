@@ -126,7 +126,7 @@ def test_a_resnet_of_clip_gives_its_trunk_and_a_head_per_cell(package: str, tmp_
     start = student_start(teacher)
     assert start.backbone == ("clip_resnet/1-1-1-1/8" if package == "clip" else "clip_resnet/1-2-1-1/8")
     assert start.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
-    visual = teacher.visual
+    visual = teacher.tower.module
     torch.nn.init.zeros_(visual.attnpool.positional_embedding)
     alike = torch.rand(2, 256, 1, 1).expand(-1, -1, 2, 2)  # where all cells are alike, attention does nothing
     with torch.no_grad():

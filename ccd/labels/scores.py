@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Scoring:
     """
 
     text: TextEmbeddings
-    mean_cosines: np.ndarray | None = field(default=None)
+    mean_cosines: np.ndarray | None = None
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Score ``features`` (M, D), unit rows: (M, C) float64."""
@@ -83,10 +83,11 @@ def mean_cosines(text: TextEmbeddings, pieces: Iterable[np.ndarray]) -> np.ndarr
 
     ``pieces``: the embeddings of all images, (m, D) at a time.
     """
+    plain = Scoring(text)
     total = np.zeros(len(text.values) + len(text.background))
     count = 0
     for piece in pieces:
-        total += Scoring(text).cosines(piece).sum(axis=0)
+        total += plain.cosines(piece).sum(axis=0)
         count += len(piece)
     return total / max(count, 1)
 

@@ -100,7 +100,7 @@ class Teacher(Protocol):
 
     @property
     def tower(self) -> ImageTower:
-        """The image part."""
+        """The image part, frozen, float32; its ``module`` is as its package built it."""
         ...
 
     @property
@@ -116,11 +116,6 @@ class Teacher(Protocol):
     @property
     def description(self) -> str:
         """One line for a person: backend, model, pixel normalisation, precision."""
-        ...
-
-    @property
-    def visual(self) -> nn.Module:
-        """The image tower as its package built it, frozen, float32."""
         ...
 
     @property
@@ -180,7 +175,6 @@ class ClipTeacher:
         self.embed_dim = embed_dim
         self.stride_px = tower.stride_px
         self.description = description
-        self.visual = tower.module
         self.pixel_mean_std: MeanStd = (mean, std)
         self._model = model.float().eval().requires_grad_(False)
         # a quarter faster for ResNets, indifferent for ViTs

@@ -198,7 +198,7 @@ def student_start(teacher: Teacher) -> StudentStart:
     Raises:
         CcdError: the tower is no CNN that `ccd.student.model.build_backbone` knows, e.g. a ViT.
     """
-    visual: Any = teacher.visual
+    visual: Any = teacher.tower.module
     if hasattr(visual, "attnpool") and hasattr(visual, "layer4"):
         layers = [getattr(visual, f"layer{number}") for number in range(1, 5)]
         name = f"clip_resnet/{'-'.join(str(len(layer)) for layer in layers)}/{visual.conv3.out_channels}"
