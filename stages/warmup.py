@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ccd.artifacts import checkpoint_file, class_table, image_index, text_file
+from ccd.artifacts import checkpoint_file, class_table, image_index
 from ccd.artifacts.class_table import GLOBAL_LABELS
 from ccd.artifacts.files import write_csv
-from ccd.artifacts.image_index import same_classes, same_ids
+from ccd.artifacts.image_index import same_ids
 from ccd.artifacts.weights_file import check_sha256
 from ccd.images.batches import ImageFiles, indexed_files
 from ccd.params.file import load
@@ -18,14 +18,14 @@ from ccd.runtime.hardware import Hardware, end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
 from ccd.runtime.store import open_store
 from ccd.student.fit import TrainingData, curve_rows, fit, steps_per_epoch, training_name
-from ccd.student.inference import pooled_features
+from ccd.student.inference import start_projection
 from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import warmup_objective
 from ccd.teacher.encode import load_teacher, student_start
 
 
 @shared_stage
-def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path) -> None:
+def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     """Train the student on the debiased labels of the whole images."""
     params = load(WarmupParams)
     index = image_index.read(images).train()
@@ -36,7 +36,7 @@ def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path)
     check_sha256(params.weights, params.weights_sha256, "warmup.weights_sha256")
     spec = StudentSpec(params.backbone, targets.classes, params.cam_boost, params.image_size_px)
     data = TrainingData(indexed_files(load(DatasetParams).root, index), targets.columns["label"], index)
-    student, spec, origin = _started(params, spec, text, data.files, hardware)
+    student, spec, origin = _started(params, spec, data.files, hardware)
     log.reads(f"{len(index):,} images", f"{spec.backbone} from {origin}", f"{params.image_size_px} px")
     slot = open_store().slot(training_name(student, data, warmup_objective, params, hardware))
     with log.training(params.epochs, steps_per_epoch(len(data), params.batch_size)) as show:
@@ -51,19 +51,16 @@ def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path)
 
 
 def _started(
-    params: WarmupParams, spec: StudentSpec, text: Path, files: ImageFiles, hardware: Hardware
+    params: WarmupParams, spec: StudentSpec, files: ImageFiles, hardware: Hardware
 ) -> tuple[Student, StudentSpec, str]:
     if params.weights != "teacher":
         return build_student(spec, params.weights, params.seed), spec, params.weights
     start = student_start(load_teacher(**load(TeacherParams).model_dump(), device=hardware.device))
     spec = replace(spec, backbone=start.backbone, mean=start.mean, std=start.std)
     student = build_student(spec, start.weights, params.seed)
-    if params.head == "text":
-        content = text_file.read(text)
-        same_classes(text, "text", content.classes, spec.classes)
-        pooled = pooled_features(student, files, spec.image_size_px, hardware)
-        student.start_head(*start.text_head(content.values, content.logit_scale, pooled))
-    return student, spec, f"{start.origin}, head: {params.head}"
+    if start.projection is not None:
+        start_projection(student, start.projection, files, spec.image_size_px, hardware)
+    return student, spec, start.origin
 
 
 if __name__ == "__main__":

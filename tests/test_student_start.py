@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor
 
 from ccd.artifacts import checkpoint_file
@@ -26,7 +28,7 @@ from ccd.project.suggest import student_bytes
 from ccd.runtime.hardware import Hardware
 from ccd.runtime.store import closure
 from ccd.student import loop
-from ccd.student.inference import pooled_features
+from ccd.student.inference import start_projection
 from ccd.student.loop import Batches, Optimization, train
 from ccd.student.model import Student, StudentSpec, build_backbone, build_student, restore_student
 from ccd.student.objectives import warmup_objective
@@ -43,7 +45,6 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 1, "lay
 AVERAGE = {"timm_model_name": "test_efficientnet", "timm_pool": "avg", "timm_proj": "linear", "timm_proj_bias": True,
            "image_size": 64}  # fmt: skip
 PIXELS = torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-EYE = np.eye(4, 16, dtype=np.float32)
 
 
 def openai_teacher(folder: Path, kind: str = "resnet") -> Any:
@@ -76,47 +77,41 @@ def unit(pixels: Tensor) -> Tensor:
     return pixels.float() / 255
 
 
-def test_the_head_is_worked_out_by_hand() -> None:
-    """P f + o = (2 + 1, 2 * 2) for the one image: norm 5, so s / n = 2; the classes lie at +-(.5, -.5)."""
-    projection = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    start = StudentStart("", "", {}, (0, 0, 0), (1, 1, 1), projection, torch.tensor([1.0, 0.0]))
-    weight, bias = start.text_head(np.eye(2, dtype=np.float32), 10.0, np.float32([[2.0, 2.0]]))
-    torch.testing.assert_close(weight, torch.tensor([[1.0, -2.0], [-1.0, 2.0]]))
-    torch.testing.assert_close(bias, torch.tensor([1.0, -1.0]))
+def embedded(start: StudentStart, pooled: Tensor) -> Tensor:
+    assert start.projection is not None
+    return pooled @ start.projection["weight"][:, :, 0, 0].T + start.projection["bias"]
 
 
-def test_the_norm_is_the_mean_over_the_images() -> None:
-    start = StudentStart("", "", {}, (0, 0, 0), (1, 1, 1), torch.eye(2), torch.zeros(2))
-    weight, _ = start.text_head(np.eye(2, dtype=np.float32), 8.0, np.float32([[3.0, 4.0], [0.0, 11.0]]))  # mean 8
-    torch.testing.assert_close(weight, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
-
-
-def test_text_of_another_teacher_and_towers_without_a_projection_are_refused() -> None:
-    start = StudentStart("", "", {}, (0, 0, 0), (1, 1, 1), torch.eye(2), torch.zeros(2))
-    with pytest.raises(CcdError, match=r"text\.h5 has 16 dimensions, the teacher 2: run stage text again"):
-        start.text_head(EYE, 1.0, np.zeros((1, 2), np.float32))
-    bare = StudentStart("", "", {}, (0, 0, 0), (1, 1, 1), None, None)
-    with pytest.raises(CcdError, match=r"warmup\.head.*random"):
-        bare.text_head(EYE, 1.0, np.zeros((1, 2), np.float32))
-
-
-def test_an_average_pooled_tower_becomes_a_zero_shot_student(tmp_path: Path) -> None:
-    """Per image, the student's logits are CLIP's but for the norm: s (cos - mean cos) |P f + o| / n."""
+def test_an_average_pooled_tower_becomes_a_student_in_clips_space(tmp_path: Path) -> None:
+    """The averaged features are CLIP's embeddings before they get unit length."""
     teacher = open_clip_teacher(tmp_path, AVERAGE)
     start = student_start(teacher)
-    assert start.backbone == TIMM and start.origin == "the image tower of open_clip tiny_start tiny_start.pt"
+    assert start.backbone == f"{TIMM}+16" and start.origin == "the image tower of open_clip tiny_start tiny_start.pt"
     student, _ = student_of(start)
     with torch.no_grad():
-        pooled = student.backbone(normalize(unit(PIXELS), start.mean, start.std)).mean(dim=(2, 3))
-        student.start_head(*start.text_head(EYE, 100.0, pooled.numpy()))
-        logits, _ = student(unit(PIXELS))
-    assert start.projection is not None and start.offset is not None
-    embedded = pooled @ start.projection.T + start.offset
-    cosines = teacher.encode_image(PIXELS)
-    torch.testing.assert_close(torch.nn.functional.normalize(embedded, dim=1), cosines, atol=1e-5, rtol=0)
-    norms = embedded.norm(dim=1, keepdim=True)
-    expected = 100 * (cosines[:, :4] - cosines[:, :4].mean(dim=1, keepdim=True)) * norms / norms.mean()
-    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-4)
+        trunk = student.backbone.trunk(normalize(unit(PIXELS), start.mean, start.std)).mean(dim=(2, 3))  # type: ignore[operator]
+    vectors = torch.nn.functional.normalize(embedded(start, trunk), dim=1)
+    torch.testing.assert_close(vectors, teacher.encode_image(PIXELS), atol=1e-5, rtol=0)
+
+
+def test_the_projection_is_standardised_over_the_images(tmp_path: Path) -> None:
+    """Identity trunk, images of one colour: the channels' means are (2 r, 3), r = 0 and 1, so 2 r has mean 1, std 1;
+    the constant one becomes 0."""
+    files = []
+    for number, colour in enumerate(((0, 10, 20), (255, 10, 20))):
+        files.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (8, 8), colour).save(files[-1])
+    projection = torch.nn.Conv2d(3, 2, 1)
+    backbone = torch.nn.Sequential(OrderedDict(trunk=torch.nn.Identity(), projection=projection))
+    student = Student(backbone, 2, 1, 1.0, mean=(0, 0, 0), std=(1, 1, 1))
+    state = {"weight": torch.zeros(2, 3, 1, 1), "bias": torch.tensor([0.0, 3.0])}
+    state["weight"][0, 0] = 2.0
+    start_projection(student, state, ImageFiles(files), 8, Hardware(CPU, 0, 64))
+    expected = torch.zeros(2, 3, 1, 1)
+    expected[0, 0] = 2.0
+    torch.testing.assert_close(projection.weight.data, expected)
+    torch.testing.assert_close(projection.bias.data, torch.tensor([-1.0, 0.0]))  # type: ignore[union-attr]
+    assert projection.weight.requires_grad and not projection.weight.is_inference()
 
 
 @pytest.mark.parametrize("package", ["clip", "open_clip"])
@@ -124,24 +119,23 @@ def test_a_resnet_of_clip_gives_its_trunk_and_a_head_per_cell(package: str, tmp_
     tower = {"image_size": 64, "layers": [1, 2, 1, 1], "width": 8, "head_width": 64}
     teacher = openai_teacher(tmp_path) if package == "clip" else open_clip_teacher(tmp_path, tower, "tiny_resnet")
     start = student_start(teacher)
-    assert start.backbone == ("clip_resnet/1-1-1-1/8" if package == "clip" else "clip_resnet/1-2-1-1/8")
+    assert start.backbone == ("clip_resnet/1-1-1-1/8+16" if package == "clip" else "clip_resnet/1-2-1-1/8+16")
     assert start.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
     visual = teacher.tower.module
     torch.nn.init.zeros_(visual.attnpool.positional_embedding)
     alike = torch.rand(2, 256, 1, 1).expand(-1, -1, 2, 2)  # where all cells are alike, attention does nothing
     with torch.no_grad():
         expected = visual.attnpool(alike)
-    assert start.projection is not None and start.offset is not None
-    torch.testing.assert_close(alike[:, :, 0, 0] @ start.projection.T + start.offset, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(embedded(start, alike[:, :, 0, 0]), expected, atol=1e-4, rtol=1e-4)
     student, _ = student_of(start)
     visual.attnpool = torch.nn.Identity()
     with torch.no_grad():
-        torch.testing.assert_close(student.backbone(unit(PIXELS)), visual(unit(PIXELS)), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(student.backbone.trunk(unit(PIXELS)), visual(unit(PIXELS)), atol=1e-5, rtol=1e-4)  # type: ignore[operator]
 
 
 def test_the_demos_teacher_can_be_a_start() -> None:
     start = student_start(load_teacher("clip", str(ROOT / "ccd/demo/assets/clip.pt"), None, device=CPU))
-    assert start.backbone == "clip_resnet/1-1-1-1/16" and start.projection is not None
+    assert start.backbone.startswith("clip_resnet/1-1-1-1/16+")
     assert student_of(start, size_px=96)[0](unit(PIXELS))[1].shape == (3, 4, 2, 3)
 
 
@@ -154,33 +148,36 @@ def test_a_vit_is_refused_with_advice(kind: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_norm_looks_at_the_first_256_images_whatever_the_batch_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_256_images_count_whatever_the_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pictures").mkdir()
     write_pictures(tmp_path / "pictures", ("red", "green"), train_count=6, test_count=0)
-    student, _ = student_of(student_start(openai_teacher(tmp_path)))
-    files = ImageFiles([tmp_path / f"pictures/{number}.png" for number in range(6)])
-    whole = pooled_features(student, files, 64, Hardware(CPU, 0, 64))
-    assert whole.shape == (6, 256)
-    np.testing.assert_array_equal(pooled_features(student, files, 64, Hardware(CPU, 0, 1)), whole)
+    start = student_start(openai_teacher(tmp_path))
+    assert start.projection is not None
+    paths = [tmp_path / f"pictures/{number}.png" for number in range(6)]
+
+    def bias(count: int, batch: int) -> Tensor:
+        student, _ = student_of(start)
+        start_projection(student, start.projection or {}, ImageFiles(paths[:count]), 64, Hardware(CPU, 0, batch))
+        return student.state_dict()["backbone.projection.bias"]
+
+    torch.testing.assert_close(bias(6, 1), bias(6, 64), atol=0, rtol=0)
+    assert not torch.allclose(bias(6, 64), bias(4, 64))
+    four = bias(4, 64)
     monkeypatch.setattr("ccd.student.inference._FEW_IMAGES", 4)
-    np.testing.assert_allclose(pooled_features(student, files, 64, Hardware(CPU, 0, 64)), whole[:4], atol=1e-5)
+    torch.testing.assert_close(bias(6, 64), four)
 
 
-VALUES = {"backbone": "teacher", "weights": "teacher", "weights_sha256": None, "head": "text", "cam_boost": 3.0,
+VALUES = {"backbone": "teacher", "weights": "teacher", "weights_sha256": None, "cam_boost": 3.0,
           "image_size_px": 64, "epochs": 1, "batch_size": 4, "lr": 1e-3, "head_lr_multiplier": 1.0,
-          "schedule": "constant", "precision": "fp32", "seed": 0}  # fmt: skip
+          "schedule": "constant", "frozen_backbone": False, "precision": "fp32", "seed": 0}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({}, ""),
-        ({"head": "random"}, ""),
         ({"backbone": "resnet50"}, "warmup.weights = 'teacher': .*go together"),
-        ({"weights": "none", "head": "random"}, "warmup.weights = 'none': .*go together"),
-        ({"backbone": "resnet50", "weights": "none"}, "warmup.head = 'text': .*needs weights: teacher"),
+        ({"weights": "none"}, "warmup.weights = 'none': .*go together"),
     ],
 )
 def test_the_parameters_go_together(changed: dict[str, str], message: str) -> None:
@@ -217,7 +214,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
     folder = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        own = {"warmup__backbone": "teacher", "warmup__weights": "teacher", "warmup__head": "text"}
+        own = {"warmup__backbone": "teacher", "warmup__weights": "teacher"}
+        own |= {"warmup__frozen_backbone": "true", "train__frozen_backbone": "true"}
         prepare(folder, patch, "resnet", **own)
         (folder / "pictures").mkdir()
         write_pictures(folder / "pictures", ("red", "green", "blue"))
@@ -235,13 +233,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
 
 def test_the_pipeline_runs_and_says_where_the_student_comes_from(project: tuple[Path, str]) -> None:
     folder, said = project
-    assert "clip_resnet/1-1-1-1/8 from the image tower of clip resnet.pt, head: text" in said
+    assert "clip_resnet/1-1-1-1/8+16 from the image tower of clip resnet.pt" in said
     for name in ("warmup", "student"):
         found = checkpoint_file.read(folder / f"data/toy/{name}.pt", "train")
-        assert found.spec["backbone"] == "clip_resnet/1-1-1-1/8"
+        assert found.spec["backbone"] == "clip_resnet/1-1-1-1/8+16"
         assert found.spec["mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
-        assert found.info["start"] == "the image tower of clip resnet.pt, head: text"
+        assert found.info["start"] == "the image tower of clip resnet.pt"
     assert (folder / "data/toy/metrics.json").is_file()
+
+
+def test_a_frozen_backbone_stays_as_it_is(project: tuple[Path, str]) -> None:
+    """Also its BatchNorm's statistics; the head learns in both trainings."""
+    folder, _ = project
+    warmup = checkpoint_file.read(folder / "data/toy/warmup.pt", "train").weights["last"]
+    student = checkpoint_file.read(folder / "data/toy/student.pt", "train").weights["last"]
+    assert [key for key in warmup if not torch.equal(warmup[key], student[key])] == ["head.weight", "head.bias"]
 
 
 def test_the_student_is_exported_without_the_teacher(project: tuple[Path, str], tmp_path: Path) -> None:

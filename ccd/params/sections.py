@@ -118,7 +118,10 @@ class GlobalLabelsParams(Section):
 
 
 class OptimizationParams(Section):
-    """Adam; the head learns ``head_lr_multiplier`` times faster. ``schedule``: see `ccd.student.loop.lr_factor`."""
+    """Adam; the head learns ``head_lr_multiplier`` times faster. ``schedule``: see `ccd.student.objectives.lr_factor`.
+
+    ``frozen_backbone``: train the head alone.
+    """
 
     image_size_px: int = Field(ge=16, le=4096)
     epochs: int = Field(ge=1, le=1000)
@@ -126,6 +129,7 @@ class OptimizationParams(Section):
     lr: float = Field(gt=0, le=1)
     head_lr_multiplier: float = Field(gt=0, le=1000)
     schedule: Literal["constant", "cosine"]
+    frozen_backbone: bool
     precision: Literal["fp32", "bf16", "fp16"]
     seed: int = Field(ge=0, lt=2**31)
 
@@ -133,8 +137,7 @@ class OptimizationParams(Section):
 class WarmupParams(OptimizationParams):
     """The student's architecture and initial weights; later stages read the architecture from the checkpoint.
 
-    ``weights: teacher``: those of its image tower, if that is a CNN, see `ccd.teacher.encode.student_start`. ``head``:
-    the 1x1 convolution starts at random (the paper) or, with these weights, as CLIP's classifier of the class texts.
+    ``weights: teacher``: those of its image tower, if that is a CNN, see `ccd.teacher.encode.student_start`.
     """
 
     section: ClassVar[str] = "warmup"
@@ -142,7 +145,6 @@ class WarmupParams(OptimizationParams):
     backbone: str = Field(min_length=1)
     weights: str = Field(min_length=1)
     weights_sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
-    head: Literal["random", "text"]
     cam_boost: float = Field(gt=0, le=1000)
 
     @field_validator("weights")
@@ -150,13 +152,6 @@ class WarmupParams(OptimizationParams):
     def _check_weights(cls, value: str, info: ValidationInfo) -> str:
         if (value == "teacher") != (info.data.get("backbone") == "teacher"):
             raise ValueError("weights: teacher and backbone: teacher go together; set both or neither")
-        return value
-
-    @field_validator("head")
-    @classmethod
-    def _check_head(cls, value: str, info: ValidationInfo) -> str:
-        if value == "text" and info.data.get("weights", "teacher") != "teacher":
-            raise ValueError("head: text needs weights: teacher and backbone: teacher; use head: random")
         return value
 
 

@@ -63,6 +63,7 @@ def fit(
         params.schedule,
         steps_per_epoch(len(data), params.batch_size),
         getattr(params, "ema_decay", None),  # of the final training alone
+        params.frozen_backbone,
     )
     return train(
         student,

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.errors import CcdError, listed
@@ -76,27 +76,39 @@ _FEW_IMAGES = 256
 _FEW_BATCH = 32  # not the hardware's batch size, which must not change a result
 
 
-def pooled_features(student: Student, files: ImageFiles, size_px: int, hardware: Hardware) -> np.ndarray:
-    """Return the backbone's features averaged over each of the first 256 images, (n, K) float32, on every rank.
+@torch.no_grad()
+def start_projection(
+    student: Student, projection: Mapping[str, Tensor], files: ImageFiles, size_px: int, hardware: Hardware
+) -> None:
+    """Start the 1x1 convolution in which a backbone ``NAME+D`` ends, standardised.
 
-    The student is moved to the device and left in evaluation mode.
+    Over the first 256 images, each of its D channels, averaged over an image, has mean 0 and variance 1; the head then
+    learns as fast along each of them. The student is moved to the device and left in evaluation mode.
+
+    Args:
+        projection: the convolution's state dict.
 
     Raises:
         CcdError: an image cannot be read.
     """
     student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    layer: nn.Conv2d = student.backbone.get_submodule("projection")  # type: ignore[assignment]
+    layer.load_state_dict(projection)
+    pooled = torch.from_numpy(from_rank0(lambda: _pooled_features(student, files, size_px, hardware)))
+    spread, mean = (value.to(layer.bias) for value in torch.std_mean(pooled, dim=0, correction=0))
+    spread[spread <= 1e-3 * spread.max()] = 1  # what hardly differs between images is left as small as it is
+    layer.weight.div_(spread[:, None, None, None])
+    layer.bias.sub_(mean).div_(spread)  # type: ignore[union-attr]
 
-    @torch.inference_mode()
-    def pooled() -> np.ndarray:
-        rows = range(min(len(files), _FEW_IMAGES))
-        batches = (
-            images.to(hardware.device)
-            for _, images in image_batches(files, rows, size_px, _FEW_BATCH, hardware.workers)
-        )
-        maps = (student.backbone(normalize(to_unit(images), student.mean, student.std)) for images in batches)
-        return np.concatenate([features.float().mean(dim=(2, 3)).cpu().numpy() for features in maps])
 
-    return from_rank0(pooled)
+def _pooled_features(student: Student, files: ImageFiles, size_px: int, hardware: Hardware) -> np.ndarray:
+    """Return the backbone's features averaged over each of the first 256 images, (n, D) float32."""
+    rows = range(min(len(files), _FEW_IMAGES))
+    batches = (
+        images.to(hardware.device) for _, images in image_batches(files, rows, size_px, _FEW_BATCH, hardware.workers)
+    )
+    maps = (student.backbone(normalize(to_unit(images), student.mean, student.std)) for images in batches)
+    return np.concatenate([features.float().mean(dim=(2, 3)).cpu().numpy() for features in maps])
 
 
 def score(

@@ -39,6 +39,7 @@ class Optimization:
     """Adam; the head's learning rate is ``lr * head_lr_multiplier``.
 
     ``schedule``: see `lr_factor`; ``cosine`` needs ``steps_per_epoch``. ``ema_decay``: see `MovingAverage`; None: none.
+    ``frozen_backbone``: train the head alone; the backbone keeps its weights and its BatchNorm's running statistics.
     """
 
     epochs: int
@@ -48,6 +49,7 @@ class Optimization:
     schedule: Schedule = "constant"
     steps_per_epoch: int = 1
     ema_decay: float | None = None
+    frozen_backbone: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class _Step:
         self, student: Student, objective: Objective, optimization: Optimization, device: torch.device
     ) -> None:
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        student.backbone.requires_grad_(not optimization.frozen_backbone)
         self.student, self.network = over_ranks(student, device)
         self.objective = objective
         self.device = device
@@ -195,7 +198,7 @@ def _train_epoch(
     for index, (rows, images) in enumerate(batches):  # (b,), (b, 3, H, W)
         part = part_of_batch(len(rows))
         if index == 0:
-            _train_mode(step.student, batch_images=part.total)
+            _train_mode(step.student, part.total, step.optimization.frozen_backbone)
             first_batch_images = part.total
         elif part.total == 1 < first_batch_images:
             continue
@@ -222,8 +225,10 @@ def _train_epoch(
     return meter.record(epoch)
 
 
-def _train_mode(student: Student, batch_images: int) -> None:
+def _train_mode(student: Student, batch_images: int, frozen_backbone: bool) -> None:
     student.train()
+    if frozen_backbone:
+        student.backbone.eval()
     if batch_images == 1:
         for layer in student.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):

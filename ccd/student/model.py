@@ -48,6 +48,7 @@ def build_backbone(name: str, weights: str | Path | Mapping[str, Tensor]) -> tup
     Args:
         name: torchvision's name, e.g. ``resnet101``, see `backbone_names`; ``timm/NAME`` for a CNN of the package timm
             (an extra); ``clip_resnet/3-4-6-3/64`` for the ResNet of a CLIP, by its blocks per layer and its width.
+            ``NAME+D`` ends in a 1x1 convolution to D channels, drawn at random.
         weights: ``imagenet`` for torchvision's IMAGENET1K_V1 (the paper's; torchvision's own default is V2 for some),
             ``none`` for random weights (drawn from torch's global generator), a state dict or the path of one (see
             `ccd.artifacts.weights_file.read_state_dict`): that of the whole model, or without its classifier, which is
@@ -60,6 +61,7 @@ def build_backbone(name: str, weights: str | Path | Mapping[str, Tensor]) -> tup
         CcdError: unknown name, weights that cannot be had or read, a state dict with other keys or shapes, or timm is
             not installed.
     """
+    name, _, width = name.partition("+")
     build = {"timm": _timm, "clip_resnet": _clip_resnet}.get(name.partition("/")[0], _torchvision)
     network = build(name)
     if isinstance(weights, Mapping):
@@ -68,10 +70,12 @@ def build_backbone(name: str, weights: str | Path | Mapping[str, Tensor]) -> tup
         path = Path(weights).expanduser()
         state = _imagenet(name) if str(weights) == "imagenet" else read_state_dict(path, "warmup.weights")
         load_fitting(network.whole, state, f"{name} from {weights}", network.classifier + ".")
-    if not network.features:
-        return network.whole, network.channels
     parts = OrderedDict((part.replace(".", "_"), network.whole.get_submodule(part)) for part in network.features)
-    return nn.Sequential(parts), network.channels
+    trunk = nn.Sequential(parts) if parts else network.whole
+    if not width:
+        return trunk, network.channels
+    projection = nn.Conv2d(network.channels, int(width), kernel_size=1)
+    return nn.Sequential(OrderedDict(trunk=trunk, projection=projection)), int(width)
 
 
 @dataclass(frozen=True)
@@ -214,12 +218,6 @@ class Student(nn.Module):
         cam = self.head(features).float()  # (b, C, h, w)
         cam = torch.where(cam > 0, cam * self.cam_boost, cam)
         return cam.mean(dim=(2, 3)), cam
-
-    @torch.no_grad()
-    def start_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the head to ``weight`` (C, K) and ``bias`` (C,) float."""
-        self.head.weight.copy_(weight[:, :, None, None])
-        self.head.bias.copy_(bias)  # type: ignore[union-attr]
 
 
 def build_student(spec: StudentSpec, weights: str | Path | Mapping[str, Tensor], seed: int) -> Student:

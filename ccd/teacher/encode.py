@@ -153,8 +153,9 @@ class StudentStart:
     """The convolutional image tower of a teacher, as a student's backbone (no section of the paper).
 
     ``origin``: one line for a person. ``backbone``: name for `ccd.student.model.build_backbone`; ``weights``: a state
-    dict of it, on the teacher's device. ``mean`` and ``std``: per RGB channel. ``projection`` (D, K) and ``offset``
-    (D,) float32 on the CPU take K averaged features into CLIP's space; None where that is no linear map.
+    dict of it, on the teacher's device. ``mean`` and ``std``: per RGB channel. ``projection``: the state dict of the
+    1x1 convolution in which the backbone ends, that of the tower's projection into CLIP's space, on the CPU; None where
+    that is no linear map.
     """
 
     origin: str
@@ -162,36 +163,13 @@ class StudentStart:
     weights: Mapping[str, Tensor]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    projection: Tensor | None
-    offset: Tensor | None
-
-    def text_head(self, text: np.ndarray, logit_scale: float, pooled: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the weight (C, K) and bias (C,) of the linear head that is CLIP's zero-shot classifier.
-
-        With P and o the projection and its offset: logit_c = s (t_c - mean t) . (P f + o) / n, where n, the mean of
-        |P f + o| over images, stands for the norm of the image at hand, and the mean over the classes is taken away
-        since a sigmoid, unlike softmax, does not do that itself.
-
-        Args:
-            text: t, (C, D) float32 unit rows. logit_scale: s. pooled: (N, K) float32, averaged features of N images.
-
-        Raises:
-            CcdError: the tower has no linear projection, or the text is of another width.
-        """
-        if self.projection is None or self.offset is None:
-            raise CcdError("warmup.head text needs a tower with a linear projection, not the teacher's: use random")
-        if text.shape[1] != len(self.projection):
-            raise CcdError(
-                f"text.h5 has {text.shape[1]} dimensions, the teacher {len(self.projection)}: run stage text again"
-            )
-        norm = (torch.from_numpy(pooled) @ self.projection.T + self.offset).norm(dim=1).mean()
-        directions = (logit_scale / norm) * torch.from_numpy(text - text.mean(axis=0))
-        return directions @ self.projection, directions @ self.offset
+    projection: Mapping[str, Tensor] | None
 
 
 def student_start(teacher: Teacher) -> StudentStart:
-    """Take the trunk of a teacher's image tower for a student.
+    """Take a teacher's image tower for a student.
 
+    Its projection stays: over fewer channels, chosen by all that CLIP has seen, a head learns more from few images.
     Attention pools have no linear map of averaged features; as in MaskCLIP (Zhou et al., ECCV 2022) each cell goes
     through their value and output projections, without the positional embedding.
 
@@ -216,7 +194,9 @@ def student_start(teacher: Teacher) -> StudentStart:
         )
     mean, std = ((float(red), float(green), float(blue)) for red, green, blue in teacher.pixel_mean_std)
     origin = f"the image tower of {teacher.description.partition(',')[0]}"
-    return StudentStart(origin, name, trunk.state_dict(), mean, std, *_composed(maps))
+    projection = _composed(maps)
+    backbone = name if projection is None else f"{name}+{len(projection['bias'])}"
+    return StudentStart(origin, backbone, trunk.state_dict(), mean, std, projection)
 
 
 def _gives_maps(trunk: Any) -> bool:
@@ -238,13 +218,13 @@ def _timm_projection(visual: Any) -> nn.Module | None:
     return found
 
 
-def _composed(maps: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
-    """Return weight (D, K) and bias (D,) of linear layers in a row; None if one is not linear."""
+def _composed(maps: Sequence[Any]) -> dict[str, Tensor] | None:
+    """Return linear layers in a row, K -> D, as one 1x1 convolution; None if one is not linear."""
     if not all(isinstance(layer, nn.Linear) for layer in maps):
-        return None, None
+        return None
     weight = torch.eye(maps[0].in_features)
     bias = torch.zeros(maps[0].in_features)
     for layer in maps:
         weight = layer.weight.cpu() @ weight
         bias = layer.weight.cpu() @ bias + (0 if layer.bias is None else layer.bias.cpu())
-    return weight, bias
+    return {"weight": weight[:, :, None, None], "bias": bias}
