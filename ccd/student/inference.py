@@ -80,10 +80,11 @@ _FEW_BATCH = 32  # not the hardware's batch size, which must not change a result
 def start_projection(
     student: Student, projection: Mapping[str, Tensor], files: ImageFiles, size_px: int, hardware: Hardware
 ) -> None:
-    """Start the 1x1 convolution in which a backbone ``NAME+D`` ends, standardised.
+    """Start the 1x1 convolution in which a backbone ``NAME+D`` ends, standardised, and the head at zero.
 
-    Over the first 256 images, each of its D channels, averaged over an image, has mean 0 and variance 1; the head then
-    learns as fast along each of them. The student is moved to the device and left in evaluation mode.
+    Over the first 256 images, each of the D channels, averaged over an image, has mean 0 and variance 1; the head then
+    learns as fast along each of them, and has no random direction to unlearn. The student is moved to the device and
+    left in evaluation mode.
 
     Args:
         projection: the convolution's state dict.
@@ -99,6 +100,7 @@ def start_projection(
     spread[spread <= 1e-3 * spread.max()] = 1  # what hardly differs between images is left as small as it is
     layer.weight.div_(spread[:, None, None, None])
     layer.bias.sub_(mean).div_(spread)  # type: ignore[union-attr]
+    student.head.weight.zero_()
 
 
 def _pooled_features(student: Student, files: ImageFiles, size_px: int, hardware: Hardware) -> np.ndarray:
