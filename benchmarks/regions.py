@@ -37,8 +37,9 @@ COLUMNS = ("model", "pass", "per run", "images /s", "time, no regions = 100%", "
 NOTE = (
     "From files on disk to feature files, by the library. The last row of a model is the second pass alone, which "
     "comes on top of the first; regions are made in the first. Processor time is this process's, of whole runs, which "
-    "other work on the machine changes least; without decoding where other processes do that. Batches of {}, {} processes that "
-    "decode; {} interleaved rounds; medians of rates and of the rounds' own ratios. A run's first batch counts in no rate."
+    "other work on the machine changes least; without decoding where other processes do that. Batches of {}, {} "
+    "processes that decode; {} interleaved rounds; medians of rates and of the rounds' own ratios. A run's first batch "
+    "counts in no rate."
 )
 
 
