@@ -11,6 +11,7 @@ import click
 
 from benchmarks.growth import IMAGE_STAGES, measure_growth, measure_label_growth
 from benchmarks.increment import measure_increment
+from benchmarks.regions import measure_regions
 from benchmarks.settings import Settings
 from benchmarks.startup import measure_startup
 from benchmarks.student import measure_student
@@ -21,6 +22,7 @@ from ccd.runtime.hardware import find_device, set_up_hardware, worker_count
 PARTS: dict[str, Callable[[Settings], Table]] = {
     "startup": measure_startup,
     "teacher": measure_teacher,
+    "regions": measure_regions,
     "student": measure_student,
     "growth": measure_growth,
     "labels": measure_label_growth,
@@ -31,7 +33,7 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="Measure this part; repeatable.")
 @click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Photos; default: drawn.")
-@click.option("--count", type=click.IntRange(1), default=96, help="Photos per round of teacher; student: twice.")
+@click.option("--count", type=click.IntRange(1), default=96, help="Photos per round; student: twice as many.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, help="Images inferred at a time.")
 @click.option("--repeats", type=click.IntRange(1), default=3, help="Rounds, of which the median counts.")
 @click.option(

@@ -15,6 +15,7 @@ from ccd.teacher.openai import image_tower, tokenize
 # name -> embedding width, native side, layers, width, patch, side to measure at
 SHAPES: dict[str, tuple[int, int, int | tuple[int, int, int, int], int, int | None, int]] = {
     "ViT-B/32": (512, 224, 12, 768, 32, 224),
+    "ViT-B/16": (512, 224, 12, 768, 16, 224),
     "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 320),
     "RN50x64": (1024, 448, (3, 15, 36, 10), 128, None, 640),
     "tiny": (64, 32, 1, 64, 16, 32),

@@ -67,7 +67,7 @@ def _images(settings: Settings, name: str, paths: list[Path], teacher: Teacher, 
 
     def library(watch: Watch) -> int:
         batches = image_batches(ImageFiles(paths), range(count), size_px, settings.batch_size, hardware.workers)
-        return _write(settings, teacher, batches, count, watch)
+        return write_features(settings, teacher, batches, count, watch)
 
     def one_at_a_time(watch: Watch) -> int:
         for path in paths:
@@ -86,7 +86,7 @@ def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
     index = index_of(paths)
     hardware = settings.hardware
     owners = np.repeat(np.arange(len(paths)), VIEWS_PER_IMAGE)
-    boxes_px = _boxes(index.sizes_px[owners])
+    boxes_px = boxes_on(index.sizes_px[owners])
     count = len(owners)
     files = ImageFiles(paths)
 
@@ -110,7 +110,7 @@ def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
         shape_of[rows.numpy()] = pixels.shape[2:]
 
     def library(watch: Watch) -> int:
-        return _write(settings, teacher, batches(), count, watch)
+        return write_features(settings, teacher, batches(), count, watch)
 
     def one_at_a_time(watch: Watch) -> int:
         for row, path in enumerate(paths):
@@ -126,7 +126,7 @@ def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, t
     return _row(settings, f"clip_local | {name} at {size_px} px", f"{count} views", library, bare, one_at_a_time)
 
 
-def _boxes(sizes_px: np.ndarray) -> np.ndarray:
+def boxes_on(sizes_px: np.ndarray) -> np.ndarray:
     """Draw random boxes (B, 4) float32, with `ASPECTS` in turn, on images of ``sizes_px`` (B, 2) height, width."""
     rng = np.random.default_rng(0)
     image_sizes = sizes_px[:, ::-1].astype(np.float64)
@@ -135,9 +135,10 @@ def _boxes(sizes_px: np.ndarray) -> np.ndarray:
     return np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
 
 
-def _write(
+def write_features(
     settings: Settings, teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor]], count: int, watch: Watch
 ) -> int:
+    """Encode ``count`` images or views in batches, write their features, and return their number."""
     with features_file.writing(
         settings.work / "features.h5", features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, {}
     ) as file:

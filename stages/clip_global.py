@@ -28,7 +28,7 @@ def main(images: Path, out: Path, regions: Path) -> None:
     log = StageLog("clip_global")
     hardware = set_up_hardware()
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device)
-    encoder = WithRegions(teacher, params.regions)
+    encoder = WithRegions(teacher, params.regions, params.region_attention)
     log.reads(f"{len(index):,} images", teacher.description, f"{size_px} px")
     files = indexed_files(load(DatasetParams).root, index)
     name = encoder.encoding(image_size_px=size_px)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import growth, increment, measure, student, teacher
+from benchmarks import growth, increment, measure, regions, student, teacher
 from benchmarks.settings import Settings
 from benchmarks.tables import Table
 from ccd.runtime.hardware import Hardware
@@ -98,6 +98,15 @@ def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch
     trained = student.measure_student(settings)
     check_shape(trained)
     assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "predict"]
+
+
+@pytest.mark.slow
+def test_regions(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regions, "MODELS", ("tiny",))
+    seen = regions.measure_regions(settings)
+    check_shape(seen)
+    assert column(seen, "pass") == [*regions.REGIONS_OF, regions.CROPS]
+    assert seen.rows[0][-2:] == ["100%", "100%"]
 
 
 @pytest.mark.slow

@@ -119,6 +119,24 @@ def test_an_image_has_the_same_embedding_with_and_without_regions(
         assert file["features"].shape == (9, 0, 16) and file["boxes_px"].shape == (9, 0, 4)
 
 
+def test_regions_by_the_refined_attention(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("index", "clip_global")
+    plain = artifacts(project)
+    change("region_attention: sclip ", "region_attention: sc_clip ")
+    capsys.readouterr()
+    run("clip_global")
+    assert "9 encoded, 0 from the store" in capsys.readouterr().out
+    refined = artifacts(project)
+    assert [name for name in plain if refined[name] != plain[name]] == ["regions.h5"]
+    with h5py.File(DATA / "regions.h5") as file:
+        exist = file["boxes_px"][...][..., 2] > 0
+        np.testing.assert_allclose(np.linalg.norm(file["features"][...][exist], axis=1), 1, atol=1e-6)
+    assert exist[:, 0].all() and exist.sum() > 9
+    change("region_attention: sc_clip ", "region_attention: sclip ")
+    run("clip_global")
+    assert "0 encoded, 9 from the store" in capsys.readouterr().out and artifacts(project) == plain
+
+
 @pytest.mark.slow
 def test_both_and_tiles(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Views of maps first, then tiles, then regions; crops are encoded, regions are not."""

@@ -74,11 +74,13 @@ class TextParams(Section):
 
 
 class ClipGlobalParams(Section):
-    """``image_size_px``: side of the square to which images are squashed. ``regions``: see `ccd.views.regions`."""
+    """``image_size_px``: side of the square to which images are squashed. ``regions``: see `ccd.views.regions`.
+    ``region_attention``: how a ViT reads its patches for them, see `ccd.teacher.dense`."""
 
     section: ClassVar[str] = "clip_global"
     image_size_px: int = Field(ge=16, le=4096)
     regions: int = Field(ge=0, le=64)
+    region_attention: Literal["sclip", "sc_clip"]
 
 
 class BiasParams(Section):
