@@ -106,7 +106,7 @@ def check_target(model: Path, out: Path, read: Sequence[Path], *, force: bool) -
 
 
 def save_tuned(model: Path, out: Path, tuned: Tuned) -> list[Path]:
-    """Write a copy of ``model`` (a checkpoint, a head or an exported folder) with the new thresholds; see `check_target`.
+    """Write a copy of ``model`` (checkpoint, head or exported folder) with the new thresholds; see `check_target`.
 
     Returns:
         Backups of files in ``out`` that no export wrote.
