@@ -187,6 +187,8 @@ def _measures(facts: ModelFacts) -> str:
             "alone; look at its answers on images of your own before you rely on them."
         )
     rows = [("mAP, this model", test.mean_ap.get("student")), ("mAP, CLIP zero-shot", test.mean_ap.get("zero_shot"))]
+    if test.mean_ap.get("head") is not None:
+        rows.append(("mAP, linear head on CLIP's features", test.mean_ap["head"]))
     left_out = f" Left out, for want of positives: {_plain(test.left_out)}." if test.left_out else ""
     return title + (
         f"On {test.images:,} labelled test images, mean over {test.classes_counted} classes, in %.{left_out}\n\n"
