@@ -70,7 +70,7 @@ def measure_label_growth(settings: Settings) -> Table:
 
 _CHAIN = (
     "index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local", "aggregate", "train",
-    "evaluate",
+    "head", "evaluate",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd.artifacts import checkpoint_file, class_table, features_file, image_index, metrics_file, text_file
+from ccd.artifacts import checkpoint_file, class_table, features_file, head_file, image_index, metrics_file, text_file
 from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.evaluation import summary
 from ccd.images.batches import indexed_files
@@ -24,6 +24,7 @@ def main(
     clip_global: Path,
     text: Path,
     pseudo_labels: Path,
+    head: Path,
     warmup: Path,
     student: Path,
     metrics: Path,
@@ -44,6 +45,7 @@ def main(
     features = features_file.open_global(clip_global, index.ids, classes.attributes).take(index.test_rows)
     # zero-shot is the plain softmax over the classes, whatever the labels are made with: the baseline of every recipe
     probs = {"zero_shot": clip_probs(features, classes.values, classes.logit_scale)}
+    probs["head"] = head_file.read(head, of=classes.classes, teacher=classes.attributes).linear.probs(features)
     hardware = set_up_hardware()
     files = indexed_files(load(DatasetParams).root, test)
     probs |= score_checkpoints(warmed_up, final, files, hardware, log.images)

@@ -19,7 +19,7 @@ Scalar = bool | int | float | str | None
 Setting = Scalar | list[Any] | dict[str, Any]
 Strategy = Literal["around", "exact", "random", "grid"]
 LabelSource = Literal["cdul", "truth"]
-Shown = Literal["student", "zero_shot", "standardised", "sparc", "mixed"]
+Shown = Literal["student", "head", "zero_shot", "standardised", "sparc", "mixed"]
 
 
 class Corrected(Section):
@@ -40,10 +40,10 @@ class Variant(Section):
     ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``recipe``: the values of this recipe
     where the recipes differ, under those of ``set``; None: the project's. ``boxes``: local views from
     `studies.boxes` instead of the student's. ``labels``: labels from `studies.inputs` instead of the method's.
-    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result: the ``student``'s, or the teacher's
-    without training: ``zero_shot``, ``standardised`` cosines and ``sparc`` (`studies.sparc`), and, of given scores,
-    ``mixed``: whole image and best tile by ``aggregate.alpha``. ``synonyms``: CLIP also reads the synonyms in
-    ``studies/synonyms.yaml``.
+    ``corrections``: see `Corrected`. ``shows``: whose predictions are the result: the ``student``'s, those of the
+    ``head`` on the teacher's features, or the teacher's without training: ``zero_shot``, ``standardised`` cosines and
+    ``sparc`` (`studies.sparc`), and, of given scores, ``mixed``: whole image and best tile by ``aggregate.alpha``.
+    ``synonyms``: CLIP also reads the synonyms in ``studies/synonyms.yaml``.
     """
 
     section: ClassVar[str] = "variant"
@@ -62,8 +62,8 @@ class Variant(Section):
 
     @property
     def trains(self) -> bool:
-        """Whether the result needs a student; the stages up to the student's measures run for ``zero_shot`` too."""
-        return self.shows in ("student", "zero_shot")
+        """Whether the result needs a student; for ``head`` and ``zero_shot`` the stages up to its measures run too."""
+        return self.shows in ("student", "head", "zero_shot")
 
     @model_validator(mode="after")
     def _tiles(self) -> Variant:
@@ -137,8 +137,8 @@ class Study(Section):
             raise ValueError(
                 "given: no CLIP runs, so no variant can state boxes, corrections, synonyms or labels: cdul"
             )
-        if any(variant.shows in ("standardised", "sparc") for variant in variants):
-            raise ValueError("given: scores have no embeddings, so no variant can show standardised or sparc")
+        if any(variant.shows in ("head", "standardised", "sparc") for variant in variants):
+            raise ValueError("given: scores have no embeddings, so no variant can show head, standardised or sparc")
         return self
 
     def rows(self) -> dict[str, Variant]:
@@ -164,7 +164,7 @@ class Study(Section):
     def settings(self, variant: Variant, seed: int, parameters: Mapping[str, Any]) -> dict[str, str]:
         """Return a run's changes of the project's ``parameters``: ``section.key`` -> value as in YAML."""
         recipe = variant.recipe_settings(parameters)
-        values = {"warmup.seed": seed, "train.seed": seed, **recipe, **self.set, **variant.set}
+        values = {"warmup.seed": seed, "train.seed": seed, "head.seed": seed, **recipe, **self.set, **variant.set}
         return {key: json.dumps(value) for key, value in values.items()}
 
 

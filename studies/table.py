@@ -24,6 +24,7 @@ TITLES = {
     "none_recall": "of those found, %",
     "none_labels": "labels on such an image",
     "test_zero_shot": "CLIP, test",
+    "test_head": "head, test",
     "test_warmup": "warm-up",
     "test_early_stop": "early stop",
     "test_last": "last epoch",

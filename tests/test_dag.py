@@ -52,12 +52,12 @@ DIRECT: dict[str, set[str]] = {
     "dataset.root": {"index"},
     "dataset.name": set(CHAIN),  # every artifact has another path
     "index.*": {"index"},
-    "teacher.backend": {"text", "clip_global", "warmup", "clip_local"},
-    "teacher.model": {"text", "clip_global", "warmup", "clip_local"},
-    "teacher.pretrained": {"text", "clip_global", "warmup", "clip_local"},
-    "teacher.sha256": {"text", "clip_global", "warmup", "clip_local"},
-    "teacher.normalization": {"clip_global", "warmup", "clip_local"},
-    "teacher.precision": {"clip_global", "clip_local"},
+    "teacher.backend": {"text", "clip_global", "warmup", "clip_local", "head"},
+    "teacher.model": {"text", "clip_global", "warmup", "clip_local", "head"},
+    "teacher.pretrained": {"text", "clip_global", "warmup", "clip_local", "head"},
+    "teacher.sha256": {"text", "clip_global", "warmup", "clip_local", "head"},
+    "teacher.normalization": {"clip_global", "warmup", "clip_local", "head"},
+    "teacher.precision": {"clip_global", "clip_local", "head"},
     "text.*": {"text"},
     "clip_global.*": {"clip_global"},
     "bias.*": {"bias"},
@@ -68,6 +68,7 @@ DIRECT: dict[str, set[str]] = {
     "clip_local.*": {"clip_local"},
     "aggregate.*": {"aggregate"},
     "train.*": {"train"},
+    "head.*": {"head"},
     "evaluate.*": {"evaluate"},
     "runtime.*": set(),
 }
@@ -233,7 +234,7 @@ def test_an_edited_correction_reruns_aggregate_train_evaluate_and_report(project
     finally:
         path.write_text(original)
     assert [stage for stage in CHAIN if HAND_WORK in STAGES[stage]["deps"]] == ["aggregate"]
-    assert after({"aggregate"}) == {"aggregate", "train", "evaluate", "report"}
+    assert after({"aggregate"}) == {"aggregate", "train", "head", "evaluate", "report"}
 
 
 def test_the_demos_corrections_are_in_git_and_nothing_ignores_them() -> None:
@@ -243,7 +244,7 @@ def test_the_demos_corrections_are_in_git_and_nothing_ignores_them() -> None:
 
 
 def test_alpha_reruns_aggregate_train_evaluate_and_prompts_no_image_stage() -> None:
-    assert after(DIRECT["aggregate.*"]) == {"aggregate", "train", "evaluate", "report"}
+    assert after(DIRECT["aggregate.*"]) == {"aggregate", "train", "head", "evaluate", "report"}
     assert not {"clip_global"} & after(DIRECT["text.*"])
 
 

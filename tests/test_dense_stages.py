@@ -160,7 +160,7 @@ def test_both_and_tiles(project: Path, capsys: pytest.CaptureFixture[str]) -> No
     of_first = [row for row, image in enumerate(both.image_ids) if image == both.image_ids[0]]
     np.testing.assert_array_equal(features[of_first[-count:]], first[:count])
     assert [both.classes[row] for row in of_first[-count - 4 :]] == [""] * (count + 4)
-    run("aggregate", "train", "evaluate", "report")
+    run("aggregate", "train", "head", "evaluate", "report")
     story = image_story(project / DATA, both.image_ids[0])
     assert story_text(story).count("- (no class)") == count + 4
 

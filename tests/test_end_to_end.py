@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ccd.artifacts import features_file, head_file, image_index, text_file
+from ccd.evaluation.metrics import average_precision
 from tests.toys.chain import CHAIN, COLOURS, STAGES, artifacts, prepare, run_stage, write_pictures
 
 
@@ -65,7 +67,15 @@ def check_story(folder: Path) -> None:
     assert metrics["train"]["labelled_images"] == 6 and metrics["test"]["labelled_images"] == 3
     assert 0 <= metrics["test"]["mAP"]["student"] <= 100
     rows = pd.read_csv(folder / "per_class.csv")
-    assert rows["test_student"].mean() == pytest.approx(metrics["test"]["mAP"]["student"], abs=0.02)
+    for name in ("student", "head"):
+        assert rows[f"test_{name}"].mean() == pytest.approx(metrics["test"]["mAP"][name], abs=0.02)
+    every = image_index.read(folder / "images.parquet")
+    teacher = text_file.read(folder / "text.h5").attributes
+    embedded = features_file.open_global(folder / "clip_global.h5", every.ids, teacher)
+    probs = head_file.read(folder / "head.h5").linear.probs(embedded.take(every.test_rows))
+    truth = pd.read_parquet(folder / "labels.parquet").set_index(["image_id", "class"])["label"]
+    there = [[truth[image, name] == 1 for name in COLOURS] for image in every.test().ids]
+    np.testing.assert_allclose(rows["test_head"], 100 * average_precision(probs, np.asarray(there)), atol=0.01)
 
 
 @pytest.mark.slow

@@ -199,6 +199,7 @@ def test_the_card_says_what_the_artifacts_say(tmp_path: Path) -> None:
     provenance = facts.description.provenance
     assert provenance["teacher"] == "toy clip" and provenance["images"] == {"train": 4, "test": 2}
     assert "| mAP, this model | 30.0 |" in card and "| mAP, CLIP zero-shot | 40.0 |" in card
+    assert "| mAP, linear head on CLIP's features | 35.0 |" in card
     assert "On 2 labelled test images, mean over 1 classes" in card
     assert "| cup | 0.500 | 75.0% | 30.0 |" in card, "three of the four training images are labelled with it"
     assert "Test AP is below 50 % for: cup." in card

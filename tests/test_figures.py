@@ -76,6 +76,9 @@ def test_the_headline_is_of_the_labels_that_are_trained_on_and_says_of_which_ima
     assert "aggregated labels, as trained on 50.0 (before floor and clip 100.0)" in said
     assert said.index("2 training images with known labels") < said.index("as trained on")
     assert "2 test images with known labels: CLIP zero-shot probability 50.0" in said and "finished 100.0" in said
+    assert "head" not in said
+    said = headline(TRAIN_SCORES, TEST_SCORES | {"head": RIGHT}, ["a", "b", "c", "d"])
+    assert "probability 50.0, head on its features 100.0, student after warm-up" in said
 
 
 def test_the_headline_leaves_out_a_split_that_nobody_labelled() -> None:

@@ -105,7 +105,7 @@ def test_every_heavy_stage_in_several_processes(world: int, project: Path, tmp_p
     of four ranks have none."""
     one = copied(project, tmp_path / "one")
     many = tmp_path / "many"
-    for name in ("clip_global", "warmup", "cam_boxes", "clip_local", "aggregate", "train", "evaluate"):
+    for name in ("clip_global", "warmup", "cam_boxes", "clip_local", "aggregate", "train", "head", "evaluate"):
         assert on_ranks(1, one, run_stages, name)[0].status == 0
     copied(one, many)
     for name in IMAGE_STAGES:

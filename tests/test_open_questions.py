@@ -80,7 +80,7 @@ def test_images_without_a_class_lose_their_labels_and_the_rest_keeps_its(
     said = pd.read_parquet("data/toy/none_images.parquet").set_index("image_id")
     assert said["none"].to_dict() == (entropy > middle).to_dict()
     np.testing.assert_allclose(said["score"], entropy[said.index], rtol=1e-6)
-    for name in ("train", "evaluate"):
+    for name in ("train", "head", "evaluate"):
         run_stage(name)
     found = [each for each in findings(read_run(RunFiles.in_folder(toy / "data/toy"))) if "none of" in each.question]
     assert [each.answer.split(",")[0] for each in found] == ["3 training images (50.0 %)"]
@@ -148,7 +148,7 @@ def test_tiles_are_views_that_no_class_asked_for(toy: Path, capsys: pytest.Captu
     tiled = pd.read_parquet("data/toy/boxes.parquet")
     assert len(tiled) == len(views) + 6 * 4 and (tiled["class"] == "").sum() == 6 * 4
     set_params(aggregate__contest="false")
-    for name in ("aggregate", "train", "evaluate", "report"):
+    for name in ("aggregate", "train", "head", "evaluate", "report"):
         run_stage(name)
     assert (labels()["local_prob"] >= plain["local_prob"] - 1e-6).all(), "a maximum over more views"
     assert (labels()["local_prob"] > plain["local_prob"] + 1e-6).any()

@@ -173,6 +173,7 @@ def study(**changed: object) -> Study:
         ({"images": 5}, "all images and classes"),
         ({"variants": {"a": Variant(boxes="exact")}}, "no CLIP runs"),
         ({"variants": {"a": Variant(shows="sparc")}}, "no embeddings"),
+        ({"variants": {"a": Variant(shows="head")}}, "no embeddings"),
         ({"given": None, "variants": {"a": Variant(shows="mixed")}}, "needs given scores"),
     ],
 )
@@ -187,6 +188,7 @@ def test_settings_of_the_study_hold_for_all_variants_and_yield_to_their_own() ->
     assert one.settings(one.rows()["a"], 3, {}) == {
         "warmup.seed": "3",
         "train.seed": "3",
+        "head.seed": "3",
         "train.epochs": "2",
         "train.lr": "0.5",
     }

@@ -187,6 +187,38 @@ def test_findings_count_what_changed(run: Run) -> None:
     assert verdict(run).startswith(reached)
 
 
+@pytest.mark.parametrize(
+    ("student", "head", "zero_shot", "says"),
+    [
+        (60.0, 61.2, 58.6, "There the head on CLIP's features is better than the student (61.2 against 60.0 % mAP)"),
+        (
+            60.0,
+            61.2,
+            62.0,
+            "There CLIP zero-shot is better than student and head on CLIP's features (62.0 against 60.0",
+        ),
+        (60.0, 60.04, 58.6, ""),  # both are shown as 60.0
+        (61.2, 60.0, 62.0, "There CLIP zero-shot is better than student and head"),
+        (61.2, 60.0, 58.6, ""),
+        (61.2, None, 62.0, ""),  # a run of an earlier version
+    ],
+)
+def test_the_reader_is_told_where_keeping_clip_is_better(
+    student: float, head: float | None, zero_shot: float, says: str, run: Run
+) -> None:
+    means = {"student": student, "head": head, "zero_shot": zero_shot}
+    test = replace(run.metrics["test"], mean_ap=means)
+    answer = findings(replace(run, metrics={**run.metrics, "test": test}), name="toy")[-1].answer
+    assert says in answer and ("There" in answer) == bool(says)
+    command = "use it: ccd predict data/toy/head.h5 PHOTOS --out labels.csv"
+    assert (command in answer) == says.startswith("There the head")
+
+
+def test_the_steps_on_test_images_end_with_the_student(run: Run) -> None:
+    found = [(step.name, step.value, step.gain) for step in steps(run)[1]]
+    assert found[1] == ("linear head on CLIP's features", 35.0, -5.0) and found[-1][0] == "finished student"
+
+
 def test_worst_classes_are_those_that_the_means_count(run: Run) -> None:
     low = {**run.per_class, "tall lamp": {**run.per_class["cup"], "test_student": 1.0}}
     assert findings(replace(run, per_class=low))[0].points[0].name == "cup"

@@ -115,6 +115,7 @@ def test_a_sweep_is_written_out_as_variants_named_by_the_value(tmp_path: Path) -
     assert study.settings(study.rows()["2"], 5, {}) == {
         "warmup.seed": "5",
         "train.seed": "5",
+        "head.seed": "5",
         "cam_boxes.boxes_per_class": "2",
     }
     with pytest.raises(CcdError, match="either variants or sweep"):

@@ -74,6 +74,9 @@ def onnx(file: Path, student: Path | None, licence: str, force: bool, as_json: b
     preprocessing and thresholds. docs/onnx_predict.py runs it with nothing but onnxruntime, Pillow and NumPy. If
     packages are missing, the error tells how to install them.
 
+    With --student data/NAME/head.h5 it is the head on CLIP's features with CLIP's image tower in float32, for one image
+    size and without cam.
+
     \b
     Example:
       ccd export onnx student.onnx && ccd predict student.onnx photos/

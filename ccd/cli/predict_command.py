@@ -57,7 +57,8 @@ def predict(
 
     MODEL is a checkpoint (data/NAME/student.pt), a folder from `ccd export model`, or an .onnx file. INPUT is an image,
     a folder (read with all its subfolders), a quoted pattern, or - for a list of files on stdin. CLIP and params.yaml
-    are not needed. Existing files at --out and in --cam are replaced only with --force.
+    are not needed; data/NAME/head.h5 is a MODEL that needs its CLIP, and has no maps for --cam. Existing files at --out
+    and in --cam are replaced only with --force.
 
     \b
     Examples:
@@ -132,11 +133,14 @@ def _find_images(outputs: Outputs, model: Path, inputs: tuple[str, ...]) -> Inpu
 def _prepare(model: Path, images: Inputs, settings: _Settings) -> Job:
     import numpy as np
 
+    from ccd.deploy.classifier import HeadSpec
     from ccd.deploy.load import open_model
     from ccd.deploy.predict_run import Job
     from ccd.runtime.hardware import find_device, worker_count
 
     classifier = open_model(model, find_device(settings.device))
+    if settings.cam_folder is not None and isinstance(classifier.description.spec, HeadSpec):
+        raise CcdError(f"--cam: {model} is a head on CLIP's features, without class activation maps; leave --cam out")
     own = classifier.description.cuts
     cuts = own if settings.threshold is None else np.full(len(own), settings.threshold)
     workers = settings.workers

@@ -32,8 +32,9 @@ def thresholds(
     """Choose for each class of MODEL the decision threshold with the largest F1 on a few labelled images.
 
     A trained student already has thresholds that need no labels; with enough labelled images of a class, a tuned one is
-    better. MODEL (a checkpoint or a folder from `ccd export model`) is not changed; the tuned copy is written into the
-    current directory, since data/ belongs to the pipeline. A class that no image shows keeps its threshold.
+    better. MODEL (a checkpoint, a folder from `ccd export model`, or a head.h5) is not changed; the tuned copy is
+    written into the current directory, since data/ belongs to the pipeline. A class that no image shows keeps its
+    threshold.
 
     To get a file for --labels, correct the column 'labels' of the CSV that `ccd predict` writes.
 

@@ -1,4 +1,4 @@
-"""Open a student from a checkpoint, an exported folder or an ONNX file, and use it in Python:
+"""Open a student from a checkpoint, an exported folder or an ONNX file, or a head on CLIP, and use it in Python:
 
 from ccd import load_student
 student = load_student("data/demo/student.pt")
@@ -36,6 +36,7 @@ from ccd.deploy.classifier import (
     describe,
     from_json,
     onnx_session,
+    open_head,
     to_json,
 )
 from ccd.deploy.stream import scored
@@ -47,6 +48,7 @@ from ccd.runtime.hardware import find_device
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 ONNX_KEY = "ccd.model"
+HEAD_SUFFIX = ".h5"
 
 
 def write_folder(folder: Path, description: ModelDescription, weights: Weights) -> None:
@@ -121,8 +123,12 @@ def open_model(path: Path, device: torch.device) -> Classifier:
     if path.is_dir():
         description, weights, sha256 = read_folder(path)
         return TorchClassifier(description, weights, sha256, device)
+    if path.suffix == HEAD_SUFFIX:
+        return open_head(path, device)
     if path.suffix != ".pt":
-        raise CcdError(f"{path}: no model; give a checkpoint (student.pt), an exported folder, or an .onnx file")
+        raise CcdError(
+            f"{path}: no model; give a checkpoint (student.pt), an exported folder, an .onnx file, or a head.h5"
+        )
     checkpoint, sha256 = read_student(path)
     return TorchClassifier(describe(checkpoint), checkpoint.weights[checkpoint.selected], sha256, device)
 
@@ -142,6 +148,8 @@ def read_student(path: Path) -> tuple[checkpoint_file.Checkpoint, str]:
         CcdError: ``path`` does not exist, is damaged, or is no student.
     """
     check_exists(path)
+    if path.suffix == HEAD_SUFFIX:
+        raise CcdError(f"{path}: a head on CLIP's features, no student; use it with: ccd predict, or ccd export onnx")
     is_stage_output = path.resolve().is_relative_to(Path("data").resolve())
     return checkpoint_file.read_hashed(path, "train" if is_stage_output else None)
 
@@ -234,7 +242,8 @@ class StudentModel:
 
 
 def load_student(path: str | Path, *, device: str = "auto", batch_size: int = 32, workers: int = 0) -> StudentModel:
-    """Open a student: a checkpoint (``student.pt``), a folder from ``ccd export model``, or an ``.onnx`` file.
+    """Open a student: a checkpoint (``student.pt``), a folder from ``ccd export model``, an ``.onnx`` file, or a head
+    on CLIP's features (``head.h5``).
 
     Args:
         device: auto, cpu, cuda or cuda:1.

@@ -14,12 +14,13 @@ import numpy as np
 from ccd import __version__
 from ccd.artifacts import checkpoint_file, class_table, image_index, metrics_file, text_file
 from ccd.artifacts.class_table import PSEUDO_LABELS
-from ccd.deploy.classifier import UNKNOWN_LICENCE, ModelDescription, describe
+from ccd.deploy.classifier import UNKNOWN_LICENCE, HeadSpec, ModelDescription, describe
 from ccd.deploy.load import read_student
 from ccd.labels.thresholds import LABELLED
 from ccd.runtime.listing import artifact_list
 
-SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup", "train")
+SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup")
+"""Those that a model's labels come from; ``train`` or ``head`` is added."""
 WEIGHT_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".safetensors"})
 SOURCES = {
     "pseudo-labels": "Each class is decided in as many training images as its pseudo-labels claim: no ground truth.",
@@ -54,19 +55,27 @@ def read_facts(
     """
     (checkpoint, sha256) = read_student(student)
     folder = student.parent
-    description = describe(checkpoint)
+    description = with_provenance(describe(checkpoint), student, sha256, licence, lock)
+    test, per_class = _results(folder)
+    label_share = _label_share(folder / "pseudo_labels.parquet", description.spec.classes)
+    return ModelFacts(description, label_share, test, per_class), checkpoint.weights[checkpoint.selected]
+
+
+def with_provenance(
+    description: ModelDescription, source: Path, sha256: str, licence: str, lock: Path = Path("dvc.lock")
+) -> ModelDescription:
+    """Add the licence, and what is known from the artifacts beside the model's file ``source``, see `read_facts`."""
+    stage = "head" if isinstance(description.spec, HeadSpec) else "train"
+    folder = source.parent
     provenance: dict[str, Any] = {
         "made_with": f"ccd {__version__} (Classifier-guided CLIP Distillation, CVPR 2025, arXiv:2503.16873)",
         "source_sha256": sha256,
         **description.provenance,
         **_teacher(folder / "text.h5"),
         **_images(folder / "images.parquet"),
-        "parameters": _parameters(student, lock),
+        "parameters": _parameters(source, lock, (*SECTIONS, "teacher", stage)),
     }
-    test, per_class = _results(folder)
-    description = replace(description, licence=licence, provenance=provenance)
-    label_share = _label_share(folder / "pseudo_labels.parquet", description.spec.classes)
-    return ModelFacts(description, label_share, test, per_class), checkpoint.weights[checkpoint.selected]
+    return replace(description, licence=licence, provenance=provenance)
 
 
 def _teacher(path: Path) -> dict[str, Any]:
@@ -89,16 +98,16 @@ def _images(path: Path) -> dict[str, Any]:
     return {"images": {"train": int(is_train.sum()), "test": int((~is_train).sum())}}
 
 
-def _parameters(student: Path, lock: Path) -> dict[str, Any]:
-    """Return the parameters that DVC recorded for the artifacts beside the student, without folders of this machine.
+def _parameters(model: Path, lock: Path, sections: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters that DVC recorded for the artifacts beside the model, without folders of this machine.
 
     Artifacts that have changed since are left out.
     """
     if not lock.is_file():
         return {}
-    recorded = [artifact.parameters for artifact in artifact_list(student.parent, lock) if artifact.made_by]
+    recorded = [artifact.parameters for artifact in artifact_list(model.parent, lock) if artifact.made_by]
     merged = {key: value for parameters in recorded for key, value in parameters.items()}
-    relevant = {key: value for key, value in sorted(merged.items()) if key.split(".")[0] in (*SECTIONS, "teacher")}
+    relevant = {key: value for key, value in sorted(merged.items()) if key.split(".")[0] in sections}
     return {key: _without_folder(value) if isinstance(value, str) else value for key, value in relevant.items()}
 
 
@@ -178,6 +187,8 @@ def _measures(facts: ModelFacts) -> str:
             "alone; look at its answers on images of your own before you rely on them."
         )
     rows = [("mAP, this model", test.mean_ap.get("student")), ("mAP, CLIP zero-shot", test.mean_ap.get("zero_shot"))]
+    if test.mean_ap.get("head") is not None:
+        rows.append(("mAP, linear head on CLIP's features", test.mean_ap["head"]))
     left_out = f" Left out, for want of positives: {_plain(test.left_out)}." if test.left_out else ""
     return title + (
         f"On {test.images:,} labelled test images, mean over {test.classes_counted} classes, in %.{left_out}\n\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,25 +10,45 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ccd.artifacts.existing import keep_old, refuse_existing, refuse_folders
 from ccd.artifacts.files import replacing, write_text
-from ccd.deploy.classifier import onnx_session, to_json
-from ccd.deploy.load import DESCRIPTION, ONNX_KEY, WEIGHTS, keep_foreign, write_folder
-from ccd.deploy.model_card import is_model_card, model_card, read_facts
+from ccd.deploy.classifier import HeadClassifier, ModelDescription, onnx_session, open_head, to_json
+from ccd.deploy.load import DESCRIPTION, HEAD_SUFFIX, ONNX_KEY, WEIGHTS, check_exists, keep_foreign, write_folder
+from ccd.deploy.model_card import is_model_card, model_card, read_facts, with_provenance
 from ccd.errors import CcdError, install_advice
-from ccd.student.model import Student, restore_student
+from ccd.student.model import restore_student
+from ccd.teacher.clip_teacher import ImageTower, interpolate_position
 
 CARD = "README.md"
 TOLERANCE = 1e-4
 CPU = torch.device("cpu")
 
 
-def export_onnx(student: Path, out: Path, licence: str) -> float:
-    """Write the student as an ONNX file with the description of the model in its metadata.
+@dataclass(frozen=True)
+class _Graph:
+    """A network to export: the names of its ``outputs``, the axes of its input that may vary, and ``size_px``."""
+
+    network: nn.Module
+    outputs: tuple[str, ...]
+    axes: dict[int, str]
+    size_px: int
+
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """Return numbers, heights and widths of images to compare with PyTorch."""
+        side = self.size_px
+        others = [(2, side + 32, side + 64)] if len(self.axes) > 1 else []
+        return [(1, side, side), (3, side, side), *others]
+
+
+def export_onnx(model: Path, out: Path, licence: str) -> float:
+    """Write a student, or a head on CLIP's features with its CLIP, as an ONNX file with its description as metadata.
 
     Its input ``pixels`` is (images, 3, height, width) float32, RGB in [0, 1]; its outputs are ``logits`` (images,
-    classes) and ``cam`` (images, classes, rows, columns). The number of images and the image size may vary.
+    classes) and ``cam`` (images, classes, rows, columns). The number of images and the image size may vary. A head has
+    no ``cam``, and takes images of the size that its CLIP reads, in float32.
 
     Returns:
         The largest difference from PyTorch, see `parity`.
@@ -36,15 +57,14 @@ def export_onnx(student: Path, out: Path, licence: str) -> float:
         CcdError: the extra ``[onnx]`` is not installed, the difference is above `TOLERANCE` (nothing is written), or
             see `read_facts`.
     """
-    facts, weights = read_facts(student, licence)
-    network = restore_student(facts.description.spec, weights).eval()
-    model = _onnx_model(network, facts.description.spec.image_size_px)
-    entry = model.metadata_props.add()
+    graph, description = _head_graph(model, licence) if model.suffix == HEAD_SUFFIX else _student_graph(model, licence)
+    content = _onnx_model(graph)
+    entry = content.metadata_props.add()
     entry.key = ONNX_KEY
-    entry.value = json.dumps(to_json(facts.description), ensure_ascii=False)
+    entry.value = json.dumps(to_json(description), ensure_ascii=False)
     with replacing(out) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-        difference = parity(network, temporary, facts.description.spec.image_size_px)
+        temporary.write_bytes(content.SerializeToString(deterministic=True))
+        difference = parity(graph, temporary)
         if not difference <= TOLERANCE:
             raise CcdError(
                 f"the ONNX file differs from PyTorch by {difference:.2e}, more than {TOLERANCE:g}; nothing was "
@@ -54,20 +74,72 @@ def export_onnx(student: Path, out: Path, licence: str) -> float:
     return difference
 
 
-def _onnx_model(network: Student, size_px: int) -> Any:
+def _student_graph(path: Path, licence: str) -> tuple[_Graph, ModelDescription]:
+    facts, weights = read_facts(path, licence)
+    network = restore_student(facts.description.student, weights).eval()
+    axes = {0: "images", 2: "height", 3: "width"}
+    return _Graph(network, ("logits", "cam"), axes, facts.description.spec.image_size_px), facts.description
+
+
+def _head_graph(path: Path, licence: str) -> tuple[_Graph, ModelDescription]:
+    check_exists(path)
+    classifier = open_head(path, CPU)
+    description = with_provenance(classifier.description, path, classifier.sha256, licence)
+    return _Graph(_HeadNetwork(classifier), ("logits",), {0: "images"}, description.spec.image_size_px), description
+
+
+class _HeadNetwork(nn.Module):
+    """A CLIP's image tower for images of one size, and the head: pixels (b, 3, S, S) in [0, 1] -> (logits (b, C),)."""
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+    offset: Tensor
+
+    def __init__(self, classifier: HeadClassifier) -> None:
+        super().__init__()
+        teacher = classifier.teacher
+        mean, std = teacher.pixel_mean_std
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.tower = _tower_at(teacher.tower, classifier.description.spec.image_size_px)
+        self.register_buffer("weight", torch.from_numpy(classifier.linear.weight))
+        self.register_buffer("offset", torch.from_numpy(classifier.linear.offset))
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        features = self.tower((pixels - self.mean) / self.std)
+        pooled = features[0] if isinstance(features, tuple) else features
+        return (F.normalize(pooled, dim=-1) @ self.weight.T + self.offset,)
+
+
+def _tower_at(tower: ImageTower, size_px: int) -> nn.Module:
+    """Copy an image tower with its positional embedding interpolated to squares of ``size_px``."""
+    module = copy.deepcopy(tower.module)
+    if tower.position is not None:
+        cells = size_px // tower.stride_px
+        table = interpolate_position(module.get_parameter(tower.position), tower.grid, (cells, cells))
+        owner, _, name = tower.position.rpartition(".")
+        setattr(module.get_submodule(owner), name, nn.Parameter(table, requires_grad=False))
+    return module
+
+
+def _onnx_model(graph: _Graph) -> Any:
     """Convert a network to an ONNX ModelProto without paths of this machine."""
     try:
         import onnxscript  # noqa: F401 - torch.onnx needs it, and its own error gives no advice
     except ImportError:
         raise CcdError(f"ONNX export needs more packages: {install_advice('onnx')}") from None
-    example = torch.rand(2, 3, size_px, size_px + 32, generator=torch.Generator().manual_seed(0))
-    sizes = {axis: torch.export.Dim(name) for axis, name in ((0, "images"), (2, "height"), (3, "width"))}
+    size_px = graph.size_px
+    wide_px = size_px + 32 if 3 in graph.axes else size_px
+    example = torch.rand(2, 3, size_px, wide_px, generator=torch.Generator().manual_seed(0))
+    sizes = {axis: torch.export.Dim(name) for axis, name in graph.axes.items()}
     program = torch.onnx.export(
-        network,
+        graph.network,
         (example,),
         dynamo=True,
         input_names=["pixels"],
-        output_names=["logits", "cam"],
+        output_names=list(graph.outputs),
         dynamic_shapes={"pixels": sizes},
         external_data=False,
         verbose=False,
@@ -82,8 +154,8 @@ def _onnx_model(network: Student, size_px: int) -> Any:
     return model
 
 
-def parity(network: Student, path: Path, size_px: int) -> float:
-    """Compare the ONNX file in ``path`` with PyTorch on random images: 1, 2 and 3 of them, also of another size.
+def parity(graph: _Graph, path: Path) -> float:
+    """Compare the ONNX file in ``path`` with PyTorch on random images: 1 and 3, and 2 of another size if it may vary.
 
     Returns:
         The largest absolute difference of an output, divided by the output's largest absolute value if that is above 1.
@@ -91,11 +163,11 @@ def parity(network: Student, path: Path, size_px: int) -> float:
     session = onnx_session(path, CPU)
     worst = 0.0
     generator = torch.Generator().manual_seed(1)
-    for shape in ((1, 3, size_px, size_px), (3, 3, size_px, size_px), (2, 3, size_px + 32, size_px + 64)):
-        pixels = torch.rand(*shape, generator=generator)
+    for count, height_px, width_px in graph.sizes():
+        pixels = torch.rand(count, 3, height_px, width_px, generator=generator)
         with torch.inference_mode():
-            expected = [value.numpy() for value in network(pixels)]
-        actual = session.run(["logits", "cam"], {"pixels": pixels.numpy()})
+            expected = [value.numpy() for value in graph.network(pixels)]
+        actual = session.run(list(graph.outputs), {"pixels": pixels.numpy()})
         for torch_output, onnx_output in zip(expected, actual, strict=True):
             scale = max(1.0, float(np.abs(torch_output).max()))
             worst = max(worst, float(np.abs(torch_output - onnx_output).max()) / scale)

@@ -8,13 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts import checkpoint_file
+from ccd.artifacts import checkpoint_file, head_file
 from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
 from ccd.artifacts.files import is_stream
 from ccd.datasets.image_search import find_images
 from ccd.datasets.label_table import read_label_table
 from ccd.deploy.classifier import Classifier
-from ccd.deploy.load import DESCRIPTION, WEIGHTS, keep_foreign, read_folder, read_student, write_folder
+from ccd.deploy.load import (
+    DESCRIPTION,
+    HEAD_SUFFIX,
+    WEIGHTS,
+    keep_foreign,
+    read_folder,
+    read_student,
+    write_folder,
+)
 from ccd.deploy.stream import scored
 from ccd.errors import CcdError
 from ccd.evaluation.metrics import f1
@@ -89,15 +97,16 @@ def check_target(model: Path, out: Path, read: Sequence[Path], *, force: bool) -
     files = [out / WEIGHTS, out / DESCRIPTION] if model.is_dir() else [out]
     if model.is_dir() and (out.suffix == ".onnx" or (out.exists() and not out.is_dir())):
         raise CcdError(f"{out}: the tuned copy of a folder is a folder; give another name")
-    if not model.is_dir() and out.suffix != ".pt" and not is_stream(out):
-        raise CcdError(f"{out}: the name of a checkpoint must end in .pt")
+    suffix = HEAD_SUFFIX if model.suffix == HEAD_SUFFIX else ".pt"
+    if not model.is_dir() and out.suffix != suffix and not is_stream(out):
+        raise CcdError(f"{out}: the name of the tuned copy must end in {suffix}")
     refuse_inputs(files, [*([model / WEIGHTS, model / DESCRIPTION] if model.is_dir() else [model]), *read])
     refuse_folders(files)
     refuse_existing(files, force=force)
 
 
 def save_tuned(model: Path, out: Path, tuned: Tuned) -> list[Path]:
-    """Write a copy of ``model`` (a checkpoint or an exported folder) with the new thresholds; see `check_target`.
+    """Write a copy of ``model`` (checkpoint, head or exported folder) with the new thresholds; see `check_target`.
 
     Returns:
         Backups of files in ``out`` that no export wrote.
@@ -111,6 +120,9 @@ def save_tuned(model: Path, out: Path, tuned: Tuned) -> list[Path]:
         backups = keep_foreign(out)
         write_folder(out, description, weights)
         return backups
+    if model.suffix == HEAD_SUFFIX:
+        head_file.write(out, replace(head_file.read(model), thresholds=tuned.after, thresholds_from=SOURCE))
+        return []
     checkpoint = read_student(model)[0]
     info = checkpoint.info | {"thresholds": {"values": tuned.after.tolist(), "source": SOURCE}}
     checkpoint_file.write(out, replace(checkpoint, info=info))

@@ -181,7 +181,8 @@ def _split_headline(split: str, measured: Measure) -> str:
         raw = _shown(means.get("aggregated_raw"))
         steps = f"aggregated labels, as trained on {aggregated} (before floor and clip {raw})"
     else:
-        steps = f"student after warm-up {_shown(means.get('warmup'))}, finished {_shown(means.get('student'))}"
+        student = f"student after warm-up {_shown(means.get('warmup'))}, finished {_shown(means.get('student'))}"
+        steps = f"head on its features {_shown(means['head'])}, {student}" if "head" in means else student
     where = "training" if split == "train" else "test"
     base = f"{measured.images:,} {where} image{'' if measured.images == 1 else 's'} with known labels"
     return f"on {base}: CLIP zero-shot probability {_shown(means['zero_shot'])}, {steps}"

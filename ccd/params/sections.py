@@ -244,6 +244,16 @@ class TrainParams(OptimizationParams):
         return value
 
 
+class HeadParams(Section):
+    """The linear head on CLIP's features, see `ccd.student.probe`."""
+
+    section: ClassVar[str] = "head"
+    epochs: int = Field(ge=1, le=1000)
+    lr: float = Field(gt=0, le=1)
+    weight_decay: float = Field(ge=0, le=1)
+    seed: int = Field(ge=0, lt=2**31)
+
+
 class EvaluateParams(Section):
     """Classes with fewer than ``min_positives`` positives are left out of every mean, and reported."""
 
@@ -276,18 +286,7 @@ class RuntimeParams(Section):
 
 
 SECTIONS: tuple[type[Section], ...] = (
-    DatasetParams,
-    IndexParams,
-    TeacherParams,
-    TextParams,
-    ClipGlobalParams,
-    BiasParams,
-    GlobalLabelsParams,
-    WarmupParams,
-    CamBoxesParams,
-    ClipLocalParams,
-    AggregateParams,
-    TrainParams,
-    EvaluateParams,
+    DatasetParams, IndexParams, TeacherParams, TextParams, ClipGlobalParams, BiasParams, GlobalLabelsParams,
+    WarmupParams, CamBoxesParams, ClipLocalParams, AggregateParams, TrainParams, HeadParams, EvaluateParams,
     RuntimeParams,
-)
+)  # fmt: skip

@@ -125,8 +125,29 @@ def _use(run: Run, name: str) -> Finding:
     student_map = run.metrics["test"].mean_ap.get("student")
     measured = "" if student_map is None else f" On the {known_images(run, 'test')} it reaches {student_map:.1f} % mAP."
     answer = f"Label any images with it; it needs no CLIP, and knows the classes of this run alone.{measured}"
+    answer += _with_clip(run, name)
     arguments = ("ccd", "predict", f"data/{name}/student.pt", "PHOTOS", "--out", "labels.csv")
     return Finding("How do I use the classifier?", answer, (), "PHOTOS: files or folders.", shell_line(*arguments))
+
+
+def _with_clip(run: Run, name: str) -> str:
+    """Return a sentence where the head on CLIP's features, or CLIP itself, beats the student on test images."""
+    means = run.metrics["test"].mean_ap
+    student, head, plain = (means.get(table) for table in ("student", "head", "zero_shot"))
+    if student is None or head is None or plain is None:
+        return ""
+    if round(plain, 1) > round(max(student, head), 1):
+        return (
+            f" There CLIP zero-shot is better than student and head on CLIP's features ({plain:.1f} against"
+            f" {student:.1f} and {head:.1f} % mAP): for such images asking CLIP itself is better."
+        )
+    if round(head, 1) <= round(student, 1):
+        return ""
+    command = shell_line("ccd", "predict", f"data/{name}/head.h5", "PHOTOS", "--out", "labels.csv")
+    return (
+        f" There the head on CLIP's features is better than the student ({head:.1f} against {student:.1f} % mAP): if"
+        f" you may keep CLIP at inference, use it: {command}"
+    )
 
 
 def _hits(labels: Tally, verb: str) -> str:

@@ -85,6 +85,7 @@ def steps(run: Run) -> tuple[list[Step], list[Step]]:
     )
     test_plan = (
         ("CLIP zero-shot probability", "zero_shot", "global"),
+        ("linear head on CLIP's features", "head", "global"),
         ("student after warm-up", "warmup", "warm"),
         ("finished student", "student", "student"),
     )
@@ -180,6 +181,7 @@ def _measured_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
         ("train", "gain", train_group, "train_aggregated_label", "train_zero_shot", "label against CLIP"),
         ("test", "show it", test_group, "test_positives", None, "images of these that really show it"),
         ("test", "CLIP", test_group, "test_zero_shot", None, "CLIP's zero-shot probability of the whole image"),
+        ("test", "head", test_group, "test_head", None, "linear head on CLIP's features of the whole image"),
         ("test", "warm-up", test_group, "test_warmup", None, "student after its first epochs"),
         ("test", "student", test_group, "test_student", None, "the finished student"),
         ("test", "gain", test_group, "test_student", "test_zero_shot", "student against CLIP"),

@@ -22,6 +22,7 @@ from stages import (
     clip_local,
     evaluate,
     global_labels,
+    head,
     index,
     report,
     text,
@@ -44,6 +45,7 @@ CHAIN: dict[str, click.Command] = {
         clip_local,
         aggregate,
         train,
+        head,
         evaluate,
         report,
     )
