@@ -224,13 +224,14 @@ class TrainParams(OptimizationParams):
     """``epochs``: without the warm-up's; the paper's 10 epochs include them.
 
     ``label_update_sigma``: width of CDUL's gradient alignment, which updates labels by the student; null: labels are
-    fixed. ``crop_area``, ``paste_scale``, ``doubt_power`` and ``rejected_negatives``: see `ccd.student.objectives`.
+    fixed. ``rand_augment``, ``crop_area``, ``paste_scale`` and the loss's weights: see `ccd.student.objectives`.
     ``ema_decay``: of the exponential moving average of the weights, which ``checkpoint: ema`` keeps.
     """
 
     section: ClassVar[str] = "train"
     consistency_weight: float = Field(ge=0)
     color_jitter: float = Field(ge=0, le=0.5)
+    rand_augment: int = Field(ge=0, le=14)
     crop_area: float = Field(gt=0, le=1)
     paste_scale: float = Field(ge=0, lt=1)
     doubt_power: float = Field(ge=0, le=10)
