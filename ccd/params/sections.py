@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationInfo, field_validator
 
-from ccd.params.file import Section
+from ccd.params.file import Section, word_or_number
 
 
 class DatasetParams(Section):
@@ -211,7 +210,7 @@ class AggregateParams(Section):
     contest: bool
     contest_iou: float = Field(gt=0, le=1)
     sharpen_width: float | None = Field(gt=0)
-    sharpen_at: float = Field(ge=0, le=1)
+    sharpen_at: Annotated[float | Literal["prevalence"], word_or_number("prevalence", float, 0, 1)]
     correction_weight: float = Field(ge=0, le=1)
 
     @property
@@ -260,12 +259,6 @@ class EvaluateParams(Section):
         return self.difficult, self.min_positives
 
 
-def _processes(value: object) -> object:
-    if value != "auto" and not (type(value) is int and 1 <= value <= 1024):
-        raise PydanticCustomError("processes", "write auto, or a whole number from 1 to 1024")
-    return value
-
-
 class RuntimeParams(Section):
     """``device``: auto, cpu, cuda or cuda:1. ``processes``: per stage; auto: one per GPU, or one on a CPU.
     ``workers``: decoding processes of each process; null: one per core, 0: the process decodes itself.
@@ -273,7 +266,7 @@ class RuntimeParams(Section):
 
     section: ClassVar[str] = "runtime"
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    processes: Annotated[int | Literal["auto"], Field(ge=1, le=1024), PlainValidator(_processes)]
+    processes: Annotated[int | Literal["auto"], word_or_number("auto", int, 1, 1024)]
     workers: int | None = Field(ge=0, le=256)
     inference_batch_size: int = Field(ge=1, le=65536)
     store_gb: float = Field(ge=0)

@@ -60,7 +60,8 @@ class ImageStory:
 
     ``size_px``: height, width. ``columns``: name -> (C,), as in ``pseudo_labels.parquet`` for a training image and
     ``predictions.parquet`` for a test image. ``truth`` (C,): 1 present, 0 absent, -1 unknown.
-    ``has_background_rule``: whether a rule looked for background images among the training images.
+    ``has_background_rule``: whether a rule looked for background images among the training images. ``middles`` (C,): t
+    of ``aggregate.sharpen_at: prevalence``; None: one for all classes, or a test image.
     """
 
     image_id: str
@@ -74,6 +75,7 @@ class ImageStory:
     views: tuple[View, ...]
     truth: np.ndarray
     has_background_rule: bool
+    middles: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
         _views(data_dir, name, columns, bias) if train else (),
         truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
         background_file.count_in(table.metadata) is not None,
+        class_table.middles_of(table),
     )
 
 
