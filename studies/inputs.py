@@ -15,7 +15,10 @@ from ccd.labels.debias import nobody_decided
 from ccd.labels.scores import Scoring, entropy_nats
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.presets import override
-from ccd.params.sections import CamBoxesParams, DatasetParams, IndexParams
+from ccd.params.sections import CamBoxesParams, DatasetParams, IndexParams, TeacherParams
+from ccd.runtime.hardware import set_up_hardware
+from ccd.teacher.dense import WithRegions
+from ccd.teacher.encode import load_teacher
 from ccd.views.boxes import tiles
 from studies import cdul
 from studies.annotations import require_boxes, true_boxes
@@ -62,6 +65,24 @@ def check(study: Study, data: Path, params: Path) -> None:
         count = len(known_rows(image_index.read(data / "images.parquet").train(), labels))
         if count < most:
             raise CcdError(f"a study corrects {most} training images, and only {count} have known labels")
+
+
+def with_known_regions(study: Study, params: Path) -> tuple[Study, list[str]]:
+    """Leave out the variants that set ``clip_global.regions`` where the teacher's image tower gives no regions.
+
+    Returns:
+        The study, and the names of the variants that are left out.
+    """
+    wanting = [name for name, variant in (study.variants or {}).items() if variant.set.get("clip_global.regions")]
+    if study.given is not None or not wanting:
+        return study, []
+    teacher = load_teacher(**load(TeacherParams, params).model_dump(), device=set_up_hardware().device)
+    try:
+        WithRegions(teacher, 1)
+    except CcdError:
+        kept = {name: variant for name, variant in study.rows().items() if name not in wanting}
+        return study.model_copy(update={"variants": kept}), wanting
+    return study, []
 
 
 def write_inputs(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozenset[str] | None) -> None:

@@ -19,7 +19,7 @@ Scalar = bool | int | float | str | None
 Setting = Scalar | list[Any] | dict[str, Any]
 Strategy = Literal["around", "exact", "random", "grid"]
 LabelSource = Literal["cdul", "truth"]
-Shown = Literal["student", "zero_shot", "standardised", "sparc", "mixed"]
+Shown = Literal["student", "zero_shot", "standardised", "sparc", "dense", "mixed"]
 
 
 class Corrected(Section):
@@ -41,9 +41,9 @@ class Variant(Section):
     where the recipes differ, under those of ``set``; None: the project's. ``boxes``: local views from
     `studies.boxes` instead of the student's. ``labels``: labels from `studies.inputs` instead of the method's.
     ``corrections``: see `Corrected`. ``shows``: whose predictions are the result: the ``student``'s, or the teacher's
-    without training: ``zero_shot``, ``standardised`` cosines and ``sparc`` (`studies.sparc`), and, of given scores,
-    ``mixed``: whole image and best tile by ``aggregate.alpha``. ``synonyms``: CLIP also reads the synonyms in
-    ``studies/synonyms.yaml``.
+    without training: ``zero_shot``, ``standardised`` cosines and ``sparc`` (`studies.sparc`), ``dense``: whole image
+    and best region, half each, and, of given scores, ``mixed``: whole image and best tile by ``aggregate.alpha``.
+    ``synonyms``: CLIP also reads the synonyms in ``studies/synonyms.yaml``.
     """
 
     section: ClassVar[str] = "variant"
@@ -64,6 +64,19 @@ class Variant(Section):
     def trains(self) -> bool:
         """Whether the result needs a student; the stages up to the student's measures run for ``zero_shot`` too."""
         return self.shows in ("student", "zero_shot")
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the result needs of a study of students, beside those before them."""
+        if self.shows in ("standardised", "dense"):
+            return ("text", "clip_global")
+        return ("evaluate",) if self.trains else ("aggregate",)
+
+    @model_validator(mode="after")
+    def _regions(self) -> Variant:
+        if self.shows == "dense" and not self.set.get("clip_global.regions"):
+            raise ValueError("shows: dense needs regions; set clip_global.regions: 6 in the variant")
+        return self
 
     @model_validator(mode="after")
     def _tiles(self) -> Variant:
@@ -137,8 +150,8 @@ class Study(Section):
             raise ValueError(
                 "given: no CLIP runs, so no variant can state boxes, corrections, synonyms or labels: cdul"
             )
-        if any(variant.shows in ("standardised", "sparc") for variant in variants):
-            raise ValueError("given: scores have no embeddings, so no variant can show standardised or sparc")
+        if any(variant.shows in ("standardised", "sparc", "dense") for variant in variants):
+            raise ValueError("given: scores have no embeddings, so no variant can show standardised, sparc or dense")
         return self
 
     def rows(self) -> dict[str, Variant]:
