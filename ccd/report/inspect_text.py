@@ -19,10 +19,10 @@ VIEWS_A_LINE = 7
 
 TRUTH = {1: "yes", 0: "no", -1: "?"}
 TRAIN_LEGEND = """\
-CLIP p   CLIP zero-shot probability of the whole image
+CLIP p   {p} of the whole image
 b        CLIP's bias of the class
 global   max(CLIP p, floor) / b, at most 1: the label of the whole image
-view p   CLIP zero-shot probability in the view that won the class (see won by)
+view p   the same in the view that won the class (see won by)
 local    max(view p, floor) / b, may exceed 1: a view's number here and in the overlay
 label    aggregated label, as trained on: global and local mixed, at most 1, and then sharpened
          around t if aggregate.sharpen_width is set"""
@@ -47,7 +47,7 @@ def story_text(story: ImageStory, limit: int | None = 10) -> str:
         parts += ["local label that each view gives to each class", *_view_label_tables(story, order)]
     hidden = len(story.classes) - len(order)
     parts += [f"and {hidden} more classes, with smaller values"] if hidden else []
-    parts.append(TRAIN_LEGEND if train else TEST_LEGEND)
+    parts.append(TRAIN_LEGEND.format(p=story.score_name) if train else TEST_LEGEND)
     if train and not story.has_background_rule:
         parts.append("\n".join(textwrap.wrap(NOT_LOOKED_FOR, WIDEST)))
     return "\n\n".join(parts)
