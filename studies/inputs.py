@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def check(study: Study, data: Path, params: Path) -> None:
         override(text, settings(study, variant, study.seeds[0], data, params))
     if study.given is not None:  # its index is not made yet
         return
-    if any(variant.boxes not in (None, "grid") for variant in variants):
+    if any(variant.boxes not in (None, "grid", "second_round") for variant in variants):
         require_boxes(load(IndexParams, params).adapter)
     if any(variant.labels == "truth" for variant in variants):
         labels = class_table.read(data / "labels.parquet", LABELS)
@@ -90,9 +91,12 @@ def write_inputs(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: 
 
     Args:
         index: the training images.
-        ids: the images that get boxes; None: all.
+        ids: the images that get boxes; None: all. A second round gives all images boxes.
     """
-    if variant.boxes is not None:
+    if variant.boxes == "second_round":
+        run.repro("train")
+        shutil.copyfile(run.data / "student.pt", run.replace_input("cam_boxes", "warmup.pt", "first_student.pt"))
+    elif variant.boxes is not None:
         images = index if ids is None else index.take(np.flatnonzero([image in ids for image in index.ids]))
         views = _views(variant.boxes, run.folder, images, seed)
         boxes_file.write(run.replace_output("boxes.parquet"), views)

@@ -17,7 +17,7 @@ STUDIES_FILE = Path("studies/params.yaml")
 PAPER_FILE = Path("studies/paper.yaml")
 Scalar = bool | int | float | str | None
 Setting = Scalar | list[Any] | dict[str, Any]
-Strategy = Literal["around", "exact", "random", "grid"]
+Strategy = Literal["around", "exact", "random", "grid", "second_round"]
 LabelSource = Literal["cdul", "truth"]
 Shown = Literal["student", "zero_shot", "standardised", "sparc", "dense", "mixed"]
 
@@ -39,7 +39,8 @@ class Variant(Section):
 
     ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``recipe``: the values of this recipe
     where the recipes differ, under those of ``set``; None: the project's. ``boxes``: local views from
-    `studies.boxes` instead of the student's. ``labels``: labels from `studies.inputs` instead of the method's.
+    `studies.boxes` instead of the warmed-up student's, or, ``second_round``, those of the finished student of a first
+    round. ``labels``: labels from `studies.inputs` instead of the method's.
     ``corrections``: see `Corrected`. ``shows``: whose predictions are the result: the ``student``'s, or the teacher's
     without training: ``zero_shot``, ``standardised`` cosines and ``sparc`` (`studies.sparc`), ``dense``: whole image
     and best region, half each, and, of given scores, ``mixed``: whole image and best tile by ``aggregate.alpha``.
@@ -82,6 +83,8 @@ class Variant(Section):
     def _tiles(self) -> Variant:
         if self.labels == "cdul" and self.boxes is None:
             raise ValueError("labels: cdul are made of tiles; state boxes: grid too")
+        if self.labels is not None and self.boxes == "second_round":
+            raise ValueError("boxes: second_round are of the method's own student; state no labels")
         if self.labels is not None and self.corrections is not None:
             raise ValueError("labels: such labels take the place of those that corrections would change")
         return self

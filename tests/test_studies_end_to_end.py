@@ -30,6 +30,13 @@ STUDIES = """\
 run: {jobs: 1, threads: 1}
 alpha: {title: Alpha, students: false, seeds: [0], sweep: {key: aggregate.alpha, values: [0.4, 1.0]}}
 views: {title: Views, students: false, seeds: [0], images: 8, variants: {true boxes: {boxes: exact}}}
+second_round:
+  title: Second round
+  students: true
+  seeds: [0]
+  variants:
+    one round: {}
+    two rounds: {boxes: second_round}
 prompts:
   title: Prompts
   students: false
@@ -78,7 +85,7 @@ corrections:
     6 by student: {corrections: {images: 6, order: student}}
     6 random: {corrections: {images: 6, order: random}}
 """
-STAGES = ("alpha", "views", "baselines", "corrections", "prompts", "none_images", "co_occurrence")
+STAGES = ("alpha", "views", "second_round", "baselines", "corrections", "prompts", "none_images", "co_occurrence")
 pytestmark = pytest.mark.slow
 
 
@@ -154,6 +161,13 @@ def test_baselines_train_on_the_labels_that_they_are_given(project: Path) -> Non
     made = [(name, stage) for name in runs.index for stage in stages[name]]
     assert [row for row in computed(project, "baselines") if row[1] != "clip_local"] == made
     assert "| CDUL |" in (folder / "table.md").read_text()
+
+
+def test_a_second_round_takes_the_views_of_the_finished_student(project: Path) -> None:
+    runs = runs_of(project, "second_round")
+    assert runs["test_warmup"].nunique() == 1 and runs["train_local_raw"].nunique() == 2
+    stages = [stage for variant, stage in computed(project, "second_round") if variant == "two rounds"]
+    assert stages == ["cam_boxes", "clip_local", "aggregate", "train", "evaluate"], "the first round is in the cache"
 
 
 def runs_of(folder: Path, study: str) -> pd.DataFrame:
