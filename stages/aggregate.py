@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import class_table
-from ccd.artifacts.aggregate_inputs import AggregateInputs
+from ccd.artifacts.aggregate_inputs import AggregateInputs, Piece
 from ccd.artifacts.class_table import PSEUDO_LABELS
-from ccd.labels.debias import LocalViews, WholeImages, corrected, label_changes, pseudo_labels, sharpened
+from ccd.labels import debias
+from ccd.labels.debias import LocalViews, Sharpening, WholeImages
 from ccd.labels.scores import Scoring
 from ccd.params.file import load
 from ccd.params.sections import AggregateParams, DatasetParams, GlobalLabelsParams
@@ -33,25 +34,26 @@ def main(
     view_count = len(inputs.views.image_ids)
     log.reads(f"{len(inputs.ids):,} images", f"{view_count:,} local views", f"{corrected_count:,} corrections")
     score = Scoring(inputs.text, inputs.mean_cosines)
+
+    def columns_of(piece: Piece, sharpen: Sharpening = debias.MIXED) -> dict[str, np.ndarray]:
+        probs = score(inputs.features_of(piece))
+        probs = contested_probs(
+            probs, piece.global_prob, piece.image_rows, piece.requested_by, piece.boxes_px, params.least_contest_iou
+        )
+        images = WholeImages(piece.global_prob, piece.global_label, piece.weights)
+        views = LocalViews(probs, piece.image_rows, piece.box_ids)
+        return debias.pseudo_labels(images, views, inputs.bias, floor, params.alpha, sharpen)
+
+    mixed = (columns_of(piece)["label"] for piece in inputs.pieces())
+    sharpen = debias.sharpening(params.sharpen_width, params.sharpen_at, mixed)
+    middles = class_table.middles_metadata(classes, sharpen.by_class)
+    metadata = {"alpha": repr(params.alpha), **inputs.background.summary(), **middles}
     changes = np.zeros(4, np.int64)
-    metadata = {"alpha": repr(params.alpha), **inputs.background.summary()}
     with class_table.writing(out, PSEUDO_LABELS, classes, metadata) as table:
         for piece in inputs.pieces():
-            view_probs = score(inputs.features_of(piece))
-            view_probs = contested_probs(
-                view_probs,
-                piece.global_prob,
-                piece.image_rows,
-                piece.requested_by,
-                piece.boxes_px,
-                params.least_contest_iou,
-            )
-            images = WholeImages(piece.global_prob, piece.global_label, piece.weights)
-            views = LocalViews(view_probs, piece.image_rows, piece.box_ids)
-            columns = pseudo_labels(images, views, inputs.bias, floor, params.alpha)
-            columns["label"] = sharpened(columns["label"], params.sharpen_at, params.sharpen_width, piece.weights)
-            changes += label_changes(columns)
-            columns |= corrected(columns["label"], piece.decided, params.correction_weight)
+            columns = columns_of(piece, sharpen)
+            changes += debias.label_changes(columns)
+            columns |= debias.corrected(columns["label"], piece.decided, params.correction_weight)
             table.write(piece.ids, columns)
     log.wrote((out, len(inputs.ids) * len(classes), "rows (image x class)"))
     before, after, raised, lowered = changes

@@ -7,24 +7,26 @@ from typing import Literal
 
 import numpy as np
 
-from ccd.artifacts import class_table, features_file, image_index, text_file
+from ccd.artifacts import boxes_file, class_table, features_file, image_index, text_file
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.text_file import TextEmbeddings
 from ccd.evaluation.summary import Scores
 from ccd.labels.debias import aggregate, best_view
+from ccd.labels.scores import clip_probs
 from ccd.params.file import load
 from ccd.params.sections import TeacherParams
 from ccd.runtime.hardware import set_up_hardware
 from ccd.teacher.encode import class_embeddings, load_teacher
 from studies.sparc import compound_pairs, sparc_scores
 
-TrainingFree = Literal["standardised", "sparc"]
+TrainingFree = Literal["standardised", "sparc", "dense"]
 
 
 def training_free_scores(data: Path, params: Path, method: TrainingFree) -> Scores:
-    """Score the test images of a run whose pseudo-labels exist; see `studies.sparc`.
+    """Score the test images of a run.
 
-    ``standardised`` is the z there and needs no prompt beside the classes' own. ``sparc`` encodes compound prompts.
+    ``standardised`` is the z of `studies.sparc` and needs no prompt beside the classes' own. ``sparc`` encodes compound
+    prompts, which pseudo-labels choose. ``dense`` is `dense_scores` of the plain softmax over the classes.
 
     Args:
         data: the run's artifacts.
@@ -37,6 +39,12 @@ def training_free_scores(data: Path, params: Path, method: TrainingFree) -> Scor
     text = text_file.read(data / "text.h5")
     file = features_file.open_global(data / "clip_global.h5", index.ids, text.attributes)
     features = file.take(index.test_rows).astype(np.float64)
+    if method == "dense":
+        regions = boxes_file.RegionFile(data / "regions.h5", index.ids)
+        image_rows = np.nonzero(regions.exist[index.test_rows])[0]
+        pieces = [clip_probs(piece, text.values, text.logit_scale) for piece in regions.features(index.test_rows)]
+        probs = clip_probs(features, text.values, text.logit_scale)
+        return Scores(index.test().ids, {method: dense_scores(probs, np.concatenate([probs[:0], *pieces]), image_rows)})
     cosines = features @ text.values.astype(np.float64).T
     if method == "standardised":
         scores, _ = sparc_scores(cosines, np.empty((len(cosines), 0)), [])

@@ -25,7 +25,7 @@ from ccd.labels.debias import (
     aggregate,
     nobody_decided,
     pseudo_labels,
-    sharpened,
+    sharpening,
     whole_image_labels,
 )
 from ccd.labels.scores import softmax
@@ -157,8 +157,10 @@ def labels_of(scores: GivenScores, bias: np.ndarray, recipe: Recipe) -> GivenLab
     first = whole_image_labels(scores.probs, bias, rule.floor, weights)
     tiles = LocalViews(scores.tile_probs, np.arange(len(scores.ids)))  # one row an image: its best tiles
     mix = recipe.aggregate
-    columns = pseudo_labels(WholeImages(scores.probs, first["label"], weights), tiles, bias, rule.floor, mix.alpha)
-    columns["label"] = sharpened(columns["label"], mix.sharpen_at, mix.sharpen_width, weights)
+    images = WholeImages(scores.probs, first["label"], weights)
+    mixed = pseudo_labels(images, tiles, bias, rule.floor, mix.alpha)["label"]
+    sharpen = sharpening(mix.sharpen_width, mix.sharpen_at, [mixed])
+    columns = pseudo_labels(images, tiles, bias, rule.floor, mix.alpha, sharpen)
     shape = scores.probs.shape
     columns |= {"box_id": np.full(shape, -1, np.int64)} | nobody_decided(shape)
     return GivenLabels(first, columns, background)

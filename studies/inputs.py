@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from ccd.labels.debias import nobody_decided
 from ccd.labels.scores import Scoring, entropy_nats
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.presets import override
-from ccd.params.sections import CamBoxesParams, DatasetParams, IndexParams
+from ccd.params.sections import CamBoxesParams, DatasetParams, IndexParams, TeacherParams
+from ccd.runtime.hardware import set_up_hardware
+from ccd.teacher.dense import WithRegions
+from ccd.teacher.encode import load_teacher
 from ccd.views.boxes import tiles
 from studies import cdul
 from studies.annotations import require_boxes, true_boxes
@@ -51,7 +55,7 @@ def check(study: Study, data: Path, params: Path) -> None:
         override(text, settings(study, variant, study.seeds[0], data, params))
     if study.given is not None:  # its index is not made yet
         return
-    if any(variant.boxes not in (None, "grid") for variant in variants):
+    if any(variant.boxes not in (None, "grid", "second_round") for variant in variants):
         require_boxes(load(IndexParams, params).adapter)
     if any(variant.labels == "truth" for variant in variants):
         labels = class_table.read(data / "labels.parquet", LABELS)
@@ -64,14 +68,35 @@ def check(study: Study, data: Path, params: Path) -> None:
             raise CcdError(f"a study corrects {most} training images, and only {count} have known labels")
 
 
+def with_known_regions(study: Study, params: Path) -> tuple[Study, list[str]]:
+    """Leave out the variants that set ``clip_global.regions`` where the teacher's image tower gives no regions.
+
+    Returns:
+        The study, and the names of the variants that are left out.
+    """
+    wanting = [name for name, variant in (study.variants or {}).items() if variant.set.get("clip_global.regions")]
+    if study.given is not None or not wanting:
+        return study, []
+    teacher = load_teacher(**load(TeacherParams, params).model_dump(), device=set_up_hardware().device)
+    try:
+        WithRegions(teacher, 1)
+    except CcdError:
+        kept = {name: variant for name, variant in study.rows().items() if name not in wanting}
+        return study.model_copy(update={"variants": kept}), wanting
+    return study, []
+
+
 def write_inputs(run: Run, variant: Variant, seed: int, index: ImageIndex, ids: frozenset[str] | None) -> None:
     """Write the boxes, corrections and labels of the ``variant``, if it has any, into the run.
 
     Args:
         index: the training images.
-        ids: the images that get boxes; None: all.
+        ids: the images that get boxes; None: all. A second round gives all images boxes.
     """
-    if variant.boxes is not None:
+    if variant.boxes == "second_round":
+        run.repro("train")
+        shutil.copyfile(run.data / "student.pt", run.replace_input("cam_boxes", "warmup.pt", "first_student.pt"))
+    elif variant.boxes is not None:
         images = index if ids is None else index.take(np.flatnonzero([image in ids for image in index.ids]))
         views = _views(variant.boxes, run.folder, images, seed)
         boxes_file.write(run.replace_output("boxes.parquet"), views)

@@ -53,24 +53,50 @@ class Run:
         Raises:
             CcdError: no stage makes it.
         """
+        with self._stages() as stages:
+            makers = [stage for stage, entry in stages.items() if _path_of(artifact) in entry["outs"]]
+            if not makers:
+                raise CcdError(f"dvc.yaml: no stage makes {artifact}, so a study cannot replace it; name an artifact")
+            del stages[makers[0]]
+        self.data.mkdir(parents=True, exist_ok=True)
+        return self.data / artifact
+
+    def replace_input(self, stage: str, artifact: str, name: str) -> Path:
+        """Let ``stage`` read a file ``name`` in place of ``artifact`` and return the path to write it to.
+
+        Raises:
+            CcdError: the stage does not read it.
+        """
+        old = _path_of(artifact)
+        new = _path_of(name)
+        with self._stages() as stages:
+            entry = stages[stage]
+            if old not in entry["deps"]:
+                raise CcdError(f"dvc.yaml: stage {stage} does not read {artifact}, so a study cannot replace it there")
+            entry["deps"] = [new if dep == old else dep for dep in entry["deps"]]
+            entry["cmd"] = " ".join(new if word == old else word for word in entry["cmd"].split())
+        return self.data / name
+
+    @contextmanager
+    def _stages(self) -> Iterator[dict[str, Any]]:
+        """Yield the stages of the copy's ``dvc.yaml``, whose changes are written."""
         path = self.folder / "dvc.yaml"
         round_trip = YAML()
         round_trip.width = 4096
         content = round_trip.load(path.read_text(encoding="utf-8"))
-        out = "data/${dataset.name}/" + artifact
-        makers = [stage for stage, entry in content["stages"].items() if out in entry["outs"]]
-        if not makers:
-            raise CcdError(f"dvc.yaml: no stage makes {artifact}, so a study cannot replace it; name an artifact")
-        del content["stages"][makers[0]]
+        yield content["stages"]
         with path.open("w", encoding="utf-8") as file:
             round_trip.dump(content, file)
-        self.data.mkdir(parents=True, exist_ok=True)
-        return self.data / artifact
 
     def repro(self, *stages: str) -> None:
         """Bring the stages and their inputs up to date. Raises CcdError with the end of DVC's output."""
         _dvc(["repro", *stages], self.folder, self.environment)
         self.seconds |= stage_seconds(self.folder)
+
+
+def _path_of(artifact: str) -> str:
+    """Return the path of an artifact as ``dvc.yaml`` writes it."""
+    return "data/${dataset.name}/" + artifact
 
 
 def stage_seconds(folder: Path) -> dict[str, float]:

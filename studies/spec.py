@@ -17,9 +17,9 @@ STUDIES_FILE = Path("studies/params.yaml")
 PAPER_FILE = Path("studies/paper.yaml")
 Scalar = bool | int | float | str | None
 Setting = Scalar | list[Any] | dict[str, Any]
-Strategy = Literal["around", "exact", "random", "grid"]
+Strategy = Literal["around", "exact", "random", "grid", "second_round"]
 LabelSource = Literal["cdul", "truth"]
-Shown = Literal["student", "head", "zero_shot", "standardised", "sparc", "mixed"]
+Shown = Literal["student", "head", "zero_shot", "standardised", "sparc", "dense", "mixed"]
 
 
 class Corrected(Section):
@@ -39,10 +39,12 @@ class Variant(Section):
 
     ``set``: parameters, ``section.key`` -> value, lists and mappings included. ``recipe``: the values of this recipe
     where the recipes differ, under those of ``set``; None: the project's. ``boxes``: local views from
-    `studies.boxes` instead of the student's. ``labels``: labels from `studies.inputs` instead of the method's.
+    `studies.boxes` instead of the warmed-up student's, or, ``second_round``, those of the finished student of a first
+    round. ``labels``: labels from `studies.inputs` instead of the method's.
     ``corrections``: see `Corrected`. ``shows``: whose predictions are the result: the ``student``'s, those of the
     ``head`` on the teacher's features, or the teacher's without training: ``zero_shot``, ``standardised`` cosines and
-    ``sparc`` (`studies.sparc`), and, of given scores, ``mixed``: whole image and best tile by ``aggregate.alpha``.
+    ``sparc`` (`studies.sparc`), ``dense``: whole image and best region, half each, and, of given scores, ``mixed``:
+    whole image and best tile by ``aggregate.alpha``.
     ``synonyms``: CLIP also reads the synonyms in ``studies/synonyms.yaml``.
     """
 
@@ -65,10 +67,25 @@ class Variant(Section):
         """Whether the result needs a student; for ``head`` and ``zero_shot`` the stages up to its measures run too."""
         return self.shows in ("student", "head", "zero_shot")
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the result needs of a study of students, beside those before them."""
+        if self.shows in ("standardised", "dense"):
+            return ("text", "clip_global")
+        return ("evaluate",) if self.trains else ("aggregate",)
+
+    @model_validator(mode="after")
+    def _regions(self) -> Variant:
+        if self.shows == "dense" and not self.set.get("clip_global.regions"):
+            raise ValueError("shows: dense needs regions; set clip_global.regions: 6 in the variant")
+        return self
+
     @model_validator(mode="after")
     def _tiles(self) -> Variant:
         if self.labels == "cdul" and self.boxes is None:
             raise ValueError("labels: cdul are made of tiles; state boxes: grid too")
+        if self.labels is not None and self.boxes == "second_round":
+            raise ValueError("boxes: second_round are of the method's own student; state no labels")
         if self.labels is not None and self.corrections is not None:
             raise ValueError("labels: such labels take the place of those that corrections would change")
         return self
@@ -137,8 +154,10 @@ class Study(Section):
             raise ValueError(
                 "given: no CLIP runs, so no variant can state boxes, corrections, synonyms or labels: cdul"
             )
-        if any(variant.shows in ("head", "standardised", "sparc") for variant in variants):
-            raise ValueError("given: scores have no embeddings, so no variant can show head, standardised or sparc")
+        if any(variant.shows in ("head", "standardised", "sparc", "dense") for variant in variants):
+            raise ValueError(
+                "given: scores have no embeddings, so no variant can show head, standardised, sparc or dense"
+            )
         return self
 
     def rows(self) -> dict[str, Variant]:

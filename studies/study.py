@@ -26,7 +26,7 @@ from ccd.runtime.console import StageLog
 from studies import figure, spec, table
 from studies.classes import drop_classes, settings
 from studies.given_run import SKIPPED, check_given, run_given
-from studies.inputs import check, chosen_images, write_inputs
+from studies.inputs import check, chosen_images, with_known_regions, write_inputs
 from studies.measure import Finding, measure
 from studies.run import Run, project_copy, shared_cache
 
@@ -67,7 +67,7 @@ def run_variant(workspace: Workspace, number: int, study: spec.Study, name: str,
             index = image_index.read(run.data / "images.parquet").train()
             ids = chosen_images(index.ids, study.images)
             write_inputs(run, variant, seed, index, ids)
-        run.repro("evaluate" if study.students and variant.trains else "aggregate")
+        run.repro(*(variant.stages if study.students else ("aggregate",)))
         finding = measure(run.data, run.folder / PARAMS_FILE, study, name, seed, ids)
     return _noted(workspace, run, finding)
 
@@ -160,8 +160,11 @@ def main(name: str, seeds: int | None, jobs: int | None, threads: int | None) ->
             raise CcdError("the stages that all runs share have not run; run them with: dvc repro global_labels")
         check(study, data, PARAMS_FILE)
         check_given(study, PARAMS_FILE)
+        study, left_out = with_known_regions(study, PARAMS_FILE)
         threads = how.threads if threads is None else threads
         workspace = Workspace(project, folder, shared_cache(project), threads, StageLog(name))
+        for each in left_out:
+            workspace.log.finding(f"left out: {each}; the teacher's image tower gives no embeddings of patches")
         findings = run_study(workspace, study, jobs or how.jobs)
         write(folder / name, study, findings, spec.paper_numbers(name, dataset))
         click.echo((folder / name / "table.md").read_text(encoding="utf-8"))

@@ -164,6 +164,33 @@ def test_inspect_says_that_images_without_any_class_were_not_looked_for(folder: 
     assert "not looked for" not in story_text(image_story(folder, "test/f")), "of a test image nothing is trained on"
 
 
+def test_inspect_tells_each_classs_own_middle_of_sharpening(folder: Path, tmp_path: Path) -> None:
+    story = image_story(folder, "train/a")
+    assert story.middles is None and "sharpen_at" not in story_data(story)["classes"]["cup"]
+    path = write_run(tmp_path) / "pseudo_labels.parquet"
+    table = class_table.read(path, PSEUDO_LABELS)
+    told = class_table.middles_metadata(CLASSES, np.array([0.25, 0.5, 0.125]))
+    class_table.write(path, PSEUDO_LABELS, replace(table, metadata={"alpha": "0.4", **told}))
+    story = image_story(tmp_path, "train/a")
+    assert [story_data(story)["classes"][name]["sharpen_at"] for name in CLASSES] == [0.25, 0.5, 0.125]
+    rows = [line.split() for line in story_text(story).splitlines() if line]
+    assert ["label", "truth", "t"] in [row[-3:] for row in rows]
+    assert [(row[0], row[-1]) for row in rows if (row[0], row[-1]) == (CLASSES[2], "0.125")] == [(CLASSES[2], "0.125")]
+
+
+def test_inspect_names_the_probabilities_of_training_images_by_what_shares_them(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    assert "CLIP p   CLIP zero-shot probability of the whole image" in story_text(image_story(tmp_path, "train/a"))
+    words = text_file.read(tmp_path / "text.h5")
+    one = {"background_texts": ("a wall",), "background": words.values[:1], "background_in_softmax": True}
+    text_file.write(tmp_path / "text.h5", replace(words, **one))
+    told = story_text(image_story(tmp_path, "train/a"))
+    assert "CLIP p   CLIP probability with background words of the whole image" in told
+    assert "CLIP p     CLIP zero-shot probability" in story_text(image_story(tmp_path, "test/f")), (
+        "always the plain one"
+    )
+
+
 def test_worst_doubtful_and_overlap(folder: Path) -> None:
     table = class_table.read(folder / "pseudo_labels.parquet", PSEUDO_LABELS).columns
     errors = np.abs(table["label"][:, 0] - [1, 1, 0, 1])

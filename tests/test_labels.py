@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -10,13 +12,20 @@ from hypothesis.extra.numpy import arrays
 from ccd.errors import CcdError
 from ccd.labels.bias import class_bias, top1_of
 from ccd.labels.debias import (
+    LEVELS,
+    LocalViews,
+    Sharpening,
+    WholeImages,
     aggregate,
     best_view,
     debiased,
     global_label,
     label_changes,
     local_label,
+    prevalence_levels,
+    pseudo_labels,
     sharpened,
+    sharpening,
     whole_image_labels,
 )
 from ccd.labels.scores import clip_probs, entropy_nats, softmax
@@ -161,3 +170,54 @@ def test_sharpened_by_hand() -> None:
     assert (sharpened(labels, at=0.5, width=None) is labels) and (found.argsort(axis=0) == labels.argsort(axis=0)).all()
     weighed = sharpened(labels, 0.5, 0.1, np.array([0.0, 0.5]))
     np.testing.assert_allclose(weighed, [[0.0, 0.0], 0.5 * found[1]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "between"),
+    [
+        ([0.9, 0.6, 0.3, 0.2], (0.3, 0.6)),  # they add up to 2, so two images are to reach t
+        ([0.5, 0.1, 0.5, 0.5], (0.1, 0.5)),  # 1.6: ties allow 0, 3 or 4 images, and 3 is nearest
+        ([0.5, 0.5], (0.5, 1.0)),  # 1 is as near to 0 as to 2 images: the smaller
+        ([0.0, 0.0, 0.0], (0.0, 1.0)),  # nobody has the class
+        ([1.0, 1.0], (0.0, 1.0)),  # everybody has
+        ([0.7], (0.0, 0.7)),  # one image
+        ([0.2], (0.2, 1.0)),
+    ],
+)
+def test_prevalence_levels_by_hand(labels: list[float], between: tuple[float, float]) -> None:
+    column = np.asarray(labels, np.float32)[:, None]
+    found = prevalence_levels([column])
+    assert found == pytest.approx([sum(between) / 2], abs=1 / LEVELS)
+    doubled = np.hstack([column, np.ones_like(column)])
+    pieces = prevalence_levels([doubled[:1], doubled[:0], doubled[1:]])
+    assert pieces.tolist() == [found[0], 0.5], "class by class, and whatever the pieces"
+
+
+def test_labels_are_sharpened_around_each_classs_own_middle() -> None:
+    labels = np.array([[0.9, 0.1], [0.3, 0.3]])
+    found = sharpened(labels, np.array([0.5, 0.2]), 0.1)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp([[-4.0, 1.0], [2.0, -1.0]])))
+
+
+def test_the_middles_are_asked_for_only_by_prevalence() -> None:
+    def pieces(labels: np.ndarray | None) -> Iterator[np.ndarray]:
+        if labels is None:
+            raise AssertionError("nobody reads the labels twice for a number")
+        yield labels
+
+    assert sharpening(None, "prevalence", pieces(None)) == Sharpening(None)
+    assert sharpening(0.1, 0.4, pieces(None)) == Sharpening(0.1, 0.4) and Sharpening(0.1, 0.4).by_class is None
+    found = sharpening(0.1, "prevalence", pieces(np.array([[0.75], [0.25]])))
+    assert found.width == 0.1 and found.by_class is not None
+    assert found.by_class == pytest.approx([0.5], abs=1 / LEVELS)
+
+
+def test_pseudo_labels_are_sharpened_after_mixing() -> None:
+    """y = 0.4 * 0.5 + 0.6 * 0.75 = 0.65, times the image's weight 0.5; then 0.5 * s((0.325 - 0.125) / 0.1)."""
+    images = WholeImages(np.array([[0.5]]), np.array([[0.25]]), np.array([0.5]))
+    views = LocalViews(np.array([[0.75]]), np.array([0]))
+    one = np.ones(1)
+    assert pseudo_labels(images, views, one, 0.0, 0.4)["label"].item() == pytest.approx(0.325)
+    sharp = pseudo_labels(images, views, one, 0.0, 0.4, Sharpening(0.1, np.array([0.125])))
+    assert sharp["label"].item() == pytest.approx(0.5 / (1 + np.exp(-2)))
+    assert sharp["local_label"].item() == pytest.approx(0.375)

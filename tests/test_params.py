@@ -162,6 +162,8 @@ def test_every_number_has_a_bound() -> None:
 def test_one_bound_of_each_kind() -> None:
     table: list[tuple[str, str, list[object], list[object]]] = [
         ("aggregate", "alpha", [0, 0.0, 1.0], [-1e-9, 1 + 1e-9]),  # from, to
+        ("aggregate", "sharpen_at", [0, 0.5, 1, "prevalence"], [-0.1, 1.1, "0.5", True, None, float("nan")]),
+        ("runtime", "processes", ["auto", 1, 1024], [0, 1025, 1.0, True, "many", None]),
         ("aggregate", "contest_iou", [1e-9, 1.0], [0.0, 1.1]),  # above, to
         ("cam_boxes", "cam_threshold", [0.0, 0.999], [1.0]),  # from, below
         ("train", "epochs", [1, 1000], [0, 1001]),  # whole numbers

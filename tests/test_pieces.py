@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +24,8 @@ from ccd.artifacts import (
 )
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.errors import CcdError
+from ccd.labels.debias import LEVELS, before_corrections, prevalence_levels, sharpened
+from ccd.params.presets import override
 from stages import aggregate, bias, global_labels
 from tests.toys.artifacts import CLASSES, index, pseudo_table, reseal
 
@@ -84,6 +87,32 @@ def test_label_stages_write_the_same_bytes_in_small_pieces(run_folder: Path, mon
     monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 1000)
     monkeypatch.setattr(features_file, "ROWS_PER_PIECE", 1000)
     assert run_label_stages() == whole
+
+
+def test_labels_are_sharpened_at_the_prevalence_of_each_class(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The middles are those of the mixed labels, before any correction, whatever the pieces; the file tells them."""
+    text = (run_folder / "params.yaml").read_text()
+    Path("params.yaml").write_text(override(text, {"aggregate.sharpen_width": "null"}))
+    run_label_stages()
+    mixed = class_table.read(Path("pseudo_labels.parquet"), PSEUDO_LABELS)
+    assert class_table.middles_of(mixed) is None and "sharpen_at" not in mixed.metadata
+    Path("params.yaml").write_text(
+        override(text, {"aggregate.sharpen_width": "0.1", "aggregate.sharpen_at": "prevalence"})
+    )
+    whole = run_label_stages()
+    monkeypatch.setattr(class_table, "IMAGES_PER_PIECE", 3)
+    assert run_label_stages() == whole
+    table = class_table.read(Path("pseudo_labels.parquet"), PSEUDO_LABELS)
+    middles = class_table.middles_of(table)
+    assert middles is not None and middles.shape == (5,) and len(set(middles.tolist())) > 1
+    before = before_corrections(mixed.columns)
+    after = before_corrections(table.columns)
+    np.testing.assert_allclose(after, sharpened(before, middles, 0.1), rtol=1e-5)
+    np.testing.assert_allclose(middles, prevalence_levels([before]), atol=1 / LEVELS)
+    assert ((after >= 0.5) == (before >= middles)).all()
+    assert json.loads(table.metadata["sharpen_at"]) == dict(zip(table.classes, middles.tolist(), strict=True))
 
 
 def test_views_may_come_in_any_order(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

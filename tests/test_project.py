@@ -17,6 +17,7 @@ from ccd.project.settings import dataset_name
 from ccd.project.suggest import Download, downloads, suggest
 from ccd.project.survey import Counts, disk_bytes, shortages, size_text
 
+COUNTS = Counts(train=100, test=10, classes=3)
 STAGES: dict[str, Any] = YAML(typ="safe").load(pipeline.repository_pipeline().read_text())["stages"]
 
 
@@ -98,10 +99,24 @@ def test_the_disk_is_counts_times_sizes() -> None:
     features = (110 + 500) * 512 * 4
     artifacts = features + 110 * 3 * 40 + 500 * 40 + 4 * 3_504_872 * 4 + 5_000_000
     assert found == {"artifacts": artifacts, "cache": artifacts, "store": features, "weights": 9}
-    tiled = disk_bytes(params | {"cam_boxes": {"views_per_image": 5.0, "tiles": 3}}, Counts(100, 10, 3), [])
+    boxes = params["cam_boxes"]
+    tiled = disk_bytes(params | {"cam_boxes": boxes | {"tiles": 3}}, Counts(100, 10, 3), [])
     assert tiled["store"] == (110 + 1400) * 512 * 4 and tiled["weights"] == 0
     small = disk_bytes(params | {"runtime": {"store_gb": 0.001}}, Counts(100, 10, 3), [])
     assert small["store"] == 1_000_000
+
+
+@pytest.mark.parametrize(("views", "crops", "region_views"), [("cam", 500, 0), ("dense", 0, 600), ("both", 500, 600)])
+def test_regions_take_disk_in_their_own_file_and_as_views(views: str, crops: int, region_views: int) -> None:
+    """Six regions of 110 images, each an embedding of 512 numbers and four corners; the store has no region twice."""
+    changed = {"cam_boxes.views_per_image": "5.0", "teacher.model": "ViT-B/32"}
+    params = params_of(apply_preset("folder", "x", changed | {"clip_global.regions": "6", "cam_boxes.views": views}))
+    six = disk_bytes(params, COUNTS, [])
+    none = disk_bytes(params | {"clip_global": {"regions": 0}}, COUNTS, [])
+    own_file = 110 * 6 * (512 + 4) * 4
+    assert none["store"] == (110 + crops) * 512 * 4
+    assert six["store"] == none["store"] + own_file
+    assert six["artifacts"] == none["artifacts"] + own_file + region_views * (512 * 4 + 40)
 
 
 def test_disk_that_is_not_free_is_one_line_for_each_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -91,12 +92,19 @@ def test_scored_training_images_are_dealt_and_test_images_stay() -> None:
         split_again(index, ["x"], 50)
 
 
-def recipe(floor: float, alpha: float, *, rule: str = "off", width: float | None = None) -> Recipe:
+def recipe(
+    floor: float,
+    alpha: float,
+    *,
+    rule: str = "off",
+    width: float | None = None,
+    at: float | Literal["prevalence"] = 0.5,
+) -> Recipe:
     return Recipe(
         BiasParams(center_scores=False, enabled=True, max_entropy_nats=2.0, shrinkage=0.0),
         GlobalLabelsParams(floor=floor, none_rule=rule, none_threshold=0.7, none_weight=0.5),  # type: ignore[arg-type]
         AggregateParams(
-            alpha=alpha, contest=False, contest_iou=0.7, sharpen_width=width, sharpen_at=0.5, correction_weight=1.0
+            alpha=alpha, contest=False, contest_iou=0.7, sharpen_width=width, sharpen_at=at, correction_weight=1.0
         ),
     )
 
@@ -120,6 +128,8 @@ def test_labels_of_scores_by_hand() -> None:
 def test_sharpening_and_the_rule_for_background_images_apply() -> None:
     sharp = labels_of(SCORES, np.ones(2), recipe(0.0, 0.4, width=0.1)).final
     np.testing.assert_allclose(sharp["label"], [[1 / (1 + math.exp(-2.8)), 1 / (1 + math.exp(2.2))]])  # of .78, .28
+    own = labels_of(SCORES, np.ones(2), recipe(0.0, 0.4, width=0.1, at="prevalence")).final  # t = .78 / 2, 1.28 / 2
+    np.testing.assert_allclose(own["label"], [[1 / (1 + math.exp(-3.9)), 1 / (1 + math.exp(3.6))]], rtol=0.01)
     labels = labels_of(SCORES, np.ones(2), recipe(0.0, 0.4, rule="max_prob"))  # .6 < .7: half of all labels
     np.testing.assert_allclose(labels.whole_image["label"], [[0.3, 0.2]])
     assert labels.background.is_background.tolist() == [True] and labels.background.rule == "max_prob"

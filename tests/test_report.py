@@ -20,7 +20,7 @@ from ccd.report.doubt import class_cases, coinciding_pairs, doubtful_test, doubt
 from ccd.report.page import render
 from ccd.report.photos import CROP_PX, PHOTO_PX, Photos
 from ccd.report.quality import Quality, qualities, quality, step
-from ccd.report.run_data import Run, RunFiles, read_run
+from ccd.report.run_data import Run, RunFiles, read_run, score_name
 from ccd.report.tables import class_table, label_counts, steps
 from ccd.views.overlap import iou
 from tests.toys.finished_run import CLASSES, EVIL, write_run
@@ -217,6 +217,20 @@ def test_the_reader_is_told_where_keeping_clip_is_better(
 def test_the_steps_on_test_images_end_with_the_student(run: Run) -> None:
     found = [(step.name, step.value, step.gain) for step in steps(run)[1]]
     assert found[1] == ("linear head on CLIP's features", 35.0, -5.0) and found[-1][0] == "finished student"
+
+
+def test_training_scores_are_named_by_what_shares_them(run: Run, folder: Path, page: str) -> None:
+    assert run.score_name == "CLIP zero-shot probability" and "CLIP zero-shot, training" in page
+    shared = replace(run, text=replace(run.text, background_in_softmax=True))
+    told = render(shared, "toy", folder, PARAMETERS, VERSIONS)
+    assert "CLIP with background words, training" in told and "CLIP zero-shot, test" in told
+    train, test = steps(shared)
+    assert (train[0].name, test[0].name) == ("CLIP probability with background words", "CLIP zero-shot probability")
+    assert "0.25 (CLIP probability with background words) to 0.50" in findings(shared)[1].answer
+    assert "CLIP&#39;s probabilities with background words have" in told and "zero-shot probabilities" not in told
+    centred = replace(run.bias, mean_cosines=np.zeros(3))
+    every = score_name(replace(shared.text, standardized_scale=3.0), centred)
+    assert every == "CLIP probability with background words and centring and standardising"
 
 
 def test_worst_classes_are_those_that_the_means_count(run: Run) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ccd.artifacts import class_table, features_file
+from ccd.artifacts import boxes_file, class_table, features_file
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.features_file import GLOBAL_SCHEMA, Features
-from studies import baselines
+from ccd.errors import CcdError
+from ccd.params.file import validate
+from studies import baselines, inputs
 from studies.baselines import dense_scores, training_free_scores
+from studies.inputs import with_known_regions
 from studies.measure import measure
 from studies.sparc import compound_pairs, first_component, sparc_scores, standardised_columns, standardised_rows
-from studies.spec import load_study
+from studies.spec import Variant, load_study
 from tests.toys.finished_run import TEST, TRAIN, write_project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +84,42 @@ def test_dense_scores_take_the_best_region_of_each_class() -> None:
     )
 
 
+def test_dense_scores_of_the_test_images_take_their_regions(finished: Path) -> None:
+    """The first test image looks like cup, and a region of it like tall lamp; the second has no region.
+
+    At scale 100 a score is 0 or 1 but for e^-100, and where nothing stands out a third.
+    """
+    attributes = {"teacher": "toy clip", "fingerprint": "0"}
+    ids = [*TRAIN, *TEST]
+    boxes_px = np.zeros((6, 2, 4), np.float32)
+    boxes_px[[0, 4], 0, 2:] = 8.0
+    features = np.zeros((6, 2, 3), np.float32)
+    features[0, 0, 2] = 1.0  # of a training image
+    features[4, 0, 1] = 1.0
+    with boxes_file.writing_regions(finished / "regions.h5", ids, 2, 3, attributes) as writer:
+        writer.write(np.arange(6), boxes_px, features)
+    scores = training_free_scores(finished, Path("params.yaml"), "dense")
+    assert list(scores.ids) == TEST
+    np.testing.assert_allclose(scores.tables["dense"], [[0.5, 0.5, 0], [0, 1, 0]], atol=1e-6)
+
+
+def test_a_tower_without_patches_leaves_the_rows_out_that_want_regions(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visual = nn.Module()
+    teacher = SimpleNamespace(tower=SimpleNamespace(module=visual))
+    monkeypatch.setattr(inputs, "load_teacher", lambda **settings: teacher)
+    for name, wanting in (("baselines", ["dense regions"]), ("views", ["regions", "CAM boxes and regions"])):
+        study = load_study(name, ROOT / "studies/params.yaml")
+        kept, left_out = with_known_regions(study, Path("params.yaml"))
+        assert left_out == wanting and list(kept.rows()) == [each for each in study.rows() if each not in wanting]
+    visual.attnpool = nn.Identity()
+    assert with_known_regions(study, Path("params.yaml")) == (study, [])
+    monkeypatch.setattr(inputs, "load_teacher", lambda **settings: pytest.fail("no variant wants regions"))
+    ablation = load_study("ablation", ROOT / "studies/params.yaml")
+    assert with_known_regions(ablation, Path("params.yaml")) == (ablation, [])
+
+
 class Asked:
     """A teacher that keeps the prompts it is given, and puts all of them on the first axis."""
 
@@ -132,7 +172,11 @@ def test_a_row_without_training_has_only_its_result(finished: Path) -> None:
     assert found.per_class == {"cup": 50.0}
 
 
-def test_the_study_of_baselines_shows_both() -> None:
+def test_the_study_of_baselines_shows_them() -> None:
     rows = load_study("baselines", ROOT / "studies/params.yaml").rows()
+    assert rows["dense regions"].shows == "dense" and rows["dense regions"].stages == ("text", "clip_global")
+    assert (rows["SPARC"].stages, rows["CLIP zero-shot"].stages) == (("aggregate",), ("evaluate",))
+    with pytest.raises(CcdError, match=r"shows: dense needs regions; set clip_global\.regions"):
+        validate(Variant, {"shows": "dense"})
     assert rows["SPARC"].shows == "sparc" and not rows["SPARC"].trains
     assert rows["standardised cosines"].shows == "standardised" and rows["CLIP zero-shot"].trains

@@ -1,4 +1,4 @@
-"""What the final training can do beyond the paper: crops, pasting, weights in the loss, a moving average."""
+"""What the final training can do beyond the paper: other views, weights in the loss, a moving average."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from math import log
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
+from ccd.runtime.hardware import Part
 from ccd.student.loop import Optimization, train
 from ccd.student.objectives import FinalObjective, LabelLoss, WeakView, bce, warmup_objective
 from ccd.student.training_state import MovingAverage
-from ccd.student.transforms import paste, random_resized_crop
+from ccd.student.transforms import paste, rand_augment, random_hflip, random_resized_crop, step_generator, to_unit
 from tests.toys.student import batches_of, colour_patches, tiny_student
 
 CPU = torch.device("cpu")
@@ -40,6 +42,68 @@ def test_both_off_is_plain_bce_to_the_last_bit() -> None:
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     targets = torch.rand(4, 3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(LabelLoss()(logits, targets), bce(logits, targets))
+
+
+def photos(count: int) -> torch.Tensor:
+    """Noise, (count, 3, 30, 25) in [0, 1], each image within a range of its own; as 8-bit files would give it."""
+    noise = torch.rand(count, 3, 30, 25, generator=torch.Generator().manual_seed(0))
+    scale = torch.linspace(0.3, 0.8, count).view(-1, 1, 1, 1)
+    return (noise * scale * 255).round() / 255
+
+
+def test_rand_augment_draws_from_the_steps_generator_alone() -> None:
+    torch.manual_seed(5)
+    first = rand_augment(photos(16), torch.Generator().manual_seed(1), 2)
+    left = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(left, torch.rand(3)), "the global generator is as it was"
+    torch.manual_seed(6)
+    assert torch.equal(first, rand_augment(photos(16), torch.Generator().manual_seed(1), 2))
+    assert not torch.equal(first, rand_augment(photos(16), torch.Generator().manual_seed(2), 2))
+
+
+def test_rand_augment_changes_an_image_alike_whichever_rank_has_it() -> None:
+    whole = rand_augment(photos(9), step_generator(3, Part(0, 9, 9)), 2)
+    parts = [rand_augment(photos(9)[a:b], step_generator(3, Part(a, b - a, 9)), 2) for a, b in ((0, 4), (4, 9))]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("name", sorted(v2.RandAugment._AUGMENTATION_SPACE))
+def test_every_operation_keeps_shape_dtype_and_range(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operation = v2.RandAugment._AUGMENTATION_SPACE[name]
+    monkeypatch.setattr(v2.RandAugment, "_AUGMENTATION_SPACE", {name: operation})
+    pixels = photos(6)
+    before = pixels.clone()
+    changed = rand_augment(pixels, torch.Generator().manual_seed(0), 1)
+    assert (changed.shape, changed.dtype) == (pixels.shape, torch.float32)
+    assert changed.min() >= 0 and changed.max() <= 1 and torch.equal(pixels, before)
+    assert torch.equal(changed, pixels) == (name == "Identity")
+
+
+def test_rand_augment_solarizes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Magnitude 9 of 31 inverts what is at least 1 - 9/30 = 0.7 of the range."""
+    operation = v2.RandAugment._AUGMENTATION_SPACE["Solarize"]
+    monkeypatch.setattr(v2.RandAugment, "_AUGMENTATION_SPACE", {"Solarize": operation})
+    grey = torch.tensor([100.0, 178.0, 179.0, 255.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4) / 255
+    solarized = rand_augment(grey, torch.Generator(), 1)[0, 0, 0] * 255
+    torch.testing.assert_close(solarized, torch.tensor([100.0, 178.0, 76.0, 0.0]))
+
+
+def test_the_consistency_loss_sees_rand_augment_in_place_of_colour_jitter() -> None:
+    seen = []
+
+    class Watching(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append(pixels)
+            return pixels.mean(dim=(2, 3)), pixels
+
+    images = (photos(8) * 255).to(torch.uint8)
+    objective = FinalObjective(1.0, 0.5, rand_augment=2)
+    objective(Watching(), images, torch.ones(8, 3), torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    weak = to_unit(random_hflip(images, generator))
+    strong = rand_augment(to_unit(random_hflip(images, generator)), generator, 2)
+    assert torch.equal(seen[0], weak) and torch.equal(seen[1], strong)
 
 
 def test_a_crop_of_the_whole_area_and_aspect_is_the_image() -> None:

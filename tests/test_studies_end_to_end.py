@@ -30,6 +30,13 @@ STUDIES = """\
 run: {jobs: 1, threads: 1}
 alpha: {title: Alpha, students: false, seeds: [0], sweep: {key: aggregate.alpha, values: [0.4, 1.0]}}
 views: {title: Views, students: false, seeds: [0], images: 8, variants: {true boxes: {boxes: exact}}}
+second_round:
+  title: Second round
+  students: true
+  seeds: [0]
+  variants:
+    one round: {}
+    two rounds: {boxes: second_round}
 prompts:
   title: Prompts
   students: false
@@ -65,6 +72,7 @@ baselines:
   seeds: [0]
   variants:
     CDUL: {boxes: grid, labels: cdul, set: {train.consistency_weight: 0.0, train.label_update_sigma: 1.0}}
+    dense regions: {shows: dense, set: {clip_global.regions: 2}}
     supervised: {labels: truth, set: {train.consistency_weight: 0.0}}
 corrections:
   title: Corrections
@@ -77,7 +85,7 @@ corrections:
     6 by student: {corrections: {images: 6, order: student}}
     6 random: {corrections: {images: 6, order: random}}
 """
-STAGES = ("alpha", "views", "baselines", "corrections", "prompts", "none_images", "co_occurrence")
+STAGES = ("alpha", "views", "second_round", "baselines", "corrections", "prompts", "none_images", "co_occurrence")
 pytestmark = pytest.mark.slow
 
 
@@ -146,11 +154,20 @@ def test_baselines_train_on_the_labels_that_they_are_given(project: Path) -> Non
     folder = project / "studies/results/demo/baselines"
     runs = pd.read_csv(folder / "runs.csv").set_index("variant")
     assert runs.loc["CDUL", "views_per_image"] == 9
-    assert runs["result"].between(0, 100).all() and runs["result"].nunique() == 2
-    assert runs["result"].tolist() == runs["test_student"].tolist()
-    trained = [(variant, stage) for variant in runs.index for stage in ("warmup", "train", "head", "evaluate")]
-    assert sorted(row for row in computed(project, "baselines") if row[1] != "clip_local") == sorted(trained)
+    assert runs["result"].between(0, 100).all() and runs["result"].nunique() == 3
+    trained = runs.drop("dense regions")
+    assert trained["result"].tolist() == trained["test_student"].tolist()
+    stages = {name: ["warmup", "train", "head", "evaluate"] for name in runs.index} | {"dense regions": ["clip_global"]}
+    made = [(name, stage) for name in runs.index for stage in stages[name]]
+    assert sorted(row for row in computed(project, "baselines") if row[1] != "clip_local") == sorted(made)
     assert "| CDUL |" in (folder / "table.md").read_text()
+
+
+def test_a_second_round_takes_the_views_of_the_finished_student(project: Path) -> None:
+    runs = runs_of(project, "second_round")
+    assert runs["test_warmup"].nunique() == 1 and runs["train_local_raw"].nunique() == 2
+    stages = [stage for variant, stage in computed(project, "second_round") if variant == "two rounds"]
+    assert stages == ["cam_boxes", "clip_local", "aggregate", "train", "evaluate"], "the first round is in the cache"
 
 
 def runs_of(folder: Path, study: str) -> pd.DataFrame:

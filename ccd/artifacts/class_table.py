@@ -268,6 +268,19 @@ PSEUDO_LABELS = TableSpec(
 )
 
 
+def middles_metadata(classes: Sequence[str], middles: np.ndarray | None) -> dict[str, str]:
+    """Return the metadata of ``pseudo_labels.parquet`` on t (C,), the middle of each class's labels; None: none."""
+    if middles is None:
+        return {}
+    return {"sharpen_at": json.dumps(dict(zip(classes, middles.tolist(), strict=True)), ensure_ascii=False)}
+
+
+def middles_of(table: ClassTable) -> np.ndarray | None:
+    """Return t (C,) of `middles_metadata`; None where all classes share one."""
+    text = table.metadata.get("sharpen_at")
+    return None if text is None else np.asarray([json.loads(text)[name] for name in table.classes], np.float64)
+
+
 PREDICTIONS = TableSpec(
     "ccd.predictions/1",
     (

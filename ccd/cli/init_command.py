@@ -70,25 +70,14 @@ def init(
       ccd init cats --images ~/photos --teacher clip.pt --set warmup.weights=resnet50.pt
       ccd init cats --upgrade        # after another version of ccd was installed
     """
-    from ccd.project.create import (
-        check_project_folder,
-        commit_command,
-        prepare_version_control,
-        write_files,
-        write_plot_template,
-    )
+    from ccd.project.create import check_project_folder
     from ccd.project.settings import ProjectRequest
     from ccd.project.suggest import suggest
     from ccd.runtime.hardware import find_device
 
     with user_errors():
         if upgrade:
-            if recipe is not None:
-                raise CcdError(
-                    "--upgrade keeps your values, so it takes no --recipe; to start over with another recipe: "
-                    f"ccd init {shell_path(folder)} --images FOLDER --force --recipe {recipe}"
-                )
-            _upgrade(folder)
+            _upgrade(folder, recipe)
             return
         if images is None:
             raise CcdError("--images FOLDER is missing: the folder of your images")
@@ -99,25 +88,38 @@ def init(
         recipe = recipe or INIT_DEFAULT
         request = ProjectRequest(folder, images, labels, suggestion, teacher, student, overrides, recipe)
         request.params(skip_bad=False)  # report invalid settings before the images are read, which takes long
-        survey = _survey_images(images, classes_file, labels)
-        texts = request.texts(classes_file, len(survey.classes), skip_bad=bool(survey.index.skipped))
-        _print_survey(survey, request, texts["params.yaml"], as_json)
-        missing, disk = _required_disk(folder, survey, texts["params.yaml"], as_json)
-        written, backups = write_files(folder, texts, request.root)
-        commands = [f"cd {shell_path(folder)}", *prepare_version_control(folder), "dvc repro"]
-        template = write_plot_template(folder)
-        commit = commit_command(folder)
-        written += [] if template is None else [template]
-        if as_json:
-            content = _content(survey, request, texts["params.yaml"], missing) | {"disk_bytes": disk}
-            files = {"wrote": [str(path) for path in written], "kept": [str(path) for path in backups]}
-            click.echo(json.dumps({**content, **files, "next": commands, "commit": commit}, indent=2))
-        else:
-            click.echo(f"wrote {', '.join(str(path) for path in written)}")
-            _print_backups(backups)
-            if commit is not None:
-                click.echo(f"to keep a history, and before `dvc exp run`, commit in that folder: {commit}")
-            click.echo(f"now run: {' && '.join(commands)}")
+        _make_project(request, classes_file, as_json)
+
+
+def _make_project(request: ProjectRequest, classes_file: Path, as_json: bool) -> None:
+    """Survey the images, and write the project that suits them; print both."""
+    survey = _survey_images(request.images, classes_file, request.labels)
+    texts = request.texts(classes_file, len(survey.classes), skip_bad=bool(survey.index.skipped))
+    _print_survey(survey, request, texts["params.yaml"], as_json)
+    missing, disk = _required_disk(request.folder, survey, texts["params.yaml"], as_json)
+    content = _content(survey, request, texts["params.yaml"], missing) | {"disk_bytes": disk} if as_json else None
+    _write_project(request, texts, content)
+
+
+def _write_project(request: ProjectRequest, texts: dict[str, str], content: dict[str, Any] | None) -> None:
+    """Write the files, and print them with the commands to go on with: as JSON behind ``content``, or as text."""
+    from ccd.project.create import commit_command, prepare_version_control, write_files, write_plot_template
+
+    folder = request.folder
+    written, backups = write_files(folder, texts, request.root)
+    commands = [f"cd {shell_path(folder)}", *prepare_version_control(folder), "dvc repro"]
+    template = write_plot_template(folder)
+    commit = commit_command(folder)
+    written += [] if template is None else [template]
+    if content is not None:
+        files = {"wrote": [str(path) for path in written], "kept": [str(path) for path in backups]}
+        click.echo(json.dumps({**content, **files, "next": commands, "commit": commit}, indent=2))
+        return
+    click.echo(f"wrote {', '.join(str(path) for path in written)}")
+    _print_backups(backups)
+    if commit is not None:
+        click.echo(f"to keep a history, and before `dvc exp run`, commit in that folder: {commit}")
+    click.echo(f"now run: {' && '.join(commands)}")
 
 
 def _default_classes_file(folder: Path, images: Path) -> Path:
@@ -225,13 +227,18 @@ def _content(survey: Survey, request: ProjectRequest, text: str, missing: list[D
     }
 
 
-def _upgrade(folder: Path) -> None:
+def _upgrade(folder: Path, recipe: str | None) -> None:
     from ccd.artifacts.existing import keep_old
     from ccd.artifacts.files import write_text
     from ccd.params.presets import upgraded_params
     from ccd.project.create import write_plot_template
     from ccd.project.pipeline import upgraded_text
 
+    if recipe is not None:
+        raise CcdError(
+            "--upgrade keeps your values, so it takes no --recipe; to start over with another recipe: "
+            f"ccd init {shell_path(folder)} --images FOLDER --force --recipe {recipe}"
+        )
     texts = {}
     for name, upgraded in (("dvc.yaml", upgraded_text), ("params.yaml", upgraded_params)):
         path = folder / name

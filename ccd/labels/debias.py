@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -57,17 +58,72 @@ def aggregate(global_labels: np.ndarray, local_labels: np.ndarray, alpha: float)
     return np.clip(alpha * global_labels + (1.0 - alpha) * local_labels, 0.0, 1.0)
 
 
-def sharpened(labels: np.ndarray, at: float, width: float | None, weights: np.ndarray | float = 1.0) -> np.ndarray:
+def sharpened(
+    labels: np.ndarray, at: float | np.ndarray, width: float | None, weights: np.ndarray | float = 1.0
+) -> np.ndarray:
     """Make labels apart from ``at`` more certain: y <- w * sigmoid((y - at) / width); None: they stay.
 
     Args:
         labels: (N, C) mixed labels y in [0, 1].
+        at: t, a number, or (C,) one for each class.
         weights: (N,) w, the factor on every label of an image (`ccd.labels.background`).
     """
     if width is None:
         return labels
     factor = np.broadcast_to(weights, len(labels))[:, None]
     return np.asarray(factor / (1.0 + np.exp((at - labels) / width)))
+
+
+LEVELS = 4096  # t per class is a multiple of 1/4096, so that counts take its place of all labels in memory
+
+
+def prevalence_levels(pieces: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the t of each class that as many labels reach as the class's labels add up to; no ground truth is used.
+
+    Read as probabilities, a class's labels add up to the number of images that are expected to show it.
+
+    Args:
+        pieces: (M, C) mixed labels y in [0, 1] of some images at a time; memory does not grow with their number.
+
+    Returns:
+        (C,) float64, multiples of 1/`LEVELS`. Where equal labels make the number impossible, the nearest one counts
+        (of two equally near the smaller); of all t with that number the middle one.
+    """
+    reached: np.ndarray | int = 0  # (C, LEVELS + 1) images by their level, then images of at least that level
+    expected: np.ndarray | float = 0.0
+    for labels in pieces:
+        levels = np.floor(labels * LEVELS).astype(np.int64)
+        reached = reached + np.stack([np.bincount(column, minlength=LEVELS + 1) for column in levels.T])
+        expected = expected + labels.sum(axis=0, dtype=np.float64)
+    reached = np.cumsum(np.asarray(reached)[:, ::-1], axis=1)[:, ::-1]
+    gaps = np.abs(reached - np.asarray(expected)[:, None])
+    nearest = np.where(gaps == gaps.min(axis=1, keepdims=True), reached, np.iinfo(np.int64).max)
+    chosen = reached == nearest.min(axis=1, keepdims=True)  # (C, LEVELS + 1), consecutive levels
+    middle: np.ndarray = chosen.argmax(axis=1) + (chosen.sum(axis=1) - 1) // 2
+    return middle / LEVELS
+
+
+@dataclass(frozen=True)
+class Sharpening:
+    """The arguments of `sharpened`: ``width`` and ``at``; None: labels stay as they are mixed."""
+
+    width: float | None = None
+    at: float | np.ndarray = LABELLED
+
+    @property
+    def by_class(self) -> np.ndarray | None:
+        """``at`` (C,) if every class has its own, else None."""
+        return self.at if isinstance(self.at, np.ndarray) else None
+
+
+MIXED = Sharpening()
+
+
+def sharpening(width: float | None, at: float | Literal["prevalence"], pieces: Iterable[np.ndarray]) -> Sharpening:
+    """Return how to sharpen; ``pieces`` of mixed labels are read for ``prevalence`` alone, see `prevalence_levels`."""
+    if width is None:
+        return MIXED
+    return Sharpening(width, prevalence_levels(pieces) if at == "prevalence" else at)
 
 
 def whole_image_labels(
@@ -107,19 +163,25 @@ class LocalViews:
 
 
 def pseudo_labels(
-    images: WholeImages, views: LocalViews, bias: np.ndarray, floor: float, alpha: float
+    images: WholeImages,
+    views: LocalViews,
+    bias: np.ndarray,
+    floor: float,
+    alpha: float,
+    sharpen: Sharpening = MIXED,
 ) -> dict[str, np.ndarray]:
     """Return the columns of ``pseudo_labels.parquet``, (N, C) each, for N images (method sections 6 and 7)."""
     local_prob, winner = best_view(views.probs, views.image_rows, len(images.probs))
     factor = np.broadcast_to(images.weights, len(images.probs))[:, None]
     debiased = factor * local_label(local_prob, images.labels, bias, floor)
     local = np.where(np.isnan(local_prob), images.labels, debiased)
+    mixed = np.minimum(aggregate(images.labels, local, alpha), factor)  # = factor * (the label without it)
     return {
         "global_prob": images.probs,
         "local_prob": local_prob,
         "global_label": images.labels,
         "local_label": local,
-        "label": np.minimum(aggregate(images.labels, local, alpha), factor),  # = factor * (the label without it)
+        "label": sharpened(mixed, sharpen.at, sharpen.width, images.weights),
         "box_id": winner if views.box_ids is None else np.append(views.box_ids, -1)[winner],
     }
 

@@ -6,9 +6,10 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,6 +26,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     section: ClassVar[str]
     paths: ClassVar[tuple[str, ...]] = ()
+
+
+def word_or_number(word: str, kind: type[float], least: float, most: float) -> PlainValidator:
+    """Return the check of a field that holds ``word`` or a number of ``kind`` (int or float) in least..most."""
+
+    def check(value: object) -> object:
+        is_number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+        if value != word and not (is_number and least <= cast(float, value) <= most):
+            number = "a whole number" if kind is int else "a number"
+            raise PydanticCustomError("word_or_number", f"write {word}, or {number} from {least} to {most}")
+        return value
+
+    return PlainValidator(check)
 
 
 S = TypeVar("S", bound=Section)

@@ -110,17 +110,22 @@ def recipe_of(parameters: Parameters) -> str:
 
 def own_values(parameters: Parameters, recipe: str) -> list[str]:
     """Return the keys (``section.key``) in which the recipes differ and whose value is not the given recipe's."""
-    values = _flat(parameters)
-    expected = _expected(values)[recipe]
-    return [name for name, value in expected.items() if values.get(name, _MISSING) != value]
+    column = 2 + RECIPES.index(recipe)
+    return [row[0] for row in recipe_table(parameters) if row[1] != row[column]]
 
 
 def recipe_table(parameters: Parameters) -> list[tuple[str, Any, Any, Any]]:
-    """Return ``section.key``, this value, the paper's and the recommended one of every key in which they differ."""
+    """Return ``section.key``, this value, the paper's and the recommended one of every key in which these two differ.
+
+    A missing value counts as empty. See `recipe_of` for what the paper's values are.
+    """
     values = _flat(parameters)
-    expected = _expected(values)
-    published = expected[PAPER]
-    return [(name, values.get(name), published[name], value) for name, value in expected[RECOMMENDED].items()]
+    published, recommended = max(_variants(), key=lambda variant: _resemblance(values, *variant))
+    return [
+        (name, values.get(name), published[name], value)
+        for name, value in recommended.items()
+        if name in published and published[name] != value
+    ]
 
 
 def recipe_line(parameters: Parameters, recipe: str) -> str:
@@ -144,7 +149,7 @@ def with_header(text: str, parameters: Parameters) -> str:
     if recipe_of(parameters) == PAPER:
         return text
     own = own_values(parameters, RECOMMENDED)
-    recommended = [name for name in _expected(_flat(parameters))[RECOMMENDED] if name not in own]
+    recommended = [name for name, *_ in recipe_table(parameters) if name not in own]
     first = f"Recipe: {RECOMMENDED}"
     first += f"; values that differ from the paper's recipe: {', '.join(recommended)}" if recommended else ""
     header = _comment(first, "# ") + (_comment(f"not the recipe's: {', '.join(own)}", "#   ") if own else [])
@@ -157,13 +162,6 @@ def _comment(text: str, indent: str) -> list[str]:
     """Return the lines of a comment, at most 120 columns wide."""
     lines = textwrap.wrap(text, 120, initial_indent=indent, subsequent_indent="#   ", break_on_hyphens=False)
     return [f"{line}\n" for line in lines]
-
-
-def _expected(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return recipe -> ``section.key`` -> value for the keys in which the recipes differ, see `recipe_of`."""
-    published, recommended = max(_variants(), key=lambda variant: _resemblance(values, *variant))
-    names = [name for name, value in recommended.items() if name in published and published[name] != value]
-    return {PAPER: {name: published[name] for name in names}, RECOMMENDED: {name: recommended[name] for name in names}}
 
 
 def _variants() -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PlainValidator, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationInfo, field_validator
 
-from ccd.params.file import Section
+from ccd.params.file import Section, word_or_number
 
 
 class DatasetParams(Section):
@@ -208,7 +207,7 @@ class AggregateParams(Section):
     contest: bool
     contest_iou: float = Field(gt=0, le=1)
     sharpen_width: float | None = Field(gt=0)
-    sharpen_at: float = Field(ge=0, le=1)
+    sharpen_at: Annotated[float | Literal["prevalence"], word_or_number("prevalence", float, 0, 1)]
     correction_weight: float = Field(ge=0, le=1)
 
     @property
@@ -221,13 +220,14 @@ class TrainParams(OptimizationParams):
     """``epochs``: without the warm-up's; the paper's 10 epochs include them.
 
     ``label_update_sigma``: width of CDUL's gradient alignment, which updates labels by the student; null: labels are
-    fixed. ``crop_area``, ``paste_scale``, ``doubt_power`` and ``rejected_negatives``: see `ccd.student.objectives`.
+    fixed. ``rand_augment``, ``crop_area``, ``paste_scale`` and the loss's weights: see `ccd.student.objectives`.
     ``ema_decay``: of the exponential moving average of the weights, which ``checkpoint: ema`` keeps.
     """
 
     section: ClassVar[str] = "train"
     consistency_weight: float = Field(ge=0)
     color_jitter: float = Field(ge=0, le=0.5)
+    rand_augment: int = Field(ge=0, le=14)
     crop_area: float = Field(gt=0, le=1)
     paste_scale: float = Field(ge=0, lt=1)
     doubt_power: float = Field(ge=0, le=10)
@@ -266,12 +266,6 @@ class EvaluateParams(Section):
         return self.difficult, self.min_positives
 
 
-def _processes(value: object) -> object:
-    if value != "auto" and not (type(value) is int and 1 <= value <= 1024):
-        raise PydanticCustomError("processes", "write auto, or a whole number from 1 to 1024")
-    return value
-
-
 class RuntimeParams(Section):
     """``device``: auto, cpu, cuda or cuda:1. ``processes``: per stage; auto: one per GPU, or one on a CPU.
     ``workers``: decoding processes of each process; null: one per core, 0: the process decodes itself.
@@ -279,7 +273,7 @@ class RuntimeParams(Section):
 
     section: ClassVar[str] = "runtime"
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    processes: Annotated[int | Literal["auto"], Field(ge=1, le=1024), PlainValidator(_processes)]
+    processes: Annotated[int | Literal["auto"], word_or_number("auto", int, 1, 1024)]
     workers: int | None = Field(ge=0, le=256)
     inference_batch_size: int = Field(ge=1, le=65536)
     store_gb: float = Field(ge=0)

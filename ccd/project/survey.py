@@ -158,14 +158,19 @@ def disk_bytes(params: Params, counts: Counts, missing: Iterable[Download]) -> d
     """
     images = counts.train + counts.test
     boxes = params["cam_boxes"]
-    views = round(counts.train * (float(boxes["views_per_image"]) + int(boxes["tiles"]) ** 2))
+    regions = int(params["clip_global"]["regions"])
+    asked = 0.0 if boxes["views"] == "dense" else float(boxes["views_per_image"])
+    crops = round(counts.train * (asked + int(boxes["tiles"]) ** 2))
+    views = crops + (0 if boxes["views"] == "cam" else counts.train * regions)
     model = params["teacher"]["model"]
     embed_dim = TOWERS[model].embed_dim if model in TOWERS else _LARGEST_EMBED_DIM
-    embeddings = (images + views) * embed_dim * _FLOAT_BYTES
+    dense = images * regions * (embed_dim + 4)  # numbers: each region's embedding and corners
+    embeddings = ((images + views) * embed_dim + dense) * _FLOAT_BYTES
+    encoded = ((images + crops) * embed_dim + dense) * _FLOAT_BYTES  # a region that is a view is not encoded again
     tables = images * counts.classes * _TABLE_BYTES + views * _VIEW_BYTES
     weights = _SETS_OF_WEIGHTS * student_bytes(params["warmup"]["backbone"])
     artifacts = embeddings + tables + weights + _REPORT_BYTES
-    store = min(embeddings, round(float(params["runtime"]["store_gb"]) * 1e9))
+    store = min(encoded, round(float(params["runtime"]["store_gb"]) * 1e9))
     weights_to_download = sum(download.size_bytes for download in missing)
     return {"artifacts": artifacts, "cache": artifacts, "store": store, "weights": weights_to_download}
 

@@ -39,7 +39,7 @@ def verdict(run: Run) -> str:
     after = train.get("aggregated_label")
     if before is not None and after is not None:
         labels = f"On the {known_images(run, 'train')} the labels that are trained on have {after:.1f} % mAP"
-        return f"{labels}; CLIP's zero-shot probabilities have {before:.1f} %."
+        return f"{labels}; {run.scores_name} have {before:.1f} %."
     return "No image has known labels: this page shows what was decided, not how right it is."
 
 
@@ -76,8 +76,8 @@ def _debiasing(run: Run, change: Step) -> Finding:
         f"CLIP is least sure of {run.classes[least]} (b = {b[least]:.2f}) and surest of {run.classes[most]}"
         f" ({b[most]:.2f}). Dividing by b takes that out of the targets; the order of images within a class, and so"
         " its AP, cannot change."
-        f" Per training image, values of at least 0.5 went from {change.before.labels.sum() / images:.2f} (CLIP"
-        f" zero-shot probability) to {change.after.labels.sum() / images:.2f} (global label)."
+        f" Per training image, values of at least 0.5 went from {change.before.labels.sum() / images:.2f}"
+        f" ({run.score_name}) to {change.after.labels.sum() / images:.2f} (global label)."
     )
     answer = bias_text + _hits(change.added, "added") + _quality(run, change)
     then = "To compare, set bias.enabled: false in params.yaml, then:"
@@ -177,8 +177,8 @@ def _gain(run: Run) -> str:
     if before is None or after is None or plain is None:
         return ""
     return (
-        f" Their mAP went from {before:.1f} % (global label) to {after:.1f} % (aggregated label, as trained on); CLIP's"
-        f" zero-shot probabilities have {plain:.1f} %."
+        f" Their mAP went from {before:.1f} % (global label) to {after:.1f} % (aggregated label, as trained on);"
+        f" {run.scores_name} have {plain:.1f} %."
     )
 
 

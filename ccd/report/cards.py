@@ -11,7 +11,7 @@ from ccd.artifacts.image_index import ImageIndex
 from ccd.labels.thresholds import LABELLED
 from ccd.report.doubt import Choice, Pair, strongest_classes, view_labels
 from ccd.report.photos import Frame, Photos, frames
-from ccd.report.run_data import Run
+from ccd.report.run_data import ZERO_SHOT, Run
 
 BARS = 4
 FRAMES = 3
@@ -125,7 +125,7 @@ def train_card(run: Run, photos: Photos, choice: Choice, probs: Probs) -> Card:
         frames(run, row, boxes),
         views,
         _bars(run, steps, run.train_truth[row], shown, class_row),
-        f"CLIP zero-shot probability of {name}: {whole_prob:.2f} in the whole image, {view_text}.{remark}",
+        f"{run.score_name} of {name}: {whole_prob:.2f} in the whole image, {view_text}.{remark}",
         _without_bar(run, row, shown),
     )
 
@@ -138,7 +138,7 @@ def test_card(run: Run, photos: Photos, choice: Choice) -> Card:
     student = run.predictions["student_prob"][row]
     shown = _strongest(np.maximum(teacher, student), class_row)
     zero_shot = run.predictions["zero_shot_prob"][row, class_row]
-    story = f"CLIP zero-shot probability of {run.classes[class_row]}: {zero_shot:.2f}."
+    story = f"{ZERO_SHOT} of {run.classes[class_row]}: {zero_shot:.2f}."
     story += _background_remark(run.test_truth[row])
     bars = _bars(run, np.stack([teacher, student]), run.test_truth[row], shown, class_row)
     name = run.test.ids[row]

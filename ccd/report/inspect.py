@@ -18,6 +18,7 @@ from ccd.artifacts import (
 from ccd.artifacts.bias_file import BiasFile
 from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.artifacts.features_file import read_views
+from ccd.artifacts.text_file import TextEmbeddings
 from ccd.errors import CcdError, listed
 from ccd.labels.scores import Scoring
 from ccd.report.doubt import (
@@ -29,7 +30,7 @@ from ccd.report.doubt import (
     view_labels,
     worst_of_class,
 )
-from ccd.report.run_data import truth_of
+from ccd.report.run_data import ZERO_SHOT, score_name, truth_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class ImageStory:
 
     ``size_px``: height, width. ``columns``: name -> (C,), as in ``pseudo_labels.parquet`` for a training image and
     ``predictions.parquet`` for a test image. ``truth`` (C,): 1 present, 0 absent, -1 unknown.
-    ``has_background_rule``: whether a rule looked for background images among the training images.
+    ``has_background_rule``: whether a rule looked for background images among the training images. ``middles`` (C,): t
+    of ``aggregate.sharpen_at: prevalence``; None: one for all classes, or a test image. ``score_name``: what CLIP's
+    probabilities in ``columns`` are, see `ccd.report.run_data.score_name`.
     """
 
     image_id: str
@@ -74,6 +77,8 @@ class ImageStory:
     views: tuple[View, ...]
     truth: np.ndarray
     has_background_rule: bool
+    middles: np.ndarray | None
+    score_name: str
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
     file, spec = ("pseudo_labels.parquet", PSEUDO_LABELS) if train else ("predictions.parquet", PREDICTIONS)
     table = class_table.read(data_dir / file, spec)
     bias = bias_file.read(data_dir / "bias.json")
+    text = text_file.read(data_dir / "text.h5")
     if name not in table.ids:
         raise CcdError(f"{data_dir / file} does not know {name}; rebuild it with: dvc repro {spec.stage}")
     table_row = table.ids.index(name)
@@ -146,9 +152,11 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
         table.classes,
         bias.bias,
         columns,
-        _views(data_dir, name, columns, bias) if train else (),
+        _views(data_dir, name, columns, bias, text) if train else (),
         truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
         background_file.count_in(table.metadata) is not None,
+        class_table.middles_of(table),
+        score_name(text, bias) if train else ZERO_SHOT,
     )
 
 
@@ -170,10 +178,11 @@ def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
     raise CcdError(f"{wanted} is no image of this data set; ids look like {listed(index.ids, 3)}")
 
 
-def _views(data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: BiasFile) -> tuple[View, ...]:
+def _views(
+    data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: BiasFile, text: TextEmbeddings
+) -> tuple[View, ...]:
     """Return the image's boxes with CLIP's probabilities, computed as stage ``aggregate`` does."""
     boxes = boxes_file.read(data_dir / "boxes.parquet")
-    text = text_file.read(data_dir / "text.h5")
     own_boxes = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
     embeddings = read_views(data_dir / "clip_local.h5", own_boxes, len(boxes.image_ids))
     probs = Scoring(text, bias.mean_cosines)(embeddings).astype(np.float32)

@@ -19,12 +19,13 @@ VIEWS_A_LINE = 7
 
 TRUTH = {1: "yes", 0: "no", -1: "?"}
 TRAIN_LEGEND = """\
-CLIP p   CLIP zero-shot probability of the whole image
+CLIP p   {p} of the whole image
 b        CLIP's bias of the class
 global   max(CLIP p, floor) / b, at most 1: the label of the whole image
-view p   CLIP zero-shot probability in the view that won the class (see won by)
+view p   the same in the view that won the class (see won by)
 local    max(view p, floor) / b, may exceed 1: a view's number here and in the overlay
-label    aggregated label, as trained on: global and local mixed, at most 1"""
+label    aggregated label, as trained on: global and local mixed, at most 1, and then sharpened
+         around t if aggregate.sharpen_width is set"""
 TEST_LEGEND = """\
 CLIP p     CLIP zero-shot probability of the whole image
 debiased   CLIP p / b, at most 1; b: CLIP's bias of the class
@@ -46,7 +47,7 @@ def story_text(story: ImageStory, limit: int | None = 10) -> str:
         parts += ["local label that each view gives to each class", *_view_label_tables(story, order)]
     hidden = len(story.classes) - len(order)
     parts += [f"and {hidden} more classes, with smaller values"] if hidden else []
-    parts.append(TRAIN_LEGEND if train else TEST_LEGEND)
+    parts.append(TRAIN_LEGEND.format(p=story.score_name) if train else TEST_LEGEND)
     if train and not story.has_background_rule:
         parts.append("\n".join(textwrap.wrap(NOT_LOOKED_FOR, WIDEST)))
     return "\n\n".join(parts)
@@ -93,6 +94,7 @@ def _view_label_tables(story: ImageStory, order: np.ndarray) -> list[str]:
 
 def _train_table(story: ImageStory, order: np.ndarray) -> str:
     rows = [["class", "CLIP p", "b", "global", "view p", "local", "won by", "label", "truth"]]
+    rows[0] += [] if story.middles is None else ["t"]
     columns = story.columns
     has_corrections = bool((columns["correction"] >= 0).any())
     rows[0] += ["person", "label before"] if has_corrections else []
@@ -111,6 +113,7 @@ def _train_table(story: ImageStory, order: np.ndarray) -> str:
                 f"box {box}",
             ]
         label_cells = [_number(columns["label"][class_row]), TRUTH[int(story.truth[class_row])]]
+        label_cells += [] if story.middles is None else [_number(story.middles[class_row])]
         correction = _correction(columns, class_row) if has_corrections else []
         rows.append([story.classes[class_row], *global_cells, *local_cells, *label_cells, *correction])
     return aligned(rows)
@@ -221,6 +224,7 @@ def story_data(story: ImageStory) -> dict[str, Any]:
         name: {
             "bias": float(story.bias[class_row]),
             **{column: _known(values[class_row]) for column, values in story.columns.items()},
+            **({} if story.middles is None else {"sharpen_at": float(story.middles[class_row])}),
             "truth": {1: True, 0: False, -1: None}[int(story.truth[class_row])],
         }
         for class_row, name in enumerate(story.classes)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ccd.report.answers import verdict
 from ccd.report.findings import count_of, known_images
-from ccd.report.run_data import Run
+from ccd.report.run_data import ZERO_SHOT, Run
 from ccd.report.tables import Counts, label_counts
 
 SHOWN_CLASSES = 40
@@ -98,7 +98,7 @@ def _precision(axis: Axes, run: Run, class_rows: list[int], split: str) -> None:
     old, new = (np.asarray([row.get(column, np.nan) for row in values]) for column in (before, after))
     rows = np.arange(len(class_rows))
     axis.hlines(rows, np.fmin(old, new), np.fmax(old, new), color=RULE, linewidth=3)
-    axis.scatter(old, rows, s=26, color=CLIP, label="CLIP zero-shot probability", zorder=3)
+    axis.scatter(old, rows, s=26, color=CLIP, label=run.score_name if split == "train" else ZERO_SHOT, zorder=3)
     axis.scatter(new, rows, s=26, color=colour, label=legend, zorder=4)
     axis.set_xlim(0, 102)
     _finish(axis, f"AP in %, {known_images(run, split)}")

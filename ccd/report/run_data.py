@@ -25,6 +25,7 @@ from ccd.labels.scores import Scoring
 from ccd.runtime.memory import hand_back_memory
 
 Difficult = Literal["ignore", "positive", "negative"]
+ZERO_SHOT = "CLIP zero-shot probability"  # the plain softmax over the classes alone
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,16 @@ class Run:
     none_images: int | None
 
     @property
+    def score_name(self) -> str:
+        """The name of CLIP's probability of training images, see `score_name`."""
+        return score_name(self.text, self.bias)
+
+    @property
+    def scores_name(self) -> str:
+        """The same as a plural: ``CLIP's zero-shot probabilities``."""
+        return self.score_name.replace("CLIP ", "CLIP's ", 1).replace("probability", "probabilities", 1)
+
+    @property
     def labelled(self) -> bool:
         """Whether any image has known labels."""
         return bool((self.train_truth >= 0).any() or (self.test_truth >= 0).any())
@@ -99,6 +110,17 @@ class Run:
         rows = sorted(set(boxes))
         embeddings = read_views(self.views_file, rows, len(self.box_rows))
         return dict(zip(rows, Scoring(self.text, self.bias.mean_cosines)(embeddings), strict=True))
+
+
+def score_name(text: text_file.TextEmbeddings, bias: bias_file.BiasFile) -> str:
+    """Name CLIP's probability of training images by how it was scored; that of test images is always `ZERO_SHOT`."""
+    additions = {
+        "background words": text.background_in_softmax,
+        "centring": bias.mean_cosines is not None,
+        "standardising": text.standardized_scale is not None,
+    }
+    used = [name for name, is_used in additions.items() if is_used]
+    return f"CLIP probability with {' and '.join(used)}" if used else ZERO_SHOT
 
 
 def read_run(files: RunFiles, treat_difficult: Difficult = "ignore") -> Run:

@@ -12,7 +12,7 @@ from ccd.labels.thresholds import LABELLED
 from ccd.report.charts import Chart, Series, line_chart
 from ccd.report.findings import count_of, known_images
 from ccd.report.quality import qualities
-from ccd.report.run_data import Run
+from ccd.report.run_data import ZERO_SHOT, Run
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ def steps(run: Run) -> tuple[list[Step], list[Step]]:
     train = run.metrics["train"].mean_ap
     test = run.metrics["test"].mean_ap
     train_plan = (
-        ("CLIP zero-shot probability", "zero_shot", "", "global"),
+        (run.score_name, "zero_shot", "", "global"),
         ("global label (whole image)", "global_label", "zero_shot", "global"),
         ("local label (best view)", "local_label", "local_raw", "local"),
         ("aggregated label, as trained on", "aggregated_label", "aggregated_raw", "final"),
     )
     test_plan = (
-        ("CLIP zero-shot probability", "zero_shot", "global"),
+        (ZERO_SHOT, "zero_shot", "global"),
         ("linear head on CLIP's features", "head", "global"),
         ("student after warm-up", "warmup", "warm"),
         ("finished student", "student", "student"),
@@ -124,13 +124,14 @@ def class_table(run: Run) -> tuple[list[Group], list[Column], list[list[Cell]]]:
     """Return groups, columns and one row per class; columns that need ground truth only where some is known."""
     clip_group = f"CLIP, {_training_images(run)}"
     group = f"value ≥ 0.5, {_training_images(run)}"
+    clips = run.score_name.replace("CLIP ", "CLIP's ", 1)
     columns = [
         Column("class", "", "name in the data set"),
         Column(
             "bias", clip_group, "b: mean probability of the class over the reliable images where it is CLIP's first"
         ),
         Column("first choice", clip_group, "training images where CLIP puts it first, reliable or not"),
-        Column("CLIP", group, "training images with CLIP's zero-shot probability >= 0.5"),
+        Column("CLIP", group, f"training images with {clips} >= 0.5"),
         Column("global label", group, "training images whose global label is >= 0.5: after division by the bias"),
         Column("label", group, "training images whose aggregated label, as trained on, is >= 0.5"),
     ]
@@ -174,9 +175,10 @@ def _share(percent: float | None) -> Cell:
 def _measured_columns(run: Run) -> list[tuple[Column, list[Cell]]]:
     """Return positives, AP and gains of both splits, where they are known."""
     train_group, test_group = (f"AP %, {known_images(run, split)}" for split in ("train", "test"))
+    clips = run.score_name.replace("CLIP ", "CLIP's ", 1)
     plan = [
         ("train", "show it", train_group, "train_positives", None, "images of these that really show it"),
-        ("train", "CLIP", train_group, "train_zero_shot", None, "CLIP's zero-shot probability of the whole image"),
+        ("train", "CLIP", train_group, "train_zero_shot", None, f"{clips} of the whole image"),
         ("train", "label", train_group, "train_aggregated_label", None, "the aggregated label, as trained on"),
         ("train", "gain", train_group, "train_aggregated_label", "train_zero_shot", "label against CLIP"),
         ("test", "show it", test_group, "test_positives", None, "images of these that really show it"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ccd.labels.thresholds import LABELLED
 from ccd.params.sections import TrainParams
-from ccd.student.transforms import color_jitter, paste, random_hflip, random_resized_crop, to_unit
+from ccd.student.transforms import color_jitter, paste, rand_augment, random_hflip, random_resized_crop, to_unit
 
 Schedule = Literal["constant", "cosine"]
 
@@ -132,12 +132,14 @@ class FinalObjective:
 
     ``consistency_weight``: lambda; with 0 the strong view is not computed. ``color_jitter``: strength of brightness,
     contrast, saturation and hue; at most 0.5. The paper's ``weak`` is a flip and its ``loss`` plain BCE.
+    ``rand_augment``: operations of `ccd.student.transforms.rand_augment` in its place; 0: none.
     """
 
     consistency_weight: float
     color_jitter: float
     weak: WeakView = WeakView()
     loss: LabelLoss = LabelLoss()
+    rand_augment: int = 0
 
     def __call__(self, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
         """See `Objective`; the strong view has a flip of its own."""
@@ -147,14 +149,18 @@ class FinalObjective:
         parts = {"bce": loss.detach()}
         if self.consistency_weight == 0:
             return Outcome(loss, parts, logits.detach())
-        x = self.color_jitter
         pasted = self.weak.paste_scale > 0  # then it must be in both views
         strong = random_hflip(pixels, generator) if pasted else to_unit(random_hflip(images, generator))
-        strong = color_jitter(strong, generator, brightness=x, contrast=x, saturation=x, hue=x)
-        strong_logits, _ = student(strong)  # (b, C)
+        strong_logits, _ = student(self._distorted(strong, generator))  # (b, C)
         agreement = consistency(strong_logits, logits.detach())
         loss = loss + self.consistency_weight * agreement
         return Outcome(loss, {**parts, "consistency": agreement.detach()}, logits.detach())
+
+    def _distorted(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        if self.rand_augment > 0:
+            return rand_augment(pixels, generator, self.rand_augment)
+        x = self.color_jitter
+        return color_jitter(pixels, generator, brightness=x, contrast=x, saturation=x, hue=x)
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,7 @@ def final_objective(params: TrainParams) -> Objective:
         params.color_jitter,
         WeakView(params.crop_area, params.paste_scale),
         LabelLoss(params.doubt_power, params.rejected_negatives),
+        params.rand_augment,
     )
     return fixed if params.label_update_sigma is None else GradientAlignment(fixed, params.label_update_sigma)
 

@@ -154,6 +154,30 @@ def color_jitter(
     return pixels
 
 
+def rand_augment(pixels: Tensor, generator: torch.Generator, operations: int) -> Tensor:
+    """Apply torchvision's RandAugment to each image: random operations of its 14, at its magnitude 9 of 31.
+
+    It draws from torch's global generator, which is seeded for every image from ``generator`` and restored after all.
+
+    Args:
+        pixels: (b, 3, H, W) float RGB in [0, 1]; RandAugment sees them rounded to 8 bits.
+        operations: how many are applied to an image, one after the other.
+
+    Returns:
+        (b, 3, H, W) float in [0, 1]; black where an operation moved the image away.
+    """
+    from torchvision.transforms.v2 import RandAugment
+
+    augment = RandAugment(num_ops=operations, magnitude=9)
+    seeds = (per_image(1, len(pixels), generator)[0] * 2**24).long().tolist()  # a float32 has 24 random bits
+    augmented = (pixels * 255).round().to(torch.uint8)
+    with torch.random.fork_rng(devices=[]):
+        for row, seed in enumerate(seeds):
+            torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds every GPU too
+            augmented[row] = augment(augmented[row])
+    return to_unit(augmented)
+
+
 def adjust_brightness(pixels: Tensor, factor: Tensor) -> Tensor:
     """Multiply (b, 3, H, W) float in [0, 1] by ``factor`` (b, 1, 1, 1)."""
     return (pixels * factor).clamp(0, 1)
