@@ -176,7 +176,9 @@ def _split_headline(split: str, measured: Measure) -> str:
     means = _rounded(measured.mean_ap)  # as metrics.json's reader sees them
     if means["zero_shot"] is None:
         return ""
+    clip = "CLIP zero-shot probability"
     if split == "train":
+        clip = "CLIP's probability"  # background words may share it
         aggregated = _shown(means.get("aggregated_label"))
         raw = _shown(means.get("aggregated_raw"))
         steps = f"aggregated labels, as trained on {aggregated} (before floor and clip {raw})"
@@ -185,7 +187,7 @@ def _split_headline(split: str, measured: Measure) -> str:
         steps = f"head on its features {_shown(means['head'])}, {student}" if "head" in means else student
     where = "training" if split == "train" else "test"
     base = f"{measured.images:,} {where} image{'' if measured.images == 1 else 's'} with known labels"
-    return f"on {base}: CLIP zero-shot probability {_shown(means['zero_shot'])}, {steps}"
+    return f"on {base}: {clip} {_shown(means['zero_shot'])}, {steps}"
 
 
 def _shown(value: float | None) -> str:
