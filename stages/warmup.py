@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ccd.artifacts import checkpoint_file, class_table, image_index
+from ccd.artifacts import checkpoint_file, class_table, image_index, text_file
 from ccd.artifacts.class_table import GLOBAL_LABELS
 from ccd.artifacts.files import write_csv
-from ccd.artifacts.image_index import same_ids
+from ccd.artifacts.image_index import same_classes, same_ids
 from ccd.artifacts.weights_file import check_sha256
-from ccd.images.batches import ImageFiles, indexed_files
+from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, TeacherParams, WarmupParams
 from ccd.runtime.console import StageLog
@@ -18,14 +18,14 @@ from ccd.runtime.hardware import Hardware, end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
 from ccd.runtime.store import open_store
 from ccd.student.fit import TrainingData, curve_rows, fit, steps_per_epoch, training_name
-from ccd.student.inference import start_projection
+from ccd.student.inference import start_as_clip
 from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import warmup_objective
 from ccd.teacher.encode import load_teacher, student_start
 
 
 @shared_stage
-def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
+def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path) -> None:
     """Train the student on the debiased labels of the whole images."""
     params = load(WarmupParams)
     index = image_index.read(images).train()
@@ -36,7 +36,7 @@ def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
     check_sha256(params.weights, params.weights_sha256, "warmup.weights_sha256")
     spec = StudentSpec(params.backbone, targets.classes, params.cam_boost, params.image_size_px)
     data = TrainingData(indexed_files(load(DatasetParams).root, index), targets.columns["label"], index)
-    student, spec, origin = _started(params, spec, data.files, hardware)
+    student, spec, origin = _started(params, spec, text, data, hardware)
     log.reads(f"{len(index):,} images", f"{spec.backbone} from {origin}", f"{params.image_size_px} px")
     slot = open_store().slot(training_name(student, data, warmup_objective, params, hardware))
     with log.training(params.epochs, steps_per_epoch(len(data), params.batch_size)) as show:
@@ -51,7 +51,7 @@ def main(images: Path, global_labels: Path, out: Path, curves: Path) -> None:
 
 
 def _started(
-    params: WarmupParams, spec: StudentSpec, files: ImageFiles, hardware: Hardware
+    params: WarmupParams, spec: StudentSpec, text: Path, data: TrainingData, hardware: Hardware
 ) -> tuple[Student, StudentSpec, str]:
     if params.weights != "teacher":
         return build_student(spec, params.weights, params.seed), spec, params.weights
@@ -59,7 +59,10 @@ def _started(
     spec = replace(spec, backbone=start.backbone, mean=start.mean, std=start.std)
     student = build_student(spec, start.weights, params.seed)
     if start.projection is not None:
-        start_projection(student, start.projection, files, spec.image_size_px, hardware)
+        content = text_file.read(text)
+        same_classes(text, "text", content.classes, spec.classes)
+        clip = (start.projection, content.values, content.logit_scale)
+        start_as_clip(student, *clip, data.labels, data.files, spec.image_size_px, hardware)
     return student, spec, start.origin
 
 

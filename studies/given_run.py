@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ccd.artifacts import background_file, checkpoint_file, class_table, image_index
+from ccd.artifacts import background_file, checkpoint_file, class_table, image_index, text_file
 from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PSEUDO_LABELS
 from ccd.artifacts.image_index import ImageIndex
 from ccd.errors import CcdError
@@ -16,7 +16,7 @@ from ccd.evaluation.summary import Scores
 from ccd.images.batches import indexed_files
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.presets import override, parameters
-from ccd.params.sections import AggregateParams, DatasetParams
+from ccd.params.sections import AggregateParams, DatasetParams, WarmupParams
 from ccd.runtime.hardware import set_up_hardware
 from ccd.student.inference import score_checkpoints
 from studies.given_scores import GivenScores, bias_of, labels_of, load_recipe, read_scores, split_again, untrained
@@ -90,6 +90,8 @@ def run_given(run: Run, study: Study, name: str, seed: int, threads: int) -> Fin
         write_inputs(run, variant, seed, photos.index.train(), None)
     else:
         write_labels(run, photos)
+    if load(WarmupParams, params).weights != "teacher":  # then no stage needs a CLIP
+        write_no_text(run, photos.scores.classes)
     run.repro("train")
     of_labels = {} if variant.labels == "truth" else measure_labels(run.data, params, None, study)[0]
     tables, ids = score_test(run, photos.index.test(), threads)
@@ -116,6 +118,14 @@ def write_labels(run: Run, photos: Photos) -> None:
     table = class_table.ClassTable(scores.ids, scores.classes, labels.final, {"alpha": repr(recipe.aggregate.alpha)})
     class_table.write(run.replace_output("pseudo_labels.parquet"), PSEUDO_LABELS, table)
     background_file.write(run.data / "none_images.parquet", labels.background)  # its stage is gone with the labels
+
+
+def write_no_text(run: Run, classes: tuple[str, ...]) -> None:
+    """Write a ``text.h5`` that says nothing, for stage warmup, which looks at it for a start from the teacher alone."""
+    nothing = np.ones((len(classes), 1), np.float32)
+    texts = tuple((name,) for name in classes)
+    content = text_file.TextEmbeddings(classes, nothing, 1.0, texts, ("{}",), {"teacher": "none"})
+    text_file.write(run.replace_output("text.h5"), content)
 
 
 def score_test(run: Run, test: ImageIndex, threads: int) -> tuple[dict[str, np.ndarray], list[str]]:

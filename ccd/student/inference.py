@@ -77,17 +77,28 @@ _FEW_BATCH = 32  # not the hardware's batch size, which must not change a result
 
 
 @torch.no_grad()
-def start_projection(
-    student: Student, projection: Mapping[str, Tensor], files: ImageFiles, size_px: int, hardware: Hardware
+def start_as_clip(
+    student: Student,
+    projection: Mapping[str, Tensor],
+    text: np.ndarray,
+    logit_scale: float,
+    labels: np.ndarray,
+    files: ImageFiles,
+    size_px: int,
+    hardware: Hardware,
 ) -> None:
-    """Start the 1x1 convolution in which a backbone ``NAME+D`` ends, standardised, and the head at zero.
+    """Start a student whose backbone ends in CLIP's projection, a 1x1 convolution to D channels, as CLIP's classifier.
 
-    Over the first 256 images, each of the D channels, averaged over an image, has mean 0 and variance 1; the head then
-    learns as fast along each of them, and has no random direction to unlearn. The student is moved to the device and
+    The projection is standardised: each channel, averaged over an image, has mean 0 and variance 1 over up to 256
+    images, evenly spaced. On it the head is the zero-shot classifier of the texts, around the mean image and the mean
+    text: w_c = s / (g n) spread (t_c - mean t), with g the ``cam_boost`` of positive activations and n the mean norm of
+    the images' features; its bias is the log-odds of the class's mean label. The student is moved to the device and
     left in evaluation mode.
 
     Args:
         projection: the convolution's state dict.
+        text: t, (C, D) float32 unit rows. logit_scale: s.
+        labels: (N, C) in [0, 1], of the images in ``files``.
 
     Raises:
         CcdError: an image cannot be read.
@@ -95,17 +106,20 @@ def start_projection(
     student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     layer: nn.Conv2d = student.backbone.get_submodule("projection")  # type: ignore[assignment]
     layer.load_state_dict(projection)
-    pooled = torch.from_numpy(from_rank0(lambda: _pooled_features(student, files, size_px, hardware)))
-    spread, mean = (value.to(layer.bias) for value in torch.std_mean(pooled, dim=0, correction=0))
+    pooled = torch.from_numpy(from_rank0(lambda: _pooled_features(student, files, size_px, hardware)))  # (n, D)
+    spread, mean = torch.std_mean(pooled, dim=0, correction=0)
     spread[spread <= 1e-3 * spread.max()] = 1  # what hardly differs between images is left as small as it is
-    layer.weight.div_(spread[:, None, None, None])
-    layer.bias.sub_(mean).div_(spread)  # type: ignore[union-attr]
-    student.head.weight.zero_()
+    layer.weight.div_(spread.to(layer.weight)[:, None, None, None])
+    layer.bias.sub_(mean.to(layer.bias)).div_(spread.to(layer.bias))  # type: ignore[union-attr]
+    scale = logit_scale / student.cam_boost / pooled.norm(dim=1).mean()
+    student.head.weight.copy_((scale * spread * torch.from_numpy(text - text.mean(axis=0)))[:, :, None, None])
+    prior = torch.from_numpy(labels.mean(axis=0, dtype=np.float64))
+    student.head.bias.copy_(torch.logit(prior, eps=1e-3))  # type: ignore[union-attr]
 
 
 def _pooled_features(student: Student, files: ImageFiles, size_px: int, hardware: Hardware) -> np.ndarray:
-    """Return the backbone's features averaged over each of the first 256 images, (n, D) float32."""
-    rows = range(min(len(files), _FEW_IMAGES))
+    """Return the backbone's features averaged over each of up to 256 images, evenly spaced, (n, D) float32."""
+    rows = np.linspace(0, len(files) - 1, min(len(files), _FEW_IMAGES)).round().astype(np.int64)
     batches = (
         images.to(hardware.device) for _, images in image_batches(files, rows, size_px, _FEW_BATCH, hardware.workers)
     )
