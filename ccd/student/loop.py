@@ -139,7 +139,8 @@ class _Step:
         self, student: Student, objective: Objective, optimization: Optimization, device: torch.device
     ) -> None:
         student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        student.backbone.requires_grad_(not optimization.frozen_backbone)
+        if optimization.frozen_backbone:
+            student.backbone.requires_grad_(False)
         self.student, self.network = over_ranks(student, device)
         self.objective = objective
         self.device = device
