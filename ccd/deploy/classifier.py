@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from ccd.params.sections import TeacherParams
 from ccd.student.inference import predict
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
-from ccd.teacher.clip_teacher import Teacher
-from ccd.teacher.encode import encode_images, load_teacher
+
+if TYPE_CHECKING:
+    from ccd.teacher.clip_teacher import Teacher  # CLIP is loaded for a head alone
 
 SCHEMA = "ccd.model/1"
 UNKNOWN_LICENCE = "not stated"
@@ -192,6 +193,8 @@ class HeadClassifier:
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier`. Raises CcdError if CLIP gives NaN or Inf."""
+        from ccd.teacher.encode import encode_images
+
         names = [f"image {number} of a batch" for number in range(len(pixels))]
         _, features = next(encode_images(self.teacher, [(torch.arange(len(pixels)), pixels)], names))
         return torch.from_numpy(self.linear.probs(features)), _no_maps(len(pixels), self.description)
@@ -206,6 +209,8 @@ def open_head(path: Path, device: torch.device) -> HeadClassifier:
     Raises:
         CcdError: the head is missing or damaged, or its CLIP cannot be loaded, or is not the one it was fitted with.
     """
+    from ccd.teacher.encode import load_teacher
+
     head = head_file.read(path)
     params = validate(TeacherParams, head.teacher, path)
     changes = {key: _near(getattr(params, key), path) for key in TeacherParams.paths}
