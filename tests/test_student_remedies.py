@@ -89,21 +89,27 @@ def test_rand_augment_solarizes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     torch.testing.assert_close(solarized, torch.tensor([100.0, 178.0, 76.0, 0.0]))
 
 
+class Watching(torch.nn.Module):
+    """A student of three classes, the colours, that keeps the pixels it has ``seen``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.seen.append(pixels)
+        return pixels.mean(dim=(2, 3)), pixels
+
+
 def test_the_consistency_loss_sees_rand_augment_in_place_of_colour_jitter() -> None:
-    seen = []
-
-    class Watching(torch.nn.Module):
-        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            seen.append(pixels)
-            return pixels.mean(dim=(2, 3)), pixels
-
+    student = Watching()
     images = (photos(8) * 255).to(torch.uint8)
     objective = FinalObjective(1.0, 0.5, rand_augment=2)
-    objective(Watching(), images, torch.ones(8, 3), torch.Generator().manual_seed(1))
+    objective(student, images, torch.ones(8, 3), torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(1)
     weak = to_unit(random_hflip(images, generator))
     strong = rand_augment(to_unit(random_hflip(images, generator)), generator, 2)
-    assert torch.equal(seen[0], weak) and torch.equal(seen[1], strong)
+    assert torch.equal(student.seen[0], weak) and torch.equal(student.seen[1], strong)
 
 
 def test_a_crop_of_the_whole_area_and_aspect_is_the_image() -> None:
@@ -150,17 +156,11 @@ def test_a_pasted_neighbour_brings_its_labels() -> None:
 
 
 def test_what_is_pasted_is_in_both_views() -> None:
-    seen = []
-
-    class Watching(torch.nn.Module):
-        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            seen.append(pixels)
-            return pixels.mean(dim=(2, 3)), pixels
-
+    student = Watching()
     images = (torch.arange(8).view(8, 1, 1, 1).expand(8, 3, 8, 8) * 30).to(torch.uint8)
     objective = FinalObjective(1.0, 0.0, WeakView(paste_scale=0.5))
-    objective(Watching(), images, torch.ones(8, 3), torch.Generator().manual_seed(1))
-    weak, strong = seen
+    objective(student, images, torch.ones(8, 3), torch.Generator().manual_seed(1))
+    weak, strong = student.seen
     torch.testing.assert_close(weak.mean(dim=(2, 3)), strong.mean(dim=(2, 3)))
     assert not torch.equal(weak, images.float() / 255)
 
