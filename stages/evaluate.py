@@ -8,7 +8,7 @@ from ccd.artifacts import checkpoint_file, class_table, features_file, head_file
 from ccd.artifacts.class_table import LABELS, PREDICTIONS, PSEUDO_LABELS
 from ccd.evaluation import summary
 from ccd.images.batches import indexed_files
-from ccd.labels.scores import clip_probs
+from ccd.labels.scores import clip_probs, sigmoid
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, EvaluateParams
 from ccd.runtime.console import StageLog
@@ -45,7 +45,8 @@ def main(
     features = features_file.open_global(clip_global, index.ids, classes.attributes).take(index.test_rows)
     # zero-shot is the plain softmax over the classes, whatever the labels are made with: the baseline of every recipe
     probs = {"zero_shot": clip_probs(features, classes.values, classes.logit_scale)}
-    probs["head"] = head_file.read(head, of=classes.classes, teacher=classes.attributes).linear.probs(features)
+    linear = head_file.read(head, of=classes.classes, teacher=classes.attributes).linear
+    probs["head"] = sigmoid(linear.logits(features))
     hardware = set_up_hardware()
     files = indexed_files(load(DatasetParams).root, test)
     probs |= score_checkpoints(warmed_up, final, files, hardware, log.images)

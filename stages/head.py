@@ -10,6 +10,7 @@ from ccd.artifacts import class_table, features_file, head_file, image_index
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.features_file import GLOBAL_SCHEMA
 from ccd.artifacts.image_index import same_ids
+from ccd.labels.scores import sigmoid
 from ccd.labels.thresholds import prevalence_thresholds
 from ccd.params.file import load
 from ccd.params.sections import HeadParams, TeacherParams
@@ -33,7 +34,7 @@ def main(images: Path, clip_global: Path, pseudo_labels: Path, out: Path) -> Non
     log.reads(f"{len(rows):,} training images", f"{len(targets.classes)} classes")
     values = features.take(rows)
     linear = fit_head(values, labels, **params.model_dump())
-    thresholds = prevalence_thresholds(linear.probs(values), labels)
+    thresholds = prevalence_thresholds(sigmoid(linear.logits(values)), labels)
     attributes = dict(features.attributes)
     content = head_file.HeadFile(
         classes=targets.classes,

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ccd.artifacts import features_file, head_file, image_index, text_file
 from ccd.evaluation.metrics import average_precision
+from ccd.labels.scores import sigmoid
 from tests.toys.chain import CHAIN, COLOURS, STAGES, artifacts, prepare, run_stage, write_pictures
 
 
@@ -72,7 +73,7 @@ def check_story(folder: Path) -> None:
     every = image_index.read(folder / "images.parquet")
     teacher = text_file.read(folder / "text.h5").attributes
     embedded = features_file.open_global(folder / "clip_global.h5", every.ids, teacher)
-    probs = head_file.read(folder / "head.h5").linear.probs(embedded.take(every.test_rows))
+    probs = sigmoid(head_file.read(folder / "head.h5").linear.logits(embedded.take(every.test_rows)))
     truth = pd.read_parquet(folder / "labels.parquet").set_index(["image_id", "class"])["label"]
     there = [[truth[image, name] == 1 for name in COLOURS] for image in every.test().ids]
     np.testing.assert_allclose(rows["test_head"], 100 * average_precision(probs, np.asarray(there)), atol=0.01)

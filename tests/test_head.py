@@ -22,6 +22,7 @@ from ccd.deploy.classifier import HeadSpec
 from ccd.deploy.load import load_student
 from ccd.errors import CcdError
 from ccd.labels.debias import nobody_decided
+from ccd.labels.scores import sigmoid
 from ccd.labels.thresholds import decide
 from ccd.student.probe import fit_head
 from tests.faults.artifacts import reseal
@@ -44,8 +45,7 @@ def test_the_first_step_by_hand() -> None:
     head = fit_head(np.eye(2, dtype=np.float32), np.array([[1.0, 1.0], [0.0, 1.0]]), **ONCE)
     np.testing.assert_allclose(head.weight, [[0.25, -0.25], [0.0, 0.0]], atol=1e-6)
     np.testing.assert_allclose(head.offset, [0.0, 0.25], atol=1e-6)
-    sigmoid = 1 / (1 + np.exp(-0.25))
-    np.testing.assert_allclose(head.probs(np.eye(2)), [[sigmoid, sigmoid], [1 - sigmoid, sigmoid]], atol=1e-6)
+    np.testing.assert_allclose(head.logits(np.eye(2)), [[0.25, 0.25], [-0.25, 0.25]], atol=1e-6)
 
 
 def test_the_mean_goes_into_the_offset() -> None:
@@ -56,7 +56,7 @@ def test_the_mean_goes_into_the_offset() -> None:
 
 def test_two_points_are_told_apart() -> None:
     head = fit_head(np.eye(2, dtype=np.float32), np.eye(2), epochs=60, lr=0.05, weight_decay=0.1, seed=0)
-    probs = head.probs(np.eye(2))
+    probs = sigmoid(head.logits(np.eye(2)))
     assert (probs[[0, 1], [0, 1]] > 0.7).all() and (probs[[0, 1], [1, 0]] < 0.3).all()
 
 
@@ -67,7 +67,7 @@ def test_a_shift_of_all_features_changes_no_logit() -> None:
     head = fit_head(features, labels, **usual)
     moved = fit_head(features + np.float32(0.5), labels, **usual)
     np.testing.assert_allclose(moved.weight, head.weight, atol=1e-4)
-    np.testing.assert_allclose(moved.probs(features + np.float32(0.5)), head.probs(features), atol=1e-5)
+    np.testing.assert_allclose(moved.logits(features + np.float32(0.5)), head.logits(features), atol=1e-5)
 
 
 def test_the_seed_alone_decides_the_order() -> None:
@@ -79,9 +79,8 @@ def test_the_seed_alone_decides_the_order() -> None:
 
 
 def test_probabilities_of_large_logits_do_not_overflow() -> None:
-    head = LinearHead(np.full((1, 1), 4000.0, np.float32), np.zeros(1, np.float32))
     with np.errstate(all="raise"):
-        assert head.probs(np.array([[1.0], [-1.0], [0.0]])).ravel().tolist() == [1.0, 0.0, 0.5]
+        assert sigmoid(np.array([4000.0, -4000.0, 0.0])).tolist() == [1.0, 0.0, 0.5]
 
 
 def content() -> HeadFile:
@@ -186,7 +185,8 @@ def scores(folder: Path) -> pd.DataFrame:
     text = text_file.read(folder / DATA / "text.h5")
     features = features_file.open_global(folder / DATA / "clip_global.h5", ids, text.attributes)
     head = head_file.read(folder / DATA / "head.h5", of=text.classes, teacher=text.attributes)
-    return pd.DataFrame(head.linear.probs(features.take(np.arange(len(ids)))), list(ids), list(text.classes))
+    probs = sigmoid(head.linear.logits(features.take(np.arange(len(ids))))).astype(np.float32)
+    return pd.DataFrame(probs, list(ids), list(text.classes))
 
 
 def invoke(*words: object) -> Result:

@@ -120,6 +120,15 @@ def test_the_start_is_worked_out_by_hand(tmp_path: Path) -> None:
     assert projection.weight.requires_grad and not projection.weight.is_inference()
 
 
+def test_texts_of_another_teacher_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    backbone = torch.nn.Sequential(OrderedDict(trunk=torch.nn.Identity(), projection=torch.nn.Conv2d(3, 2, 1)))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    files, text, labels = ImageFiles([tmp_path / "0.png"]), np.eye(4, 16, dtype=np.float32), np.full((1, 4), 0.5)
+    with pytest.raises(CcdError, match=r"text\.h5 has 16 dimensions, the teacher's images have 2; .*dvc repro text"):
+        start_as_clip(Student(backbone, 2, 4, 3.0), before, text, 1.0, labels, files, 8, Hardware(CPU, 0, 64))
+
+
 @pytest.mark.parametrize("package", ["clip", "open_clip"])
 def test_a_resnet_of_clip_gives_its_trunk_and_a_head_per_cell(package: str, tmp_path: Path) -> None:
     tower = {"image_size": 64, "layers": [1, 2, 1, 1], "width": 8, "head_width": 64}

@@ -24,10 +24,9 @@ class LinearHead:
     weight: np.ndarray
     offset: np.ndarray
 
-    def probs(self, features: np.ndarray) -> np.ndarray:
-        """Return sigmoid(z) of ``features`` (M, D), unit rows: (M, C) float32."""
-        logits = features.astype(np.float64) @ self.weight.astype(np.float64).T + self.offset
-        return np.asarray((1.0 + np.tanh(logits / 2.0)) / 2.0, np.float32)  # the sigmoid, without overflow
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Return z of ``features`` (M, D), unit rows: (M, C) float64; the probability is its sigmoid."""
+        return np.asarray(features.astype(np.float64) @ self.weight.astype(np.float64).T + self.offset)
 
 
 @dataclass(frozen=True)

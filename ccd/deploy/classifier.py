@@ -197,7 +197,7 @@ class HeadClassifier:
 
         names = [f"image {number} of a batch" for number in range(len(pixels))]
         _, features = next(encode_images(self.teacher, [(torch.arange(len(pixels)), pixels)], names))
-        return torch.from_numpy(self.linear.probs(features)), _no_maps(len(pixels), self.description)
+        return torch.from_numpy(self.linear.logits(features)).sigmoid().float(), _no_maps(len(pixels), self.description)
 
 
 def open_head(path: Path, device: torch.device) -> HeadClassifier:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ccd.labels.scores import entropy_nats
+from ccd.labels.scores import entropy_nats, sigmoid
 from ccd.labels.thresholds import LABELLED
 
 
@@ -71,7 +71,7 @@ def sharpened(
     if width is None:
         return labels
     factor = np.broadcast_to(weights, len(labels))[:, None]
-    return np.asarray(factor / (1.0 + np.exp((at - labels) / width)))
+    return np.asarray(factor * sigmoid((labels - at) / width))
 
 
 LEVELS = 4096  # t per class is a multiple of 1/4096, so that counts take its place of all labels in memory

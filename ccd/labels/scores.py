@@ -18,6 +18,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(exponent / exponent.sum(axis=-1, keepdims=True))
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-z)), float64; 0 where exp(-z) overflows."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(1.0 / (1.0 + np.exp(-logits, dtype=np.float64)))
+
+
 def clip_probs(features: np.ndarray, text: np.ndarray, logit_scale: float) -> np.ndarray:
     """Return p = softmax(s * f t^T): ``features`` (M, D) and ``text`` (C, D), unit rows -> (M, C) float64."""
     return softmax(logit_scale * (features.astype(np.float64) @ text.astype(np.float64).T))

@@ -101,9 +101,14 @@ def start_as_clip(
         labels: (N, C) in [0, 1], of the images in ``files``.
 
     Raises:
-        CcdError: an image cannot be read.
+        CcdError: the texts have another number of dimensions than the projection, or an image cannot be read.
     """
     student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if text.shape[1] != student.head.in_channels:
+        raise CcdError(
+            f"text.h5 has {text.shape[1]} dimensions, the teacher's images have {student.head.in_channels}; they are"
+            " of different teachers: run stage text again: dvc repro text"
+        )
     layer: nn.Conv2d = student.backbone.get_submodule("projection")  # type: ignore[assignment]
     layer.load_state_dict(projection)
     pooled = torch.from_numpy(from_rank0(lambda: _pooled_features(student, files, size_px, hardware)))  # (n, D)

@@ -43,7 +43,7 @@ def fit_head(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW([weight, offset], lr=lr, weight_decay=weight_decay)
     steps = epochs * math.ceil(len(x) / BATCH_SIZE)
-    cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(x), generator=generator), BATCH_SIZE):
             loss = _loss((x[rows] - mean) @ weight.T + offset, y[rows])
