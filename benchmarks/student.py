@@ -26,7 +26,7 @@ from ccd.params.sections import TrainParams, WarmupParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.store import open_store
 from ccd.student.fit import TrainingData, fit, steps_per_epoch, training_name
-from ccd.student.objectives import FinalObjective, bce, consistency, warmup_objective
+from ccd.student.objectives import Objective, bce, consistency
 from ccd.student.propose import ViewOptions, ViewQuota, choose_views, find_candidates
 
 STUDENTS = (("mobilenet_v2", 224),)
@@ -73,7 +73,7 @@ def _training(case: Case, stage: str) -> list[str]:
     defaults: dict[str, Any] = read_yaml(ROOT / "params.yaml")[stage]
     changes = {"image_size_px": case.size_px, "epochs": 1, "batch_size": BATCH}
     params = validate(model, {**defaults, **changes})
-    objective = FinalObjective(1.0, 0.5) if stage == "train" else warmup_objective
+    objective = Objective(1.0, 0.5) if stage == "train" else Objective()
     data = TrainingData(ImageFiles(case.paths), case.targets, index_of(case.paths))
 
     def library(watch: Watch) -> int:

@@ -15,7 +15,7 @@ from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
 from ccd.runtime.store import open_store
-from ccd.student.fit import TrainingData, curve_rows, final_weights, fit, steps_per_epoch, training_name
+from ccd.student.fit import TrainingData, final_weights, fit, steps_per_epoch, training_name
 from ccd.student.inference import label_free_thresholds
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.objectives import final_objective
@@ -47,7 +47,7 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     )
     end_other_ranks()
     checkpoint_file.write(out, checkpoint_file.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))
-    write_csv(curves, curve_rows(result.records))
+    write_csv(curves, [record.curve_row for record in result.records])
     slot.clear()
     log.wrote((out, len(weights), "sets of weights"), (curves, params.epochs, "epochs"))
     log.finding(f"early stop after epoch {info['early_stop_epoch']}; train.checkpoint keeps '{params.checkpoint}'")

@@ -17,10 +17,10 @@ from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import Hardware, end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
 from ccd.runtime.store import open_store
-from ccd.student.fit import TrainingData, curve_rows, fit, steps_per_epoch, training_name
+from ccd.student.fit import TrainingData, fit, steps_per_epoch, training_name
 from ccd.student.inference import start_as_clip
 from ccd.student.model import Student, StudentSpec, build_student
-from ccd.student.objectives import warmup_objective
+from ccd.student.objectives import Objective
 from ccd.teacher.encode import load_teacher, student_start
 
 
@@ -38,13 +38,13 @@ def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path)
     data = TrainingData(indexed_files(load(DatasetParams).root, index), targets.columns["label"], index)
     student, spec, origin = _started(params, spec, text, data, hardware)
     log.reads(f"{len(index):,} images", f"{spec.backbone} from {origin}", f"{params.image_size_px} px")
-    slot = open_store().slot(training_name(student, data, warmup_objective, params, hardware))
+    slot = open_store().slot(training_name(student, data, Objective(), params, hardware))
     with log.training(params.epochs, steps_per_epoch(len(data), params.batch_size)) as show:
-        result = fit(student, data, warmup_objective, params, hardware, state=slot, on_step=show)
+        result = fit(student, data, Objective(), params, hardware, state=slot, on_step=show)
     end_other_ranks()
     info = {"epochs": params.epochs} | ({"start": origin} if params.weights == "teacher" else {})
     checkpoint_file.write(out, checkpoint_file.Checkpoint(spec.to_dict(), {"last": result.last}, "last", info))
-    write_csv(curves, curve_rows(result.records))
+    write_csv(curves, [record.curve_row for record in result.records])
     slot.clear()
     log.wrote((out, len(result.last), "tensors"), (curves, params.epochs, "epochs"))
     log.finding(f"{result.records[-1].map_percent:.1f} % mAP against its own labels after {params.epochs} epochs")

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from ccd.student import loop
+from ccd.student import fit
+from ccd.student.step import TrainingStep
 from tests.toys.chain import COLOURS, artifacts, prepare, run_stage, write_pictures
 
 IMAGE_STAGES = ("index", "text", "clip_global", "bias", "global_labels", "warmup", "cam_boxes", "clip_local")
@@ -89,15 +90,15 @@ def test_a_killed_stage_goes_on_where_it_was(
     run((*stages, "train"), capsys)
     whole = artifacts(tmp_path)["student.pt"]
     begun: list[int] = []
-    original = loop._train_epoch
+    original = fit._train_epoch
 
-    def dying(step: loop._Step, batches: loop.Batches, targets: Tensor, epoch: int, *others: Any) -> object:
+    def dying(step: TrainingStep, batches: fit.Batches, targets: Tensor, epoch: int, *others: Any) -> object:
         begun.append(epoch)
         if begun == [0, 1, 2]:
             raise KeyboardInterrupt
         return original(step, batches, targets, epoch, *others)
 
-    monkeypatch.setattr(loop, "_train_epoch", dying)
+    monkeypatch.setattr(fit, "_train_epoch", dying)
     with pytest.raises(SystemExit, match="130"):
         run_stage("train")
     run_stage("train")

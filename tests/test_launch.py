@@ -74,7 +74,7 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(launch.LAUNCHER, raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "as before")
-    monkeypatch.setattr("ccd.runtime.hardware.process_count", lambda: 2)
+    monkeypatch.setattr("ccd.runtime.launch.process_count", lambda: 2)
     monkeypatch.setattr("logging.disable", lambda: None)
 
 
@@ -141,7 +141,7 @@ def test_a_launcher_that_is_not_there_is_named(
 def test_one_process_runs_the_stage_itself(
     two_processes: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ccd.runtime.hardware.process_count", lambda: 1)
+    monkeypatch.setattr("ccd.runtime.launch.process_count", lambda: 1)
     assert run_stage(capsys)[1] == "ran for x\n"
     set_all(monkeypatch, {"RANK": "0", "WORLD_SIZE": "1"})
     assert run_stage(capsys)[1] == "ran for x\n"
@@ -161,8 +161,8 @@ def test_a_signal_that_comes_twice_ends_a_rank_once(monkeypatch: pytest.MonkeyPa
         signal.raise_signal(signal.SIGTERM)
         said.append("left")
 
-    monkeypatch.setattr("ccd.runtime.hardware.join_ranks", lambda: None)
-    monkeypatch.setattr("ccd.runtime.hardware.leave_ranks", leave_ranks)
+    monkeypatch.setattr("ccd.runtime.launch.join_ranks", lambda: None)
+    monkeypatch.setattr("ccd.runtime.launch.leave_ranks", leave_ranks)
     monkeypatch.setattr("ctypes.CDLL", lambda name: argparse.Namespace(prctl=lambda option, number: None))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:

@@ -21,8 +21,9 @@ from ccd.errors import CcdError
 from ccd.labels.bias import class_bias, top1_of
 from ccd.labels.debias import LocalViews, WholeImages, best_view, global_label, pseudo_labels
 from ccd.labels.scores import clip_probs, entropy_nats
-from ccd.student.objectives import FinalObjective, bce, consistency
+from ccd.student.objectives import Objective, bce, consistency
 from ccd.views.boxes import cam_boxes, view_threshold
+from tests.toys.student import outcome_of
 
 CLASSES = ("cat", "dog", "owl")
 TEXT = np.eye(3)
@@ -176,8 +177,8 @@ def test_one_step_of_the_final_training() -> None:
     weak, strong = logits_of_both_views()
     answers: Iterator[Tensor] = iter([weak, strong])
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    objective = FinalObjective(consistency_weight=1.0, color_jitter=0.5)
-    outcome = objective(lambda pixels: (next(answers), pixels), images, LABELS, torch.Generator())
+    objective = Objective(consistency_weight=1.0, color_jitter=0.5)
+    outcome = outcome_of(objective, lambda pixels: (next(answers), pixels), images, LABELS, torch.Generator())
     assert outcome.loss.item() == pytest.approx(1.365344, abs=1e-6)
     assert outcome.parts["bce"].item() == pytest.approx(0.600276, abs=1e-6)
     assert outcome.parts["consistency"].item() == pytest.approx(0.765068, abs=1e-6)

@@ -14,23 +14,23 @@ from ccd.runtime.hardware import (
     Part,
     all_gather,
     from_rank0,
-    leave_ranks,
-    merge_rows,
     merged,
     part_of_batch,
     rank_count,
     share,
     this_rank,
 )
-from ccd.student.loop import Batches, Optimization, TrainingResult, train
-from ccd.student.model import SharedBatchNorm2d
-from ccd.student.objectives import FinalObjective, GradientAlignment
+from ccd.runtime.launch import leave_ranks
+from ccd.student.fit import Batches, TrainingResult, train
+from ccd.student.objectives import Objective
+from ccd.student.step import Optimization, SharedBatchNorm2d
+from ccd.student.training_state import merge_rows
 from ccd.student.transforms import BatchRows, batch_rows, epoch_order, per_image, step_generator
 from tests.toys.many_ranks import on_ranks
 from tests.toys.student import KilledError, Memory, colour_patches, tiny_student
 
 IMAGES, BATCH, EPOCHS = 21, 4, 3  # the last batch has one image, which is dropped; on three ranks two have none of it
-OBJECTIVE = GradientAlignment(FinalObjective(1.0, 0.3), 1.0)  # the one that moves its targets
+OBJECTIVE = Objective(1.0, 0.3, label_update_sigma=1.0)  # the one that moves its targets
 
 
 def join() -> None:

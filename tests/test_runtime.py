@@ -8,25 +8,25 @@ import pytest
 import torch
 
 from ccd.errors import CcdError
-from ccd.runtime import hardware
+from ccd.runtime import hardware, launch
 from tests.toys.chain import prepare
 
 
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="3")
-    assert hardware.process_count() == 3
+    assert launch.process_count() == 3
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="auto")
-    assert hardware.process_count() == 1, "the CPU is one device"
+    assert launch.process_count() == 1, "the CPU is one device"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="auto", runtime__device="auto")
-    assert hardware.process_count() == 2
+    assert launch.process_count() == 2
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="3", runtime__device="cuda")
     with pytest.raises(CcdError, match="this machine has 2"):
-        hardware.process_count()
+        launch.process_count()
     prepare(tmp_path, monkeypatch, "vit", runtime__processes="2", runtime__device="cuda:1")
     with pytest.raises(CcdError, match="a GPU of its own"):
-        hardware.process_count()
+        launch.process_count()
 
 
 def test_every_rank_of_a_machine_has_its_own_gpu_and_its_share_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:

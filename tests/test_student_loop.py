@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from ccd.errors import CcdError
+from ccd.student.fit import TrainingResult, train
 from ccd.student.inference import predict
-from ccd.student.loop import Optimization, TrainingResult, train
 from ccd.student.model import Student, StudentSpec, build_student
-from ccd.student.objectives import FinalObjective, Objective, Outcome, warmup_objective
-from ccd.student.training_state import EpochRecord
+from ccd.student.objectives import Objective, Outcome, Views
+from ccd.student.step import Optimization
 from ccd.student.transforms import epoch_order
 from tests.toys.student import Memory, batches_of, colour_patches, tiny_student
 
 CPU = torch.device("cpu")
+WARMUP = Objective()
 
 
 def run(
@@ -29,7 +30,7 @@ def run(
     lr: float = 1e-3,
     seed: int = 0,
     batch_size: int = 8,
-    objective: Objective = warmup_objective,
+    objective: Objective = WARMUP,
 ) -> TrainingResult:
     optimization = Optimization(epochs=epochs, lr=lr, head_lr_multiplier=10)
     batches = batches_of(pixels, batch_size)
@@ -44,7 +45,7 @@ def saved_bytes(weights: dict[str, Tensor]) -> bytes:
 
 def test_learns_a_learnable_toy_with_each_objective() -> None:
     pixels, targets = colour_patches(64)
-    for objective in (warmup_objective, FinalObjective(1.0, 0.2)):
+    for objective in (Objective(), Objective(1.0, 0.2)):
         student = tiny_student()
         result = run(student, pixels, targets, epochs=12, lr=3e-3, objective=objective)
         assert result.records[-1].parts["bce"] < 0.6 * result.records[0].parts["bce"]
@@ -56,7 +57,7 @@ def test_learns_a_learnable_toy_with_each_objective() -> None:
 
 def test_same_seed_same_bytes_and_other_seed_other_flips() -> None:
     pixels, targets = colour_patches(20)
-    objective = FinalObjective(1.0, 0.5)
+    objective = Objective(1.0, 0.5)
     first = run(tiny_student(), pixels, targets, objective=objective)
     torch.rand(3)  # the state of the global generator must not matter
     again = run(tiny_student(), pixels, targets, objective=objective)
@@ -79,7 +80,7 @@ def test_stochastic_depth_repeats_too() -> None:
 
 def test_consistency_off_equals_the_warm_up_loop() -> None:
     pixels, targets = colour_patches(16)
-    off = run(tiny_student(), pixels, targets, objective=FinalObjective(0.0, 0.5))
+    off = run(tiny_student(), pixels, targets, objective=Objective(0.0, 0.5))
     warmup = run(tiny_student(), pixels, targets)
     assert saved_bytes(off.last) == saved_bytes(warmup.last)
 
@@ -128,21 +129,19 @@ def test_record_by_hand_without_learning() -> None:
     with torch.no_grad():
         student.head.weight.zero_()
         student.head.bias.zero_()
-    seen: list[EpochRecord] = []
     steps: list[tuple[int, int]] = []
     result = train(
         student,
         batches_of(pixels, 5),
         targets,
-        warmup_objective,
+        Objective(),
         optimization=Optimization(epochs=2, lr=1e-12, head_lr_multiplier=1),
         seed=0,
         device=CPU,
         on_step=lambda epoch, step, loss: steps.append((epoch, step)),
-        on_epoch=seen.append,
     )
+    seen = result.records
     assert steps == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
-    assert tuple(seen) == result.records
     assert [record.epoch for record in seen] == [0, 1]
     assert seen[0].images == 12
     assert seen[0].loss == pytest.approx(np.log(2), abs=1e-6)
@@ -160,7 +159,7 @@ def test_training_map_counts_targets_from_one_half_as_positive() -> None:
 @pytest.mark.parametrize("classes", [1, 2, 80, 1000])
 def test_any_number_of_classes(classes: int) -> None:
     pixels, targets = colour_patches(4, classes)
-    result = run(tiny_student(classes), pixels, targets, epochs=1, objective=FinalObjective(1.0, 0.5))
+    result = run(tiny_student(classes), pixels, targets, epochs=1, objective=Objective(1.0, 0.5))
     assert result.last["head.weight"].shape == (classes, 16, 1, 1)
     assert np.isfinite(result.records[0].loss)
 
@@ -192,7 +191,7 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_images() -> None:
             tiny_student(),
             lambda epoch: [(torch.tensor(rows), pixels[rows]) for rows in ([0, 1], [2, 3])],
             targets,
-            warmup_objective,
+            Objective(),
             optimization=Optimization(epochs=1, lr=1e-3, head_lr_multiplier=1),
             seed=0,
             device=CPU,
@@ -203,11 +202,13 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_images() -> None:
 class Exploding:
     """An objective whose loss is finite and whose gradients are not, from step ``begin`` on."""
 
+    views = staticmethod(Objective().views)
+
     def __init__(self, begin: int) -> None:
         self.left = begin
 
-    def __call__(self, student: Student, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
-        outcome = warmup_objective(student, images, targets, generator)
+    def __call__(self, student: Student, views: Views) -> Outcome:
+        outcome = Objective()(student, views)
         self.left -= 1
         if self.left >= 0:
             return outcome
@@ -246,7 +247,7 @@ def test_an_epoch_without_images_is_an_error() -> None:
             tiny_student(),
             lambda epoch: [],
             torch.empty(0, 3),
-            warmup_objective,
+            Objective(),
             optimization=Optimization(epochs=1, lr=1e-3, head_lr_multiplier=1),
             seed=0,
             device=CPU,
@@ -257,7 +258,7 @@ def test_bf16_trains_on_the_cpu_with_float32_weights_and_fp16_is_refused() -> No
     pixels, targets = colour_patches(16)
     bf16 = Optimization(epochs=2, lr=1e-3, head_lr_multiplier=10, precision="bf16")
     batches = batches_of(pixels, 8)
-    objective = FinalObjective(1.0, 0.5)
+    objective = Objective(1.0, 0.5)
     result = train(tiny_student(), batches, targets, objective, optimization=bf16, seed=0, device=CPU)
     assert np.isfinite(result.records[-1].loss)
     assert result.last["backbone.0.weight"].dtype == torch.float32
@@ -280,7 +281,7 @@ def test_trains_on_a_gpu_in_every_precision(precision: str) -> None:
             build_student(spec, "none", seed=0),
             batches_of(pixels, 8),
             targets,
-            FinalObjective(1.0, 0.5),
+            Objective(1.0, 0.5),
             optimization=optimization,
             seed=0,
             device=torch.device("cuda"),
@@ -304,6 +305,6 @@ def test_a_cosine_schedule_sets_the_rates_of_every_step(monkeypatch: pytest.Monk
     pixels, targets = colour_patches(16)
     optimization = Optimization(2, 1e-3, 10, schedule="cosine", steps_per_epoch=2)
     batches = batches_of(pixels, 8)
-    train(tiny_student(), batches, targets, warmup_objective, optimization=optimization, seed=0, device=CPU)
+    train(tiny_student(), batches, targets, Objective(), optimization=optimization, seed=0, device=CPU)
     expected = [(1 + np.cos(np.pi * done)) / 2 for done in (0.0, 0.25, 0.5, 0.75)]
     np.testing.assert_allclose(rates, [[1e-3 * factor, 1e-2 * factor] for factor in expected])

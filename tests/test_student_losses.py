@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ccd.student.model import Student
-from ccd.student.objectives import FinalObjective, bce, consistency, lr_factor, warmup_objective
+from ccd.student.objectives import Objective, bce, consistency, lr_factor
+from tests.toys.student import outcome_of
 
 
 def test_bce_by_hand() -> None:
@@ -56,15 +57,15 @@ def _batch() -> tuple[torch.Tensor, torch.Tensor, torch.Generator]:
 
 
 def test_final_objective_is_the_weighted_sum_of_its_parts(student: Student) -> None:
-    outcome = FinalObjective(consistency_weight=2.0, color_jitter=0.5)(student, *_batch())
+    outcome = outcome_of(Objective(consistency_weight=2.0, color_jitter=0.5), student, *_batch())
     expected = outcome.parts["bce"] + 2 * outcome.parts["consistency"]
     assert set(outcome.parts) == {"bce", "consistency"}
     torch.testing.assert_close(outcome.loss.detach(), expected)
 
 
 def test_consistency_off_is_the_warm_up_objective(student: Student) -> None:
-    off = FinalObjective(consistency_weight=0.0, color_jitter=0.5)(student, *_batch())
-    warmup = warmup_objective(student, *_batch())
+    off = outcome_of(Objective(consistency_weight=0.0, color_jitter=0.5), student, *_batch())
+    warmup = outcome_of(Objective(), student, *_batch())
     assert torch.equal(off.loss, warmup.loss)
     assert set(off.parts) == {"bce"}
 
@@ -77,7 +78,7 @@ def test_the_strong_view_has_its_own_flip() -> None:
     for seed in range(8):
         views: list[torch.Tensor] = []
         hook = student.register_forward_hook(lambda _module, _inputs, output, seen=views: seen.append(output[0]))
-        FinalObjective(1.0, 0.0)(student, images, targets[:, :1], torch.Generator().manual_seed(seed))
+        outcome_of(Objective(1.0, 0.0), student, images, targets[:, :1], torch.Generator().manual_seed(seed))
         hook.remove()
         gaps.append((views[0] != views[1]).flatten())
     share = torch.cat(gaps).float().mean()

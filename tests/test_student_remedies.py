@@ -10,11 +10,11 @@ import torch
 from torchvision.transforms import v2
 
 from ccd.runtime.hardware import Part
-from ccd.student.loop import Optimization, train
-from ccd.student.objectives import FinalObjective, LabelLoss, WeakView, bce, warmup_objective
-from ccd.student.training_state import MovingAverage
+from ccd.student.fit import train
+from ccd.student.objectives import LabelLoss, Objective, WeakView, bce
+from ccd.student.step import MovingAverage, Optimization
 from ccd.student.transforms import paste, rand_augment, random_hflip, random_resized_crop, step_generator, to_unit
-from tests.toys.student import batches_of, colour_patches, tiny_student
+from tests.toys.student import batches_of, colour_patches, outcome_of, tiny_student
 
 CPU = torch.device("cpu")
 
@@ -104,8 +104,8 @@ class Watching(torch.nn.Module):
 def test_the_consistency_loss_sees_rand_augment_in_place_of_colour_jitter() -> None:
     student = Watching()
     images = (photos(8) * 255).to(torch.uint8)
-    objective = FinalObjective(1.0, 0.5, rand_augment=2)
-    objective(student, images, torch.ones(8, 3), torch.Generator().manual_seed(1))
+    objective = Objective(1.0, 0.5, rand_augment=2)
+    outcome_of(objective, student, images, torch.ones(8, 3), torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(1)
     weak = to_unit(random_hflip(images, generator))
     strong = rand_augment(to_unit(random_hflip(images, generator)), generator, 2)
@@ -158,8 +158,8 @@ def test_a_pasted_neighbour_brings_its_labels() -> None:
 def test_what_is_pasted_is_in_both_views() -> None:
     student = Watching()
     images = (torch.arange(8).view(8, 1, 1, 1).expand(8, 3, 8, 8) * 30).to(torch.uint8)
-    objective = FinalObjective(1.0, 0.0, WeakView(paste_scale=0.5))
-    objective(student, images, torch.ones(8, 3), torch.Generator().manual_seed(1))
+    objective = Objective(1.0, 0.0, WeakView(paste_scale=0.5))
+    outcome_of(objective, student, images, torch.ones(8, 3), torch.Generator().manual_seed(1))
     weak, strong = student.seen
     torch.testing.assert_close(weak.mean(dim=(2, 3)), strong.mean(dim=(2, 3)))
     assert not torch.equal(weak, images.float() / 255)
@@ -191,7 +191,7 @@ def test_training_keeps_the_moving_average_only_if_asked() -> None:
             tiny_student(),
             batches_of(pixels, 8),
             targets,
-            warmup_objective,
+            Objective(),
             optimization=Optimization(3, 1e-2, 1.0, ema_decay=decay),
             seed=0,
             device=CPU,

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccd.student.loop import Batches, Optimization, TrainingResult, train
-from ccd.student.objectives import FinalObjective, GradientAlignment
+from ccd.student.fit import Batches, TrainingResult, train
+from ccd.student.objectives import Objective
+from ccd.student.step import Optimization
 from tests.toys.student import KilledError, Memory, batches_of, colour_patches, tiny_student
 
 EPOCHS = 6
 
 
-OBJECTIVE = GradientAlignment(FinalObjective(1.0, 0.3), 1.0)  # the one that moves its targets
+OBJECTIVE = Objective(1.0, 0.3, label_update_sigma=1.0)  # the one that moves its targets
 
 
 def run(state: Memory | None, die_at: tuple[int, int] | None = None) -> tuple[TrainingResult, list[int]]:

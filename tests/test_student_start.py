@@ -28,12 +28,12 @@ from ccd.project.settings import check_models
 from ccd.project.suggest import student_bytes
 from ccd.runtime.hardware import Hardware
 from ccd.runtime.store import closure
-from ccd.student import loop
+from ccd.student import step
+from ccd.student.fit import Batches, train
 from ccd.student.inference import start_as_clip
-from ccd.student.loop import Batches, Optimization, train
 from ccd.student.model import Student, StudentSpec, build_backbone, build_student, restore_student
-from ccd.student.objectives import warmup_objective
-from ccd.student.transforms import normalize
+from ccd.student.objectives import Objective
+from ccd.student.step import Optimization, over_ranks
 from ccd.teacher.encode import StudentStart, load_teacher, student_start
 from tests.toys.chain import CHAIN, STAGES, prepare, run_stage, write_pictures
 from tests.toys.student import KilledError, Memory, batches_of, colour_patches
@@ -90,7 +90,7 @@ def test_an_average_pooled_tower_becomes_a_student_in_clips_space(tmp_path: Path
     assert start.backbone == f"{TIMM}+16" and start.origin == "the image tower of open_clip tiny_start tiny_start.pt"
     student, _ = student_of(start)
     with torch.no_grad():
-        trunk = student.backbone.trunk(normalize(unit(PIXELS), start.mean, start.std)).mean(dim=(2, 3))  # type: ignore[operator]
+        trunk = student.backbone.trunk((unit(PIXELS) - student.mean) / student.std).mean(dim=(2, 3))  # type: ignore[operator]
     vectors = torch.nn.functional.normalize(embedded(start, trunk), dim=1)
     torch.testing.assert_close(vectors, teacher.encode_image(PIXELS), atol=1e-5, rtol=0)
 
@@ -361,9 +361,9 @@ def test_activations_inside_timms_norms_survive_the_change_for_many_ranks(monkey
     with torch.no_grad():
         expected = student(unit(PIXELS))[1]
     keys = list(student.state_dict())
-    monkeypatch.setattr(loop, "rank_count", lambda: 2)
-    monkeypatch.setattr(loop, "DistributedDataParallel", lambda module, **options: module)
-    changed, _ = loop.over_ranks(student, CPU)
+    monkeypatch.setattr(step, "rank_count", lambda: 2)
+    monkeypatch.setattr(step, "DistributedDataParallel", lambda module, **options: module)
+    changed, _ = over_ranks(student, CPU)
     kinds = {type(layer).__name__ for layer in changed.modules()}
     assert "SharedBatchNorm2d" in kinds and "BatchNormAct2d" not in kinds
     with torch.no_grad():
@@ -382,7 +382,7 @@ def test_a_killed_training_of_such_a_student_goes_on() -> None:
 
         optimization = Optimization(2, 1e-3, 1.0)
         options: dict[str, Any] = {"optimization": optimization, "seed": 1, "device": CPU, "state": state}
-        return train(timm_student(), batches, targets, warmup_objective, **options).last
+        return train(timm_student(), batches, targets, Objective(), **options).last
 
     whole = run(None)
     state = Memory()

@@ -13,15 +13,9 @@ from ccd.errors import CcdError
 from ccd.params.file import read_yaml, validate
 from ccd.params.presets import PRESET_FOLDER
 from ccd.params.sections import TrainParams
-from ccd.student.loop import Optimization, train
-from ccd.student.objectives import (
-    FinalObjective,
-    GradientAlignment,
-    Outcome,
-    aligned_labels,
-    final_objective,
-    warmup_objective,
-)
+from ccd.student.fit import train
+from ccd.student.objectives import Forward, Objective, Outcome, Views, aligned_labels, final_objective
+from ccd.student.step import Optimization
 from studies.cdul import initial_labels, tile_score
 from studies.inputs import chosen_images, truth_columns
 from tests.toys.student import batches_of, colour_patches, tiny_student
@@ -70,9 +64,9 @@ def test_certain_labels_and_extreme_logits_stay_finite() -> None:
 
 def test_final_objective_moves_labels_only_if_asked() -> None:
     paper = read_yaml(PRESET_FOLDER / "paper.yaml")["train"]
-    assert final_objective(validate(TrainParams, paper)) == FinalObjective(1.0, 0.5)
+    assert final_objective(validate(TrainParams, paper)) == Objective(1.0, 0.5)
     moved = validate(TrainParams, paper | {"consistency_weight": 0.0, "label_update_sigma": 0.3})
-    assert final_objective(moved) == GradientAlignment(FinalObjective(0.0, 0.5), 0.3)
+    assert final_objective(moved) == Objective(0.0, 0.5, label_update_sigma=0.3)
 
 
 def test_the_loop_trains_on_moved_labels_and_leaves_the_callers_alone() -> None:
@@ -80,10 +74,10 @@ def test_the_loop_trains_on_moved_labels_and_leaves_the_callers_alone() -> None:
     given = labels.clone()
     seen = []
 
-    class Watched:
-        def __call__(self, student, images, targets, generator) -> Outcome:  # type: ignore[no-untyped-def]
-            seen.append(targets.clone())
-            return GradientAlignment(warmup_objective, sigma=1.0)(student, images, targets, generator)
+    class Watched(Objective):
+        def __call__(self, student: Forward, views: Views) -> Outcome:
+            seen.append(views.targets.clone())
+            return super().__call__(student, views)
 
     def run(objective: object) -> torch.Tensor:
         result = train(
@@ -97,11 +91,11 @@ def test_the_loop_trains_on_moved_labels_and_leaves_the_callers_alone() -> None:
         )
         return result.last["head.weight"]
 
-    moved = run(Watched())
+    moved = run(Watched(label_update_sigma=1.0))
     assert torch.equal(given, labels)
     assert ((seen[0] == 0) | (seen[0] == 1)).all()
     assert ((seen[1] > 0) & (seen[1] < 1)).all(), "the second epoch sees what the first left"
-    assert not torch.equal(moved, run(warmup_objective))
+    assert not torch.equal(moved, run(Objective()))
 
 
 def test_true_labels_as_training_targets() -> None:

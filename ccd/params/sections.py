@@ -48,7 +48,7 @@ class TeacherParams(Section):
     pretrained: str | None
     sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
     normalization: Literal["clip", "imagenet"]
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
@@ -131,7 +131,7 @@ class OptimizationParams(Section):
     head_lr_multiplier: float = Field(gt=0, le=1000)
     schedule: Literal["constant", "cosine"]
     frozen_backbone: bool
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     seed: int = Field(ge=0, lt=2**31)
 
 

@@ -2,7 +2,7 @@
 
 With one process every function on ranks hands its argument through. Rank 0 prints and writes; the others compute shares
 and send them, batch by batch. All ranks must call the same functions in the same order.
-Gradients are averaged in `ccd.student.loop.over_ranks`.
+Gradients are averaged in `ccd.student.step.over_ranks`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,7 +27,6 @@ from ccd.runtime import launch
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LONGEST_WAIT = timedelta(minutes=30)  # of one rank for another
 
 
 @dataclass(frozen=True)
@@ -78,55 +75,66 @@ def worker_count(workers: int | None) -> int:
     return min(16, max(1, cores // launch.local_world_size()))
 
 
-def process_count() -> int:
-    """Return the number of ranks that ``runtime.processes`` asks for; ``auto`` is one per GPU, and one on the CPU.
-
-    Raises:
-        CcdError: more than there are GPUs, or more than one for a GPU that ``runtime.device`` names.
-    """
-    params = load(RuntimeParams)
-    if params.processes == 1:
-        return 1
-    device = find_device(params.device)
-    if params.processes == "auto":
-        return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
-    if device.type == "cuda" and (device.index is not None or params.processes > torch.cuda.device_count()):
-        raise CcdError(
-            f"runtime.processes = {params.processes} with runtime.device = {params.device}: every process needs a GPU "
-            f"of its own, and this machine has {torch.cuda.device_count()}; use auto, or device cpu"
-        )
-    return params.processes
-
-
-def join_ranks() -> None:
-    """Connect to the other ranks: gloo for arrays, NCCL for what is on GPUs. Raises CcdError for a wrong device."""
-    device = find_device(load(RuntimeParams).device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if launch.rank() > 0:
-        warnings.simplefilter("ignore")  # rank 0 says the same
-    try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_LONGEST_WAIT)
-    except ValueError as error:
-        raise CcdError(
-            f"RANK and WORLD_SIZE are set, but the processes cannot meet ({error}); start them with torchrun"
-        ) from None
-
-
-def leave_ranks() -> None:
-    """Disconnect from the other ranks, if connected."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def _make_repeatable() -> None:
     """Make results repeat on the same machine."""
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # an aid for debugging that costs a pass over memory
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
+    _allow_tf32(False)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     keep_freed_memory()
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check_precision(device: torch.device, precision: Precision) -> None:
+    """Check that the device has a precision. Raises CcdError if it has not."""
+    if device.type != "cuda" and precision in ("tf32", "fp16"):
+        raise CcdError(f"precision {precision} needs a GPU, the device is {device}; use fp32 or bf16")
+
+
+@contextmanager
+def computing(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute in a precision inside the block.
+
+    ``fp32`` is IEEE's. ``tf32``: products of 10-bit mantissas, sums in fp32, on GPUs from Ampere on. ``bf16`` and
+    ``fp16``: mixed precision (autocast); weights and what needs range stay fp32.
+    """
+    with ExitStack() as stack:
+        if precision == "tf32":
+            _allow_tf32(True)
+            stack.callback(_allow_tf32, False)
+        elif precision in _AUTOCAST:
+            stack.enter_context(torch.autocast(device.type, dtype=_AUTOCAST[precision]))
+        yield
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device without waiting for the device's work."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def read_later(values: Tensor) -> Callable[[], Tensor]:
+    """Start copying a tensor to the CPU, and return a function that waits for the copy, but for no later work."""
+    if values.device.type != "cuda":
+        return lambda: values
+    copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    done.record()
+
+    def read() -> Tensor:
+        done.synchronize()
+        return copy
+
+    return read
 
 
 def keep_freed_memory() -> None:
@@ -245,26 +253,6 @@ def part_of_batch(count: int) -> Part:
     """Return the place of this rank's ``count`` images in the batch that all ranks share."""
     counts = all_gather(count)
     return Part(sum(counts[: this_rank()]), count, sum(counts))
-
-
-def merge_rows(values: Tensor, own_rows: Tensor) -> Tensor:
-    """Exchange the rows that each rank has written, in place.
-
-    Args:
-        values: (N, C) float.
-        own_rows: (N,) bool, this rank's rows; no row is two ranks'. Rows that are nobody's stay.
-
-    Returns:
-        (N,) bool, the rows that are somebody's.
-    """
-    if rank_count() == 1:
-        return own_rows
-    owned = own_rows.to(torch.float32)
-    dist.all_reduce(owned)
-    together = torch.where(own_rows[:, None], values, torch.zeros_like(values))
-    dist.all_reduce(together)
-    values.copy_(torch.where(owned[:, None] > 0, together, values))
-    return owned > 0
 
 
 class _Sum(torch.autograd.Function):

@@ -16,6 +16,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -25,9 +26,12 @@ import click
 
 from ccd.artifacts.files import remove_leftovers
 from ccd.errors import DEBUG_VARIABLE, CcdError, Interruptible, end_interrupted, user_errors
+from ccd.params.file import load
+from ccd.params.sections import RuntimeParams
 
 LAUNCHER = "CCD_LAUNCH"
 _CLEAN_UP_S = 10.0  # how long a rank that failed second waits to be ended
+_LONGEST_WAIT = timedelta(minutes=30)  # of one rank for another
 _PR_SET_PDEATHSIG = 1
 
 
@@ -129,8 +133,6 @@ def _run_on_all_ranks(function: Callable[..., None], paths: Mapping[str, Path]) 
     command = ["-m", spec.name, *options] if spec else [sys.argv[0], *options]
     if os.environ.get(LAUNCHER, "").strip():
         return _become([*_launcher_command(), *command])
-    from ccd.runtime.hardware import process_count
-
     count = process_count()
     if count == 1:
         return function(**paths)
@@ -201,8 +203,6 @@ def _run_as_member(function: Callable[..., None], paths: Mapping[str, Path]) -> 
     usual = {number: signal.signal(number, _exit_silently) for number in (signal.SIGINT, signal.SIGTERM)}
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # the launcher was killed
-    from ccd.runtime.hardware import join_ranks, leave_ranks
-
     try:
         join_ranks()
         function(**paths)
@@ -223,6 +223,58 @@ def _run_as_member(function: Callable[..., None], paths: Mapping[str, Path]) -> 
         leave_ranks()
         for number, action in usual.items():  # nothing is left to clean up; at exit, SystemExit is a traceback
             signal.signal(number, action)
+
+
+def process_count() -> int:
+    """Return the number of ranks that ``runtime.processes`` asks for; ``auto`` is one per GPU, and one on the CPU.
+
+    Raises:
+        CcdError: more than there are GPUs, or more than one for a GPU that ``runtime.device`` names.
+    """
+    params = load(RuntimeParams)
+    if params.processes == 1:
+        return 1
+    import torch
+
+    from ccd.runtime.hardware import find_device
+
+    device = find_device(params.device)
+    if params.processes == "auto":
+        return torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
+    if device.type == "cuda" and (device.index is not None or params.processes > torch.cuda.device_count()):
+        raise CcdError(
+            f"runtime.processes = {params.processes} with runtime.device = {params.device}: every process needs a GPU "
+            f"of its own, and this machine has {torch.cuda.device_count()}; use auto, or device cpu"
+        )
+    return params.processes
+
+
+def join_ranks() -> None:
+    """Connect to the other ranks: gloo for arrays, NCCL for what is on GPUs. Raises CcdError for a wrong device."""
+    import torch
+    import torch.distributed as dist
+
+    from ccd.runtime.hardware import find_device
+
+    device = find_device(load(RuntimeParams).device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if rank() > 0:
+        warnings.simplefilter("ignore")  # rank 0 says the same
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_LONGEST_WAIT)
+    except ValueError as error:
+        raise CcdError(
+            f"RANK and WORLD_SIZE are set, but the processes cannot meet ({error}); start them with torchrun"
+        ) from None
+
+
+def leave_ranks() -> None:
+    """Disconnect from the other ranks, if connected."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _is_first_failure() -> bool:

@@ -1,8 +1,10 @@
-"""Training on image files, for the stages warmup and train: batches, resuming, results."""
+"""Training on image files, for the stages warmup and train: the loop over epochs, resuming, results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,15 +14,27 @@ import torch
 from torch import Tensor
 
 from ccd.artifacts.image_index import ImageIndex
+from ccd.errors import CcdError, listed
 from ccd.images.batches import ImageFiles, batches_of_rows
 from ccd.params.sections import OptimizationParams
-from ccd.runtime.hardware import Hardware
+from ccd.runtime.hardware import Hardware, part_of_batch, rank_count, read_later, this_rank, to_device
 from ccd.runtime.store import Slot, content_key, fingerprint
-from ccd.student.loop import Batches, Optimization, TrainingResult, train
 from ccd.student.model import Student
 from ccd.student.objectives import Objective
-from ccd.student.training_state import EpochRecord, Weights
-from ccd.student.transforms import batch_rows, derived_seed
+from ccd.student.step import Optimization, TrainingStep, Weights
+from ccd.student.training_state import (
+    EpochMeter,
+    EpochRecord,
+    Progress,
+    StateFile,
+    check_weights,
+    cpu_weights,
+    restore,
+    save,
+)
+from ccd.student.transforms import batch_rows, derived_seed, step_generator
+
+Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ def fit(
         on_step: called with epoch, step (both from 0) and loss after every step.
 
     Raises:
-        CcdError: an image cannot be read, or what `ccd.student.loop.train` raises.
+        CcdError: an image cannot be read, or what `train` raises.
     """
     seed = derived_seed(params.seed, *params.section.encode())  # warm-up and final training differ
     optimization = Optimization(
@@ -105,6 +119,153 @@ def _epochs(data: TrainingData, params: OptimizationParams, hardware: Hardware, 
     return batches
 
 
+@dataclass(frozen=True)
+class TrainingResult:
+    """State dicts on the CPU and one record per epoch.
+
+    ``last``: after the last epoch. ``average``: uniform mean over the ends of the epochs of the second half.
+    ``early_stop``: of ``early_stop_epoch`` (0-based); both are None if the rule never fired. ``ema``: the exponential
+    moving average; None if there is none.
+    """
+
+    records: tuple[EpochRecord, ...]
+    last: Weights
+    average: Weights
+    early_stop: Weights | None
+    early_stop_epoch: int | None
+    ema: Weights | None = None
+
+
+def train(
+    student: Student,
+    epoch_batches: Callable[[int], Batches],
+    targets: Tensor,
+    objective: Objective,
+    *,
+    optimization: Optimization,
+    seed: int,
+    device: torch.device,
+    names: Sequence[str] | None = None,
+    state: StateFile | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> TrainingResult:
+    """Train ``student`` in place.
+
+    Args:
+        student: moved to ``device``, in channels-last format.
+        epoch_batches: epoch (0-based) -> batches of rows (b,) int64 and pixels (b, 3, H, W) uint8. A last batch of one
+            image after larger ones is dropped, as its BatchNorm statistics mean little; where the first batch is a
+            single image, BatchNorm keeps its running statistics instead. With several ranks each has its part of every
+            batch, which may be empty; the result is that of one process but for the rounding of sums.
+        targets: (N, C) float32 in [0, 1]; left as they are, also where the objective moves them.
+        objective: see `ccd.student.objectives`.
+        seed: the random numbers of a step depend on (seed, epoch, step) alone.
+        names: image of each row, for error messages.
+        state: keeps the training's state after every epoch; what an earlier call with the same arguments left there is
+            gone on with, and the result is the same.
+        on_step: called with epoch, step and loss after every step, when the next one is on its way.
+
+    Raises:
+        CcdError: the loss is not finite, the weights are not after an epoch, an epoch has no batch, or the precision
+            does not fit the device.
+    """
+    step = TrainingStep(student, objective, optimization, device)
+    targets = targets.to(device, copy=True)
+    progress = Progress() if state is None else restore(state, step.parts, targets)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in range(len(progress.records), optimization.epochs):
+            record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
+            weights = cpu_weights(student)
+            check_weights(weights, epoch)
+            if epoch >= optimization.epochs // 2:  # the first half is still on its way
+                progress.average.update(weights)
+            if progress.tracker.update(record.map_percent):
+                progress.candidate = weights
+            progress.records.append(record)
+            if state is not None:
+                save(state, progress, step.parts, targets)
+    fired = progress.tracker.epoch is not None
+    return TrainingResult(
+        records=tuple(progress.records),
+        last=cpu_weights(student),
+        average=progress.average.weights,
+        early_stop=progress.candidate if fired else None,
+        early_stop_epoch=progress.tracker.epoch,
+        ema=None if step.ema is None else step.ema.weights,
+    )
+
+
+def _train_epoch(
+    step: TrainingStep,
+    batches: Batches,
+    targets: Tensor,
+    epoch: int,
+    seed: int,
+    names: Sequence[str] | None,
+    on_step: Callable[[int, int, float], None] | None,
+) -> EpochRecord:
+    meter = EpochMeter(targets, time.perf_counter())
+    sent: _Sent | None = None
+    for index, (rows, images) in enumerate(batches):  # (b,), (b, 3, H, W)
+        part = part_of_batch(len(rows))
+        if index == 0:
+            step.train_mode(part.total)
+            first_batch_images = part.total
+        elif part.total == 1 < first_batch_images:
+            continue
+        step_seed = derived_seed(seed, epoch, index)
+        # stochastic depth (EfficientNet, ConvNeXt) draws from the global generator, on every rank other numbers
+        torch.manual_seed(step_seed if this_rank() == 0 else derived_seed(seed, epoch, index, this_rank()))
+        device_rows = to_device(rows, step.device)
+        pixels = images.to(step.device, non_blocking=True)
+        step.schedule(epoch, index)
+        views = step.objective.views(pixels, targets[device_rows], step_generator(step_seed, part))
+        outcome = step(views, part.count * rank_count() / part.total)
+        meter.add(device_rows, outcome)
+        if outcome.targets is not None:
+            targets[device_rows] = outcome.targets
+        before = sent
+        sent = _Sent(epoch, index, rows, read_later(outcome.loss.detach()), None if before is None else before.rows)
+        if before is not None:
+            before.check(names, on_step)
+    if sent is not None:
+        sent.check(names, on_step)
+    return meter.record(epoch)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A step whose loss is read when the next one is on its way, so that the device never waits for this process."""
+
+    epoch: int
+    index: int
+    rows: Tensor
+    loss: Callable[[], Tensor]
+    rows_before: Tensor | None
+
+    def check(self, names: Sequence[str] | None, on_step: Callable[[int, int, float], None] | None) -> None:
+        """Wait for the step and tell ``on_step``.
+
+        Raises:
+            CcdError: the loss is not finite. It names the images of the step before too, whose gradients may have
+                spoilt the weights while its own loss was finite.
+        """
+        loss = float(self.loss())
+        if len(self.rows) and not math.isfinite(loss):
+            images = [
+                listed(f"row {row}" if names is None else names[row] for row in rows.tolist())
+                for rows in (self.rows, self.rows_before)
+                if rows is not None
+            ]
+            raise CcdError(
+                f"the loss became {loss} in epoch {self.epoch + 1}, step {self.index + 1} (images: "
+                f"{'; of the step before: '.join(images)}); lower the learning rate, use fp32, or look at these images "
+                "and their labels"
+            )
+        if on_step is not None:
+            on_step(self.epoch, self.index, loss)
+
+
 def training_name(
     student: Student, data: TrainingData, objective: Objective, params: OptimizationParams, hardware: Hardware
 ) -> str:
@@ -115,8 +276,8 @@ def training_name(
         ("ccd.student.fit",),
         params=params.model_dump(),
         section=params.section,
-        objective=getattr(objective, "__name__", repr(objective)),
-        student=[repr(student), student.cam_boost],
+        objective=repr(objective),
+        student=[repr(student), student.cam_boost, student.mean.tolist(), student.std.tolist()],
         inputs=content_key(weights, data.labels.tobytes(), "".join(data.index.digests).encode()).hex(),
         device=hardware.device.type,
     )
@@ -130,11 +291,3 @@ def final_weights(result: TrainingResult) -> tuple[dict[str, Weights], dict[str,
     if result.ema is not None:
         weights["ema"] = result.ema
     return weights, {"epochs": len(result.records), "early_stop_epoch": stopped, "early_stop_fired": fired}
-
-
-def curve_rows(records: Sequence[EpochRecord]) -> list[dict[str, float | int]]:
-    """Return one row per epoch for the training curves; without times, so that the file is reproducible."""
-    return [
-        {"epoch": record.epoch + 1, "loss": record.loss, **record.parts, "label_map": record.map_percent}
-        for record in records
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.errors import CcdError, listed
 from ccd.images.batches import ImageFiles, image_batches
 from ccd.labels.thresholds import prevalence_thresholds
-from ccd.runtime.hardware import Hardware, from_rank0, merged, share
+from ccd.runtime.hardware import Hardware, Precision, check_precision, computing, from_rank0, merged, share
 from ccd.student.model import Student, StudentSpec, restore_student
-from ccd.student.transforms import normalize, to_unit
+from ccd.student.transforms import to_unit
 
-Precision = Literal["fp32", "bf16", "fp16"]
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
@@ -35,20 +34,6 @@ def silent(batches: Iterable[Batch], total: int, /) -> Iterator[Batch]:
     return iter(batches)
 
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return the mixed-precision context of a forward pass.
-
-    Raises:
-        CcdError: fp16 without a GPU.
-    """
-    if precision == "fp16" and device.type != "cuda":
-        raise CcdError(f"precision fp16 needs a GPU, the device is {device}; use fp32 or bf16")
-    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
-
-
 def predict(
     student: Student, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: Precision = "fp32"
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -63,11 +48,12 @@ def predict(
     Raises:
         CcdError: the precision does not fit the device.
     """
+    check_precision(device, precision)
     student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     student.eval()
     for rows, images in batches:
         # entered per batch: held across a yield, these modes would leak into the caller
-        with torch.inference_mode(), autocast(device, precision):
+        with torch.inference_mode(), computing(device, precision):
             logits, cam = student(to_unit(images.to(device, non_blocking=True)))
         yield rows, logits, cam
 
@@ -128,7 +114,7 @@ def _pooled_features(student: Student, files: ImageFiles, size_px: int, hardware
     batches = (
         images.to(hardware.device) for _, images in image_batches(files, rows, size_px, _FEW_BATCH, hardware.workers)
     )
-    maps = (student.backbone(normalize(to_unit(images), student.mean, student.std)) for images in batches)
+    maps = (student.features(to_unit(images)) for images in batches)
     return np.concatenate([features.float().mean(dim=(2, 3)).cpu().numpy() for features in maps])
 
 

@@ -15,8 +15,8 @@ from torchvision import models
 
 from ccd.artifacts.weights_file import load_fitting, read_state_dict
 from ccd.errors import CcdError, install_advice, listed
-from ccd.runtime.hardware import all_gather, rank0_first, summed
-from ccd.student.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
+from ccd.runtime.hardware import rank0_first
+from ccd.student.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
@@ -187,6 +187,9 @@ class Student(nn.Module):
     The bias belongs to the map, as the classifier's belongs to the logit; it cancels in a min-max normalised map.
     """
 
+    mean: Tensor  # (1, 3, 1, 1)
+    std: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -201,8 +204,13 @@ class Student(nn.Module):
         self.backbone = backbone
         self.head = nn.Conv2d(channels, classes, kernel_size=1, bias=True)
         self.cam_boost = cam_boost
-        self.mean = mean
-        self.std = std
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Return the feature map (b, K, h, w) of a batch, see `forward`."""
+        features: Tensor = self.backbone((pixels - self.mean) / self.std)
+        return features
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Score a batch.
@@ -214,8 +222,7 @@ class Student(nn.Module):
             ``logits`` (b, C) float32, and ``cam`` (b, C, h, w) float32 with positive activations multiplied by
             ``cam_boost``; the logits are the spatial mean of ``cam``.
         """
-        features = self.backbone(normalize(pixels, self.mean, self.std))  # (b, K, h, w)
-        cam = self.head(features).float()  # (b, C, h, w)
+        cam = self.head(self.features(pixels)).float()  # (b, C, h, w)
         cam = torch.where(cam > 0, cam * self.cam_boost, cam)
         return cam.mean(dim=(2, 3)), cam
 
@@ -259,39 +266,3 @@ def restore_student(spec: StudentSpec, state_dict: Mapping[str, Tensor]) -> Stud
         )
     student.load_state_dict(state_dict)
     return student
-
-
-def share_batch_norm(module: nn.Module) -> None:
-    """Replace BatchNorm layers in place by ones that see the batch of all ranks; keys and weights stay."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            layer = SharedBatchNorm2d(
-                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
-            )
-            layer.load_state_dict(child.state_dict())
-            setattr(module, name, layer)
-        else:
-            share_batch_norm(child)
-
-
-class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm with statistics over all ranks' images in training, for the CPU, where torch has none."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (b, C, h, w); b may be 0 on a rank, if not on all."""
-        if not self.training or self.running_mean is None or self.running_var is None or self.momentum is None:
-            return super().forward(x)
-        values = x.float()
-        count = float(sum(all_gather(values.numel() // values.shape[1])))  # per channel
-        mean = summed(values.sum(dim=(0, 2, 3))) / count  # (C,)
-        centred = values - mean.view(1, -1, 1, 1)
-        variance = summed(centred.square().sum(dim=(0, 2, 3))) / count
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-        normal = centred * (variance + self.eps).rsqrt().view(1, -1, 1, 1)
-        if self.affine:
-            normal = normal * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-        return normal.to(x.dtype)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,18 @@ def consistency(strong_logits: Tensor, weak_logits: Tensor) -> Tensor:
     return bce(strong_logits, weak_logits.detach().float().sigmoid())
 
 
+class Views(NamedTuple):
+    """A batch as a step sees it: pixels (b, 3, H, W) float32 in [0, 1] and labels (b, C) of the ``weak`` view.
+
+    ``strong``: pixels of the strong view, None without one; ``targets``: (b, C), the images' own, before `paste`.
+    """
+
+    weak: Tensor
+    labels: Tensor
+    strong: Tensor | None
+    targets: Tensor
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Result of an objective on a batch.
@@ -62,21 +74,6 @@ class Outcome:
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A student, or one that is trained on several ranks: pixels to logits and maps."""
-
-
-class Objective(Protocol):
-    """One training step up to the loss. All randomness comes from ``generator`` (CPU)."""
-
-    def __call__(self, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
-        """``images``: (b, 3, H, W) uint8 on the student's device; ``targets``: (b, C) float in [0, 1]."""
-        ...
-
-
-def warmup_objective(student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
-    """BCE of the weak view (flip) against the targets (method section 4)."""
-    logits, _ = student(to_unit(random_hflip(images, generator)))  # (b, C)
-    loss = bce(logits, targets)
-    return Outcome(loss, {"bce": loss.detach()}, logits.detach())
 
 
 @dataclass(frozen=True)
@@ -99,9 +96,9 @@ class LabelLoss:
         weights = (2 * targets.float() - 1).abs() ** self.doubt_power
         if self.rejected_negatives:
             negative = targets < LABELLED
-            rejected = int(self.rejected_negatives * int(negative.sum()))
+            rejected = (self.rejected_negatives * negative.sum(dtype=torch.float64)).floor()
             ranked = torch.where(negative, losses.detach(), -1.0).flatten().argsort(descending=True, stable=True)
-            weights.view(-1)[ranked[:rejected]] = 0.0
+            weights = weights * (ranked.argsort() >= rejected).view_as(weights)
         return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
 
 
@@ -127,57 +124,56 @@ class WeakView:
 
 
 @dataclass(frozen=True)
-class FinalObjective:
-    """Label loss of the weak view + lambda * consistency of a strong view (method section 8).
+class Objective:
+    """What a step minimises: the label loss of the weak view + lambda * consistency of a strong view (section 8).
 
-    ``consistency_weight``: lambda; with 0 the strong view is not computed. ``color_jitter``: strength of brightness,
-    contrast, saturation and hue; at most 0.5. The paper's ``weak`` is a flip and its ``loss`` plain BCE.
-    ``rand_augment``: operations of `ccd.student.transforms.rand_augment` in its place; 0: none.
+    As it is by default, BCE of a flipped image, it is the warm-up's (section 4). ``consistency_weight``: lambda; with 0
+    there is no strong view. ``color_jitter``: strength of its brightness, contrast, saturation and hue; at most 0.5.
+    ``rand_augment``: operations of `ccd.student.transforms.rand_augment` in its place; 0: none. ``label_update_sigma``:
+    the targets take a step towards the student, see `aligned_labels`; None: they stay.
     """
 
-    consistency_weight: float
-    color_jitter: float
+    consistency_weight: float = 0.0
+    color_jitter: float = 0.0
     weak: WeakView = WeakView()
-    loss: LabelLoss = LabelLoss()
+    label_loss: LabelLoss = LabelLoss()
     rand_augment: int = 0
+    label_update_sigma: float | None = None
 
-    def __call__(self, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
-        """See `Objective`; the strong view has a flip of its own."""
-        pixels, labels = self.weak(images, targets, generator)
-        logits, _ = student(pixels)  # (b, C)
-        loss = self.loss(logits, labels)
-        parts = {"bce": loss.detach()}
+    def views(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Views:
+        """Augment a batch; all random numbers of a step come from ``generator`` (CPU), here.
+
+        Args:
+            images: (b, 3, H, W) uint8, on the student's device. targets: (b, C) float in [0, 1].
+        """
+        weak, labels = self.weak(images, targets, generator)
         if self.consistency_weight == 0:
-            return Outcome(loss, parts, logits.detach())
+            return Views(weak, labels, None, targets)
         pasted = self.weak.paste_scale > 0  # then it must be in both views
-        strong = random_hflip(pixels, generator) if pasted else to_unit(random_hflip(images, generator))
-        strong_logits, _ = student(self._distorted(strong, generator))  # (b, C)
-        agreement = consistency(strong_logits, logits.detach())
-        loss = loss + self.consistency_weight * agreement
-        return Outcome(loss, {**parts, "consistency": agreement.detach()}, logits.detach())
-
-    def _distorted(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        strong = random_hflip(weak, generator) if pasted else to_unit(random_hflip(images, generator))
         if self.rand_augment > 0:
-            return rand_augment(pixels, generator, self.rand_augment)
+            return Views(weak, labels, rand_augment(strong, generator, self.rand_augment), targets)
         x = self.color_jitter
-        return color_jitter(pixels, generator, brightness=x, contrast=x, saturation=x, hue=x)
+        strong = color_jitter(strong, generator, brightness=x, contrast=x, saturation=x, hue=x)
+        return Views(weak, labels, strong, targets)
 
+    def __call__(self, student: Forward, views: Views) -> Outcome:
+        """Compute the loss: tensors alone, on their device and without waiting for it, so that a step can be captured.
 
-@dataclass(frozen=True)
-class GradientAlignment:
-    """CDUL's training (ICCV 2023, section 3.2): ``objective``, and then its targets take a step towards the student.
-
-    The network's step is on the labels as they are, the labels' on the predictions as they were. CDUL minimises
-    KL(label || prediction) in turn over both; for the network that is BCE, which differs by the labels' own entropy.
-    """
-
-    objective: Objective
-    sigma: float
-
-    def __call__(self, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator) -> Outcome:
-        """See `Objective`."""
-        outcome = self.objective(student, images, targets, generator)
-        return replace(outcome, targets=aligned_labels(targets, outcome.logits, self.sigma))
+        CDUL (ICCV 2023, section 3.2) minimises KL(label || prediction) in turn over the network and the labels; here
+        the network's step is on the labels as they are, by BCE, which differs by their own entropy.
+        """
+        logits, _ = student(views.weak)  # (b, C)
+        loss = self.label_loss(logits, views.labels)
+        parts = {"bce": loss.detach()}
+        if views.strong is not None:
+            agreement = consistency(student(views.strong)[0], logits.detach())
+            loss = loss + self.consistency_weight * agreement
+            parts["consistency"] = agreement.detach()
+        moved = None
+        if self.label_update_sigma is not None:
+            moved = aligned_labels(views.targets, logits.detach(), self.label_update_sigma)
+        return Outcome(loss, parts, logits.detach(), moved)
 
 
 def aligned_labels(labels: Tensor, logits: Tensor, sigma: float) -> Tensor:
@@ -200,15 +196,15 @@ def aligned_labels(labels: Tensor, logits: Tensor, sigma: float) -> Tensor:
 
 
 def final_objective(params: TrainParams) -> Objective:
-    """Return the objective of the final training; ``label_update_sigma``: of `GradientAlignment`, None: labels stay."""
-    fixed = FinalObjective(
+    """Return the objective of the final training."""
+    return Objective(
         params.consistency_weight,
         params.color_jitter,
         WeakView(params.crop_area, params.paste_scale),
         LabelLoss(params.doubt_power, params.rejected_negatives),
         params.rand_augment,
+        params.label_update_sigma,
     )
-    return fixed if params.label_update_sigma is None else GradientAlignment(fixed, params.label_update_sigma)
 
 
 def lr_factor(schedule: Schedule, done: float) -> float:

@@ -12,20 +12,30 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from ccd.errors import CcdError
+from ccd.errors import CcdError, listed
 from ccd.evaluation.metrics import average_precision
 from ccd.labels.thresholds import LABELLED
-from ccd.runtime.hardware import all_gather, from_rank0, merge_rows, this_rank
+from ccd.runtime.hardware import all_gather, from_rank0, rank_count, this_rank
 from ccd.student.objectives import Outcome
-
-Weights = dict[str, Tensor]
+from ccd.student.step import Weights
 
 
 def cpu_weights(model: nn.Module) -> Weights:
     """Copy the state dict to the CPU, out of reach of later training steps."""
     return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in model.state_dict().items()}
+
+
+def check_weights(weights: Weights, epoch: int) -> None:
+    """Check the weights after an epoch: no loss follows the gradients of its last step. Raises CcdError."""
+    broken = [name for name, values in weights.items() if not torch.isfinite(values).all()]
+    if broken:
+        raise CcdError(
+            f"after epoch {epoch + 1} {len(broken)} of the student's tensors hold NaN or Inf ({listed(broken, 3)}); "
+            "lower the learning rate, or use fp32"
+        )
 
 
 class WeightAverage:
@@ -43,45 +53,6 @@ class WeightAverage:
                 self.weights[key].lerp_(value, 1 / self.count)
             else:
                 self.weights[key] = value.clone()
-
-
-class MovingAverage:
-    """Exponential moving average of a model's weights and BatchNorm statistics, updated after every step.
-
-    ``w <- d w + (1 - d) w_t`` with ``d = min(decay, (1 + t) / (10 + t))`` at step t, so that the start is forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._decay = decay
-        self._steps = torch.zeros((), dtype=torch.int64)
-        self._weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step. Integers are taken as they are."""
-        self._steps += 1
-        steps = int(self._steps)
-        keep = min(self._decay, (1 + steps) / (10 + steps))
-        for key, value in model.state_dict().items():
-            if value.is_floating_point():
-                self._weights[key].lerp_(value, 1 - keep)
-            else:
-                self._weights[key].copy_(value)
-
-    @property
-    def weights(self) -> Weights:
-        """A copy of the average, on the CPU."""
-        return {key: value.to("cpu", copy=True).contiguous() for key, value in self._weights.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the average and the number of steps."""
-        return {"steps": self._steps, "weights": self._weights}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what `state_dict` returned."""
-        self._steps.copy_(state_dict["steps"])
-        for key, value in state_dict["weights"].items():
-            self._weights[key].copy_(value)
 
 
 def first_local_minimum(gains: Sequence[float]) -> int | None:
@@ -144,6 +115,11 @@ class EpochRecord:
     seconds: float
     images_per_s: float
 
+    @property
+    def curve_row(self) -> dict[str, float | int]:
+        """The epoch's row of the training curves; without times, so that the file is reproducible."""
+        return {"epoch": self.epoch + 1, "loss": self.loss, **self.parts, "label_map": self.map_percent}
+
 
 class EpochMeter:
     """Collect the values of an `EpochRecord` on the device, without waiting for it; each rank those of its images.
@@ -203,6 +179,26 @@ class EpochMeter:
         ap = average_precision(scores, positives)
         known = ap[~np.isnan(ap)]
         return float(100 * known.mean()) if len(known) else float("nan")
+
+
+def merge_rows(values: Tensor, own_rows: Tensor) -> Tensor:
+    """Exchange the rows that each rank has written, in place.
+
+    Args:
+        values: (N, C) float.
+        own_rows: (N,) bool, this rank's rows; no row is two ranks'. Rows that are nobody's stay.
+
+    Returns:
+        (N,) bool, the rows that are somebody's.
+    """
+    if rank_count() == 1:
+        return own_rows
+    owned = own_rows.to(torch.float32)
+    dist.all_reduce(owned)
+    together = torch.where(own_rows[:, None], values, torch.zeros_like(values))
+    dist.all_reduce(together)
+    values.copy_(torch.where(owned[:, None] > 0, together, values))
+    return owned > 0
 
 
 class StateFile(Protocol):

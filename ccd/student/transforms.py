@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccd.errors import CcdError
-from ccd.runtime.hardware import Part, rank_count, this_rank
+from ccd.runtime.hardware import Part, rank_count, this_rank, to_device
 
 
 def derived_seed(*keys: int) -> int:
@@ -56,12 +56,6 @@ def to_unit(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32, memory_format=torch.channels_last) / 255
 
 
-def normalize(pixels: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """Subtract ``mean`` from (b, 3, H, W) float and divide by ``std``, per channel."""
-    shape = (1, 3, 1, 1)
-    return (pixels - pixels.new_tensor(mean).view(shape)) / pixels.new_tensor(std).view(shape)
-
-
 def random_hflip(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image of (b, 3, H, W), of any dtype, with probability 1/2."""
     flip = per_image(1, len(pixels), generator)[0] < 0.5
@@ -79,7 +73,7 @@ def random_resized_crop(pixels: Tensor, generator: torch.Generator, least_area: 
     Returns:
         (b, 3, H, W), resized bilinearly.
     """
-    area, ratio, *centre = per_image(4, len(pixels), generator).to(pixels.device)  # (b,) each
+    area, ratio, *centre = to_device(per_image(4, len(pixels), generator), pixels.device)  # (b,) each
     area = least_area + (1 - least_area) * area
     root = torch.exp((2 * ratio - 1) * math.log(4 / 3) / 2)
     width = (area.sqrt() * root).clamp(max=1)
@@ -109,17 +103,27 @@ def paste(
         The pixels and the targets; the arguments are left as they are.
     """
     height, width = (max(1, round(scale * side)) for side in pixels.shape[-2:])
-    chosen, *place = per_image(3, len(pixels), generator)
-    rows = ((chosen < 0.5) & (targets.roll(1, 0).amax(dim=1) >= least_label).cpu()).nonzero()[:, 0].tolist()
+    chosen, down, across = to_device(per_image(3, len(pixels), generator), pixels.device)  # (b,) each
+    neighbour = targets.roll(1, 0)
+    pasted = (chosen < 0.5) & (neighbour.amax(dim=1) >= least_label)
     small = F.interpolate(pixels.roll(1, 0), (height, width), mode="bilinear", align_corners=False, antialias=True)
-    pixels = pixels.clone()
-    mixed = targets.clone()
-    for row in rows:
-        top = int(place[0][row] * (pixels.shape[-2] - height + 1))
-        left = int(place[1][row] * (pixels.shape[-1] - width + 1))
-        pixels[row, :, top : top + height, left : left + width] = small[row]
-        mixed[row] = torch.maximum(targets[row], targets.roll(1, 0)[row])
-    return pixels, mixed
+    rows, inside_rows = _cells_of_pasted(down, pixels.shape[-2], height)
+    columns, inside_columns = _cells_of_pasted(across, pixels.shape[-1], width)
+    each = torch.arange(len(pixels), device=pixels.device)
+    spread = small.movedim(1, -1)[each[:, None, None], rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+    inside = inside_rows[:, :, None] & inside_columns[:, None, :] & pasted[:, None, None]  # (b, H, W)
+    mixed = torch.where(pasted[:, None], torch.maximum(targets, neighbour), targets)
+    return torch.where(inside[:, None], spread, pixels), mixed
+
+
+def _cells_of_pasted(place: Tensor, side: int, pasted_side: int) -> tuple[Tensor, Tensor]:
+    """Return, for each cell of a side, the cell of the pasted image that lies on it, and whether one does, (b, side).
+
+    ``place``: (b,) in [0, 1), from the first possible place of the pasted image to the last.
+    """
+    start = (place * (side - pasted_side + 1)).long()
+    cells = torch.arange(side, device=place.device) - start[:, None]
+    return cells.clamp(0, pasted_side - 1), (cells >= 0) & (cells < pasted_side)
 
 
 def color_jitter(
@@ -202,17 +206,23 @@ def adjust_hue(pixels: Tensor, shift: Tensor) -> Tensor:
         value == red, green - blue, torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma)
     ) / chroma.where(chroma > 0, 1)
     # HSV -> RGB without its six cases; k is the hue in sixths of a turn, counted from the channel's own zero
-    offset = pixels.new_tensor([5, 3, 1]).view(1, 3, 1, 1)
+    offset = _channels((5.0, 3.0, 1.0), pixels.device)
     k = (offset + sector + 6 * shift) % 6  # (b, 3, H, W)
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
 def _luma(pixels: Tensor) -> Tensor:
-    return (pixels * pixels.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (pixels * _channels((0.2989, 0.587, 0.114), pixels.device)).sum(dim=1, keepdim=True)
 
 
 def _per_image(values: Tensor, pixels: Tensor) -> Tensor:
-    return values.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
+    return to_device(values, pixels.device).view(-1, 1, 1, 1)
+
+
+@lru_cache(maxsize=8)
+def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Return a number for each channel, (1, 3, 1, 1) float32; kept, since a copy to a GPU waits for its work."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True)

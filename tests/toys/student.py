@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ccd.student.loop import Batches
+from ccd.student.fit import Batches
 from ccd.student.model import Student
+from ccd.student.objectives import Forward, Objective, Outcome
 from ccd.student.transforms import epoch_order
 
 
@@ -35,6 +36,12 @@ def batches_of(pixels: Tensor, batch_size: int, seed: int = 0) -> Callable[[int]
             yield rows, pixels[rows]
 
     return of_epoch
+
+
+def outcome_of(
+    objective: Objective, student: Forward, images: Tensor, targets: Tensor, generator: torch.Generator
+) -> Outcome:
+    return objective(student, objective.views(images, targets, generator))
 
 
 class Memory:

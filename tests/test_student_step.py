@@ -1,0 +1,187 @@
+"""The training step: tensors in, tensors out, and nothing that waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from ccd.errors import CcdError
+from ccd.runtime.hardware import check_precision, computing, read_later, to_device
+from ccd.student.fit import train
+from ccd.student.model import StudentSpec, build_student
+from ccd.student.objectives import LabelLoss, Objective, Views, WeakView
+from ccd.student.step import CapturedStep, Optimization, TrainingStep
+from tests.toys.student import colour_patches, tiny_student
+
+CPU = torch.device("cpu")
+OBJECTIVES = {
+    "warm-up": Objective(),
+    "paper": Objective(1.0, 0.5),
+    "remedies": Objective(1.0, 0.5, WeakView(0.4, 0.5), LabelLoss(1.0, 0.1), 2, 1.0),
+}
+
+
+def views_of(objective: Objective, images: int = 4, classes: int = 3) -> Views:
+    pixels, targets = colour_patches(images, classes)
+    return objective.views(pixels, targets, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+def test_nothing_in_a_step_leaves_the_device(name: str, backbone: str) -> None:
+    """What `torch.compile` takes as one graph reads no value of a tensor and makes none of a number on the way."""
+    objective = OBJECTIVES[name]
+    student = build_student(StudentSpec(backbone, ("a", "b", "c"), 3.0, 32), "none", seed=0).train()
+
+    def step(views: Views) -> tuple[Tensor | None, ...]:
+        outcome = objective(student, views)
+        return outcome.loss, outcome.logits, outcome.targets
+
+    views = views_of(objective)
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    plain = step(views)
+    student.load_state_dict(before)
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="eager")(views)
+    for expected, found in zip(plain, compiled, strict=True):
+        assert (expected is None) == (found is None)
+        if expected is not None and found is not None:
+            assert torch.equal(expected, found)
+
+
+def test_a_step_that_reads_a_value_is_no_graph() -> None:
+    """So the test above can fail."""
+
+    def step(values: Tensor) -> Tensor:
+        return values * float(values.sum().item() > 0) if values.sum() > 0 else values
+
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(step, fullgraph=True, backend="eager")(torch.ones(2))
+
+
+def test_augmenting_reads_no_value_of_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one waits for a GPU's work; the order of the colour operations is drawn on the CPU."""
+    read: list[str] = []
+    for method in ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__"):
+        plain = getattr(Tensor, method)
+
+        def watched(self: Tensor, *given: object, _name: str = method, _plain: object = plain) -> object:
+            read.append(_name)
+            return _plain(self, *given)  # type: ignore[operator]
+
+        monkeypatch.setattr(Tensor, method, watched)
+    views_of(Objective(1.0, 0.5, WeakView(0.4, 0.5)))
+    assert read == ["tolist"]
+
+
+def test_losses_are_read_when_the_next_step_is_on_its_way() -> None:
+    pixels, targets = colour_patches(6)
+    events: list[str] = []
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index, rows in enumerate(torch.arange(6).split(2)):
+            events.append(f"batch {index}")
+            yield rows, pixels[rows]
+
+    optimization = Optimization(1, 1e-3, 1.0)
+    show = lambda epoch, step, loss: events.append(f"loss {step}")  # noqa: E731
+    train(tiny_student(), batches, targets, Objective(), optimization=optimization, seed=0, device=CPU, on_step=show)
+    assert events == ["batch 0", "batch 1", "loss 0", "batch 2", "loss 1", "loss 2"]
+
+
+def test_the_last_loss_of_an_epoch_is_checked_too() -> None:
+    pixels, targets = colour_patches(4)
+    targets[3] = float("nan")
+    with pytest.raises(
+        CcdError, match=r"nan in epoch 1, step 2 \(images: row 2, row 3; of the step before: row 0, row 1\)"
+    ):
+        train(
+            tiny_student(),
+            lambda epoch: [(rows, pixels[rows]) for rows in torch.arange(4).split(2)],
+            targets,
+            Objective(),
+            optimization=Optimization(1, 1e-3, 1.0),
+            seed=0,
+            device=CPU,
+        )
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_precisions_of_a_gpu_are_refused_on_a_cpu(precision: str) -> None:
+    with pytest.raises(CcdError, match=f"precision {precision} needs a GPU, the device is cpu; use fp32 or bf16"):
+        check_precision(CPU, precision)  # type: ignore[arg-type]
+    with pytest.raises(CcdError, match="needs a GPU"):
+        TrainingStep(tiny_student(), Objective(), Optimization(1, 1e-3, 1.0, precision), CPU)  # type: ignore[arg-type]
+
+
+def test_tf32_is_allowed_inside_the_block_alone() -> None:
+    flags = torch.backends.cuda.matmul
+    flags.allow_tf32 = False
+    with computing(torch.device("cuda"), "tf32"):
+        assert flags.allow_tf32 and torch.backends.cudnn.allow_tf32
+    assert not flags.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    with computing(CPU, "bf16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with computing(CPU, "fp32"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_on_a_cpu_copies_are_the_values_themselves() -> None:
+    values = torch.rand(3)
+    assert read_later(values)() is values and to_device(values, CPU) is values
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_captured_step_computes_what_the_same_steps_one_by_one_do(
+    precision: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = torch.device("cuda")
+    pixels, targets = colour_patches(60)
+
+    def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
+        return [(rows, pixels[rows]) for rows in torch.arange(60).split(8)]  # the last one is smaller
+
+    def trained() -> dict[str, Tensor]:
+        student = build_student(StudentSpec("resnet18", ("a", "b", "c"), 3.0, 32), "none", seed=0)
+        optimization = Optimization(3, 1e-3, 10.0, precision, "cosine", 8)  # type: ignore[arg-type]
+        objective = Objective(1.0, 0.5)
+        return train(student, batches, targets, objective, optimization=optimization, seed=0, device=device).last
+
+    captured = trained()
+    assert "without a CUDA graph" not in capsys.readouterr().err
+    monkeypatch.setattr(CapturedStep, "WARM_UPS", 10**9)
+    eager = trained()
+    for key, value in eager.items():
+        torch.testing.assert_close(captured[key], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@gpu
+def test_where_capturing_fails_the_steps_run_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    class Reading(Objective):
+        def __call__(self, student, views):  # type: ignore[no-untyped-def]
+            outcome = super().__call__(student, views)
+            outcome.loss.item()
+            return outcome
+
+    pixels, targets = colour_patches(60)
+    result = train(
+        build_student(StudentSpec("resnet18", ("a", "b", "c"), 3.0, 32), "none", seed=0),
+        lambda epoch: [(rows, pixels[rows]) for rows in torch.arange(60).split(8)],
+        targets,
+        Reading(1.0, 0.5),
+        optimization=Optimization(1, 1e-3, 10.0),
+        seed=0,
+        device=torch.device("cuda"),
+    )
+    assert capsys.readouterr().err.count("note: the training step runs without a CUDA graph") == 1
+    assert all(torch.isfinite(value).all() for value in result.last.values())
