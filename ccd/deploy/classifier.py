@@ -214,7 +214,7 @@ def open_head(path: Path, device: torch.device) -> HeadClassifier:
     head = head_file.read(path)
     params = validate(TeacherParams, head.teacher, path)
     changes = {key: _near(getattr(params, key), path) for key in TeacherParams.paths}
-    if params.precision == "fp16" and device.type == "cpu":
+    if params.precision in ("fp16", "tf32") and device.type == "cpu":
         changes["precision"] = "fp32"
     try:
         teacher = load_teacher(**params.model_copy(update=changes).model_dump(), device=device)

@@ -93,10 +93,10 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def check_precision(device: torch.device, precision: Precision) -> None:
-    """Check that the device has a precision. Raises CcdError if it has not."""
+def check_precision(device: torch.device, precision: Precision, key: str = "precision") -> None:
+    """Check that the device has a precision. Raises CcdError, naming the parameter ``key``, if it has not."""
     if device.type != "cuda" and precision in ("tf32", "fp16"):
-        raise CcdError(f"precision {precision} needs a GPU, the device is {device}; use fp32 or bf16")
+        raise CcdError(f"{key} {precision} needs a GPU, the device is {device}; use fp32 or bf16")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ccd.errors import CcdError, listed
+from ccd.runtime.hardware import Precision, computing
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,6 @@ def interpolate_position(table: Tensor, native: tuple[int, int], grid: tuple[int
 
 Backend = Literal["clip", "open_clip"]
 Normalization = Literal["clip", "imagenet"]
-Precision = Literal["fp32", "fp16", "bf16"]
 
 
 MeanStd = tuple[Sequence[float], Sequence[float]]
@@ -144,7 +144,6 @@ def mean_std(normalization: Normalization, of_the_model: MeanStd) -> MeanStd:
     return of_the_model if normalization == "clip" else IMAGENET_MEAN_STD
 
 
-AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # texts are tokenized this many times too wide, so that what would have been cut off shows
 WIDE = 8
 
@@ -219,7 +218,6 @@ class ClipTeacher:
     def encode_image(self, pixels: Tensor) -> Tensor:
         """See :meth:`ccd.teacher.clip_teacher.Teacher.encode_image`."""
         batch = pixels.to(self._device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
-        dtype = AUTOCAST_DTYPES.get(self._precision)
-        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
+        with computing(self._device, self._precision):
             features = self.tower(batch.div_(255).sub_(self._mean).div_(self._std))
         return F.normalize(features.float(), dim=-1).cpu()

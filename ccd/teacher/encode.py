@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccd.errors import CcdError, listed
-from ccd.runtime.hardware import rank0_first
+from ccd.runtime.hardware import Precision, check_precision, rank0_first
 from ccd.runtime.store import fingerprint
 from ccd.teacher import open_clip, openai
-from ccd.teacher.clip_teacher import Backend, Normalization, Precision, Teacher
+from ccd.teacher.clip_teacher import Backend, Normalization, Teacher
 
 # Smaller batches take other kernels on CPUs, whose sums round otherwise: from this size on, an image's features do not
 # depend on what else is in its batch.
@@ -47,8 +47,7 @@ def load_teacher(
     Raises:
         CcdError: an unknown name, a missing or wrong file, a failed download, a precision the device does not have.
     """
-    if precision == "fp16" and device.type == "cpu":
-        raise CcdError("teacher.precision fp16 needs a GPU: use fp32 or bf16 on the CPU")
+    check_precision(device, precision, "teacher.precision")
     if backend == "open_clip":
         return open_clip.load(
             model, pretrained, sha256=sha256, normalization=normalization, precision=precision, device=device

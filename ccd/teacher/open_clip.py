@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ccd.artifacts.weights_file import check_sha256, load_fitting, read_state_dict
 from ccd.errors import CcdError, install_advice
-from ccd.teacher.clip_teacher import ClipTeacher, ImageTower, Normalization, Precision, mean_std
+from ccd.runtime.hardware import Precision
+from ccd.teacher.clip_teacher import ClipTeacher, ImageTower, Normalization, mean_std
 
 DEFAULT_STRIDE_PX = 32
 DIRECTORY_CONFIG = "open_clip_config.json"

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ccd.artifacts.weights_file import StateDict, check_sha256, is_torchscript, read_state_dict, without_prefix
 from ccd.errors import CcdError, listed
-from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher, ImageTower, Normalization, Precision, mean_std
+from ccd.runtime.hardware import Precision
+from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher, ImageTower, Normalization, mean_std
 
 RESNET_STRIDE_PX = 32
 _ANCHORS = ("visual.conv1.weight", "token_embedding.weight", "text_projection", "logit_scale")  # every kind has them
