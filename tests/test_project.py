@@ -67,11 +67,16 @@ def test_hardware_decides_what_is_suggested(monkeypatch: pytest.MonkeyPatch) -> 
     cpu = suggest(torch.device("cpu"))
     assert (cpu.settings["teacher.model"], cpu.settings["warmup.backbone"]) == ("ViT-B/32", "mobilenet_v2")
     assert {value for key, value in cpu.settings.items() if key.endswith("image_size_px")} == {224}
-    for gigabytes, teacher, student in ((80, "RN50x64", "resnet101"), (8, "ViT-B/16", "resnet50")):
-        card = SimpleNamespace(total_memory=gigabytes << 30, name="a card")
+    for gigabytes, major, teacher, student, training in (
+        (80, 9, "RN50x64", "resnet101", "bf16"),
+        (8, 8, "ViT-B/16", "resnet50", "bf16"),
+        (16, 7, "ViT-B/16", "resnet50", "fp16"),  # older than bf16
+    ):
+        card = SimpleNamespace(total_memory=gigabytes << 30, name="a card", major=major)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
         found = suggest(torch.device("cuda"))
         assert (found.settings["teacher.model"], found.settings["warmup.backbone"]) == (teacher, student)
+        assert found.settings["teacher.precision"] == "fp16" and found.settings["train.precision"] == training
         assert f"a card, {gigabytes} GB" in found.reason
     for device in ("cpu", "cuda"):
         values = params_of(apply_preset("folder", "x", {}, values=suggest(torch.device(device)).settings))

@@ -31,6 +31,7 @@ _LIGHT = {
     "clip_local.resized_px": 224,
     "train.checkpoint": "average",
 }
+_ON_GPU = {"teacher.precision": "fp16", "warmup.precision": "bf16", "train.precision": "bf16"}
 # Values of `ccd init` by hardware; the recommended values take precedence over them.
 HARDWARE: Mapping[str, dict[str, Any]] = {
     "cpu": _LIGHT
@@ -42,6 +43,7 @@ HARDWARE: Mapping[str, dict[str, Any]] = {
         "train.image_size_px": 224,
     },
     "small_gpu": _LIGHT
+    | _ON_GPU
     | {
         "teacher.model": "ViT-B/16",
         "warmup.backbone": "resnet50",
@@ -50,7 +52,8 @@ HARDWARE: Mapping[str, dict[str, Any]] = {
         "train.image_size_px": 320,
         "runtime.inference_batch_size": 32,
     },
-    "large_gpu": {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runtime.inference_batch_size": 16},
+    "large_gpu": _ON_GPU
+    | {"teacher.model": "RN50x64", "warmup.backbone": "resnet101", "runtime.inference_batch_size": 16},
 }
 # At the end of the comment that opens a params.yaml; continued lines are indented.
 _HEADER = re.compile(r"#\n# Recipe: .*\n(?:#   .*\n)*")

@@ -13,6 +13,7 @@ from ccd.artifacts.files import hash_of
 from ccd.params.recipes import HARDWARE
 
 LARGE_GPU_GB = 20.0
+FIRST_WITH_BF16 = 8  # major version of CUDA's compute capability: Ampere
 
 
 class Tower(NamedTuple):
@@ -54,9 +55,13 @@ def suggest(device: torch.device) -> Suggestion:
     properties = torch.cuda.get_device_properties(device)
     gigabytes = properties.total_memory / 2**30
     gpu = f"{properties.name}, {gigabytes:.0f} GB"
-    if gigabytes >= LARGE_GPU_GB:
-        return Suggestion(dict(HARDWARE["large_gpu"]), f"{gpu}: the paper's networks and image sizes")
-    return Suggestion(dict(HARDWARE["small_gpu"]), f"{gpu}, less than {LARGE_GPU_GB:.0f}: a medium CLIP and student")
+    large = gigabytes >= LARGE_GPU_GB
+    settings = dict(HARDWARE["large_gpu" if large else "small_gpu"])
+    if properties.major < FIRST_WITH_BF16:
+        settings |= {key: "fp16" for key, value in settings.items() if value == "bf16"}
+    if large:
+        return Suggestion(settings, f"{gpu}: the paper's networks and image sizes")
+    return Suggestion(settings, f"{gpu}, less than {LARGE_GPU_GB:.0f}: a medium CLIP and student")
 
 
 def local_file(value: str, folder: Path) -> tuple[str, str] | None:
