@@ -18,9 +18,9 @@ from ccd.params.file import PARAMS_FILE, load
 from ccd.params.presets import override
 from ccd.params.sections import CamBoxesParams, DatasetParams, IndexParams, TeacherParams
 from ccd.runtime.hardware import set_up_hardware
+from ccd.student.propose import tiles
 from ccd.teacher.dense import WithRegions
 from ccd.teacher.encode import load_teacher
-from ccd.views.boxes import tiles
 from studies import cdul
 from studies.annotations import require_boxes, true_boxes
 from studies.boxes import around_boxes, box_table, random_boxes

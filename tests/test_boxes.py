@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ccd.views.boxes as boxes_module
 from ccd.errors import CcdError
-from ccd.views.boxes import Boxes, cam_boxes, label_components, runs_of_pixels, view_threshold
+from ccd.views.boxes import Boxes, Spans, cam_boxes, label_components, runs_of_pixels, start_boxes, view_threshold
 
 # Tests of geometry use maps as large as the input, which upsampling leaves as they are.
 
@@ -163,14 +168,80 @@ def test_chunks_do_not_change_the_result(components: bool, monkeypatch: pytest.M
     assert (whole.boxes_px[:, 2:] > whole.boxes_px[:, :2]).all()
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 0.95]), st.sampled_from([5, 16]))
+def test_boxes_bound_the_pixels_of_a_mask_made_pixel_by_pixel(seed: int, threshold: float, side: int) -> None:
+    """Of few values, so that maps are flat or have equal peaks; no result may differ by a bit."""
+    cams = torch.from_numpy(np.random.default_rng(seed).integers(-3, 3, (4, 3, 2, 3)).astype(np.float32) / 7)
+    cams[1] = cams[1, 0, 0, 0]
+    found = cam_boxes(cams, torch.ones(4, 3, dtype=torch.bool), torch.full((4, 2), side), side,
+                      cam_threshold=threshold, offset=0.0)  # fmt: skip
+    expected = []
+    for row, c in np.ndindex(4, 3):
+        large = F.interpolate(cams[row : row + 1, c : c + 1], (side, side), mode="bilinear")[0, 0].numpy()
+        y, x = np.nonzero((large - large.min()) / (large.max() - large.min() or np.inf) > threshold)
+        if cams[row, c].max() > cams[row, c].min():
+            expected.append((row, c, large[y, x].max(), [x.min(), y.min(), x.max() + 1, y.max() + 1]))
+    values = (found.rows.tolist(), found.classes.tolist(), found.peaks.tolist(), found.boxes_px.tolist())
+    assert list(zip(*values, strict=True)) == expected
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result the CPU would have to wait for, if the tensors were on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        masks = name.startswith("index") and any(
+            isinstance(each, Tensor) and each.dtype == torch.bool for each in args[1]
+        )
+        if masks or name in ("nonzero", "_local_scalar_dense", "masked_select", "equal", "unique_dim", "_unique2"):
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("maps_at_once", [1, 4, 400])
+def test_boxes_make_a_gpu_wait_for_nothing_but_the_request(maps_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With components it also waits for the number of pixels and of runs in every piece."""
+    monkeypatch.setattr(boxes_module, "_PIXELS_AT_ONCE", maps_at_once * 32**2)
+    for classes in (2, 40):
+        cams = torch.rand(2, classes, 4, 4, generator=torch.Generator().manual_seed(0))
+        asked = torch.ones(2, classes, dtype=torch.bool)
+        for components in (False, True):
+            with Waits() as waits:
+                finish = start_boxes(cams, asked, torch.full((2, 2), 40), 32, connected_components=components)
+            pieces = -(-2 * classes // maps_at_once) if components else 0
+            assert waits.counts == {"nonzero": 1 + 2 * pieces}
+            assert len(finish().rows) == 2 * classes
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("components", [False, True])
+def test_a_gpu_finds_the_boxes_of_the_cpu(components: bool) -> None:
+    """To a pixel of the input, whose value may be rounded to the other side of the threshold."""
+    cams = torch.randn(8, 5, 7, 7, generator=torch.Generator().manual_seed(0))
+    asked = torch.rand(8, 5, generator=torch.Generator().manual_seed(1)) < 0.7
+    sizes = torch.full((8, 2), 224)
+    here, there = (
+        cam_boxes(maps, asked, sizes, 224, connected_components=components, offset=0.0)
+        for maps in (cams, cams.to("cuda"))
+    )
+    assert np.array_equal(here.rows, there.rows) and np.array_equal(here.classes, there.classes)
+    np.testing.assert_allclose(there.boxes_px, here.boxes_px, atol=1)
+    np.testing.assert_allclose(there.peaks, here.peaks, rtol=1e-5)
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 0.7))
 def test_components_agree_with_a_flood_fill(seed: int, density: float) -> None:
     masks = np.random.default_rng(seed).random((3, 7, 6)) < density
-    pixels = np.flatnonzero(masks)
-    runs = runs_of_pixels(pixels, np.ones(len(pixels), np.float32), (7, 6))
+    pixels = torch.from_numpy(np.flatnonzero(masks))
+    runs = Spans.of(runs_of_pixels(pixels, torch.ones(len(pixels)), (7, 6)).numpy())
     labels = label_components(runs)
     found = np.full(masks.shape, -1)
-    for m, row, start, end, label in zip(runs.maps, runs.rows, runs.starts, runs.ends, labels, strict=True):
+    for m, row, start, end, label in zip(runs.maps, runs.y0, runs.x0, runs.x1, labels, strict=True):
         found[m, row, start:end] = label
     assert np.array_equal(found, _flood_fill(masks))
 

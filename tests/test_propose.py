@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from ccd.artifacts.boxes_file import BoxTable
 from ccd.artifacts.image_index import ImageIndex
 from ccd.images.batches import ImageFiles
 from ccd.runtime.hardware import Hardware
+from ccd.student import inference, propose
 from ccd.student.model import Student
-from ccd.student.propose import RunningThreshold, ViewOptions, ViewQuota, choose_views, find_candidates
-from ccd.views.boxes import cam_boxes, tiles, view_count, view_threshold
+from ccd.student.propose import RunningThreshold, ViewOptions, ViewQuota, choose_views, find_candidates, tiles
+from ccd.views import boxes
+from ccd.views.boxes import cam_boxes, view_count, view_threshold
 from tests.toys.student import colour_patches, tiny_student
 
 CLASSES = ("red", "green", "blue")
@@ -129,6 +132,42 @@ def test_regions_are_the_last_views_of_their_image(tmp_path: Path) -> None:
     assert both.metadata == plain.metadata | {"views": "both"} and "views" not in plain.metadata
     np.testing.assert_array_equal(both.boxes_px[both.requested], plain.boxes_px)
     np.testing.assert_array_equal(both.boxes_px[-2:], regions_px[1])
+
+
+def test_precision_is_recorded_where_it_is_not_fp32(tmp_path: Path) -> None:
+    _, paths = pictures(tmp_path, 6)
+    index = index_of(paths)
+    place = Hardware(torch.device("cpu"), 0, 4)
+    plain = ViewOptions(ViewQuota(0.0, 1.0), 32, HOW)
+    full, half = (
+        proposed(tiny_student(len(CLASSES)), paths, index, place, options)
+        for options in (plain, replace(plain, precision="bf16"))
+    )
+    assert "precision" not in full.metadata and half.metadata["precision"] == "bf16"
+    assert set(zip(full.image_ids, full.classes, strict=True)) == set(zip(half.image_ids, half.classes, strict=True))
+    scores = [dict(zip(zip(one.image_ids, one.classes, strict=True), one.scores, strict=True)) for one in (full, half)]
+    assert scores[0] != scores[1]
+    assert all(scores[1][view] == pytest.approx(value, abs=0.02) for view, value in scores[0].items())
+
+
+def test_the_next_pass_is_started_before_results_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """p: a pass over a batch; r: its probabilities are read; b: the two tensors of its boxes."""
+    _, paths = pictures(tmp_path, 8)
+    events: list[str] = []
+    student = tiny_student(len(CLASSES))
+    student.register_forward_hook(lambda *_: events.append("p"))
+    for module, letter in ((inference, "r"), (propose, "r"), (boxes, "b")):
+
+        def noting(values: torch.Tensor, letter: str = letter) -> Callable[[], torch.Tensor]:
+            return lambda: [events.append(letter), values][1]
+
+        monkeypatch.setattr(module, "read_later", noting)
+    place = Hardware(torch.device("cpu"), 0, 2)
+    find_candidates(student, ImageFiles(paths), index_of(paths), ViewOptions(ViewQuota(None, 1.0), 32, HOW), place)
+    assert "".join(events) == "pp" + "rp" + "rbb" + "p" + "rbb" + "rbb" + "bb"
+    events.clear()
+    inference.score({"a": student}, ImageFiles(paths), 32, place)
+    assert "".join(events) == "pp" + "rp" + "rp" + "rr"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ccd.student.inference import predict
+from ccd.artifacts.checkpoint_file import Checkpoint
+from ccd.errors import CcdError
+from ccd.images.batches import ImageFiles
+from ccd.runtime.hardware import Hardware
+from ccd.student import inference
+from ccd.student.inference import one_ahead, predict, score, score_checkpoints
+from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import Outcome
 from ccd.student.training_state import EpochMeter
 from ccd.student.transforms import derived_seed, epoch_order
@@ -53,3 +64,70 @@ def test_predict_does_not_learn_flip_or_leak_its_modes() -> None:
     rough = next(iter(predict(student, whole, CPU, "bf16")))[1]
     torch.testing.assert_close(rough, logits, atol=0.1, rtol=0.05)
     assert rough.dtype == torch.float32
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_every_item_comes_once_and_in_order_when_the_next_one_is_made(count: int) -> None:
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(count):
+            made.append(number)
+            yield number
+
+    for place, number in enumerate(one_ahead(numbers())):
+        assert number == place and made == list(range(min(place + 2, count)))
+    assert len(made) == count
+
+
+def test_an_error_comes_behind_the_items_before_it() -> None:
+    def broken() -> Iterator[int]:
+        yield 0
+        yield 1
+        raise ValueError("third")
+
+    items = one_ahead(broken())
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(ValueError, match="third"):
+        next(items)
+
+
+SPEC = StudentSpec("resnet18", ("a", "b", "c"), 3.0, 32)
+
+
+def photos(folder: Path, count: int) -> ImageFiles:
+    pixels, _ = colour_patches(count)
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for image, path in zip(pixels, paths, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    return ImageFiles(paths)
+
+
+def test_equal_sets_of_weights_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = photos(tmp_path, 3)
+    start, last = (build_student(SPEC, "none", seed).state_dict() for seed in (0, 1))
+    again = {key: value.clone() for key, value in last.items()}
+    other = again | {"head.bias": torch.tensor([5.0, -5.0, 0.0])}
+    passes = []
+    forward = Student.forward
+    monkeypatch.setattr(Student, "forward", lambda self, pixels: [passes.append(len(pixels)), forward(self, pixels)][1])
+    warmup = Checkpoint(SPEC.to_dict(), {"last": start}, "last", {})
+    final = Checkpoint(SPEC.to_dict(), {"early_stop": again, "last": last, "average": other}, "last", {})
+    probs = score_checkpoints(warmup, final, files, Hardware(CPU, 0, 2))
+    assert list(probs) == ["warmup", "early_stop", "last", "average", "student"]
+    assert passes == [2] * 3 + [1] * 3  # of five tables, three sets of weights
+    assert np.array_equal(probs["early_stop"], probs["last"]) and np.array_equal(probs["student"], probs["last"])
+    assert not np.allclose(probs["warmup"], probs["last"]) and not np.allclose(probs["average"], probs["last"])
+    alone = score({"x": inference.restore_student(SPEC, other)}, files, 32, Hardware(CPU, 0, 2))["x"]
+    np.testing.assert_array_equal(probs["average"], alone)
+
+
+def test_scores_in_half_precision_are_near_those_in_fp32(tmp_path: Path) -> None:
+    files = photos(tmp_path, 5)
+    place = Hardware(CPU, 0, 2)
+    full = score({"x": tiny_student()}, files, 32, place)["x"]
+    half = score({"x": tiny_student()}, files, 32, place, precision="bf16")["x"]
+    assert full.dtype == half.dtype == np.float32 and not np.array_equal(full, half)
+    np.testing.assert_allclose(half, full, atol=0.02)
+    with pytest.raises(CcdError, match="fp16 needs a GPU"):
+        score({"x": tiny_student()}, files, 32, place, precision="fp16")

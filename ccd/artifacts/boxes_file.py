@@ -46,8 +46,8 @@ SCHEMA = schema(
 @dataclass(frozen=True)
 class BoxTable:
     """B boxes: ``image_ids`` and ``classes`` (B) strings, ``scores`` and ``cam_peaks`` (B,) float32, ``boxes_px``
-    (B, 4) float32 as x0, y0, x1, y1. ``metadata``: tau, if maps were asked; ``views`` (dense or both), if there are
-    regions, the last rows of each image."""
+    (B, 4) float32 as x0, y0, x1, y1. ``metadata``: tau, if maps were asked, and the ``precision`` of that, if not fp32;
+    ``views`` (dense or both), if there are regions, the last rows of each image."""
 
     image_ids: Sequence[str]
     classes: list[str]

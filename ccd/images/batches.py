@@ -77,11 +77,18 @@ class _UnderRoot(Sequence[Path]):
 
 
 def image_batches(
-    files: ImageFiles, order: Sequence[int] | np.ndarray | Tensor, size_px: int, batch_size: int, workers: int
+    files: ImageFiles,
+    order: Sequence[int] | np.ndarray | Tensor,
+    size_px: int,
+    batch_size: int,
+    workers: int,
+    *,
+    pin_memory: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield `batches_of_rows` of ``order`` (n,), ``batch_size`` images at a time; the last batch may be smaller."""
     rows = torch.as_tensor(order, dtype=torch.int64)
-    return batches_of_rows(files, _Slices(rows, batch_size), -(-len(rows) // batch_size), size_px, workers)
+    count = -(-len(rows) // batch_size)
+    return batches_of_rows(files, _Slices(rows, batch_size), count, size_px, workers, pin_memory=pin_memory)
 
 
 def batches_of_rows(

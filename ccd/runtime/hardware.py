@@ -128,7 +128,7 @@ def read_later(values: Tensor) -> Callable[[], Tensor]:
         return lambda: values
     copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    done.record()
+    done.record(torch.cuda.current_stream(values.device))
 
     def read() -> Tensor:
         done.synchronize()

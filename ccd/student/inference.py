@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.errors import CcdError, listed
 from ccd.images.batches import ImageFiles, image_batches
 from ccd.labels.thresholds import prevalence_thresholds
-from ccd.runtime.hardware import Hardware, Precision, check_precision, computing, from_rank0, merged, share
+from ccd.runtime.hardware import Hardware, Precision, check_precision, computing, from_rank0, merged, read_later, share
 from ccd.student.model import Student, StudentSpec, restore_student
 from ccd.student.transforms import to_unit
 
@@ -32,6 +32,29 @@ class ImageProgress(Protocol):
 def silent(batches: Iterable[Batch], total: int, /) -> Iterator[Batch]:
     """An `ImageProgress` that shows nothing."""
     return iter(batches)
+
+
+Item = TypeVar("Item")
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items in their order, each when the next one has been made: on a GPU that one computes meanwhile.
+
+    An error comes behind the items before it.
+    """
+    following = iter(items)
+    held: list[Item] = []
+    while True:
+        try:
+            made = [next(following)]
+        except StopIteration:
+            yield from held
+            return
+        except Exception:
+            yield from held
+            raise
+        yield from held
+        held = made
 
 
 def predict(
@@ -124,18 +147,21 @@ def score(
     size_px: int,
     hardware: Hardware,
     progress: ImageProgress = silent,
+    precision: Precision = "fp32",
 ) -> dict[str, np.ndarray]:
     """Return sigmoid(logits) of every student, (N, C) float32, on every rank; each image is decoded once.
 
     Raises:
-        CcdError: an image cannot be read, or a student gives NaN or Inf for it; the files are named.
+        CcdError: an image cannot be read, a student gives NaN or Inf for it (the files are named), or the precision
+            does not fit the device.
     """
     for student in students.values():
         student.to(hardware.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     collected = {name: [np.empty((0, student.head.out_channels), np.float32)] for name, student in students.items()}
     rows = share(np.arange(len(files)), hardware.batch_size)
-    batches = image_batches(files, rows, size_px, hardware.batch_size, hardware.workers)
-    scored = merged(_score_batches(students, batches, files.paths, hardware.device))
+    pin = hardware.device.type == "cuda"  # so that copies to the GPU need no waiting
+    batches = image_batches(files, rows, size_px, hardware.batch_size, hardware.workers, pin_memory=pin)
+    scored = merged(_score_batches(students, batches, files.paths, hardware.device, precision))
     for _, probs in progress(scored, len(files)):
         for name, values in probs.items():
             collected[name].append(values)
@@ -147,22 +173,32 @@ def _score_batches(
     batches: Iterable[tuple[Tensor, Tensor]],
     paths: Sequence[Path],
     device: torch.device,
-) -> Iterator[tuple[Tensor, dict[str, np.ndarray]]]:
-    for rows, images in batches:
-        with torch.inference_mode():
-            pixels = to_unit(images.to(device, non_blocking=True))
-            logits = {name: student(pixels)[0] for name, student in students.items()}
-        probs = {name: probabilities(values, rows, paths, name) for name, values in logits.items()}
-        yield rows, probs
+    precision: Precision,
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yield rows (b,) and every student's probabilities (b, C), read when the next batch has been started."""
+    check_precision(device, precision)
+    ends = np.cumsum([student.head.out_channels for student in students.values()])[:-1]
+
+    def started() -> Iterator[tuple[np.ndarray, Callable[[], Tensor]]]:
+        for rows, images in batches:
+            with torch.inference_mode(), computing(device, precision):
+                pixels = to_unit(images.to(device, non_blocking=True))
+                probs = [student(pixels)[0].sigmoid() for student in students.values()]
+                joined = torch.cat(probs, dim=1)  # one copy to the CPU
+            yield rows.numpy(), read_later(joined)
+
+    for rows, read in one_ahead(started()):
+        # copied once more, so that page-locked memory is not kept for the whole pass
+        parts = np.split(read().numpy().copy(), ends, axis=1)
+        yield rows, {name: finite_probs(part, rows, paths, name) for name, part in zip(students, parts, strict=True)}
 
 
-def probabilities(logits: Tensor, rows: Tensor, paths: Sequence[Path], name: str) -> np.ndarray:
-    """Return sigmoid(logits), (b, C) float32, of the student ``name`` for the images ``rows`` (b,) of ``paths``.
+def finite_probs(probs: np.ndarray, rows: np.ndarray, paths: Sequence[Path], name: str) -> np.ndarray:
+    """Return ``probs`` (b, C), of the student ``name`` for the images ``rows`` (b,) of ``paths``, if they are finite.
 
     Raises:
         CcdError: NaN or Inf; the files are named.
     """
-    probs = logits.sigmoid().cpu().numpy()
     broken = rows[~np.isfinite(probs).all(axis=1)].tolist()
     if broken:
         where = listed(paths[row] for row in broken)
@@ -171,17 +207,29 @@ def probabilities(logits: Tensor, rows: Tensor, paths: Sequence[Path], name: str
 
 
 def score_checkpoints(
-    warmup: Checkpoint, final: Checkpoint, files: ImageFiles, hardware: Hardware, progress: ImageProgress = silent
+    warmup: Checkpoint,
+    final: Checkpoint,
+    files: ImageFiles,
+    hardware: Hardware,
+    progress: ImageProgress = silent,
+    precision: Precision = "fp32",
 ) -> dict[str, np.ndarray]:
     """Score the warmed-up student and every set of weights of the final one; ``student`` is the selected set.
 
-    Ranks share the pass, and all of them have its result.
+    Equal sets are scored once. Ranks share the pass, and all of them have its result.
     """
     spec = StudentSpec.from_dict(final.spec)
     states = {"warmup": warmup.weights[warmup.selected], **final.weights}
-    students = {name: restore_student(spec, weights) for name, weights in states.items()}
-    probs = score(students, files, spec.image_size_px, hardware, progress)
+    first = {name: next(other for other in states if _equal(states[other], states[name])) for name in states}
+    students = {name: restore_student(spec, states[name]) for name in states if first[name] == name}
+    scored = score(students, files, spec.image_size_px, hardware, progress, precision)
+    probs = {name: scored[first[name]] for name in states}
     return {**probs, "student": probs[final.selected]}
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Tell whether two state dicts hold the same numbers."""
+    return one is other or (one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one))
 
 
 def label_free_thresholds(
@@ -191,11 +239,13 @@ def label_free_thresholds(
     size_px: int,
     hardware: Hardware,
     progress: ImageProgress = silent,
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Score the N training images and match each class's share of (N, C) pseudo-labels.
 
     A pass of its own: the scores met while training are those of other weights, on mirrored and recoloured images, with
-    BatchNorm in training mode. Ranks share the pass, and all of them have its result.
+    BatchNorm in training mode. ``precision``: that of the training. Ranks share the pass, and all of them have its
+    result.
     """
-    probs = score({"student": student}, files, size_px, hardware, progress)["student"]
+    probs = score({"student": student}, files, size_px, hardware, progress, precision)["student"]
     return {"values": prevalence_thresholds(probs, labels).tolist(), "source": "pseudo-labels"}

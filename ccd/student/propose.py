@@ -5,7 +5,7 @@ A view is a crop of an image that CLIP reads by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +15,10 @@ import torch
 from ccd.artifacts.boxes_file import BoxTable
 from ccd.artifacts.image_index import ImageIndex, Names
 from ccd.images.batches import ImageFiles, image_batches
-from ccd.runtime.hardware import Hardware, merged, share
-from ccd.student.inference import ImageProgress, predict, probabilities, silent
+from ccd.runtime.hardware import Hardware, Precision, merged, read_later, share
+from ccd.student.inference import ImageProgress, finite_probs, one_ahead, predict, silent
 from ccd.student.model import Student
-from ccd.views.boxes import Boxes, cam_boxes, tiles as tiles_of, view_count, view_threshold
+from ccd.views.boxes import Boxes, at_least, start_boxes, view_count, view_threshold
 from ccd.views.overlap import unshared_views
 
 
@@ -106,9 +106,9 @@ class ViewOptions:
     """Options of proposing views.
 
     ``quota``: which classes get a view. ``size_px``: side of the square that the student sees. ``boxes``: further
-    arguments of `ccd.views.boxes.cam_boxes`. ``shared_iou``: merge views of several classes from this IoU on, see
+    arguments of `ccd.views.boxes.start_boxes`. ``shared_iou``: merge views of several classes from this IoU on, see
     `unshared_views`; None: all stay. ``tiles``: add so many by so many tiles of every image, behind its other views.
-    ``kind``: ``both`` and ``dense`` add regions, behind the tiles; ``dense`` asks no maps.
+    ``kind``: ``both`` and ``dense`` add regions, behind the tiles; ``dense`` asks no maps. ``precision``: of the pass.
     """
 
     quota: ViewQuota
@@ -117,6 +117,7 @@ class ViewOptions:
     shared_iou: float | None = None
     tiles: int = 0
     kind: Literal["cam", "dense", "both"] = "cam"
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -167,17 +168,30 @@ def _boxed_batches(
     hardware: Hardware,
     running: RunningThreshold,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Boxes]]:
-    """Yield, for this rank's images, rows (b,), probabilities (b, C) and the boxes of maps that may get a view."""
+    """Yield, for this rank's images, rows (b,), probabilities (b, C) and the boxes of maps that may get a view.
+
+    A batch's probabilities are read when the next batch has been started, and its boxes after one more, so that a GPU
+    has work all the time.
+    """
     own_rows = share(np.arange(len(index)), hardware.batch_size)
-    batches = image_batches(files, own_rows, options.size_px, hardware.batch_size, hardware.workers)
-    for rows_, logits, cams in predict(student, batches, hardware.device):
-        rows = rows_.numpy()
-        probs = probabilities(logits, rows_, files.paths, "warmup")
-        running.add(probs)  # what a rank has seen is at most as much as all have
-        requested = torch.from_numpy(probs >= running.value).to(cams.device)
-        sizes_px = torch.from_numpy(index.sizes_px[rows])
-        names = [index.ids[row] for row in rows]
-        yield rows, probs, cam_boxes(cams, requested, sizes_px, options.size_px, names=names, **options.boxes)
+    pin = hardware.device.type == "cuda"
+    batches = image_batches(files, own_rows, options.size_px, hardware.batch_size, hardware.workers, pin_memory=pin)
+    passes = (
+        (rows.numpy(), cams, read_later(logits.sigmoid()))
+        for rows, logits, cams in predict(student, batches, hardware.device, options.precision)
+    )
+
+    def started() -> Iterator[tuple[np.ndarray, np.ndarray, Callable[[], Boxes]]]:
+        for rows, cams, read in one_ahead(passes):
+            probs = finite_probs(read().numpy(), rows, files.paths, "warmup")
+            running.add(probs)  # what a rank has seen is at most as much as all have
+            requested = torch.from_numpy(probs >= running.value)
+            sizes_px = torch.from_numpy(index.sizes_px[rows])
+            names = [index.ids[row] for row in rows]
+            yield rows, probs, start_boxes(cams, requested, sizes_px, options.size_px, names=names, **options.boxes)
+
+    for rows, probs, boxes in one_ahead(started()):
+        yield rows, probs, boxes()
 
 
 def choose_views(
@@ -200,8 +214,10 @@ def choose_views(
     metadata = {}
     if candidates is not None:
         kept, metadata["tau"] = _within_quota(candidates, options)
+        if options.precision != "fp32":
+            metadata["precision"] = options.precision
     if options.tiles:
-        tiles_px = tiles_of(index.sizes_px, options.tiles, options.boxes["min_side_px"])
+        tiles_px = tiles(index.sizes_px, options.tiles, options.boxes["min_side_px"])
         kept = np.concatenate([kept, _unrequested(tiles_px)])
     if regions_px is not None:
         metadata["views"] = options.kind
@@ -247,3 +263,21 @@ def _unrequested(boxes_px: np.ndarray) -> np.ndarray:
     """Return tiles or regions (N, T, 4) as views of no class, with neither probability nor peak."""
     images, each = boxes_px.shape[:2]
     return _views(np.repeat(np.arange(images), each), -1, np.nan, np.nan, boxes_px.reshape(-1, 4))
+
+
+def tiles(sizes_px: np.ndarray, count: int, min_side_px: float = 1.0) -> np.ndarray:
+    """Return ``count`` x ``count`` equal tiles that cover each image, row by row.
+
+    Args:
+        sizes_px: (N, 2) height and width.
+        min_side_px: shorter sides are widened to this, inside the image (`at_least`).
+
+    Returns:
+        (N, count**2, 4) float64 x0, y0, x1, y1 in pixels.
+    """
+    row, column = np.divmod(np.arange(count**2), count)
+    shares = np.stack([column, row, column + 1, row + 1], axis=1) / count
+    sides_px = np.asarray(sizes_px, np.float64)[:, None, [1, 0]]
+    boxes_px = shares * np.tile(sides_px, 2)
+    sides_px = np.broadcast_to(sides_px, (*boxes_px.shape[:2], 2)).reshape(-1, 2)
+    return at_least(boxes_px.reshape(-1, 4), min_side_px, sides_px).reshape(boxes_px.shape)
