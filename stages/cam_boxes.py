@@ -32,6 +32,7 @@ def main(images: Path, warmup: Path, regions: Path, out: Path) -> None:
         shared_iou=params.least_shared_iou,
         tiles=params.tiles,
         kind=params.views,
+        precision=params.precision,
     )
     regions_px = None
     if params.views != "cam":

@@ -32,7 +32,7 @@ def main(
     predictions: Path,
 ) -> None:
     """Measure everything that the pipeline predicts."""
-    counted = load(EvaluateParams).counted()
+    params = load(EvaluateParams)
     index = image_index.read(images)
     test = index.test()
     classes = text_file.read(text)
@@ -49,7 +49,7 @@ def main(
     probs["head"] = sigmoid(linear.logits(features))
     hardware = set_up_hardware()
     files = indexed_files(load(DatasetParams).root, test)
-    probs |= score_checkpoints(warmed_up, final, files, hardware, log.images)
+    probs |= score_checkpoints(warmed_up, final, files, hardware, log.images, params.precision)
     end_other_ranks()
     alpha = float(trained_on.metadata["alpha"])
     results = summary.evaluate(
@@ -57,7 +57,7 @@ def main(
         summary.Scores(test.ids, probs),
         summary.Truth(truth.ids, truth.classes, **truth.columns),
         checkpoint_file.thresholds(final)[0],
-        *counted,
+        *params.counted(),
     )
     metrics_file.write(metrics, per_class, results.metrics, results.rows)
     columns = {"zero_shot_prob": probs["zero_shot"], "student_prob": probs["student"]}

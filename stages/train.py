@@ -43,7 +43,7 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     info |= {"start": start.info["start"]} if "start" in start.info else {}
     student.load_state_dict(weights[params.checkpoint])
     info["thresholds"] = label_free_thresholds(
-        student, data.files, data.labels, params.image_size_px, hardware, log.images
+        student, data.files, data.labels, params.image_size_px, hardware, log.images, params.precision
     )
     end_other_ranks()
     checkpoint_file.write(out, checkpoint_file.Checkpoint(spec.to_dict(), weights, params.checkpoint, info))

@@ -16,7 +16,7 @@ from ccd.evaluation.summary import Scores
 from ccd.images.batches import indexed_files
 from ccd.params.file import PARAMS_FILE, load
 from ccd.params.presets import override, parameters
-from ccd.params.sections import AggregateParams, DatasetParams, WarmupParams
+from ccd.params.sections import AggregateParams, DatasetParams, EvaluateParams, WarmupParams
 from ccd.runtime.hardware import set_up_hardware
 from ccd.student.inference import score_checkpoints
 from studies.given_scores import GivenScores, bias_of, labels_of, load_recipe, read_scores, split_again, untrained
@@ -140,7 +140,8 @@ def score_test(run: Run, test: ImageIndex, threads: int) -> tuple[dict[str, np.n
     warmup = checkpoint_file.read(run.data / "warmup.pt", "warmup")
     final = checkpoint_file.read(run.data / "student.pt", "train")
     files = indexed_files(str(run.folder / root), test)
-    return score_checkpoints(warmup, final, files, set_up_hardware()), list(test.ids)
+    precision = load(EvaluateParams, run.folder / PARAMS_FILE).precision
+    return score_checkpoints(warmup, final, files, set_up_hardware(), precision=precision), list(test.ids)
 
 
 def _rows(ids: list[str], tables: dict[str, np.ndarray], chosen: np.ndarray) -> Scores:

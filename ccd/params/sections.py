@@ -161,7 +161,7 @@ class CamBoxesParams(Section):
 
     ``tau``: lowest probability of a class that gets a view; null: the quantile that gives ``views_per_image``.
     ``shared_*``: see `ccd.views.overlap`; merging views leaves fewer than ``views_per_image``. ``tiles``: see
-    `ccd.views.boxes`; tiles are added to ``views_per_image``, and so are regions (``views: both``).
+    `ccd.student.propose`; tiles are added to ``views_per_image``, and so are regions (``views: both``).
     """
 
     section: ClassVar[str] = "cam_boxes"
@@ -177,6 +177,7 @@ class CamBoxesParams(Section):
     shared_iou: float = Field(gt=0, le=1)
     tiles: int = Field(ge=0, le=8)
     views: Literal["cam", "dense", "both"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
 
     @property
     def least_shared_iou(self) -> float | None:
@@ -260,6 +261,7 @@ class EvaluateParams(Section):
     section: ClassVar[str] = "evaluate"
     difficult: Literal["ignore", "positive", "negative"]
     min_positives: int = Field(ge=1)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
 
     def counted(self) -> tuple[Literal["ignore", "positive", "negative"], int]:
         """Return the handling of difficult objects, and the fewest positives of a class in the means."""
