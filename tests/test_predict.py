@@ -8,7 +8,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from ccd.artifacts import checkpoint_file
 from ccd.artifacts.files import csv_line
 from ccd.cli.main import main
 from ccd.deploy import outputs, predict_run, rows, stream
+from ccd.deploy.classifier import TorchClassifier
 from ccd.deploy.load import load_student
 from ccd.errors import CcdError
 from ccd.images.decode import read_image, squash
@@ -323,6 +326,23 @@ def test_pillow_images_of_every_kind_are_read_like_their_files(model: Path, tmp_
     cut.write_bytes((tmp_path / "clear.png").read_bytes()[:900])
     with Image.open(cut) as broken, pytest.raises(CcdError, match="image 1: damaged or truncated"):
         student.predict([Image.open(paths[0]), broken])
+
+
+def test_the_next_batch_is_started_before_results_are_read(
+    model: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """s: the pass over a batch is started; r: its results are read."""
+    events = []
+    start = TorchClassifier.start
+
+    def noting(self: TorchClassifier, pixels: Any) -> Callable[[], Any]:
+        events.append("s")
+        finish = start(self, pixels)
+        return lambda: [events.append("r"), finish()][1]
+
+    monkeypatch.setattr(TorchClassifier, "start", noting)
+    table = load_student(model, batch_size=2).predict(photos)
+    assert "".join(events) == "ssrsrr" and table.index.tolist() == [path.as_posix() for path in photos]
 
 
 def test_columns_are_unique_whatever_classes_are_called() -> None:

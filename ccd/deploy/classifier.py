@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ from ccd.artifacts.head_file import HeadFile
 from ccd.errors import CcdError, install_advice
 from ccd.params.file import validate
 from ccd.params.sections import TeacherParams
+from ccd.runtime.hardware import read_later, to_device
 from ccd.student.inference import predict
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
@@ -170,13 +171,18 @@ class TorchClassifier:
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier`."""
-        batch = [(torch.arange(len(pixels)), pixels)]
+        return self.start(pixels)()
+
+    def start(self, pixels: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Start predicting; the function returned waits for the results, but for no later work of the device."""
+        batch = [(torch.arange(len(pixels)), to_device(pixels, self._device))]
         if self._device.type == "cuda":  # compute in float32, not TF32, and leave the caller's settings alone
             with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                 _, logits, cam = next(predict(self._student, batch, self._device))
         else:
             _, logits, cam = next(predict(self._student, batch, self._device))
-        return logits.sigmoid().cpu(), cam.cpu()
+        probs, cams = read_later(logits.sigmoid()), read_later(cam)
+        return lambda: (probs(), cams())
 
 
 class HeadClassifier:

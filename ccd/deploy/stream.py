@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ccd.datasets.image_search import FOLDER, by_frequency, left_out_line, search
-from ccd.deploy.classifier import Classifier
+from ccd.deploy.classifier import Classifier, TorchClassifier
 from ccd.errors import CcdError, listed, ran_out
 from ccd.images.batches import load_in_order
 from ccd.images.decode import decode, header, read_file, squash
+from ccd.student.inference import one_ahead
 
 STDIN = "-"
 
@@ -124,18 +126,27 @@ class Scored:
 def scored(classifier: Classifier, paths: Sequence[Path], batch_size: int, workers: int) -> Iterator[Scored]:
     """Score ``paths`` in order, in memory that does not grow with their number.
 
+    A batch is handed on when the next one has been started, so that a GPU has work all the time.
+
     Raises:
         CcdError: a worker process died.
     """
     spec = classifier.description.spec
     load = _TolerantBatch(paths, spec.image_size_px, batch_size)
-    for batch in load_in_order(load, -(-len(paths) // batch_size), workers, files_of=load.files):
-        if batch.paths:
-            probs, cams = classifier(batch.pixels)
-        else:
-            probs = torch.empty(0, len(spec.classes))
-            cams = torch.empty(0, len(spec.classes), 1, 1)
+    batches = load_in_order(load, -(-len(paths) // batch_size), workers, files_of=load.files)
+    for batch, wait in one_ahead((batch, _started(classifier, batch.pixels)) for batch in batches):
+        probs, cams = wait()
         yield Scored(batch.paths, probs.numpy(), cams, batch.sizes_px, batch.problems)
+
+
+def _started(classifier: Classifier, pixels: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Start predicting for pixels (b, 3, S, S) uint8, b >= 0; call the result for the probabilities and maps."""
+    if not len(pixels):
+        classes = len(classifier.description.spec.classes)
+        return lambda: (torch.empty(0, classes), torch.empty(0, classes, 1, 1))
+    if isinstance(classifier, TorchClassifier):
+        return classifier.start(pixels)
+    return partial(classifier, pixels)
 
 
 @dataclass(frozen=True)
