@@ -5,7 +5,7 @@ A view is a crop of an image that CLIP reads by itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,39 +24,45 @@ from ccd.images.batches import ImageFiles
 from ccd.params.file import read_yaml, validate
 from ccd.params.sections import TrainParams, WarmupParams
 from ccd.runtime.console import StageLog
+from ccd.runtime.hardware import Precision, computing
 from ccd.runtime.store import open_store
 from ccd.student.fit import TrainingData, fit, steps_per_epoch, training_name
+from ccd.student.inference import score
 from ccd.student.objectives import Objective, bce, consistency
 from ccd.student.propose import ViewOptions, ViewQuota, choose_views, find_candidates
 
 STUDENTS = (("mobilenet_v2", 224),)
 STUDENTS_ON_GPU = (("resnet50", 224), ("resnet101", 448))
+CAM_BOXES_PX = {"resnet101": 640}  # as the paper; others propose at the size they are trained at
+EVALUATED = 3  # sets of weights
 BATCH = 16
 COLUMNS = (
     "stage", "student", "per run", "library images/s", "bare model images/s", "efficiency", "library, first batch, s",
 )  # fmt: skip
 NOTE = (
     "Images a second. Library: from files on disk. warmup and train, one epoch in batches of {}, beside bare training "
-    "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes and predict (it writes a "
-    "Parquet file) look at every image once, beside bare forward passes. {} interleaved rounds: rates are "
-    "medians, efficiency (library / bare model) is the median of the rounds' own ratios. A run's first batch, in which "
-    "processes start and memory is claimed, counts in no rate."
+    "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes, evaluate ({} students) "
+    "and predict (it writes a Parquet file) look at every image once, beside bare forward passes of as many students; "
+    "on a GPU cam_boxes and evaluate run in bf16 too. {} interleaved rounds: rates are medians, efficiency (library / "
+    "bare model) is the median of the rounds' own ratios. A run's first batch, in which processes start and memory is "
+    "claimed, counts in no rate."
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """One student on photos; ``targets``: (N, C) random labels."""
+    """One student on photos; ``targets``: (N, C) random labels. ``precision``: of inference."""
 
     settings: Settings
     backbone: str
     size_px: int
     paths: list[Path]
     targets: np.ndarray
+    precision: Precision = "fp32"
 
 
 def measure_student(settings: Settings) -> Table:
-    """Measure all four stages for every backbone that fits the device."""
+    """Measure training and inference for every backbone that fits the device."""
     paths = photos_of(settings.images, settings.work / "photos", 2 * settings.count)
     targets = np.random.default_rng(0).random((len(paths), len(CLASSES)), np.float32)
     (settings.work / "params.yaml").write_text((ROOT / "params.yaml").read_text())
@@ -64,8 +70,8 @@ def measure_student(settings: Settings) -> Table:
     with working_in(settings.work):
         for backbone, size_px in STUDENTS + STUDENTS_ON_GPU * settings.on_gpu:
             case = Case(settings, backbone, size_px, paths, targets)
-            rows += [_training(case, "warmup"), _training(case, "train"), _proposing(case), _predicting(case)]
-    return Table("Student", NOTE.format(BATCH, settings.repeats), COLUMNS, rows)
+            rows += [_training(case, "warmup"), _training(case, "train"), *_inference(case), _predicting(case)]
+    return Table("Student", NOTE.format(BATCH, EVALUATED, settings.repeats), COLUMNS, rows)
 
 
 def _training(case: Case, stage: str) -> list[str]:
@@ -113,6 +119,13 @@ def _bare_steps(case: Case, strong: bool) -> Work:
     return work
 
 
+def _inference(case: Case) -> list[list[str]]:
+    precisions: tuple[Precision, ...] = ("fp32", "bf16") if case.settings.on_gpu else ("fp32",)
+    cases = [replace(case, precision=precision) for precision in precisions]
+    at_px = CAM_BOXES_PX.get(case.backbone, case.size_px)
+    return [*(_proposing(replace(each, size_px=at_px)) for each in cases), *map(_evaluating, cases)]
+
+
 def _proposing(case: Case) -> list[str]:
     student = student_of(case.backbone, case.size_px)
     files = ImageFiles(case.paths)
@@ -122,11 +135,24 @@ def _proposing(case: Case) -> list[str]:
 
     def library(watch: Watch) -> int:
         log = WatchedLog("cam_boxes", watch, 1)
-        options = ViewOptions(ViewQuota(None, 5.0), case.size_px, {**box_options, "min_side_px": 8.0})
+        boxes = {**box_options, "min_side_px": 8.0}
+        options = ViewOptions(ViewQuota(None, 5.0), case.size_px, boxes, precision=case.precision)
         choose_views(find_candidates(student, files, index, options, hardware, log.images), index, CLASSES, options)
         return len(files)
 
     return _row(case, "cam_boxes", library, _bare_forward(case))
+
+
+def _evaluating(case: Case) -> list[str]:
+    students = {str(number): student_of(case.backbone, case.size_px) for number in range(EVALUATED)}
+    files = ImageFiles(case.paths)
+
+    def library(watch: Watch) -> int:
+        log = WatchedLog("evaluate", watch, 1)
+        score(students, files, case.size_px, case.settings.hardware, log.images, case.precision)
+        return len(files)
+
+    return _row(case, "evaluate", library, _bare_forward(case, EVALUATED))
 
 
 def _predicting(case: Case) -> list[str]:
@@ -148,8 +174,8 @@ def _predicting(case: Case) -> list[str]:
     return _row(case, "predict", library, _bare_forward(case))
 
 
-def _bare_forward(case: Case) -> Work:
-    """Return forward passes on ready tensors, one for every photo."""
+def _bare_forward(case: Case, passes: int = 1) -> Work:
+    """Return forward passes on ready tensors, ``passes`` for every photo."""
     count = len(case.paths)
     device = case.settings.hardware.device
     batch_size = case.settings.batch_size
@@ -159,7 +185,9 @@ def _bare_forward(case: Case) -> Work:
     @torch.inference_mode()
     def work(watch: Watch) -> int:
         for start in range(0, count, batch_size):
-            student(pixels[: count - start])
+            with computing(device, case.precision):
+                for _ in range(passes):
+                    student(pixels[: count - start])
             watch.batch(min(batch_size, count - start))
         case.settings.wait()
         return count
@@ -195,4 +223,5 @@ def _row(case: Case, stage: str, library: Work, bare: Work) -> list[str]:
     efficiency = ratio(rounds["library"], rounds["bare"])
     start = f"{typical(rounds['library']).start_s:.1f}"
     images = f"{len(case.paths)} images"
-    return [stage, f"{case.backbone} at {case.size_px} px", images, *values, f"{efficiency:.0%}", start]
+    student = f"{case.backbone} at {case.size_px} px" + (f", {case.precision}" if case.precision != "fp32" else "")
+    return [stage, student, images, *values, f"{efficiency:.0%}", start]

@@ -97,7 +97,7 @@ def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch
     ]
     trained = student.measure_student(settings)
     check_shape(trained)
-    assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "predict"]
+    assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "evaluate", "predict"]
 
 
 @pytest.mark.slow
