@@ -31,7 +31,13 @@ _LIGHT = {
     "clip_local.resized_px": 224,
     "train.checkpoint": "average",
 }
-_ON_GPU = {"teacher.precision": "fp16", "warmup.precision": "bf16", "train.precision": "bf16"}
+_ON_GPU = {
+    "teacher.precision": "fp16",
+    "warmup.precision": "bf16",
+    "cam_boxes.precision": "bf16",
+    "train.precision": "bf16",
+    "evaluate.precision": "bf16",
+}
 # Values of `ccd init` by hardware; the recommended values take precedence over them.
 HARDWARE: Mapping[str, dict[str, Any]] = {
     "cpu": _LIGHT
