@@ -1,11 +1,11 @@
-# make repro | make test | make test-all | make lint | make bench | make lock; each sets up .venv by itself.
+# make repro | make test | make test-all | make lint | make bench | make bench-gpu | make lock; each sets up .venv by itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro test test-all lint bench lock clean
+.PHONY: setup repro test test-all lint bench bench-gpu lock clean
 
 setup: $(VENV)/.installed
 
@@ -33,6 +33,9 @@ lint: setup
 
 bench: setup
 	python -m benchmarks
+
+bench-gpu: setup
+	python -m benchmarks.gpu
 
 lock:
 	$(PYTHON) -m uv pip compile setup.cfg --extra dev --extra openclip --extra onnx --universal --python-version 3.10 --upgrade \

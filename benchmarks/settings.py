@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ccd.runtime.hardware import Hardware
+from ccd.runtime.hardware import Hardware, Precision
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Settings:
     """``work``: an empty folder for output. ``images``: a folder of photos, None: rendered ones.
 
     ``count``: photos per run of the models; ``repeats``: rounds; ``sizes``: N of the growth, ``until``: its last
-    stage; ``large``: also a million images.
+    stage; ``large``: also a million images. ``share``: of VOC07's photos.
     """
 
     work: Path
@@ -28,6 +28,9 @@ class Settings:
     large: bool
     views: float
     hardware: Hardware
+    share: float = 0.2
+    teacher_precision: Precision = "fp32"
+    student_precision: Precision = "fp32"
 
     @property
     def on_gpu(self) -> bool:

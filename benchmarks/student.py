@@ -41,24 +41,28 @@ COLUMNS = (
 )  # fmt: skip
 NOTE = (
     "Images a second. Library: from files on disk. warmup and train, one epoch in batches of {}, beside bare training "
-    "steps on ready tensors (forward, backward, Adam; train: weak and strong view). cam_boxes, evaluate ({} students) "
-    "and predict (it writes a Parquet file) look at every image once, beside bare forward passes of as many students; "
-    "on a GPU cam_boxes and evaluate run in bf16 too. {} interleaved rounds: rates are medians, efficiency (library / "
-    "bare model) is the median of the rounds' own ratios. A run's first batch, in which processes start and memory is "
-    "claimed, counts in no rate."
+    "steps on ready tensors (forward, backward, Adam; train: weak and strong view), launched kernel by kernel. "
+    "cam_boxes, evaluate ({} students) and predict (it writes a Parquet file, and computes in fp32) look at every "
+    "image once, beside bare forward passes of as many students. All else, library and bare, in {}. {} interleaved "
+    "rounds: rates are medians, efficiency (library / bare model) is the median of the rounds' own ratios. A run's "
+    "first batch, in which processes start and memory is claimed, counts in no rate."
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """One student on photos; ``targets``: (N, C) random labels. ``precision``: of inference."""
+    """One student on photos; ``targets``: (N, C) random labels."""
 
     settings: Settings
     backbone: str
     size_px: int
     paths: list[Path]
     targets: np.ndarray
-    precision: Precision = "fp32"
+
+    @property
+    def precision(self) -> Precision:
+        """Of training and inference, library and bare model, but for predict."""
+        return self.settings.student_precision
 
 
 def measure_student(settings: Settings) -> Table:
@@ -70,14 +74,17 @@ def measure_student(settings: Settings) -> Table:
     with working_in(settings.work):
         for backbone, size_px in STUDENTS + STUDENTS_ON_GPU * settings.on_gpu:
             case = Case(settings, backbone, size_px, paths, targets)
-            rows += [_training(case, "warmup"), _training(case, "train"), *_inference(case), _predicting(case)]
-    return Table("Student", NOTE.format(BATCH, EVALUATED, settings.repeats), COLUMNS, rows)
+            at_px = CAM_BOXES_PX.get(backbone, size_px)
+            rows += [_training(case, "warmup"), _training(case, "train"), _proposing(replace(case, size_px=at_px))]
+            rows += [_evaluating(case), _predicting(case)]
+    note = NOTE.format(BATCH, EVALUATED, settings.student_precision, settings.repeats)
+    return Table("Student", note, COLUMNS, rows)
 
 
 def _training(case: Case, stage: str) -> list[str]:
     model = WarmupParams if stage == "warmup" else TrainParams
     defaults: dict[str, Any] = read_yaml(ROOT / "params.yaml")[stage]
-    changes = {"image_size_px": case.size_px, "epochs": 1, "batch_size": BATCH}
+    changes = {"image_size_px": case.size_px, "epochs": 1, "batch_size": BATCH, "precision": case.precision}
     params = validate(model, {**defaults, **changes})
     objective = Objective(1.0, 0.5) if stage == "train" else Objective()
     data = TrainingData(ImageFiles(case.paths), case.targets, index_of(case.paths))
@@ -106,24 +113,19 @@ def _bare_steps(case: Case, strong: bool) -> Work:
         for start in range(0, len(targets), BATCH):
             batch_targets = targets[start : start + BATCH]
             optimizer.zero_grad(set_to_none=True)
-            logits, _ = student(pixels[: len(batch_targets)])
-            loss = bce(logits, batch_targets)
-            if strong:
-                loss = loss + consistency(student(pixels[: len(batch_targets)])[0], logits.detach())
-            torch.autograd.backward(loss)
+            with computing(device, case.precision):
+                logits, _ = student(pixels[: len(batch_targets)])
+                loss = bce(logits, batch_targets)
+                if strong:
+                    loss = loss + consistency(student(pixels[: len(batch_targets)])[0], logits.detach())
+            with computing(device, "tf32" if case.precision == "tf32" else "fp32"):
+                torch.autograd.backward(loss)
             optimizer.step()
             watch.batch(len(batch_targets))
         case.settings.wait()
         return len(targets)
 
     return work
-
-
-def _inference(case: Case) -> list[list[str]]:
-    precisions: tuple[Precision, ...] = ("fp32", "bf16") if case.settings.on_gpu else ("fp32",)
-    cases = [replace(case, precision=precision) for precision in precisions]
-    at_px = CAM_BOXES_PX.get(case.backbone, case.size_px)
-    return [*(_proposing(replace(each, size_px=at_px)) for each in cases), *map(_evaluating, cases)]
 
 
 def _proposing(case: Case) -> list[str]:
@@ -171,10 +173,10 @@ def _predicting(case: Case) -> list[str]:
         )
         return to_file(job, case.settings.work / "predictions.parquet", "parquet", resume=False).images
 
-    return _row(case, "predict", library, _bare_forward(case))
+    return _row(case, "predict", library, _bare_forward(case, precision="fp32"))
 
 
-def _bare_forward(case: Case, passes: int = 1) -> Work:
+def _bare_forward(case: Case, passes: int = 1, precision: Precision | None = None) -> Work:
     """Return forward passes on ready tensors, ``passes`` for every photo."""
     count = len(case.paths)
     device = case.settings.hardware.device
@@ -185,7 +187,7 @@ def _bare_forward(case: Case, passes: int = 1) -> Work:
     @torch.inference_mode()
     def work(watch: Watch) -> int:
         for start in range(0, count, batch_size):
-            with computing(device, case.precision):
+            with computing(device, precision or case.precision):
                 for _ in range(passes):
                     student(pixels[: count - start])
             watch.batch(min(batch_size, count - start))
@@ -223,5 +225,4 @@ def _row(case: Case, stage: str, library: Work, bare: Work) -> list[str]:
     efficiency = ratio(rounds["library"], rounds["bare"])
     start = f"{typical(rounds['library']).start_s:.1f}"
     images = f"{len(case.paths)} images"
-    student = f"{case.backbone} at {case.size_px} px" + (f", {case.precision}" if case.precision != "fp32" else "")
-    return [stage, student, images, *values, f"{efficiency:.0%}", start]
+    return [stage, f"{case.backbone} at {case.size_px} px", images, *values, f"{efficiency:.0%}", start]

@@ -69,7 +69,7 @@ class TrainingStep:
         if self.ema is not None:
             self.parts["ema"] = self.ema
         # the scaler of fp16 looks at the gradients on the CPU, and ranks talk to each other
-        self._captured = CapturedStep(self._run) if on_gpu and optimization.precision != "fp16" else None
+        self._captured = CapturedStep(self.run) if on_gpu and optimization.precision != "fp16" else None
         if rank_count() > 1:
             self._captured = None
 
@@ -96,12 +96,13 @@ class TrainingStep:
 
         ``weight``: of this rank's loss; ranks average their gradients, and may hold unequal parts of the batch.
         """
-        outcome = self._run(views, weight) if self._captured is None else self._captured(views)
+        outcome = self.run(views, weight) if self._captured is None else self._captured(views)
         if self.ema is not None:
             self.ema.update(self.student)
         return outcome
 
-    def _run(self, views: Views, weight: float = 1.0) -> Outcome:
+    def run(self, views: Views, weight: float = 1.0) -> Outcome:
+        """Do one step kernel by kernel, without the moving average."""
         precision = self.optimization.precision
         self.optimizer.zero_grad(set_to_none=True)
         with computing(self.device, precision):
