@@ -45,7 +45,8 @@ def main(images: Path, out: Path, regions: Path) -> None:
 
         missing = from_rank0(lambda: stored.restore(write))
         rows_of_rank = share(missing, hardware.batch_size)
-        batches = image_batches(files, rows_of_rank, size_px, hardware.batch_size, hardware.workers)
+        on_gpu = hardware.device.type == "cuda"
+        batches = image_batches(files, rows_of_rank, size_px, hardware.batch_size, hardware.workers, pin_memory=on_gpu)
         encoded = stored.recording(merged(encode_images(encoder, batches, index.ids)))
         for rows, features in log.images(encoded, len(missing)):
             write(rows, features)

@@ -28,7 +28,7 @@ def main(images: Path, boxes: Path, regions: Path, out: Path) -> None:
     hardware = set_up_hardware()
     image_rows = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
     known = boxes_file.embedded_views(regions, boxes, views, image_rows, index.ids)
-    attributes = known.teacher | {key: str(value) for key, value in params}
+    attributes = known.teacher | params.attributes()
     if known.all_views:
         end_other_ranks()
         with features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), known.width, attributes) as writer:
@@ -37,7 +37,8 @@ def main(images: Path, boxes: Path, regions: Path, out: Path) -> None:
         log.finding("0 encoded, 0 from the store; all are regions, embedded by clip_global")
         return
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device)
-    attributes |= {"teacher": teacher.description, "fingerprint": teacher.fingerprint}
+    settings = params.attributes(params.image_size_px // teacher.stride_px)
+    attributes |= settings | {"teacher": teacher.description, "fingerprint": teacher.fingerprint}
     known.check_teacher(attributes)
     cut = known.others  # rows of boxes.parquet
     names = image_index.Names(views.image_ids).take(cut)
@@ -47,12 +48,14 @@ def main(images: Path, boxes: Path, regions: Path, out: Path) -> None:
     )
     files = indexed_files(load(DatasetParams).root, index)
     keys = view_keys(index.digests, plan.image_rows, plan.boxes_px)
-    stored = open_store().features(encoding(teacher, **dict(params)), keys)
+    stored = open_store().features(encoding(teacher, (), **settings), keys)
     writing = features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, attributes)
     with on_rank0(writing) as writer:
         from_rank0(lambda: known.copy(writer.write))
         missing = from_rank0(lambda: stored.restore(lambda rows, features: writer.write(cut[rows], features)))
-        batches = crop_batches(files, plan.take(share(missing)), hardware.batch_size, hardware.workers)
+        on_gpu = hardware.device.type == "cuda"
+        plan_of_rank = plan.take(share(missing))
+        batches = crop_batches(files, plan_of_rank, hardware.batch_size, hardware.workers, pin_memory=on_gpu)
         encoded = stored.recording(merged(encode_images(teacher, batches, names)))
         for rows, features in log.batches(encoded, len(missing), "view"):
             writer.write(cut[rows], features)

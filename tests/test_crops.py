@@ -14,7 +14,15 @@ import ccd.images.batches
 from ccd.errors import CcdError
 from ccd.images.batches import ImageFiles
 from ccd.images.decode import read_image, squash
-from ccd.views.crops import CropPlan, crop_batches, crop_resized, plan_crops, squashed_boxes, target_sizes
+from ccd.views.crops import (
+    CropPlan,
+    crop_batches,
+    crop_resized,
+    plan_crops,
+    side_lengths,
+    squashed_boxes,
+    target_sizes,
+)
 
 SIDES = st.floats(0.1, 5000)
 
@@ -42,6 +50,50 @@ def test_target_sizes_fit_the_teacher(width_px: float, height_px: float, strides
     assert max(height, width) == strides * stride_px
     assert min(height, width) >= stride_px
     assert (width >= height) == (width_px >= height_px) or width == height
+
+
+@pytest.mark.parametrize(
+    ("longer_px", "stride_px", "count", "strides"),
+    [
+        (640, 32, 6, [3, 7, 10, 13, 17, 20]),  # 20 j / 6: 3.3, 6.7, 10, 13.3, 16.7, 20
+        (448, 32, 6, [2, 5, 7, 9, 12, 14]),
+        (224, 32, 6, [1, 2, 4, 5, 6, 7]),  # the third is 3.5
+        (224, 16, 4, [4, 7, 11, 14]),  # 3.5, 7, 10.5, 14
+        (200, 32, 6, [1, 2, 3, 4, 5, 6]),
+        (96, 32, 6, [1, 2, 3]),
+        (640, 32, 1, [20]),
+        (160, 32, None, [1, 2, 3, 4, 5]),
+    ],
+)
+def test_side_lengths_by_hand(longer_px: int, stride_px: int, count: int | None, strides: list[int]) -> None:
+    assert side_lengths(longer_px, stride_px, count).tolist() == [stride_px * each for each in strides]
+
+
+def test_few_lengths_by_hand() -> None:
+    # of 20 strides: 4.98 and 5 lie about the middle of 3 and 7, and 1.5 is under the shortest
+    boxes_px = np.array([[0, 0, 1000, 249], [0, 0, 250, 1000], [0, 0, 75, 1000], [0, 0, 1000, 950]])
+    assert target_sizes(boxes_px, 640, 32, 6).tolist() == [[96, 640], [640, 224], [640, 96], [640, 640]]
+    assert target_sizes(boxes_px, 640, 32, 1).tolist() == [[640, 640]] * 4
+
+
+@given(SIDES, SIDES, st.integers(1, 40), st.integers(1, 40), st.sampled_from([14, 16, 32]))
+def test_few_lengths_are_the_nearest(
+    width_px: float, height_px: float, strides: int, count: int, stride_px: int
+) -> None:
+    """With as many lengths as strides it is the rule without a limit."""
+    longer_px = strides * stride_px
+    lengths = side_lengths(longer_px, stride_px, count)
+    assert len(lengths) == min(count, strides) and lengths[-1] == longer_px
+    assert (np.diff(lengths) >= stride_px).all() and not (lengths % stride_px).any()
+    box_px = np.array([[0, 0, width_px, height_px]])
+    shape = target_sizes(box_px, longer_px, stride_px, count)[0]
+    assert shape.max() == longer_px
+    exact_px = np.array([height_px, width_px]) * (longer_px / max(height_px, width_px))
+    nearest_px = np.abs(exact_px[:, None] - lengths).min(axis=1)
+    np.testing.assert_allclose(np.abs(exact_px - shape), nearest_px, atol=1e-6)
+    if count >= strides:
+        rounded = np.clip(np.floor(exact_px / stride_px + 0.5), 1, strides) * stride_px
+        assert shape.tolist() == target_sizes(box_px, longer_px, stride_px)[0].tolist() == rounded.tolist()
 
 
 @pytest.mark.parametrize("box", [[5, 5, 5, 9], [9, 0, 1, 9], [0, 0, np.nan, 9]])
@@ -123,6 +175,10 @@ def test_a_plan_names_its_views_and_takes_some_of_them(files: ImageFiles) -> Non
     sizes_px = np.array([[40, 60]] * len(files))
     plan = plan_crops(ROWS, BOXES_PX, sizes_px, longer_px=32, stride_px=16, source="resized", resized_px=80)
     np.testing.assert_array_equal(plan.shapes_px, target_sizes(squashed_boxes(BOXES_PX, sizes_px[ROWS], 80), 32, 16))
+    few = plan_crops(
+        ROWS, BOXES_PX, sizes_px, longer_px=32, stride_px=16, source="original", resized_px=80, shorter_sides=1
+    )
+    assert few.shapes_px.tolist() == [[32, 32]] * 6
     some = plan.take(np.array([4, 1]))
     ids = [view for rows, _ in crop_batches(files, some, 9, 0) for view in rows.tolist()]
     assert sorted(ids) == [1, 4] and plan.squashed_px == some.squashed_px == 80

@@ -86,7 +86,7 @@ def test_a_tower_without_patches_is_named(tmp_path: Path) -> None:
     teacher = of_open_clip(tmp_path, "timm_vit")
     with pytest.raises(CcdError, match=r"TimmModel.*cam_boxes\.views: cam and clip_global\.regions: 0"):
         WithRegions(teacher, 4)
-    assert WithRegions(teacher, 0).encode_image(noise(1, 3, 32, 32)).shape == (1, 16)
+    assert WithRegions(teacher, 0).embed_image(noise(1, 3, 32, 32)).shape == (1, 16)
 
 
 def test_like_queries_and_keys_attend_twice() -> None:
@@ -149,10 +149,10 @@ def test_rows_of_the_store_do_not_depend_on_the_batch_and_are_named_by_k(tmp_pat
     teacher = of_openai(tmp_path, tiny_clip("vit"))
     encoder = WithRegions(teacher, 3)
     pixels = noise(20, 3, 64, 64)
-    rows = encoder.encode_image(pixels)
+    rows = encoder.embed_image(pixels)
     assert rows.shape == (20, 16 + 3 * (4 + 16)) and rows.dtype == torch.float32
     assert torch.equal(rows[:, :16], teacher.encode_image(pixels))
-    assert torch.equal(encoder.encode_image(pixels[:17])[:16], rows[:16])
+    assert torch.equal(encoder.embed_image(pixels[:17])[:16], rows[:16])
     names = [WithRegions(teacher, count).encoding(image_size_px=64) for count in (0, 3, 4)]
     assert len(set(names)) == 3 and names[0] == encoding(teacher, image_size_px=64)
 

@@ -248,16 +248,16 @@ def test_a_tower_that_is_no_vit_is_named(tmp_path: Path) -> None:
     with pytest.raises(CcdError, match=r"region_attention.*sc_clip.*\(ModifiedResNet\).*set it to sclip") as error:
         WithRegions(teacher, 4, "sc_clip")
     assert "\n" not in str(error.value)
-    assert WithRegions(teacher, 0, "sc_clip").encode_image(noise(1, 3, 32, 32)).shape == (1, 16), "idle"
+    assert WithRegions(teacher, 0, "sc_clip").embed_image(noise(1, 3, 32, 32)).shape == (1, 16), "idle"
 
 
 def test_rows_of_the_store_do_not_depend_on_the_batch_and_are_named_by_the_attention(tmp_path: Path) -> None:
     teacher = of_openai(tmp_path, "vit", vision_layers=4)
     encoder = WithRegions(teacher, 3, "sc_clip")
     pixels = noise(20, 3, 96, 96)
-    rows = encoder.encode_image(pixels)
+    rows = encoder.embed_image(pixels)
     assert torch.equal(rows[:, :16], teacher.encode_image(pixels)) and rows.isfinite().all()
-    assert torch.equal(encoder.encode_image(pixels[:17])[:16], rows[:16])
+    assert torch.equal(encoder.embed_image(pixels[:17])[:16], rows[:16])
     names = [WithRegions(teacher, 3, attention).encoding(image_size_px=96) for attention in ("sclip", "sc_clip")]
     assert names[0] != names[1]
     idle = [WithRegions(teacher, 0, attention).encoding(image_size_px=96) for attention in ("sclip", "sc_clip")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from ccd.errors import CcdError
 from ccd.teacher.clip_teacher import Teacher
-from ccd.teacher.encode import encode_images, load_teacher
+from ccd.teacher.encode import SMALLEST_BATCH, encode_images, load_teacher
 from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 CPU = torch.device("cpu")
@@ -198,3 +200,78 @@ def test_encode_images_streams_and_names_bad_rows(tmp_path: Path) -> None:
     broken = load(save_fp16(model, tmp_path / "nan.pt"))
     with pytest.raises(CcdError, match="NaN or Inf for e, c: try"):
         list(encode_images(broken, batches, list("abcdefghij")))
+
+
+@dataclass
+class Recorder:
+    """An encoder that writes down what it is asked; a picture's feature is its first value, 255 gives NaN."""
+
+    device: torch.device
+    log: list[str] = field(default_factory=list)
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """Compute the features."""
+        self.log.append(f"{len(pixels)} images of {pixels.shape[-1]} px")
+        values = pixels[:, 0, 0, :1].float()
+        return values.masked_fill(values == 255, torch.nan)
+
+    def batches(self, sizes: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Make batches of sizes (images, px), numbered from 0; their pictures have their number as pixels."""
+        for number, (count, side_px) in enumerate(sizes):
+            self.log.append(f"loads {number}")
+            yield torch.full((count,), number), torch.full((count, 3, side_px, side_px), number, dtype=torch.uint8)
+
+    def encode(self, sizes: list[tuple[int, int]]) -> None:
+        """Encode them, and write down what comes back."""
+        for rows, features in encode_images(self, self.batches(sizes), list("abc")):
+            assert features.tolist() == [[number] for number in rows.tolist()]
+            self.log.append(f"gives {rows[0]}")
+
+
+def test_a_cpu_ends_a_batch_before_it_loads_the_next() -> None:
+    encoder = Recorder(CPU)
+    encoder.encode([(20, 2), (3, 2)])
+    assert encoder.log == [
+        "loads 0", "20 images of 2 px", "gives 0", "loads 1", f"{SMALLEST_BATCH} images of 2 px", "gives 1"
+    ]  # fmt: skip
+
+
+def test_a_gpu_has_the_next_batch_before_the_features_of_one_are_read() -> None:
+    encoder = Recorder(torch.device("cuda"))
+    encoder.encode([(40, 2), (17, 2), (5, 4)])
+    assert encoder.log == [
+        "loads 0", "40 images of 2 px",
+        "loads 1", "32 images of 2 px", "gives 0",
+        "loads 2", "16 images of 4 px", "gives 1",
+        "gives 2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "filled"), [(1, 16), (16, 16), (17, 20), (20, 20)])
+def test_a_gpu_gets_no_batch_above_the_largest(count: int, filled: int) -> None:
+    """Of batches of 20, 32 images would be too many: a GPU's memory may just fit them."""
+    encoder = Recorder(torch.device("cuda"))
+    encoder.encode([(20, 2), (count, 4)])
+    assert encoder.log[3] == f"{filled} images of 4 px"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_bad_features_are_named_by_their_own_batch(device: str) -> None:
+    """The second batch is bad: the first comes out, also where the third is with the encoder already."""
+    encoder = Recorder(torch.device(device))
+    batches = [(torch.tensor([row]), torch.full((1, 3, 2, 2), value)) for row, value in ((0, 7), (1, 255), (2, 8))]
+    encoded = encode_images(encoder, batches, list("abc"))
+    assert next(encoded)[0].tolist() == [0]
+    with pytest.raises(CcdError, match="NaN or Inf for b:"):
+        next(encoded)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_every_batch_its_own_features(tmp_path: Path) -> None:
+    """Many batches in flight of two shapes, from pinned memory: each as computed by itself and waited for."""
+    teacher = load_teacher("clip", str(checkpoint("resnet", tmp_path)), None, device=torch.device("cuda"))
+    pixels = [noise(16 + number % 3, 3, 64, 64 + 32 * (number % 2)) for number in range(40)]
+    batches = ((torch.arange(len(images)), images.pin_memory()) for images in pixels)
+    for images, (_, features) in zip(pixels, encode_images(teacher, batches, ["image"] * 18), strict=True):
+        np.testing.assert_allclose(features, teacher.encode_image(images).numpy(), atol=1e-4)

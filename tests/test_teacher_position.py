@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccd.errors import CcdError
+from ccd.teacher import clip_teacher
 from ccd.teacher.clip_teacher import interpolate_position
 from ccd.teacher.openai import image_tower
 from tests.toys.tiny_clip import tiny_clip
@@ -68,6 +69,22 @@ def test_sizes_may_alternate(kind: str) -> None:
         native: Tensor = tower.module(noise[2, 2])
     assert all(torch.equal(first[grid], again[grid]) for grid in sizes)
     assert torch.equal(first[2, 2], native)
+
+
+def test_an_embedding_is_interpolated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the four grids that are not native, three are kept: (1, 3) makes way for (4, 4), and (3, 1) for (1, 3)."""
+    made = []
+
+    def counted(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+        made.append(grid)
+        return interpolate_position(table, native, grid)
+
+    monkeypatch.setattr(clip_teacher, "interpolate_position", counted)
+    monkeypatch.setattr(clip_teacher, "POSITIONS_KEPT", 3)
+    tower = image_tower(tiny_clip("vit"))
+    for grid in [(1, 3), (3, 1), (1, 3), (2, 2), (3, 1), (1, 3), (3, 3), (3, 1), (4, 4), (3, 3), (1, 3), (3, 1)]:
+        tower(torch.zeros(1, 3, grid[0] * tower.stride_px, grid[1] * tower.stride_px))
+    assert made == [(1, 3), (3, 1), (3, 3), (4, 4), (1, 3), (3, 1)]
 
 
 @pytest.mark.parametrize("size", [(65, 64), (64, 48), (0, 64)])

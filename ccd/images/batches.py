@@ -106,6 +106,7 @@ def batches_of_rows(
 
     Args:
         rows_of: returns the rows (b,) of batch ``index``, b >= 0; picklable, since the workers call it.
+        pin_memory: the pixels lie in pinned memory, which CUDA copies in the background.
 
     Raises:
         CcdError: an image cannot be read (the error names the file), or a worker process died.

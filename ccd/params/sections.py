@@ -186,17 +186,25 @@ class CamBoxesParams(Section):
 
 
 class ClipLocalParams(Section):
-    """``source``: cut views from the original image, or from the image squashed to ``resized_px`` (published code)."""
+    """``source``: cut views from the original image, or from the image squashed to ``resized_px`` (published code).
+    ``shorter_sides``: number of lengths that sides may have, see `ccd.views.crops.side_lengths`; null: all."""
 
     section: ClassVar[str] = "clip_local"
     image_size_px: int = Field(ge=16, le=4096)
     source: Literal["original", "resized"]
     resized_px: int = Field(ge=16, le=4096)
+    shorter_sides: int | None = Field(ge=1, le=256)
 
     @property
     def of_crops(self) -> dict[str, Any]:
         """Arguments of `ccd.views.crops.plan_crops`."""
-        return {"longer_px": self.image_size_px, "source": self.source, "resized_px": self.resized_px}
+        arguments = dict(self)
+        return {"longer_px": arguments.pop("image_size_px"), **arguments}
+
+    def attributes(self, strides: int = 0) -> dict[str, str]:
+        """Return the section as features record it: ``shorter_sides`` only where it is fewer than ``strides``."""
+        idle = self.shorter_sides is None or self.shorter_sides >= strides
+        return {key: str(value) for key, value in self if not (idle and key == "shorter_sides")}
 
 
 class AggregateParams(Section):

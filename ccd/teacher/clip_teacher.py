@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -16,6 +16,8 @@ from torch.func import functional_call
 
 from ccd.errors import CcdError, listed
 from ccd.runtime.hardware import Precision, computing
+
+POSITIONS_KEPT = 16  # more than the shapes of views; RN50x64's at 640 px have 7 MB each
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class ImageTower:
     stride_px: int
     position: str | None
     grid: tuple[int, int]
+    _tables: dict[tuple[tuple[int, int], torch.device], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Encode normalised pixels (b, 3, h, w) float to features (b, D), not normalised.
@@ -47,13 +52,24 @@ class ImageTower:
             )
         swapped: dict[str, Tensor] = {}
         if self.position is not None:
-            table = self.module.get_parameter(self.position)
-            grid = (height_px // self.stride_px, width_px // self.stride_px)
-            swapped[self.position] = interpolate_position(table, self.grid, grid)
+            swapped[self.position] = self._position_at((height_px // self.stride_px, width_px // self.stride_px))
         features = functional_call(self.module, swapped, (pixels,))
         # towers that also serve a captioning decoder return (pooled, tokens)
         pooled: Tensor = features[0] if isinstance(features, tuple) else features
         return pooled
+
+    def _position_at(self, grid: tuple[int, int]) -> Tensor:
+        """Return the embedding for a grid, interpolated once; the `POSITIONS_KEPT` used last are kept."""
+        assert self.position is not None
+        table = self.module.get_parameter(self.position)
+        if grid == self.grid:
+            return table
+        key = (grid, table.device)
+        found = self._tables.pop(key, None)
+        self._tables[key] = interpolate_position(table.detach(), self.grid, grid) if found is None else found
+        if len(self._tables) > POSITIONS_KEPT:
+            del self._tables[next(iter(self._tables))]  # a dict keeps its keys in the order of their insertion
+        return self._tables[key]
 
 
 def interpolate_position(table: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
@@ -127,11 +143,20 @@ class Teacher(Protocol):
         """Encode texts to (T, D) float32 unit rows on the CPU. Raises CcdError naming texts that would be truncated."""
         ...
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Encode (b, 3, h, w) uint8 to (b, D) float32 unit rows on the CPU.
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the model."""
+        ...
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """Encode (b, 3, h, w) uint8 to (b, D) float32 unit rows on ``device``; a GPU is not waited for.
 
         Raises CcdError unless h and w are multiples of ``stride_px``.
         """
+        ...
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return the rows of `embed_image` on the CPU."""
         ...
 
 
@@ -214,10 +239,19 @@ class ClipTeacher:
         features = self._model.encode_text(tokens[:, :width].to(self._device))
         return F.normalize(features.float(), dim=-1).cpu()
 
+    @property
+    def device(self) -> torch.device:
+        """See :meth:`ccd.teacher.clip_teacher.Teacher.device`."""
+        return self._device
+
     @torch.no_grad()
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """See :meth:`ccd.teacher.clip_teacher.Teacher.encode_image`."""
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """See :meth:`ccd.teacher.clip_teacher.Teacher.embed_image`."""
         batch = pixels.to(self._device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
         with computing(self._device, self._precision):
             features = self.tower(batch.div_(255).sub_(self._mean).div_(self._std))
-        return F.normalize(features.float(), dim=-1).cpu()
+        return F.normalize(features.float(), dim=-1)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """See :meth:`ccd.teacher.clip_teacher.Teacher.encode_image`."""
+        return self.embed_image(pixels).cpu()

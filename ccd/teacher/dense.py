@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,10 +55,19 @@ class WithRegions:
         own = {"regions": self.regions, "attention": self.attention}
         return encoding(self.teacher, ("ccd.teacher.dense",), **own, **preprocessing)
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Encode (b, 3, h, w) uint8 to rows (b, D + k * (4 + D)) float32 on the CPU; see `encode_dense` for errors."""
+    @property
+    def device(self) -> torch.device:
+        """The teacher's device."""
+        return self.teacher.device
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """Encode (b, 3, h, w) uint8 to rows (b, D + k * (4 + D)) float32; see `encode_dense` for errors.
+
+        Rows with regions are on the CPU, others on the teacher's device, see
+        `ccd.teacher.clip_teacher.Teacher.embed_image`.
+        """
         if not self.regions:
-            return self.teacher.encode_image(pixels)
+            return self.teacher.embed_image(pixels)
         images, cells = encode_dense(self.teacher, pixels, self.attention)
         labels = group_cells(cells, self.regions)
         return packed(images, *region_views(cells, images.to(cells.device), labels, self.regions))

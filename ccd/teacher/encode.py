@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,8 +74,13 @@ def encoding(teacher: Teacher, modules: tuple[str, ...] = (), **preprocessing: o
 class ImageEncoder(Protocol):
     """A teacher, as far as images go, or `ccd.teacher.dense.WithRegions`."""
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Encode (b, 3, h, w) uint8 to rows (b, D) float32 on the CPU."""
+    @property
+    def device(self) -> torch.device:
+        """The device that computes."""
+        ...
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """Encode (b, 3, h, w) uint8 to rows (b, D) float32; a GPU may still be at work when this returns."""
         ...
 
 
@@ -84,7 +90,9 @@ def encode_images(
     """Embed batches in their order.
 
     A batch of fewer than `SMALLEST_BATCH` images is filled up with copies, so that encoding all images or only some of
-    them gives the same features, bit for bit on a CPU.
+    them gives the same features, bit for bit on a CPU. A GPU, which plans anew for every shape and size of a batch,
+    gets only multiples of `SMALLEST_BATCH` besides the largest size. It has the next batch before the features of the
+    one before are read, so that it does not wait for the host.
 
     Args:
         batches: (rows (b,) int64, pixels (b, 3, h, w) uint8), e.g. of `ccd.images.batches.image_batches`; a loader
@@ -97,17 +105,51 @@ def encode_images(
     Raises:
         CcdError: the teacher gives NaN or Inf, naming the images.
     """
+    on_cpu = teacher.device.type == "cpu"
+    largest = 0
+    computing: deque[tuple[Tensor, Callable[[], Tensor]]] = deque()
     for rows, pixels in batches:
-        fill = SMALLEST_BATCH - len(pixels)
-        filled = torch.cat([pixels, pixels[-1:].expand(fill, -1, -1, -1)]) if fill > 0 else pixels
-        features = teacher.encode_image(filled)[: len(pixels)]
-        bad = rows[~torch.isfinite(features).all(dim=1)].tolist()
-        if bad:
-            raise CcdError(
-                f"the teacher gave NaN or Inf for {listed(names[row] for row in bad)}: try teacher.precision fp32, "
-                "or other weights"
-            )
-        yield rows.numpy(), features.numpy()
+        largest = max(largest, len(pixels))
+        computing.append((rows, _to_host(teacher.embed_image(_filled(pixels, 0 if on_cpu else largest)))))
+        if on_cpu or len(computing) > 1:
+            yield _checked(*computing.popleft(), names)
+    while computing:
+        yield _checked(*computing.popleft(), names)
+
+
+def _filled(pixels: Tensor, largest: int) -> Tensor:
+    """Fill a batch up with copies of its last image, to the next multiple of `SMALLEST_BATCH` below ``largest``."""
+    multiple = -(-len(pixels) // SMALLEST_BATCH) * SMALLEST_BATCH
+    fill = max(SMALLEST_BATCH, min(multiple, largest)) - len(pixels)
+    return torch.cat([pixels, pixels[-1:].expand(fill, -1, -1, -1)]) if fill > 0 else pixels
+
+
+def _to_host(features: Tensor) -> Callable[[], Tensor]:
+    """Start to copy features to the CPU; the function returned waits for them."""
+    if not features.is_cuda:
+        return features.cpu
+    copy = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+    copy.copy_(features, non_blocking=True)
+    # waiting for this alone, and not for the batch that was sent after it
+    copied = torch.cuda.current_stream(features.device).record_event()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return copy
+
+    return wait
+
+
+def _checked(rows: Tensor, wait: Callable[[], Tensor], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and their features, without those of the copies. Raises CcdError for NaN or Inf."""
+    features = wait()[: len(rows)]
+    bad = rows[~torch.isfinite(features).all(dim=1)].tolist()
+    if bad:
+        raise CcdError(
+            f"the teacher gave NaN or Inf for {listed(names[row] for row in bad)}: try teacher.precision fp32, "
+            "or other weights"
+        )
+    return rows.numpy(), features.numpy()
 
 
 def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:

@@ -5,8 +5,9 @@ A view is a crop of an image that CLIP reads by itself.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,14 +25,28 @@ from ccd.runtime.store import content_key
 CropSource = Literal["original", "resized"]
 
 
-def target_sizes(boxes_px: np.ndarray, longer_px: int, stride_px: int) -> np.ndarray:
-    """Return the shape of each view: longer side ``longer_px``, aspect kept, sides rounded to the stride.
+def side_lengths(longer_px: int, stride_px: int, count: int | None = None) -> np.ndarray:
+    """Return the lengths in px that the sides of views may have, the shortest first: multiples of the stride.
 
-    No side is under one stride, and none above ``longer_px``.
+    With n multiples up to ``longer_px`` and ``count`` k below n, these are k of them, evenly spread: the strides
+    j n / k for j = 1 .. k, rounded, halves up. Else they are all n. The longest is among them either way.
+    """
+    strides = longer_px // stride_px
+    if count is None or count >= strides:
+        return np.arange(1, strides + 1) * stride_px
+    lengths: np.ndarray = (2 * np.arange(1, count + 1) * strides + count) // (2 * count) * stride_px
+    return lengths
+
+
+def target_sizes(boxes_px: np.ndarray, longer_px: int, stride_px: int, shorter_sides: int | None = None) -> np.ndarray:
+    """Return the shape of each view: longer side ``longer_px``, aspect kept, sides rounded to `side_lengths`.
+
+    Each side takes the nearest length, halves go up. So there are at most 2 k - 1 shapes of k lengths.
 
     Args:
         boxes_px: (B, 4) x0, y0, x1, y1, in the pixels of the picture they are cut from; for views of the squashed
             image these are :func:`squashed_boxes`.
+        shorter_sides: the number of lengths; None: every multiple of the stride.
 
     Returns:
         (B, 2) int64 height, width.
@@ -49,9 +64,9 @@ def target_sizes(boxes_px: np.ndarray, longer_px: int, stride_px: int) -> np.nda
     if len(bad):
         raise CcdError(f"box {bad[0]} has no area: x0, y0, x1, y1 = {corners[bad[0]].tolist()}")
     scaled_px = sides_px * (longer_px / sides_px.max(axis=1, keepdims=True))
-    # floor(x + 1/2), since rint would send halves up or down by parity
-    strides = np.floor(scaled_px / stride_px + 0.5)
-    sizes: np.ndarray = (np.clip(strides, 1, longer_px // stride_px) * stride_px).astype(np.int64)
+    lengths = side_lengths(longer_px, stride_px, shorter_sides)
+    middles = (lengths[:-1] + lengths[1:]) / (2 * stride_px)
+    sizes: np.ndarray = lengths[np.searchsorted(middles, scaled_px / stride_px, side="right")]
     return sizes
 
 
@@ -97,6 +112,7 @@ def plan_crops(
     stride_px: int,
     source: CropSource,
     resized_px: int,
+    shorter_sides: int | None = None,
 ) -> CropPlan:
     """Plan views at the shapes of `target_sizes`; their ids are 0..B - 1.
 
@@ -105,15 +121,15 @@ def plan_crops(
         boxes_px: (B, 4) x0, y0, x1, y1 in pixels of the original image.
         image_sizes_px: (N, 2) height and width of every image.
         source: cut from the ``original`` image, or from it ``resized`` to a square of ``resized_px`` (published code).
+        shorter_sides: see `target_sizes`.
 
     Raises:
         CcdError: see `target_sizes`.
     """
     squashed_px = resized_px if source == "resized" else None
     cut_px = boxes_px if squashed_px is None else squashed_boxes(boxes_px, image_sizes_px[image_rows], squashed_px)
-    return CropPlan(
-        np.arange(len(boxes_px)), image_rows, boxes_px, target_sizes(cut_px, longer_px, stride_px), squashed_px
-    )
+    shapes_px = target_sizes(cut_px, longer_px, stride_px, shorter_sides)
+    return CropPlan(np.arange(len(boxes_px)), image_rows, boxes_px, shapes_px, squashed_px)
 
 
 def crop_batches(
@@ -123,7 +139,8 @@ def crop_batches(
 
     Each image is decoded once and every view is cut from that decode. Views wait in one bucket per shape, so that fewer
     than ``max_batch`` views of each shape are held at a time. Every view comes exactly once; the batches are the same
-    for every number of ``workers``.
+    for every number of ``workers``. ``pin_memory``: the pixels lie in pinned memory, which CUDA copies in the
+    background.
 
     Raises:
         CcdError: an image cannot be read (the error names the file), or a worker process died.
@@ -131,18 +148,41 @@ def crop_batches(
     order = np.argsort(plan.image_rows, kind="stable")
     starts = np.flatnonzero(np.diff(plan.image_rows[order], prepend=-1))
     views = _ViewsOfImage(files, plan, np.split(order, starts[1:]))
-    buckets: dict[tuple[int, int], list[tuple[int, Tensor]]] = {}
+    unseen = Counter((int(h), int(w)) for h, w in plan.shapes_px)
+    buckets: dict[tuple[int, int], _Bucket] = {}
     for rows, flat in load_in_order(views, len(starts), workers, files_of=views.paths):
         shapes = [(int(h), int(w)) for h, w in plan.shapes_px[rows.numpy()]]
         pieces = torch.split(flat, [3 * h * w for h, w in shapes])
-        for view_id, (h, w), piece in zip(plan.ids[rows.numpy()].tolist(), shapes, pieces, strict=True):
-            bucket = buckets.setdefault((h, w), [])
-            # a view of `flat` would keep all of its shared memory alive while the bucket fills
-            bucket.append((view_id, piece.clone().view(3, h, w)))
-            if len(bucket) == max_batch:
-                yield _stacked(buckets.pop((h, w)), pin_memory)
+        for view_id, shape, piece in zip(plan.ids[rows.numpy()].tolist(), shapes, pieces, strict=True):
+            if shape not in buckets:
+                size = min(max_batch, unseen[shape])
+                unseen[shape] -= size
+                buckets[shape] = _Bucket(torch.empty((size, 3, *shape), dtype=torch.uint8, pin_memory=pin_memory))
+            buckets[shape].add(view_id, piece)
+            if len(buckets[shape].ids) == max_batch:
+                yield buckets.pop(shape).batch()
     for bucket in buckets.values():
-        yield _stacked(bucket, pin_memory)
+        yield bucket.batch()
+
+
+@dataclass(frozen=True)
+class _Bucket:
+    """Views of one shape that wait for their batch, each copied to its place in it.
+
+    A view of the loader's tensor would keep all of its shared memory alive while the bucket fills.
+    """
+
+    pixels: Tensor
+    ids: list[int] = field(default_factory=list)
+
+    def add(self, view_id: int, pixels: Tensor) -> None:
+        """Put a view (3 * h * w,) behind the others."""
+        self.pixels[len(self.ids)].view(-1).copy_(pixels)
+        self.ids.append(view_id)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Return the ids and the pixels."""
+        return torch.tensor(self.ids), self.pixels
 
 
 def view_keys(digests: Sequence[str], image_rows: np.ndarray, boxes_px: np.ndarray) -> list[bytes]:
@@ -151,11 +191,6 @@ def view_keys(digests: Sequence[str], image_rows: np.ndarray, boxes_px: np.ndarr
     return [
         content_key(bytes.fromhex(digests[row]), box.tobytes()) for row, box in zip(image_rows, corners, strict=True)
     ]
-
-
-def _stacked(bucket: list[tuple[int, Tensor]], pin_memory: bool) -> tuple[Tensor, Tensor]:
-    pixels = torch.stack([view for _, view in bucket])
-    return torch.tensor([row for row, _ in bucket]), pixels.pin_memory() if pin_memory else pixels
 
 
 @dataclass(frozen=True)
