@@ -15,6 +15,7 @@ from benchmarks.increment import measure_increment
 from benchmarks.precision import measure_precision
 from benchmarks.regions import measure_regions
 from benchmarks.settings import Settings
+from benchmarks.shapes import measure_shapes
 from benchmarks.startup import measure_startup
 from benchmarks.student import measure_student
 from benchmarks.tables import Table, machine
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
     "startup": measure_startup,
     "teacher": measure_teacher,
     "regions": measure_regions,
+    "shapes": measure_shapes,
     "student": measure_student,
     "growth": measure_growth,
     "labels": measure_label_growth,
@@ -55,6 +57,11 @@ PRECISION = click.Choice(get_args(Precision))
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=0.2, help="voc07: of its photos.")
 @click.option("--teacher-precision", type=PRECISION, default="fp32", help="teacher: of library and bare model.")
 @click.option("--student-precision", type=PRECISION, default="fp32", help="student: of library and bare model.")
+@click.option(
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="shapes: a project that ran up to cam_boxes; default: scenes of the demo.",
+)
 @click.option("--device", default="auto", help="auto, cpu or cuda.")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; default: one per core.")
 @click.option("--work", type=click.Path(path_type=Path), help="Where to write gigabytes; default: a temporary folder.")

@@ -15,7 +15,7 @@ class Settings:
     """``work``: an empty folder for output. ``images``: a folder of photos, None: rendered ones.
 
     ``count``: photos per run of the models; ``repeats``: rounds; ``sizes``: N of the growth, ``until``: its last
-    stage; ``large``: also a million images. ``share``: of VOC07's photos.
+    stage; ``large``: also a million images. ``share``: of VOC07's photos. ``project``: folder of a finished project.
     """
 
     work: Path
@@ -31,6 +31,7 @@ class Settings:
     share: float = 0.2
     teacher_precision: Precision = "fp32"
     student_precision: Precision = "fp32"
+    project: Path | None = None
 
     @property
     def on_gpu(self) -> bool:

@@ -6,13 +6,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import growth, increment, measure, regions, student, teacher
+from benchmarks import growth, increment, measure, regions, shapes, student, teacher
 from benchmarks.settings import Settings
 from benchmarks.tables import Table
 from ccd.runtime.hardware import Hardware
+from ccd.views.crops import target_sizes
 
 
 @pytest.fixture
@@ -98,6 +100,34 @@ def test_teacher_and_student(settings: Settings, monkeypatch: pytest.MonkeyPatch
     trained = student.measure_student(settings)
     check_shape(trained)
     assert column(trained, "stage") == ["warmup", "train", "cam_boxes", "evaluate", "predict"]
+
+
+def test_drawn_boxes_have_the_spread_of_those_on_photos() -> None:
+    """As on 1,738 photos: sides of a third to the whole of the image's, and some thirty shapes at 640 px."""
+    sizes_px = np.tile([375, 500], (5000, 1))
+    boxes_px = teacher.boxes_on(sizes_px)
+    assert (boxes_px[:, :2] >= 0).all() and (boxes_px[:, 2:] <= sizes_px[:, ::-1] + 1e-3).all()
+    sides_px = boxes_px[:, 2:] - boxes_px[:, :2]
+    assert np.log(sides_px[:, 0] / sides_px[:, 1]).std() == pytest.approx(0.39, abs=0.03)
+    assert len(np.unique(target_sizes(boxes_px, 640, 32), axis=0)) >= 28
+    assert len(np.unique(target_sizes(boxes_px, 640, 32, 6), axis=0)) >= 10
+
+
+def test_bare_batches_are_those_that_the_teacher_gets(settings: Settings) -> None:
+    """Of 20 + 3 images the last batch is filled up to 16."""
+    batches = ((torch.arange(count), torch.zeros(count, 3, 2, 4, dtype=torch.uint8)) for count in (20, 3))
+    assert teacher._sent(settings, batches) == {((2, 4), 20): 1, ((2, 4), 16): 1}
+
+
+def test_shapes_of_the_demo(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 96 px, three strides, six lengths change nothing, and at 448 px they change some views."""
+    monkeypatch.setattr(shapes, "DEMO_SIZES_PX", (96, 448))
+    table = shapes.measure_shapes(settings)
+    check_shape(table)
+    assert column(table, "compared") == ["6 lengths", "moved"] * 2 + [""]
+    assert column(table, "strides") == ["3", "3", "14", "14", "20"]
+    assert table.rows[0][-6:] == ["1.0000", "1.0000", "0.0000", "0.0000", "0.0000", "0.0%"]
+    assert float(column(table, "cosine, lowest")[2]) < 1
 
 
 @pytest.mark.slow
