@@ -55,13 +55,16 @@ def test_target_sizes_fit_the_teacher(width_px: float, height_px: float, strides
 @pytest.mark.parametrize(
     ("longer_px", "stride_px", "count", "strides"),
     [
-        (640, 32, 6, [3, 7, 10, 13, 17, 20]),  # 20 j / 6: 3.3, 6.7, 10, 13.3, 16.7, 20
-        (448, 32, 6, [2, 5, 7, 9, 12, 14]),
-        (224, 32, 6, [1, 2, 4, 5, 6, 7]),  # the third is 3.5
-        (224, 16, 4, [4, 7, 11, 14]),  # 3.5, 7, 10.5, 14
+        (640, 32, 6, [1, 5, 9, 12, 16, 20]),  # 1 + 19 j / 5: 1, 4.8, 8.6, 12.4, 16.2, 20
+        (448, 32, 6, [1, 4, 6, 9, 11, 14]),
+        (224, 32, 6, [1, 2, 3, 5, 6, 7]),
+        (84, 14, 5, [1, 2, 4, 5, 6]),  # 1, 2.25, 3.5, 4.75, 6
         (200, 32, 6, [1, 2, 3, 4, 5, 6]),
         (96, 32, 6, [1, 2, 3]),
+        (640, 32, 2, [1, 20]),
         (640, 32, 1, [20]),
+        (40, 32, 6, [1]),
+        (40, 32, 1, [1]),
         (160, 32, None, [1, 2, 3, 4, 5]),
     ],
 )
@@ -70,9 +73,9 @@ def test_side_lengths_by_hand(longer_px: int, stride_px: int, count: int | None,
 
 
 def test_few_lengths_by_hand() -> None:
-    # of 20 strides: 4.98 and 5 lie about the middle of 3 and 7, and 1.5 is under the shortest
-    boxes_px = np.array([[0, 0, 1000, 249], [0, 0, 250, 1000], [0, 0, 75, 1000], [0, 0, 1000, 950]])
-    assert target_sizes(boxes_px, 640, 32, 6).tolist() == [[96, 640], [640, 224], [640, 96], [640, 640]]
+    # 6.98 and 7 of 20 strides lie about the middle of 5 and 9, 2.98 and 3 about that of 1 and 5
+    boxes_px = np.array([[0, 0, 1000, 349], [0, 0, 350, 1000], [0, 0, 149, 1000], [0, 0, 1000, 150]])
+    assert target_sizes(boxes_px, 640, 32, 6).tolist() == [[160, 640], [640, 288], [640, 32], [160, 640]]
     assert target_sizes(boxes_px, 640, 32, 1).tolist() == [[640, 640]] * 4
 
 

@@ -28,13 +28,15 @@ CropSource = Literal["original", "resized"]
 def side_lengths(longer_px: int, stride_px: int, count: int | None = None) -> np.ndarray:
     """Return the lengths in px that the sides of views may have, the shortest first: multiples of the stride.
 
-    With n multiples up to ``longer_px`` and ``count`` k below n, these are k of them, evenly spread: the strides
-    j n / k for j = 1 .. k, rounded, halves up. Else they are all n. The longest is among them either way.
+    With n multiples up to ``longer_px`` and ``count`` k below n, these are k of them, evenly spread from the first to
+    the last: 1 + j (n - 1) / (k - 1) strides for j = 0 .. k - 1, rounded, halves up; the last alone for k = 1. Else
+    they are all n.
     """
-    strides = longer_px // stride_px
-    if count is None or count >= strides:
-        return np.arange(1, strides + 1) * stride_px
-    lengths: np.ndarray = (2 * np.arange(1, count + 1) * strides + count) // (2 * count) * stride_px
+    last = longer_px // stride_px
+    if count == 1:
+        return np.array([last * stride_px])
+    gaps = last - 1 if count is None else min(count, last) - 1
+    lengths: np.ndarray = (1 + (2 * np.arange(gaps + 1) * (last - 1) + gaps) // max(2 * gaps, 1)) * stride_px
     return lengths
 
 
