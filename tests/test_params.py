@@ -17,7 +17,7 @@ from ccd.errors import CcdError
 from ccd.params.file import Section, load, read_yaml, validate
 from ccd.params.presets import apply_preset, presets
 from ccd.params.recipes import RECIPES
-from ccd.params.sections import SECTIONS
+from ccd.params.sections import SECTIONS, ClipLocalParams
 
 PAPER = Path(__file__).parent.parent / "ccd/params/paper.yaml"
 VALUES = read_yaml(PAPER)
@@ -181,6 +181,16 @@ def test_one_bound_of_each_kind() -> None:
         assert [value for value in bad if f"{section}.{key}" not in refusal(section, **{key: value})] == [], (
             f"{section}.{key}"
         )
+
+
+@pytest.mark.parametrize(("lengths", "strides"), [(6, 0), (6, 3), (6, 6), (None, 20)])
+def test_features_record_few_lengths_only_where_they_matter(lengths: int | None, strides: int) -> None:
+    """Elsewhere the artifact is, byte for byte, the one without the key."""
+    params = ClipLocalParams(image_size_px=96, source="original", resized_px=128, shorter_sides=lengths)
+    rest = {"image_size_px": "96", "source": "original", "resized_px": "128"}
+    assert params.attributes(strides) == rest
+    if lengths:
+        assert params.attributes(lengths + 1) == rest | {"shorter_sides": "6"}
 
 
 def test_a_template_has_one_place_for_the_class() -> None:
