@@ -24,7 +24,7 @@ from ccd.teacher.clip_teacher import Teacher
 from ccd.teacher.encode import class_embeddings, encode_images, load_teacher
 from ccd.views.crops import crop_batches, plan_crops, target_sizes
 
-LENGTHS = 6
+LENGTHS = 7
 OFFSET = 0.125  # boxes of the demo's objects are widened by this share of the image's sides, as `cam_boxes.offset`
 MOVED = 0.03
 DEMO_SIZES_PX = (96, 224, 448)

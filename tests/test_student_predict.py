@@ -11,9 +11,9 @@ from PIL import Image
 from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.errors import CcdError
 from ccd.images.batches import ImageFiles
-from ccd.runtime.hardware import Hardware
+from ccd.runtime.hardware import Hardware, one_ahead
 from ccd.student import inference
-from ccd.student.inference import one_ahead, predict, score, score_checkpoints
+from ccd.student.inference import predict, score, score_checkpoints
 from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import Outcome
 from ccd.student.training_state import EpochMeter

@@ -19,7 +19,7 @@ from ccd.deploy.classifier import Classifier, TorchClassifier
 from ccd.errors import CcdError, listed, ran_out
 from ccd.images.batches import load_in_order
 from ccd.images.decode import decode, header, read_file, squash
-from ccd.student.inference import one_ahead
+from ccd.runtime.hardware import one_ahead
 
 STDIN = "-"
 

@@ -25,6 +25,7 @@ from ccd.params.file import load
 from ccd.params.sections import RuntimeParams
 from ccd.runtime import launch
 
+T = TypeVar("T")
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
@@ -137,6 +138,26 @@ def read_later(values: Tensor) -> Callable[[], Tensor]:
     return read
 
 
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items in their order, each when the next one has been made: on a GPU that one computes meanwhile.
+
+    An error comes behind the items before it.
+    """
+    following = iter(items)
+    held: list[T] = []
+    while True:
+        try:
+            made = [next(following)]
+        except StopIteration:
+            yield from held
+            return
+        except Exception:
+            yield from held
+            raise
+        yield from held
+        held = made
+
+
 def keep_freed_memory() -> None:
     """Keep glibc from handing memory back after every training step.
 
@@ -150,9 +171,6 @@ def keep_freed_memory() -> None:
             return
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-T = TypeVar("T")
 
 
 def rank_count() -> int:

@@ -14,7 +14,17 @@ from ccd.artifacts.checkpoint_file import Checkpoint
 from ccd.errors import CcdError, listed
 from ccd.images.batches import ImageFiles, image_batches
 from ccd.labels.thresholds import prevalence_thresholds
-from ccd.runtime.hardware import Hardware, Precision, check_precision, computing, from_rank0, merged, read_later, share
+from ccd.runtime.hardware import (
+    Hardware,
+    Precision,
+    check_precision,
+    computing,
+    from_rank0,
+    merged,
+    one_ahead,
+    read_later,
+    share,
+)
 from ccd.student.model import Student, StudentSpec, restore_student
 from ccd.student.transforms import to_unit
 
@@ -32,29 +42,6 @@ class ImageProgress(Protocol):
 def silent(batches: Iterable[Batch], total: int, /) -> Iterator[Batch]:
     """An `ImageProgress` that shows nothing."""
     return iter(batches)
-
-
-Item = TypeVar("Item")
-
-
-def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield items in their order, each when the next one has been made: on a GPU that one computes meanwhile.
-
-    An error comes behind the items before it.
-    """
-    following = iter(items)
-    held: list[Item] = []
-    while True:
-        try:
-            made = [next(following)]
-        except StopIteration:
-            yield from held
-            return
-        except Exception:
-            yield from held
-            raise
-        yield from held
-        held = made
 
 
 def predict(

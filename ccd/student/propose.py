@@ -15,8 +15,8 @@ import torch
 from ccd.artifacts.boxes_file import BoxTable
 from ccd.artifacts.image_index import ImageIndex, Names
 from ccd.images.batches import ImageFiles, image_batches
-from ccd.runtime.hardware import Hardware, Precision, merged, read_later, share
-from ccd.student.inference import ImageProgress, finite_probs, one_ahead, predict, silent
+from ccd.runtime.hardware import Hardware, Precision, merged, one_ahead, read_later, share
+from ccd.student.inference import ImageProgress, finite_probs, predict, silent
 from ccd.student.model import Student
 from ccd.views.boxes import Boxes, at_least, start_boxes, view_count, view_threshold
 from ccd.views.overlap import unshared_views

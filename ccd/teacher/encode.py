@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccd.errors import CcdError, listed
-from ccd.runtime.hardware import Precision, check_precision, rank0_first
+from ccd.runtime.hardware import Precision, check_precision, one_ahead, rank0_first, read_later
 from ccd.runtime.store import fingerprint
 from ccd.teacher import open_clip, openai
 from ccd.teacher.clip_teacher import Backend, Normalization, Teacher
@@ -106,15 +105,15 @@ def encode_images(
         CcdError: the teacher gives NaN or Inf, naming the images.
     """
     on_cpu = teacher.device.type == "cpu"
-    largest = 0
-    computing: deque[tuple[Tensor, Callable[[], Tensor]]] = deque()
-    for rows, pixels in batches:
-        largest = max(largest, len(pixels))
-        computing.append((rows, _to_host(teacher.embed_image(_filled(pixels, 0 if on_cpu else largest)))))
-        if on_cpu or len(computing) > 1:
-            yield _checked(*computing.popleft(), names)
-    while computing:
-        yield _checked(*computing.popleft(), names)
+
+    def started() -> Iterator[tuple[Tensor, Callable[[], Tensor]]]:
+        largest = 0
+        for rows, pixels in batches:
+            largest = 0 if on_cpu else max(largest, len(pixels))
+            yield rows, read_later(teacher.embed_image(_filled(pixels, largest)))
+
+    for rows, read in started() if on_cpu else one_ahead(started()):
+        yield _checked(rows, read(), names)
 
 
 def _filled(pixels: Tensor, largest: int) -> Tensor:
@@ -124,25 +123,9 @@ def _filled(pixels: Tensor, largest: int) -> Tensor:
     return torch.cat([pixels, pixels[-1:].expand(fill, -1, -1, -1)]) if fill > 0 else pixels
 
 
-def _to_host(features: Tensor) -> Callable[[], Tensor]:
-    """Start to copy features to the CPU; the function returned waits for them."""
-    if not features.is_cuda:
-        return features.cpu
-    copy = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
-    copy.copy_(features, non_blocking=True)
-    # waiting for this alone, and not for the batch that was sent after it
-    copied = torch.cuda.current_stream(features.device).record_event()
-
-    def wait() -> Tensor:
-        copied.synchronize()
-        return copy
-
-    return wait
-
-
-def _checked(rows: Tensor, wait: Callable[[], Tensor], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _checked(rows: Tensor, features: Tensor, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return rows and their features, without those of the copies. Raises CcdError for NaN or Inf."""
-    features = wait()[: len(rows)]
+    features = features[: len(rows)]
     bad = rows[~torch.isfinite(features).all(dim=1)].tolist()
     if bad:
         raise CcdError(
