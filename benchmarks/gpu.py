@@ -26,7 +26,7 @@ def missing() -> list[str]:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     required = config["options"]["install_requires"].split()
-    names = [match.group() for match in (re.match(r"[\w-]+", line) for line in required) if match]
+    names = [match.group() for match in (re.match(r"[\w.-]+", line) for line in required) if match]
     return [name for name in names if not _installed(name)]
 
 

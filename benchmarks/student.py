@@ -160,7 +160,7 @@ def _evaluating(case: Case) -> list[str]:
 def _predicting(case: Case) -> list[str]:
     save_student(case.settings.work / "student.pt", case.backbone, case.size_px)
     hardware = case.settings.hardware
-    classifier = open_model(case.settings.work / "student.pt", hardware.device)
+    classifier = open_model(case.settings.work / "student.pt", hardware.device.type)
 
     def library(watch: Watch) -> int:
         job = Job(

@@ -48,6 +48,7 @@ SMALL = {
     "warmup.backbone": "resnet18", "warmup.epochs": "1", "train.epochs": "1", "runtime.inference_batch_size": "16",
     "warmup.image_size_px": "64", "train.image_size_px": "64", "cam_boxes.image_size_px": "64",
     "clip_global.image_size_px": "32", "clip_local.image_size_px": "32", "clip_local.resized_px": "64",
+    "cam_boxes.precision": "fp32", "evaluate.precision": "fp32",
 }  # fmt: skip
 
 
@@ -118,6 +119,7 @@ def _make_project(folder: Path, tower: str, counts: Mapping[str, int], changes: 
     (root / "labels.csv").write_text("\n".join(lines) + "\n")
     torch.save(random_clip(tower).state_dict(), folder / "clip.pt")
     corrections_file.ensure(folder / corrections_file.path_of(DATA.name))
+    (folder / TIMINGS_LOG).parent.parent.mkdir()
     settings = {
         "dataset.name": DATA.name, "index.adapter": "folder", "index.train_split": "train", "index.test_split": "test",
         "teacher.model": "clip.pt", "warmup.weights": "none",

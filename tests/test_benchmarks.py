@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import growth, increment, measure, regions, shapes, student, teacher
+from benchmarks import gpu, growth, increment, measure, regions, shapes, student, teacher, voc07
 from benchmarks.settings import Settings
 from benchmarks.tables import Table
 from ccd.runtime.hardware import Hardware
 from ccd.views.crops import target_sizes
+from tests.toys.chain import STAGES
 
 
 @pytest.fixture
@@ -120,14 +121,32 @@ def test_bare_batches_are_those_that_the_teacher_gets(settings: Settings) -> Non
 
 
 def test_shapes_of_the_demo(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At 96 px, three strides, six lengths change nothing, and at 448 px they change some views."""
+    """At 96 px, three strides, seven lengths change nothing, and at 448 px they change some views."""
     monkeypatch.setattr(shapes, "DEMO_SIZES_PX", (96, 448))
     table = shapes.measure_shapes(settings)
     check_shape(table)
-    assert column(table, "compared") == ["6 lengths", "moved"] * 2 + [""]
+    assert column(table, "compared") == ["7 lengths", "moved"] * 2 + [""]
     assert column(table, "strides") == ["3", "3", "14", "14", "20"]
     assert table.rows[0][-6:] == ["1.0000", "1.0000", "0.0000", "0.0000", "0.0000", "0.0%"]
     assert float(column(table, "cosine, lowest")[2]) < 1
+
+
+@pytest.mark.slow
+def test_a_share_of_voc07_on_a_cpu(settings: Settings) -> None:
+    """With a tiny CLIP; every stage runs, and the networks alone need time in those that use them."""
+    table = voc07.measure_voc07(replace(settings, share=0.001))
+    check_shape(table)
+    assert column(table, "stage") == [*STAGES, "**all**"]
+    networks = {"clip_global", "warmup", "cam_boxes", "clip_local", "train", "evaluate"}
+    assert {row[0] for row in table.rows if float(row[-1].strip("*")) > 0} == {*networks, "**all**"}
+
+
+def test_packages_that_a_bare_machine_lacks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu.missing() == []
+    monkeypatch.setattr(gpu, "_installed", lambda name: name not in ("dvc", "rf-clip"))
+    assert gpu.missing() == ["rf-clip", "dvc"]
+    with pytest.raises(SystemExit, match="lacks packages; install them with: pip install rf-clip dvc"):
+        gpu.main()
 
 
 @pytest.mark.slow

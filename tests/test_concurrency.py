@@ -86,13 +86,13 @@ def test_a_model_that_is_replaced_while_it_is_opened_stays_what_it_was(
         write_student(path, thresholds=None)
 
     monkeypatch.setattr(ccd.artifacts.checkpoint_file, "_check_members", replaced)
-    found = open_model(path, CPU)
+    found = open_model(path, "cpu")
     assert path.read_bytes() != old
     assert found.sha256 == hashlib.sha256(old).hexdigest() and found.description.thresholds == (0.5, 0.25, 0.999)
 
 
 def test_an_exported_folder_that_is_half_replaced_is_refused(tmp_path: Path) -> None:
-    model = open_model(write_student(tmp_path / "student.pt"), CPU)
+    model = open_model(write_student(tmp_path / "student.pt"), "cpu")
     weights = {"w": torch.zeros(3)}
     write_folder(tmp_path / "old", model.description, weights)
     write_folder(tmp_path / "new", model.description, {"w": torch.ones(3)})

@@ -96,7 +96,7 @@ def test_checkpoint_folder_and_onnx_agree(student: Path, folder: Path, onnx: Pat
 
 @pytest.mark.slow
 def test_onnx_takes_any_batch_and_size_and_holds_no_path_of_this_machine(onnx: Path) -> None:
-    session = classifier.onnx_session(onnx, torch.device("cpu"))
+    session = classifier.onnx_session(onnx, "cpu")
     for images, height, width in ((1, 64, 64), (5, 96, 160), (2, 33, 200)):
         logits, cam = session.run(None, {"pixels": np.full((images, 3, height, width), 0.5, np.float32)})
         assert logits.shape == (images, 3) and cam.shape == (images, 3, -(-height // 32), -(-width // 32))
@@ -180,6 +180,20 @@ def test_files_that_are_no_onnx_model_of_ccd_are_refused(tmp_path: Path) -> None
     )
     with pytest.raises(CcdError, match="not exported by ccd"):
         load_student(tmp_path / "c.onnx")
+
+
+def test_with_a_gpu_and_the_onnxruntime_of_cpus_auto_is_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    (tmp_path / "a.onnx").write_bytes(b"nonsense")
+    with pytest.raises(CcdError, match="onnxruntime cannot read it"):
+        load_student(tmp_path / "a.onnx")
+    with pytest.raises(CcdError, match="no CUDAExecutionProvider; install onnxruntime-gpu, or use --device cpu"):
+        load_student(tmp_path / "a.onnx", device="cuda")
 
 
 def write_finished_student(folder: Path) -> Path:

@@ -136,9 +136,9 @@ def _prepare(model: Path, images: Inputs, settings: _Settings) -> Job:
     from ccd.deploy.classifier import HeadSpec
     from ccd.deploy.load import open_model
     from ccd.deploy.predict_run import Job
-    from ccd.runtime.hardware import find_device, worker_count
+    from ccd.runtime.hardware import worker_count
 
-    classifier = open_model(model, find_device(settings.device))
+    classifier = open_model(model, settings.device)
     if settings.cam_folder is not None and isinstance(classifier.description.spec, HeadSpec):
         raise CcdError(f"--cam: {model} is a head on CLIP's features, without class activation maps; leave --cam out")
     own = classifier.description.cuts

@@ -47,14 +47,13 @@ def thresholds(
     """
     from ccd.deploy.load import open_model
     from ccd.deploy.tune import check_target, save_tuned, tune
-    from ccd.runtime.hardware import find_device
 
     with user_errors():
         if model.suffix == ".onnx":
             raise CcdError(f"{model}: an ONNX file cannot be tuned; tune its checkpoint and export that again")
         target = out or _default_target(model)
         check_target(model, target, [labels], force=force)
-        tuned = tune(open_model(model, find_device(device)), labels, images, batch_size=32, workers=0)
+        tuned = tune(open_model(model, device), labels, images, batch_size=32, workers=0)
         for backup in save_tuned(model, target, tuned):
             click.echo(f"kept a file that ccd export did not write: {backup}", err=True)
         click.echo(json.dumps(_content(tuned, target), ensure_ascii=False) if as_json else _text(tuned, target, images))

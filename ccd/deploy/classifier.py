@@ -18,7 +18,7 @@ from ccd.artifacts.head_file import HeadFile
 from ccd.errors import CcdError, install_advice
 from ccd.params.file import validate
 from ccd.params.sections import TeacherParams
-from ccd.runtime.hardware import read_later, to_device
+from ccd.runtime.hardware import find_device, read_later, to_device
 from ccd.student.inference import predict
 from ccd.student.model import StudentSpec, restore_student
 from ccd.student.transforms import to_unit
@@ -268,8 +268,10 @@ class OnnxClassifier:
         return torch.from_numpy(logits).sigmoid(), torch.from_numpy(cam)
 
 
-def onnx_session(path: Path, device: torch.device) -> Any:
-    """Open an onnxruntime session.
+def onnx_session(path: Path, device: str) -> Any:
+    """Open an onnxruntime session on a device, see `ccd.runtime.hardware.find_device`.
+
+    ``auto`` is the CPU too where onnxruntime is the package without CUDA.
 
     Raises:
         CcdError: onnxruntime is not installed, does not support the device or cannot read the file.
@@ -278,7 +280,9 @@ def onnx_session(path: Path, device: torch.device) -> Any:
         import onnxruntime
     except ImportError:
         raise CcdError(f"{path}: ONNX files need onnxruntime: {install_advice('onnx')}") from None
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device.type]
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[find_device(device).type]
+    if provider not in onnxruntime.get_available_providers() and device == "auto":
+        provider = "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         raise CcdError(f"this onnxruntime has no {provider}; install onnxruntime-gpu, or use --device cpu")
     options = onnxruntime.SessionOptions()

@@ -110,11 +110,11 @@ def _read_description(path: Path) -> dict[str, Any]:
     return content  # type: ignore[no-any-return]
 
 
-def open_model(path: Path, device: torch.device) -> Classifier:
-    """Open the classifier in ``path``.
+def open_model(path: Path, device: str) -> Classifier:
+    """Open the classifier in ``path``; ``device``: see `ccd.runtime.hardware.find_device`.
 
     Raises:
-        CcdError: ``path`` does not exist, is no model, or is damaged.
+        CcdError: ``path`` does not exist, is no model, or is damaged, or there is no such device.
     """
     check_exists(path)
     if path.suffix == ".onnx":
@@ -122,15 +122,15 @@ def open_model(path: Path, device: torch.device) -> Classifier:
         return OnnxClassifier(_onnx_description(session, path), session, hash_of(path))
     if path.is_dir():
         description, weights, sha256 = read_folder(path)
-        return TorchClassifier(description, weights, sha256, device)
+        return TorchClassifier(description, weights, sha256, find_device(device))
     if path.suffix == HEAD_SUFFIX:
-        return open_head(path, device)
+        return open_head(path, find_device(device))
     if path.suffix != ".pt":
         raise CcdError(
             f"{path}: no model; give a checkpoint (student.pt), an exported folder, an .onnx file, or a head.h5"
         )
     checkpoint, sha256 = read_student(path)
-    return TorchClassifier(describe(checkpoint), checkpoint.weights[checkpoint.selected], sha256, device)
+    return TorchClassifier(describe(checkpoint), checkpoint.weights[checkpoint.selected], sha256, find_device(device))
 
 
 def check_exists(path: Path) -> None:
@@ -253,4 +253,4 @@ def load_student(path: str | Path, *, device: str = "auto", batch_size: int = 32
     Raises:
         CcdError: ``path`` does not exist, is no model or is damaged, or the device is missing.
     """
-    return StudentModel(open_model(Path(path), find_device(device)), batch_size, workers)
+    return StudentModel(open_model(Path(path), device), batch_size, workers)

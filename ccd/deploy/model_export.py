@@ -160,7 +160,7 @@ def parity(graph: _Graph, path: Path) -> float:
     Returns:
         The largest absolute difference of an output, divided by the output's largest absolute value if that is above 1.
     """
-    session = onnx_session(path, CPU)
+    session = onnx_session(path, "cpu")
     worst = 0.0
     generator = torch.Generator().manual_seed(1)
     for count, height_px, width_px in graph.sizes():
