@@ -36,7 +36,8 @@ def main(images: Path, boxes: Path, regions: Path, out: Path) -> None:
         log.wrote((out, count, "views"))
         log.finding("0 encoded, 0 from the store; all are regions, embedded by clip_global")
         return
-    teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device)
+    store = open_store()
+    teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device, store=store)
     settings = params.attributes(params.image_size_px // teacher.stride_px)
     attributes |= settings | {"teacher": teacher.description, "fingerprint": teacher.fingerprint}
     known.check_teacher(attributes)
@@ -48,7 +49,7 @@ def main(images: Path, boxes: Path, regions: Path, out: Path) -> None:
     )
     files = indexed_files(load(DatasetParams).root, index)
     keys = view_keys(index.digests, plan.image_rows, plan.boxes_px)
-    stored = open_store().features(encoding(teacher, (), **settings), keys)
+    stored = store.features(encoding(teacher, (), **settings), keys)
     writing = features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, attributes)
     with on_rank0(writing) as writer:
         from_rank0(lambda: known.copy(writer.write))

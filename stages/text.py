@@ -14,6 +14,7 @@ from ccd.params.sections import TeacherParams, TextParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import set_up_hardware
 from ccd.runtime.launch import stage
+from ccd.runtime.store import open_store
 from ccd.teacher.encode import class_embeddings, load_teacher
 
 
@@ -26,7 +27,7 @@ def main(classes: Path, out: Path) -> None:
     class_list = classes_file.read(classes)
     texts = chosen_texts(params.class_texts, class_list.names, class_list.texts)
     log.reads(f"{len(texts)} classes", f"{len(params.templates)} templates")
-    teacher = load_teacher(**teacher_params.model_dump(), device=set_up_hardware().device)
+    teacher = load_teacher(**teacher_params.model_dump(), device=set_up_hardware().device, store=open_store())
     embeddings = class_embeddings(teacher, texts, params.templates).numpy()
     background_texts = tuple(params.background_texts)
     background = embeddings[:0]

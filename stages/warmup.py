@@ -21,7 +21,8 @@ from ccd.student.fit import TrainingData, fit, steps_per_epoch, training_name
 from ccd.student.inference import start_as_clip
 from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.objectives import Objective
-from ccd.teacher.encode import load_teacher, student_start
+from ccd.teacher.encode import load_teacher
+from ccd.teacher.student_start import student_start
 
 
 @shared_stage
@@ -55,7 +56,8 @@ def _started(
 ) -> tuple[Student, StudentSpec, str]:
     if params.weights != "teacher":
         return build_student(spec, params.weights, params.seed), spec, params.weights
-    start = student_start(load_teacher(**load(TeacherParams).model_dump(), device=hardware.device))
+    teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device, store=open_store())
+    start = student_start(teacher)
     spec = replace(spec, backbone=start.backbone, mean=start.mean, std=start.std)
     student = build_student(spec, start.weights, params.seed)
     if start.projection is not None:

@@ -34,7 +34,8 @@ from ccd.student.inference import start_as_clip
 from ccd.student.model import Student, StudentSpec, build_backbone, build_student, restore_student
 from ccd.student.objectives import Objective
 from ccd.student.step import Optimization, over_ranks
-from ccd.teacher.encode import StudentStart, load_teacher, student_start
+from ccd.teacher.encode import load_teacher
+from ccd.teacher.student_start import StudentStart, student_start
 from tests.toys.chain import CHAIN, STAGES, prepare, run_stage, write_pictures
 from tests.toys.student import KilledError, Memory, batches_of, colour_patches
 from tests.toys.tiny_clip import checkpoint

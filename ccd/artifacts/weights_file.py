@@ -9,7 +9,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +238,7 @@ def _pytorch(path: Path, key: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about details of pickling, which the user cannot change
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CcdError(f"{key}: {path} {_pickled(str(error)) if is_pickle(path) else _DAMAGED}") from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
@@ -284,13 +284,13 @@ def _state_dicts(content: object, name: str, levels: int) -> Iterator[tuple[str,
         yield from _state_dicts(content[wrapper], f"{name}.{wrapper}".lstrip("."), levels - 1)
 
 
-def check_sha256(path: str | Path, expected: str | None, key: str) -> None:
-    """Raise CcdError unless the file has the ``expected`` SHA-256 that parameter ``key`` states (None: any)."""
+def check_sha256(path: str | Path, expected: str | None, key: str, hashed: Callable[[Path], str] = hash_of) -> None:
+    """Raise CcdError unless the file has the ``expected`` SHA-256 that ``key`` states (None: any), by ``hashed``."""
     if expected is None:
         return
     if not Path(path).is_file():
         raise CcdError(f"{key} is set, but {path} is no local file; correct the path, or leave {key} empty")
-    actual = hash_of(Path(path))
+    actual = hashed(Path(path))
     if actual != expected:
         other = not_weights(Path(path))
         reason = "not the same weights" if other is None else f"the file is {other}"

@@ -138,7 +138,7 @@ class OptimizationParams(Section):
 class WarmupParams(OptimizationParams):
     """The student's architecture and initial weights; later stages read the architecture from the checkpoint.
 
-    ``weights: teacher``: those of its image tower, if that is a CNN, see `ccd.teacher.encode.student_start`.
+    ``weights: teacher``: those of its image tower, if that is a CNN, see `ccd.teacher.student_start`.
     """
 
     section: ClassVar[str] = "warmup"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -97,7 +97,6 @@ def interpolate_position(table: Tensor, native: tuple[int, int], grid: tuple[int
 Backend = Literal["clip", "open_clip"]
 Normalization = Literal["clip", "imagenet"]
 
-
 MeanStd = tuple[Sequence[float], Sequence[float]]
 
 
@@ -171,13 +170,18 @@ def mean_std(normalization: Normalization, of_the_model: MeanStd) -> MeanStd:
 
 # texts are tokenized this many times too wide, so that what would have been cut off shows
 WIDE = 8
+IMAGE_HALF = "visual."
+"""How the names of its weights begin; all others belong to the text half."""
 
 
 class ClipTeacher:
     """See `Teacher`. Takes over ``model``: frozen, in eval mode, float32, on ``device``.
 
-    ``model``: a module with ``encode_text``, ``context_length``, ``logit_scale``; ``tower`` is its image part.
+    ``model``: a module with ``encode_text``, ``context_length`` and its image part ``visual``; ``tower`` is that part.
     ``tokenize(texts, width)`` -> (T, width) token ids, padded, longer texts truncated.
+    ``weights``: the state dict, of any precision and perhaps mapped from a file, of a model that is `unfilled`.
+    Each half, images or texts, gets its own at its first use: a stage uses one of them. ``identify`` returns the
+    fingerprint, given the function that computes it from the weights; it may know it already.
 
     Lower precisions are autocast on the image tower: weights, residual stream and layer norms stay float32. Texts are
     always encoded in float32.
@@ -195,15 +199,21 @@ class ClipTeacher:
         precision: Precision,
         device: torch.device,
         description: str,
+        weights: Mapping[str, Tensor] | None = None,
+        identify: Callable[[Callable[[], str]], str] | None = None,
     ) -> None:
         self.embed_dim = embed_dim
         self.stride_px = tower.stride_px
         self.description = description
         self.pixel_mean_std: MeanStd = (mean, std)
-        self._model = model.float().eval().requires_grad_(False)
-        # a quarter faster for ResNets, indifferent for ViTs
-        self._model.to(device, memory_format=torch.channels_last)
-        self.tower = tower
+        self._model = model.eval().requires_grad_(False)
+        if weights is None:
+            # channels last: a quarter faster for ResNets, indifferent for ViTs
+            self._model.float().to(device, memory_format=torch.channels_last)
+        self._weights = self._model.state_dict() if weights is None else weights
+        self._has_images = self._has_texts = weights is None
+        self._identify = identify
+        self._tower = tower
         self._tokenize = tokenize
         self._device = device
         self._precision = precision
@@ -211,32 +221,61 @@ class ClipTeacher:
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
 
     @property
+    def tower(self) -> ImageTower:
+        """The image half; its weights are loaded at the first use."""
+        if not self._has_images:
+            self._load(lambda name: name.startswith(IMAGE_HALF), [self._tower.module])
+            self._has_images = True
+        return self._tower
+
+    @property
     def logit_scale(self) -> float:
         """Return exp of the model's learned logarithm."""
-        return math.exp(float(self._model.logit_scale))
+        return math.exp(float(self._weights["logit_scale"].float()))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash the weights at the first use; this takes seconds for the largest models."""
+        """Hash all weights at the first use, unless the hash is known; this takes seconds for the largest models."""
+        return self._hashed() if self._identify is None else self._identify(self._hashed)
+
+    def _hashed(self) -> str:
         digest = hashlib.sha256()
-        for name, tensor in sorted(self._model.state_dict().items()):
-            values = tensor.detach().cpu().contiguous().numpy()
+        for name, tensor in sorted(self._weights.items()):
+            values = (tensor.detach().float() if tensor.is_floating_point() else tensor).cpu().contiguous().numpy()
             little_endian = values.astype("<f4" if tensor.is_floating_point() else "<i8", copy=False)
             digest.update(f"{name} {list(tensor.shape)}\n".encode())
             digest.update(little_endian.data)
         return digest.hexdigest()
 
+    def _load(self, is_of_half: Callable[[str], bool], parts: Iterable[nn.Module]) -> None:
+        """Give one half its weights, in memory of their own: the file they come from may change."""
+        weights = {name: _own(value, self._device) for name, value in self._weights.items() if is_of_half(name)}
+        self._model.load_state_dict(weights, strict=False, assign=True)
+        for part in parts:
+            part.to(self._device)  # its buffers that are no weights
+
+    def _text_model(self) -> Any:
+        """Return the model with the weights of its text half."""
+        if not self._has_texts:
+            parts = [part for part in self._model.children() if part is not self._tower.module]
+            self._load(lambda name: not name.startswith(IMAGE_HALF), parts)
+            for name, buffer in self._model.named_buffers(recurse=False):
+                setattr(self._model, name, buffer.to(self._device))
+            self._has_texts = True
+        return self._model
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """See :meth:`ccd.teacher.clip_teacher.Teacher.encode_text`."""
-        width = int(self._model.context_length)
+        model = self._text_model()
+        width = int(model.context_length)
         tokens = self._tokenize(list(texts), WIDE * width)
         # every row ends in padding, unless it is longer still: then its last token differs from those before
         cut = (tokens[:, width:] != tokens[:, -1:]).any(dim=1).tolist()
         if any(cut):
             long = listed(repr(text[:200]) for text, is_cut in zip(texts, cut, strict=True) if is_cut)
             raise CcdError(f"longer than the {width} tokens CLIP can read; shorten the class text or template: {long}")
-        features = self._model.encode_text(tokens[:, :width].to(self._device))
+        features = model.encode_text(tokens[:, :width].to(self._device))
         return F.normalize(features.float(), dim=-1).cpu()
 
     @property
@@ -255,3 +294,10 @@ class ClipTeacher:
     def encode_image(self, pixels: Tensor) -> Tensor:
         """See :meth:`ccd.teacher.clip_teacher.Teacher.encode_image`."""
         return self.embed_image(pixels).cpu()
+
+
+def _own(value: Tensor, device: torch.device) -> Tensor:
+    """Return a copy on the device, float32 where it is floating; convolutions channels last."""
+    dtype = torch.float32 if value.is_floating_point() else value.dtype
+    memory_format = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+    return value.detach().to(device, dtype, copy=True, memory_format=memory_format)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccd.errors import CcdError, listed
 from ccd.runtime.hardware import Precision, check_precision, one_ahead, rank0_first, read_later
-from ccd.runtime.store import fingerprint
+from ccd.runtime.store import Store, fingerprint
 from ccd.teacher import open_clip, openai
 from ccd.teacher.clip_teacher import Backend, Normalization, Teacher
+from ccd.teacher.openai import Remember
 
 # Smaller batches take other kernels on CPUs, whose sums round otherwise: from this size on, an image's features do not
 # depend on what else is in its batch.
@@ -33,8 +35,9 @@ def load_teacher(
     normalization: Normalization = "clip",
     precision: Precision = "fp32",
     device: torch.device,
+    store: Store | None = None,
 ) -> Teacher:
-    """Load a frozen CLIP.
+    """Load a frozen CLIP. Its halves, for images and texts, read their weights when they are first used.
 
     Args:
         backend: ``clip`` (OpenAI's models) or ``open_clip`` (an extra).
@@ -43,18 +46,48 @@ def load_teacher(
         sha256: checked if the weights are a local file.
         normalization: ``clip`` (the model's own pixel mean and std) or ``imagenet`` (the published code).
         precision: ``fp16`` needs a GPU.
+        store: keeps hashes of local files of weights, so that each is computed once; see `remembering`.
 
     Raises:
         CcdError: an unknown name, a missing or wrong file, a failed download, a precision the device does not have.
     """
     check_precision(device, precision, "teacher.precision")
+    chosen: Any = {"sha256": sha256, "normalization": normalization, "precision": precision, "device": device}
+    chosen["remember"] = remembering(store)
     if backend == "open_clip":
-        return open_clip.load(
-            model, pretrained, sha256=sha256, normalization=normalization, precision=precision, device=device
-        )
+        return open_clip.load(model, pretrained, **chosen)
     if pretrained is not None:
         raise CcdError("teacher.pretrained is for the backend open_clip: leave it empty")
-    return openai.load(model, sha256=sha256, normalization=normalization, precision=precision, device=device)
+    return openai.load(model, **chosen)
+
+
+def remembering(store: Store | None) -> Remember:
+    """Return a function that keeps SHA-256 values in the store, by what they are of and the file they come from.
+
+    A file counts as unchanged as long as its path, size, time of change and inode are the same, as for DVC. Code and
+    libraries that compute a value are part of its name. Without a store every value is computed.
+    """
+
+    def remember(kind: str, file: Path, compute: Callable[[], str]) -> str:
+        if store is None:
+            return compute()
+        facts = _facts(file)
+        slot = store.slot(fingerprint("weights", ("ccd.teacher.encode",), of=kind, file=facts))
+        known = (slot.read() or b"").decode("ascii", "replace")
+        if re.fullmatch("[0-9a-f]{64}", known):
+            return known
+        value = compute()
+        if _facts(file) == facts:
+            slot.save(value.encode("ascii"))
+        return value
+
+    return remember
+
+
+def _facts(file: Path) -> list[object]:
+    path = file.resolve()
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def encoding(teacher: Teacher, modules: tuple[str, ...] = (), **preprocessing: object) -> str:
@@ -170,85 +203,3 @@ def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templat
     if broken:
         raise CcdError(f"the teacher gave NaN or Inf for the text of {listed(broken)}: try other weights")
     return means
-
-
-@dataclass(frozen=True)
-class StudentStart:
-    """The convolutional image tower of a teacher, as a student's backbone (no section of the paper).
-
-    ``origin``: one line for a person. ``backbone``: name for `ccd.student.model.build_backbone`; ``weights``: a state
-    dict of it, on the teacher's device. ``mean`` and ``std``: per RGB channel. ``projection``: the state dict of the
-    1x1 convolution in which the backbone ends, that of the tower's projection into CLIP's space, on the CPU; None where
-    that is no linear map.
-    """
-
-    origin: str
-    backbone: str
-    weights: Mapping[str, Tensor]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    projection: Mapping[str, Tensor] | None
-
-
-def student_start(teacher: Teacher) -> StudentStart:
-    """Take a teacher's image tower for a student.
-
-    Its projection stays: over fewer channels, chosen by all that CLIP has seen, a head learns more from few images.
-    Attention pools have no linear map of averaged features; as in MaskCLIP (Zhou et al., ECCV 2022) each cell goes
-    through their value and output projections, without the positional embedding.
-
-    Raises:
-        CcdError: the tower is no CNN that `ccd.student.model.build_backbone` knows, e.g. a ViT.
-    """
-    visual: Any = teacher.tower.module
-    if hasattr(visual, "attnpool") and hasattr(visual, "layer4"):
-        layers = [getattr(visual, f"layer{number}") for number in range(1, 5)]
-        name = f"clip_resnet/{'-'.join(str(len(layer)) for layer in layers)}/{visual.conv3.out_channels}"
-        trunk = visual
-        maps = [visual.attnpool.v_proj, visual.attnpool.c_proj]
-    elif hasattr(visual, "trunk") and _gives_maps(visual.trunk):
-        name = f"timm/{visual.trunk.pretrained_cfg['architecture']}"
-        trunk = visual.trunk
-        maps = [_timm_projection(visual)]
-    else:
-        raise CcdError(
-            f"warmup.weights teacher: the image tower of {teacher.description} cannot be a student's start; the "
-            "ResNets of OpenAI and open_clip can (RN50, RN101, RN50x4, ...), and open_clip's towers with a CNN of timm "
-            "as trunk; else use warmup.weights: imagenet with a torchvision name as warmup.backbone, e.g. resnet101"
-        )
-    mean, std = ((float(red), float(green), float(blue)) for red, green, blue in teacher.pixel_mean_std)
-    origin = f"the image tower of {teacher.description.partition(',')[0]}"
-    projection = _composed(maps)
-    backbone = name if projection is None else f"{name}+{len(projection['bias'])}"
-    return StudentStart(origin, backbone, trunk.state_dict(), mean, std, projection)
-
-
-def _gives_maps(trunk: Any) -> bool:
-    """Tell whether a trunk of timm makes feature maps (b, K, h, w) from images of any size."""
-    try:
-        with torch.no_grad():
-            shape = trunk.forward_features(next(trunk.parameters()).new_zeros(1, 3, 64, 96)).shape
-    except (AssertionError, RuntimeError, ValueError):
-        return False
-    return len(shape) == 4 and shape[2] * 3 == shape[3] * 2
-
-
-def _timm_projection(visual: Any) -> nn.Module | None:
-    """Return the projection after the average pool of open_clip's timm towers; None after an attention pool."""
-    parts = dict(visual.head.named_children())
-    if "pool" in parts or "mlp" in parts:
-        return None
-    found: nn.Module = parts["proj"] if "proj" in parts else visual.trunk.get_classifier()
-    return found
-
-
-def _composed(maps: Sequence[Any]) -> dict[str, Tensor] | None:
-    """Return linear layers in a row, K -> D, as one 1x1 convolution; None if one is not linear."""
-    if not all(isinstance(layer, nn.Linear) for layer in maps):
-        return None
-    weight = torch.eye(maps[0].in_features)
-    bias = torch.zeros(maps[0].in_features)
-    for layer in maps:
-        weight = layer.weight.cpu() @ weight
-        bias = layer.weight.cpu() @ bias + (0 if layer.bias is None else layer.bias.cpu())
-    return {"weight": weight[:, :, None, None], "bias": bias}

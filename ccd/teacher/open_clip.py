@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccd.artifacts.weights_file import check_sha256, load_fitting, read_state_dict
+from ccd.artifacts.files import hash_of
+from ccd.artifacts.weights_file import StateDict, check_sha256, load_fitting, read_state_dict, without_prefix
 from ccd.errors import CcdError, install_advice
 from ccd.runtime.hardware import Precision
 from ccd.teacher.clip_teacher import ClipTeacher, ImageTower, Normalization, mean_std
+from ccd.teacher.openai import Remember, unfilled
 
 DEFAULT_STRIDE_PX = 32
 DIRECTORY_CONFIG = "open_clip_config.json"
@@ -29,6 +33,7 @@ def load(
     normalization: Normalization,
     precision: Precision,
     device: torch.device,
+    remember: Remember,
 ) -> ClipTeacher:
     """Load an open_clip model.
 
@@ -44,8 +49,12 @@ def load(
     if sha256 is not None and source.weights is None:
         raise CcdError("teacher.sha256 is for local checkpoints: remove it, or give the path of the weights")
     if source.weights is not None:
-        check_sha256(source.weights, sha256, "teacher.sha256")
-    network, tokenizer = _create(package, source)
+        check_sha256(
+            source.weights, sha256, "teacher.sha256", lambda path: remember("sha256", path, partial(hash_of, path))
+        )
+    lean = None if source.weights is None else _unfilled(package, source, source.weights)
+    network, weights = (_created(package, source), None) if lean is None else lean
+    tokenizer = package.get_tokenizer(source.name)
     own = network.visual.preprocess_cfg
     mean, std = mean_std(normalization, (own["mean"], own["std"]))
 
@@ -63,6 +72,8 @@ def load(
         precision=precision,
         device=device,
         description=f"open_clip {source.label}, {normalization} pixels, {precision}",
+        weights=weights,
+        identify=None if source.weights is None else partial(remember, _kind(package, source), source.weights),
     )
 
 
@@ -147,9 +158,41 @@ def _check_config(path: Path) -> None:
         raise CcdError(f"the open_clip config {path} has no {', '.join(missing)}")
 
 
-def _create(package: ModuleType, source: _Source) -> tuple[Any, Any]:
+def _kind(package: ModuleType, source: _Source) -> str:
+    """Return what, besides the file of weights, decides which of them the network has."""
+    return json.dumps(["open_clip", source.name, package.get_model_config(source.name)], sort_keys=True, default=str)
+
+
+def _unfilled(package: ModuleType, source: _Source, weights: Path) -> tuple[Any, StateDict] | None:
+    """Return the network without values, and the weights for it; None if open_clip must convert or refuse the file."""
     try:
-        network = package.create_model(source.name, source.pretrained, require_pretrained=True, weights_only=True)
+        state = read_state_dict(weights, "teacher")
+        network = unfilled(partial(_without_weights, package, source))
+        expected = network.state_dict()
+        fitting = without_prefix(state, expected, "teacher")
+    except MemoryError:
+        raise
+    except Exception:  # what is wrong is found once more, and named, on the longer way
+        return None
+    is_same = fitting.keys() == expected.keys() and all(
+        fitting[name].shape == value.shape and fitting[name].is_floating_point() == value.is_floating_point()
+        for name, value in expected.items()
+    )
+    return (network, fitting) if is_same else None
+
+
+def _without_weights(package: ModuleType, source: _Source) -> Any:
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # that the network has no weights
+    try:
+        return package.create_model(source.name, load_weights=False, pretrained_text=False)
+    finally:
+        logging.disable(disabled)
+
+
+def _created(package: ModuleType, source: _Source) -> Any:
+    try:
+        return package.create_model(source.name, source.pretrained, require_pretrained=True, weights_only=True)
     except MemoryError:
         raise
     except Exception as error:
@@ -158,8 +201,7 @@ def _create(package: ModuleType, source: _Source) -> tuple[Any, Any]:
                 f"open_clip cannot load {source.label}: {error}; a network is needed, or the path of a local file as "
                 "teacher.pretrained"
             ) from error
-        network = _created_by_hand(package, source, source.weights)
-    return network, package.get_tokenizer(source.name)
+        return _created_by_hand(package, source, source.weights)
 
 
 def _created_by_hand(package: ModuleType, source: _Source, weights: Path) -> Any:
@@ -167,7 +209,7 @@ def _created_by_hand(package: ModuleType, source: _Source, weights: Path) -> Any
     what = f"teacher.{'model' if source.pretrained is None else 'pretrained'}"
     state = read_state_dict(weights, what)
     try:
-        network = package.create_model(source.name, require_pretrained=False, load_weights=False)
+        network = _without_weights(package, source)
     except Exception as error:
         raise CcdError(f"open_clip cannot load {source.label}: {' '.join(str(error).split())[:300]}") from error
     load_fitting(network, state, f"{source.name} from {weights}")
