@@ -16,7 +16,7 @@ from benchmarks.precision import measure_precision
 from benchmarks.regions import measure_regions
 from benchmarks.settings import Settings
 from benchmarks.shapes import measure_shapes
-from benchmarks.startup import measure_startup
+from benchmarks.startup import measure_checkpoint, measure_startup
 from benchmarks.student import measure_student
 from benchmarks.tables import Table, machine
 from benchmarks.teacher import measure_teacher
@@ -33,7 +33,11 @@ PARTS: dict[str, Callable[[Settings], Table]] = {
     "labels": measure_label_growth,
     "increment": measure_increment,
 }
-ON_REQUEST: dict[str, Callable[[Settings], Table]] = {"precision": measure_precision, "voc07": measure_voc07}
+ON_REQUEST: dict[str, Callable[[Settings], Table]] = {
+    "precision": measure_precision,
+    "voc07": measure_voc07,
+    "checkpoint": measure_checkpoint,
+}
 PRECISION = click.Choice(get_args(Precision))
 
 

@@ -33,9 +33,10 @@ def working_in(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Process:
-    """A finished command: its ``seconds``, its peak resident memory in MB, and its standard output."""
+    """A finished command: its ``seconds``, those of processors, its peak resident memory in MB, its standard output."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     output: str
 
@@ -111,4 +112,4 @@ def run(command: Sequence[str], folder: Path) -> Process:
         usage = json.loads(result.read_text())
     if usage["status"] != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {usage['status']}:\n{process.stderr}")
-    return Process(usage["seconds"], usage["peak_mb"], process.stdout)
+    return Process(usage["seconds"], usage["cpu_seconds"], usage["peak_mb"], process.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from clip.model import CLIP
 from ccd.artifacts import checkpoint_file
 from ccd.student.model import Student, StudentSpec, build_student
 from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher, ImageTower
-from ccd.teacher.openai import image_tower, tokenize
+from ccd.teacher.openai import image_tower, tokenize, unfilled
 
 # name -> embedding width, native side, layers, width, patch, side to measure at
 SHAPES: dict[str, tuple[int, int, int | tuple[int, int, int, int], int, int | None, int]] = {
@@ -53,6 +54,44 @@ def teacher_of(name: str, device: torch.device) -> tuple[ClipTeacher, ImageTower
 def save_tiny_clip(path: Path) -> None:
     """Write a checkpoint that ``teacher.model`` accepts."""
     torch.save(random_clip("tiny").state_dict(), path)
+
+
+def save_large_clip(path: Path, as_archive: bool) -> None:
+    """Write a checkpoint of RN50x64's shapes in fp16, 1.3 GB: a TorchScript archive as OpenAI's, or a state dict."""
+    network = unfilled(lambda: CLIP(1024, 448, (3, 15, 36, 10), 128, None, 77, 49408, 1024, 16, 12))
+    drawn = 0.02 * torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
+    weights = {}
+    for name, value in network.state_dict().items():
+        size = value.numel()
+        is_scale = name.endswith("running_var") or (value.ndim == 1 and name.endswith("weight"))
+        values = torch.ones(size) if is_scale else drawn.repeat(-(-size // len(drawn)))[:size]
+        weights[name] = values.view(value.shape).to(torch.float16 if value.is_floating_point() else value.dtype)
+    if not as_archive:
+        torch.save(weights, path)
+        return
+    network.load_state_dict(weights, assign=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is no longer developed
+        torch.jit.save(torch.jit.script(_Named.of(network)), str(path))
+
+
+class _Named(torch.nn.Module):
+    """The weights of a module by their names, without its code, which is not all of TorchScript."""
+
+    @classmethod
+    def of(cls, module: torch.nn.Module) -> _Named:
+        named = cls()
+        for name, parameter in module.named_parameters(recurse=False):
+            named.register_parameter(name, parameter)
+        for name, buffer in module.named_buffers(recurse=False):
+            named.register_buffer(name, buffer)
+        for name, part in module.named_children():
+            named.add_module(name, cls.of(part))
+        return named
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Do nothing; TorchScript wants it."""
+        return pixels
 
 
 def student_of(backbone: str, size_px: int) -> Student:

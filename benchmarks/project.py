@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -37,6 +38,12 @@ def make_project(folder: Path, images: int, test: int = 0, epochs: int = 3) -> N
     corrections_file.ensure(folder / corrections_file.path_of(DATA.name))
     settings = {**SETTINGS, "warmup.epochs": str(epochs), "train.epochs": str(epochs)}
     (folder / "params.yaml").write_text(apply_preset("folder", "pictures", settings))
+
+
+def with_settings(folder: Path, settings: Mapping[str, str]) -> None:
+    """Change settings of a project of `make_project`."""
+    changed = {**SETTINGS, **settings}
+    (folder / "params.yaml").write_text(apply_preset("folder", "pictures", changed))
 
 
 def command_of(stage: str) -> list[str]:

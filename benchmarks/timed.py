@@ -18,7 +18,12 @@ def main(result: str, *command: str) -> int:
     child = os.posix_spawnp(command[0], command, os.environ)
     _, status, usage = os.wait4(child, 0)
     seconds = time.perf_counter() - start
-    measures = {"seconds": seconds, "peak_mb": usage.ru_maxrss / 1024, "status": os.waitstatus_to_exitcode(status)}
+    measures = {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss / 1024,
+        "status": os.waitstatus_to_exitcode(status),
+    }
     Path(result).write_text(json.dumps(measures))
     return 0
 

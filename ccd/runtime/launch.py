@@ -9,6 +9,7 @@ where several processes run: light stages start without it.
 from __future__ import annotations
 
 import ctypes
+import gc
 import inspect
 import logging
 import os
@@ -95,6 +96,10 @@ def shared_stage(function: Callable[..., None]) -> click.Command:
 
 
 def _command(function: Callable[..., None], start: Callable[..., None]) -> click.Command:
+    if not gc.isenabled():  # the imports of a stage are done, see stages/__init__.py
+        gc.freeze()
+        gc.enable()
+
     def run(debug: bool, **paths: Path) -> None:
         if debug:
             os.environ[DEBUG_VARIABLE] = "1"
