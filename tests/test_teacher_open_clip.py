@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import torch.nn.functional as F
 
 from ccd.errors import CcdError
 from ccd.images.batches import ImageFiles, image_batches
+from ccd.runtime.store import Store
+from ccd.teacher.clip_teacher import ClipTeacher
 from ccd.teacher.encode import class_embeddings, encode_images, load_teacher
+from ccd.teacher.open_clip import image_tower
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -107,6 +111,58 @@ def test_a_checkpoint_that_is_nested_deeper_is_the_same_teacher(tmp_path: Path) 
         load_teacher("open_clip", str(config), str(path), device=CPU) for path in (weights, tmp_path / "nested.pt")
     )
     assert plain.fingerprint == nested.fingerprint
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_weights_are_given_to_the_half_that_is_used(kind: str, tmp_path: Path) -> None:
+    config, weights, model = written(kind, tmp_path)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    full = of_open_clip(package_model=model)
+    lean = load_teacher("open_clip", str(config), str(weights), device=CPU)
+    assert isinstance(lean, ClipTeacher)
+    assert lean.fingerprint == full.fingerprint and lean.logit_scale == full.logit_scale
+    assert torch.equal(lean.encode_text(["a dog"]), full.encode_text(["a dog"]))
+    state = lean._model.state_dict()
+    assert {name.startswith("visual.") for name, value in state.items() if value.is_meta} == {True}
+    side_px = 32 if kind in ("vit", "resnet") else 64
+    assert torch.equal(lean.encode_image(pixels[..., :side_px]), full.encode_image(pixels[..., :side_px]))
+    assert not any(value.is_meta for value in lean._model.state_dict().values())
+
+
+def of_open_clip(package_model: Any) -> ClipTeacher:
+    """A teacher of a network that has its weights."""
+    own = package_model.visual.preprocess_cfg
+    return ClipTeacher(
+        copy.deepcopy(package_model),
+        image_tower(copy.deepcopy(package_model).visual),
+        lambda texts, width: open_clip.tokenize(texts, context_length=width),
+        embed_dim=16,
+        mean=own["mean"],
+        std=own["std"],
+        precision="fp32",
+        device=CPU,
+        description="",
+    )
+
+
+def test_what_open_clip_converts_is_converted(tmp_path: Path) -> None:
+    """A model of larger images: open_clip interpolates its positions, from 4 x 4 to 2 x 2."""
+    config, _, model = written("vit", tmp_path)
+    state = model.state_dict()
+    position = state["visual.positional_embedding"]
+    state["visual.positional_embedding"] = torch.cat([position[:1], position[1:].repeat(4, 1)])
+    torch.save(state, tmp_path / "larger.pt")
+    teacher = load_teacher("open_clip", str(config), str(tmp_path / "larger.pt"), device=CPU)
+    assert teacher.tower.module.get_parameter("positional_embedding").shape == position.shape
+    assert teacher.encode_image(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 16)
+
+
+def test_the_fingerprint_is_known_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, weights, _ = written("vit", tmp_path)
+    store = Store(tmp_path / "store", 10**9)
+    first = load_teacher("open_clip", str(config), str(weights), device=CPU, store=store).fingerprint
+    monkeypatch.setattr(ClipTeacher, "_hashed", lambda self: pytest.fail("it is known"))
+    assert load_teacher("open_clip", str(config), str(weights), device=CPU, store=store).fingerprint == first
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

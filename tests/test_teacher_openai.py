@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +24,13 @@ from clip.model import build_model
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ccd.artifacts.files import hash_of
 from ccd.errors import CcdError
-from ccd.teacher.clip_teacher import Teacher
+from ccd.runtime.store import Store
+from ccd.teacher import openai
+from ccd.teacher.clip_teacher import ClipTeacher
 from ccd.teacher.encode import SMALLEST_BATCH, encode_images, load_teacher
+from tests.faults.artifacts import Planted
 from tests.toys.tiny_clip import save_fp16, tiny_clip
 
 CPU = torch.device("cpu")
@@ -32,9 +42,11 @@ def checkpoint(kind: str, folder: Path) -> Path:
     return save_fp16(tiny_clip(kind), folder / f"{kind}.pt")
 
 
-def load(path: Path, **options: Any) -> Teacher:
+def load(path: Path, **options: Any) -> ClipTeacher:
     """Load it."""
-    return load_teacher("clip", str(path), None, device=CPU, **options)
+    teacher = load_teacher("clip", str(path), None, device=CPU, **options)
+    assert isinstance(teacher, ClipTeacher)
+    return teacher
 
 
 def noise(*shape: int) -> Tensor:
@@ -275,3 +287,144 @@ def test_a_gpu_gives_every_batch_its_own_features(tmp_path: Path) -> None:
     batches = ((torch.arange(len(images)), images.pin_memory()) for images in pixels)
     for images, (_, features) in zip(pixels, encode_images(teacher, batches, ["image"] * 18), strict=True):
         np.testing.assert_allclose(features, teacher.encode_image(images).numpy(), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TorchScript archive as OpenAI publishes them, with the numbers that they hold beside the weights."""
+    model = tiny_clip("resnet")
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        vars(model).pop(name, None)
+        model.register_buffer(name, torch.tensor(7))
+    path = tmp_path_factory.mktemp("archive") / "archive.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(model, (torch.zeros(1, 3, 64, 64), clip.tokenize("a dog"))), str(path))
+    return path
+
+
+def test_an_archive_is_read_without_running_it(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the program was read")
+
+    monkeypatch.setattr(torch.jit, "load", refuse)
+    scripted = load(archive)
+    plain = load(checkpoint("resnet", tmp_path))
+    assert scripted.fingerprint == plain.fingerprint
+    assert torch.equal(scripted.encode_image(noise(2, 3, 64, 64)), plain.encode_image(noise(2, 3, 64, 64)))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_archive_of_another_make_is_read_by_pytorch(archive: Path, tmp_path: Path) -> None:
+    """Compressed entries cannot be mapped."""
+    packed_path = tmp_path / "packed.pt"
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(packed_path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for info in source.infolist():
+            packed.writestr(info.filename, source.read(info))
+    with pytest.raises(Exception, match="compressed"):
+        openai._archived(packed_path)
+    assert load(packed_path).fingerprint == load(archive).fingerprint
+
+
+def test_what_an_archive_would_run_is_refused(archive: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(tmp_path / "planted.pt", "w") as planted:
+        for info in source.infolist():
+            is_pickle = info.filename.endswith("/data.pkl")
+            planted.writestr(info.filename, pickle.dumps(Planted()) if is_pickle else source.read(info))
+    with pytest.raises(pickle.UnpicklingError):
+        openai._archived(tmp_path / "planted.pt")
+
+
+def test_only_the_half_that_is_used_is_loaded(tmp_path: Path) -> None:
+    path = checkpoint("vit", tmp_path)
+    both = load(path)
+    pixels = noise(2, 3, 32, 32)
+    expected = (both.encode_text(["a dog"]), both.encode_image(pixels))
+    for_texts = load(path)
+    for_images = load(path)
+    assert torch.equal(for_texts.encode_text(["a dog"]), expected[0])
+    assert torch.equal(for_images.encode_image(pixels), expected[1])
+    meta = {
+        teacher: {name.startswith("visual.") for name, value in teacher._model.state_dict().items() if value.is_meta}
+        for teacher in (both, for_texts, for_images)
+    }
+    assert meta == {both: set(), for_texts: {True}, for_images: {False}}
+    # and the other half comes when it is asked for
+    assert torch.equal(for_texts.encode_image(pixels), expected[1])
+    assert torch.equal(for_images.encode_text(["a dog"]), expected[0])
+
+
+def test_a_file_that_changes_afterwards_changes_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "vit.pt"
+    torch.save(tiny_clip("vit").state_dict(), path)
+    teacher = load(path)
+    pixels = noise(2, 3, 32, 32)
+    expected = teacher.encode_image(pixels)
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert torch.equal(teacher.encode_image(pixels), expected)
+
+
+def test_tokens_and_names_are_those_of_the_package() -> None:
+    texts = ["a photo of the Dog, isn't it?", "naïve  &amp; 123", "dog " * 100]
+    for width in (77, 616):
+        assert torch.equal(openai.tokenize(texts, width), clip.tokenize(texts, width, truncate=True))
+    assert openai.DOWNLOAD_URLS == clip.clip._MODELS
+
+
+def test_hashes_are_computed_once_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint("vit", tmp_path)
+    right = hashlib.sha256(path.read_bytes()).hexdigest()
+    store = Store(tmp_path / "store", 10**9)
+    expected = load(path).fingerprint
+    hashed: list[str] = []
+    monkeypatch.setattr(openai, "hash_of", lambda file: hashed.append("file") or hash_of(file))
+    compute = ClipTeacher._hashed
+    monkeypatch.setattr(ClipTeacher, "_hashed", lambda self: hashed.append("weights") or compute(self))
+    for _ in range(2):
+        assert load(path, sha256=right, store=store).fingerprint == expected
+        assert hashed == ["file", "weights"]
+    with pytest.raises(CcdError, match=right):  # also a hash that is known is compared
+        load(path, sha256="0" * 64, store=store)
+    for entry in store.folder.iterdir():  # a damaged entry is none
+        (entry / "state.pt").write_text("nonsense")
+    assert load(path, sha256=right, store=store).fingerprint == expected
+    assert hashed == ["file", "weights"] * 2
+    model = tiny_clip("vit")
+    with torch.no_grad():
+        model.visual.proj[0, 0] += 0.5
+    save_fp16(model, path)  # as large as before, and written later
+    os.utime(path, ns=(1, 1))
+    assert load(path, store=store).fingerprint not in (expected, "")
+    assert hashed == [*["file", "weights"] * 2, "weights"]
+    with pytest.raises(CcdError, match="SHA-256"):
+        load(path, sha256=right, store=store)
+
+
+def test_a_named_model_is_the_file_where_the_package_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint("vit", tmp_path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(openai, "_DOWNLOADS", tmp_path)
+    monkeypatch.setattr(openai, "DOWNLOAD_URLS", {"ViT": f"https://host/{digest}/vit.pt"})
+    monkeypatch.setattr(clip, "load", lambda *_, **__: pytest.fail("there is nothing to download"))
+    teacher = load_teacher("clip", "ViT", None, device=CPU)
+    assert teacher.fingerprint == load(path).fingerprint
+    assert teacher.description == "clip ViT, clip pixels, fp32"
+    path.write_bytes(b"half a file")
+    monkeypatch.setattr(clip, "load", lambda *_, **__: checkpoint("vit", tmp_path))
+    assert load_teacher("clip", "ViT", None, device=CPU).fingerprint == teacher.fingerprint
+
+
+def test_a_stage_that_encodes_imports_neither_torchvision_nor_the_compiler(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch, stages.text, stages.clip_global, stages.clip_local\n"
+        "from ccd.runtime.hardware import set_up_hardware\n"
+        f"teacher = stages.text.load_teacher('clip', {str(checkpoint('resnet', tmp_path))!r}, None,"
+        " device=set_up_hardware().device)\n"
+        "teacher.encode_text(['a dog']); teacher.encode_image(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))\n"
+        "print('imported', *({'torchvision', 'torch._dynamo', 'torch._inductor', 'clip'} & set(sys.modules)))\n"
+        "print(torch.are_deterministic_algorithms_enabled(), __import__('gc').isenabled())"
+    )
+    (tmp_path / "params.yaml").write_text((Path(__file__).resolve().parent.parent / "params.yaml").read_text())
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert run.stdout.split("\n")[:2] == ["imported", "True True"], run.stdout

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -90,7 +92,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         CcdError: the file is missing, cannot be read, is not YAML or holds no mapping.
     """
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise CcdError(f"{path} does not exist here; {_how_to_get_one(path.parent)}") from None
     except OSError as error:
@@ -100,6 +102,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CcdError(f"{path} holds no sections; {_how_to_get_one(path.parent)}")
     return content
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str) -> Any:
+    """Parse YAML; a stage reads its sections from the same file one by one."""
+    return YAML(typ="safe").load(text)
 
 
 def is_clone(folder: Path) -> bool:

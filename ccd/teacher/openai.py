@@ -200,22 +200,20 @@ def _no_clip(path: Path, error: Exception) -> CcdError:
     return CcdError(f"{path} is not a checkpoint of OpenAI's CLIP architecture: {first_line}")
 
 
+@cache
 def _module(name: str) -> Any:
-    """Import a module of the package ``clip`` without the package, see the top."""
+    """Import a module of the package ``clip`` without the package, see the top; `sys.modules` stays as it is."""
     full = f"clip.{name}"
-    if full not in sys.modules:
-        package = find_spec("clip")
-        folder = Path((package.submodule_search_locations or [""])[0]) if package is not None else Path()
-        spec = spec_from_file_location(full, folder / f"{name}.py")
-        if spec is None or spec.loader is None:
-            raise ModuleNotFoundError(full)
-        sys.modules[full] = module_from_spec(spec)  # where the package finds it, should it be imported later
-        try:
-            spec.loader.exec_module(sys.modules[full])
-        except BaseException:
-            del sys.modules[full]
-            raise
-    return sys.modules[full]
+    if full in sys.modules:
+        return sys.modules[full]
+    package = find_spec("clip")
+    folder = Path((package.submodule_search_locations or [""])[0]) if package is not None else Path()
+    spec = spec_from_file_location(full, folder / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(full)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @cache
