@@ -56,8 +56,7 @@ def _started(
 ) -> tuple[Student, StudentSpec, str]:
     if params.weights != "teacher":
         return build_student(spec, params.weights, params.seed), spec, params.weights
-    teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device, store=open_store())
-    start = student_start(teacher)
+    start = student_start(load_teacher(**load(TeacherParams).model_dump(), device=hardware.device, store=open_store()))
     spec = replace(spec, backbone=start.backbone, mean=start.mean, std=start.std)
     student = build_student(spec, start.weights, params.seed)
     if start.projection is not None:

@@ -131,10 +131,11 @@ def test_weights_are_given_to_the_half_that_is_used(kind: str, tmp_path: Path) -
 
 def of_open_clip(package_model: Any) -> ClipTeacher:
     """A teacher of a network that has its weights."""
-    own = package_model.visual.preprocess_cfg
+    network = copy.deepcopy(package_model)
+    own = network.visual.preprocess_cfg
     return ClipTeacher(
-        copy.deepcopy(package_model),
-        image_tower(copy.deepcopy(package_model).visual),
+        network,
+        image_tower(network.visual),
         lambda texts, width: open_clip.tokenize(texts, context_length=width),
         embed_dim=16,
         mean=own["mean"],
