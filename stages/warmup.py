@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ccd.artifacts import checkpoint_file, class_table, image_index, text_file
-from ccd.artifacts.class_table import GLOBAL_LABELS
 from ccd.artifacts.files import write_csv
 from ccd.artifacts.image_index import same_classes, same_ids
 from ccd.artifacts.weights_file import check_sha256
@@ -30,7 +29,7 @@ def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path)
     """Train the student on the debiased labels of the whole images."""
     params = load(WarmupParams)
     index = image_index.read(images).train()
-    targets = class_table.read(global_labels, GLOBAL_LABELS, ["label"])
+    targets = class_table.read(global_labels, class_table.GLOBAL_LABELS, ["label"])
     log = StageLog("warmup")
     same_ids(global_labels, "global_labels", targets.ids, index.ids)
     hardware = set_up_hardware()
