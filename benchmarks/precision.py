@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from ccd.params.file import load
 from ccd.params.sections import ClipGlobalParams, DatasetParams, GlobalLabelsParams, TeacherParams
 from ccd.runtime.hardware import Precision
 from ccd.teacher import open_clip, openai
-from ccd.teacher.encode import encode_images
+from ccd.teacher.encode import encode_images, remembering
 
 COLUMNS = (
     "precision",
@@ -85,20 +86,12 @@ def _features(
 ) -> np.ndarray:
     """Embed images, (m, D) float32."""
     device = settings.hardware.device
-    normalization = params.normalization
+    chosen: dict[str, Any] = {"normalization": params.normalization, "precision": precision, "device": device}
+    chosen |= {"sha256": None, "remember": remembering(None)}
     if params.backend == "clip":
-        teacher = openai.load(
-            params.model, sha256=None, normalization=normalization, precision=precision, device=device
-        )
+        teacher = openai.load(params.model, **chosen)
     else:
-        teacher = open_clip.load(
-            params.model,
-            params.pretrained,
-            sha256=None,
-            normalization=normalization,
-            precision=precision,
-            device=device,
-        )
+        teacher = open_clip.load(params.model, params.pretrained, **chosen)
     names = [str(row) for row in range(len(files))]
     batches = image_batches(files, rows, size_px, settings.batch_size, settings.hardware.workers)
     return np.concatenate([features for _, features in encode_images(teacher, batches, names)])

@@ -129,11 +129,12 @@ _DAMAGED = "is damaged, incomplete or no PyTorch file; download it again"
 _SAVE = "save its state dict where it was made: torch.save(model.state_dict(), 'weights.pt')"
 
 
-def read_state_dict(path: Path, key: str) -> StateDict:
+def read_state_dict(path: Path, key: str, *, mapped: bool = False) -> StateDict:
     """Read the state dict in a PyTorch or safetensors file, also inside a training program's checkpoint.
 
     Args:
         key: the parameter that names the file, for messages, e.g. ``warmup.weights``.
+        mapped: tensors are views of a PyTorch file, whose checksums are not looked at.
 
     Raises:
         CcdError: the file is missing, of another kind (which is named), holds pickled objects, is damaged, or holds
@@ -142,7 +143,7 @@ def read_state_dict(path: Path, key: str) -> StateDict:
     if not path.exists():
         raise CcdError(f"{key}: {path} does not exist; give the path of a file of weights")
     refuse_other(path, key)
-    content = _safetensors(path, key) if is_safetensors(path) else _pytorch(path, key)
+    content = _safetensors(path, key) if is_safetensors(path) else _pytorch(path, key, mapped)
     return _unwrapped(content, f"{key}: {path}")
 
 
@@ -232,13 +233,13 @@ def _safetensors(path: Path, key: str) -> StateDict:
         ) from None
 
 
-def _pytorch(path: Path, key: str) -> Any:
+def _pytorch(path: Path, key: str, mapped: bool) -> Any:
     if is_torchscript(path):
         raise CcdError(f"{key}: {path} is a TorchScript archive, a program, which is not run for safety; {_SAVE}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about details of pickling, which the user cannot change
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CcdError(f"{key}: {path} {_pickled(str(error)) if is_pickle(path) else _DAMAGED}") from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:

@@ -32,7 +32,6 @@ from ccd.params.sections import RuntimeParams
 
 LAUNCHER = "CCD_LAUNCH"
 _CLEAN_UP_S = 10.0  # how long a rank that failed second waits to be ended
-_LONGEST_WAIT = timedelta(minutes=30)  # of one rank for another
 _PR_SET_PDEATHSIG = 1
 
 
@@ -96,9 +95,7 @@ def shared_stage(function: Callable[..., None]) -> click.Command:
 
 
 def _command(function: Callable[..., None], start: Callable[..., None]) -> click.Command:
-    if not gc.isenabled():  # the imports of a stage are done, see stages/__init__.py
-        gc.freeze()
-        gc.enable()
+    gc.enable()  # the imports of a stage are done, see stages/__init__.py
 
     def run(debug: bool, **paths: Path) -> None:
         if debug:
@@ -266,8 +263,9 @@ def join_ranks() -> None:
         torch.cuda.set_device(device)
     if rank() > 0:
         warnings.simplefilter("ignore")  # rank 0 says the same
+    longest_wait = timedelta(minutes=30)  # of one rank for another
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_LONGEST_WAIT)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=longest_wait)
     except ValueError as error:
         raise CcdError(
             f"RANK and WORLD_SIZE are set, but the processes cannot meet ({error}); start them with torchrun"

@@ -96,7 +96,6 @@ def interpolate_position(table: Tensor, native: tuple[int, int], grid: tuple[int
 
 Backend = Literal["clip", "open_clip"]
 Normalization = Literal["clip", "imagenet"]
-
 MeanStd = tuple[Sequence[float], Sequence[float]]
 
 
@@ -170,8 +169,7 @@ def mean_std(normalization: Normalization, of_the_model: MeanStd) -> MeanStd:
 
 # texts are tokenized this many times too wide, so that what would have been cut off shows
 WIDE = 8
-IMAGE_HALF = "visual."
-"""How the names of its weights begin; all others belong to the text half."""
+IMAGE_HALF = "visual."  # so begin the names of its weights; all others belong to the text half
 
 
 class ClipTeacher:
@@ -215,7 +213,7 @@ class ClipTeacher:
         self._identify = identify
         self._tower = tower
         self._tokenize = tokenize
-        self._device = device
+        self.device = device
         self._precision = precision
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
@@ -249,10 +247,10 @@ class ClipTeacher:
 
     def _load(self, is_of_half: Callable[[str], bool], parts: Iterable[nn.Module]) -> None:
         """Give one half its weights, in memory of their own: the file they come from may change."""
-        weights = {name: _own(value, self._device) for name, value in self._weights.items() if is_of_half(name)}
+        weights = {name: _own(value, self.device) for name, value in self._weights.items() if is_of_half(name)}
         self._model.load_state_dict(weights, strict=False, assign=True)
         for part in parts:
-            part.to(self._device)  # its buffers that are no weights
+            part.to(self.device)  # its buffers that are no weights
 
     def _text_model(self) -> Any:
         """Return the model with the weights of its text half."""
@@ -260,7 +258,7 @@ class ClipTeacher:
             parts = [part for part in self._model.children() if part is not self._tower.module]
             self._load(lambda name: not name.startswith(IMAGE_HALF), parts)
             for name, buffer in self._model.named_buffers(recurse=False):
-                setattr(self._model, name, buffer.to(self._device))
+                setattr(self._model, name, buffer.to(self.device))
             self._has_texts = True
         return self._model
 
@@ -275,19 +273,14 @@ class ClipTeacher:
         if any(cut):
             long = listed(repr(text[:200]) for text, is_cut in zip(texts, cut, strict=True) if is_cut)
             raise CcdError(f"longer than the {width} tokens CLIP can read; shorten the class text or template: {long}")
-        features = model.encode_text(tokens[:, :width].to(self._device))
+        features = model.encode_text(tokens[:, :width].to(self.device))
         return F.normalize(features.float(), dim=-1).cpu()
-
-    @property
-    def device(self) -> torch.device:
-        """See :meth:`ccd.teacher.clip_teacher.Teacher.device`."""
-        return self._device
 
     @torch.no_grad()
     def embed_image(self, pixels: Tensor) -> Tensor:
         """See :meth:`ccd.teacher.clip_teacher.Teacher.embed_image`."""
-        batch = pixels.to(self._device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
-        with computing(self._device, self._precision):
+        batch = pixels.to(self.device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
+        with computing(self.device, self._precision):
             features = self.tower(batch.div_(255).sub_(self._mean).div_(self._std))
         return F.normalize(features.float(), dim=-1)
 

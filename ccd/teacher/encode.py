@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,23 +66,35 @@ def remembering(store: Store | None) -> Remember:
     """Return a function that keeps SHA-256 values in the store, by what they are of and the file they come from.
 
     A file counts as unchanged as long as its path, size, time of change and inode are the same, as for DVC. Code and
-    libraries that compute a value are part of its name. Without a store every value is computed.
+    libraries that compute a value are part of its name. Without a store every value is computed. A file of weights that
+    is mapped is not checked when it is read, so that is done here, before anything of it is known.
     """
 
     def remember(kind: str, file: Path, compute: Callable[[], str]) -> str:
         if store is None:
+            _check_whole(file)
             return compute()
         facts = _facts(file)
         slot = store.slot(fingerprint("weights", ("ccd.teacher.encode",), of=kind, file=facts))
         known = (slot.read() or b"").decode("ascii", "replace")
         if re.fullmatch("[0-9a-f]{64}", known):
             return known
+        _check_whole(file)
         value = compute()
         if _facts(file) == facts:
             slot.save(value.encode("ascii"))
         return value
 
     return remember
+
+
+def _check_whole(path: Path) -> None:
+    """Check an archive's own checksums, which nobody does who maps it; other files have none. Raises CcdError."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CcdError(f"{path} is damaged ({damaged} is not what its checksum says); download it again")
 
 
 def _facts(file: Path) -> list[object]:

@@ -166,7 +166,7 @@ def _kind(package: ModuleType, source: _Source) -> str:
 def _unfilled(package: ModuleType, source: _Source, weights: Path) -> tuple[Any, StateDict] | None:
     """Return the network without values, and the weights for it; None if open_clip must convert or refuse the file."""
     try:
-        state = read_state_dict(weights, "teacher")
+        state = read_state_dict(weights, "teacher", mapped=True)
         network = unfilled(partial(_without_weights, package, source))
         expected = network.state_dict()
         fitting = without_prefix(state, expected, "teacher")

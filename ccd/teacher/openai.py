@@ -161,7 +161,7 @@ def _named_file(name: str, sha256: str | None, remember: Remember) -> Path:
 def _read(path: Path) -> tuple[Any, StateDict]:
     """Return the network that the shapes of a checkpoint describe, without values, and the weights for it."""
     if not is_torchscript(path):
-        return _built(read_state_dict(path, "teacher.model"), path)
+        return _built(read_state_dict(path, "teacher.model", mapped=True), path)
     try:
         return _built(_archived(path), path)
     except MemoryError:
