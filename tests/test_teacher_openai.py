@@ -335,6 +335,19 @@ def test_what_an_archive_would_run_is_refused(archive: Path, tmp_path: Path) -> 
         openai._archived(tmp_path / "planted.pt")
 
 
+def test_a_file_that_differs_from_its_own_checksums_is_named_before_its_features_are(tmp_path: Path) -> None:
+    """One bit of a weight: nothing else tells, and mapped files are read without looking."""
+    path = checkpoint("vit", tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda info: info.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + largest.file_size // 2] ^= 1
+    path.write_bytes(content)
+    for store in (None, Store(tmp_path / "store", 1 << 20)):
+        with pytest.raises(CcdError, match=rf"{path.name} is damaged \(.*checksum says\); download it again"):
+            _ = load_teacher("clip", str(path), None, device=CPU, store=store).fingerprint
+
+
 def test_only_the_half_that_is_used_is_loaded(tmp_path: Path) -> None:
     path = checkpoint("vit", tmp_path)
     both = load(path)
