@@ -125,6 +125,7 @@ class CapturedStep:
 
     def __init__(self, step: Callable[[Views], Outcome]) -> None:
         self._step = step
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._shapes: list[torch.Size] | None = None
         self._warm_ups = 0
         self._failed = False
@@ -153,11 +154,10 @@ class CapturedStep:
 
     def _aside(self, views: Views) -> Outcome:
         """Do one step on a stream of its own, so that nothing of it is bound to the usual one."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             outcome = self._step(views)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self._stream)
         return outcome
 
     def _capture(self, views: Views) -> None:
