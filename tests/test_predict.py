@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
@@ -328,21 +329,26 @@ def test_pillow_images_of_every_kind_are_read_like_their_files(model: Path, tmp_
         student.predict([Image.open(paths[0]), broken])
 
 
-def test_the_next_batch_is_started_before_results_are_read(
-    model: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("device", "expected"), [("cpu", "srsrsr"), ("cuda", "ssrsrr")])
+def test_a_gpu_has_the_next_batch_before_results_are_read(
+    device: str, expected: str, model: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """s: the pass over a batch is started; r: its results are read."""
     events = []
     start = TorchClassifier.start
 
     def noting(self: TorchClassifier, pixels: Any) -> Callable[[], Any]:
-        events.append("s")
+        self.device = torch.device("cpu")
         finish = start(self, pixels)
+        self.device = torch.device(device)
+        events.append("s")
         return lambda: [events.append("r"), finish()][1]
 
     monkeypatch.setattr(TorchClassifier, "start", noting)
-    table = load_student(model, batch_size=2).predict(photos)
-    assert "".join(events) == "ssrsrr" and table.index.tolist() == [path.as_posix() for path in photos]
+    student = load_student(model, batch_size=2)
+    student._classifier.device = torch.device(device)  # type: ignore[attr-defined]
+    table = student.predict(photos)
+    assert "".join(events) == expected and table.index.tolist() == [path.as_posix() for path in photos]
 
 
 def test_columns_are_unique_whatever_classes_are_called() -> None:

@@ -16,7 +16,7 @@ from benchmarks.photos import index_of
 from ccd.artifacts.boxes_file import BoxTable
 from ccd.artifacts.image_index import ImageIndex
 from ccd.images.batches import ImageFiles
-from ccd.runtime.hardware import Hardware
+from ccd.runtime.hardware import Hardware, one_ahead
 from ccd.student import inference, propose
 from ccd.student.model import Student
 from ccd.student.propose import RunningThreshold, ViewOptions, ViewQuota, choose_views, find_candidates, tiles
@@ -150,7 +150,9 @@ def test_precision_is_recorded_where_it_is_not_fp32(tmp_path: Path) -> None:
     assert all(scores[1][view] == pytest.approx(value, abs=0.02) for view, value in scores[0].items())
 
 
-def test_the_next_pass_is_started_before_results_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_the_next_pass_is_started_before_results_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """p: a pass over a batch; r: its probabilities are read; b: the two tensors of its boxes."""
     _, paths = pictures(tmp_path, 8)
     events: list[str] = []
@@ -162,6 +164,8 @@ def test_the_next_pass_is_started_before_results_are_read(tmp_path: Path, monkey
             return lambda: [events.append(letter), values][1]
 
         monkeypatch.setattr(module, "read_later", noting)
+    for module in (inference, propose):
+        monkeypatch.setattr(module, "one_ahead", lambda items, device: one_ahead(items, torch.device("cuda")))
     place = Hardware(torch.device("cpu"), 0, 2)
     find_candidates(student, ImageFiles(paths), index_of(paths), ViewOptions(ViewQuota(None, 1.0), 32, HOW), place)
     assert "".join(events) == "pp" + "rp" + "rbb" + "p" + "rbb" + "rbb" + "bb"

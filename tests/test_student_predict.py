@@ -75,9 +75,14 @@ def test_every_item_comes_once_and_in_order_when_the_next_one_is_made(count: int
             made.append(number)
             yield number
 
-    for place, number in enumerate(one_ahead(numbers())):
+    for place, number in enumerate(one_ahead(numbers(), torch.device("cuda"))):
         assert number == place and made == list(range(min(place + 2, count)))
     assert len(made) == count
+
+
+def test_a_cpu_is_asked_for_one_item_at_a_time() -> None:
+    made = iter(range(3))
+    assert [number for number in one_ahead(made, CPU) if next(made, None) is not None] == [0]
 
 
 def test_an_error_comes_behind_the_items_before_it() -> None:
@@ -86,7 +91,7 @@ def test_an_error_comes_behind_the_items_before_it() -> None:
         yield 1
         raise ValueError("third")
 
-    items = one_ahead(broken())
+    items = one_ahead(broken(), torch.device("cuda"))
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(ValueError, match="third"):
         next(items)

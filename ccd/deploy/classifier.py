@@ -166,8 +166,8 @@ class TorchClassifier:
         """Restore the student on ``device``. Raises CcdError if the weights do not fit the description."""
         self.description = description
         self.sha256 = sha256
+        self.device = device
         self._student = restore_student(description.student, weights)
-        self._device = device
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier`."""
@@ -175,12 +175,12 @@ class TorchClassifier:
 
     def start(self, pixels: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
         """Start predicting; the function returned waits for the results, but for no later work of the device."""
-        batch = [(torch.arange(len(pixels)), to_device(pixels, self._device))]
-        if self._device.type == "cuda":  # compute in float32, not TF32, and leave the caller's settings alone
+        batch = [(torch.arange(len(pixels)), to_device(pixels, self.device))]
+        if self.device.type == "cuda":  # compute in float32, not TF32, and leave the caller's settings alone
             with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-                _, logits, cam = next(predict(self._student, batch, self._device))
+                _, logits, cam = next(predict(self._student, batch, self.device))
         else:
-            _, logits, cam = next(predict(self._student, batch, self._device))
+            _, logits, cam = next(predict(self._student, batch, self.device))
         probs, cams = read_later(logits.sigmoid()), read_later(cam)
         return lambda: (probs(), cams())
 

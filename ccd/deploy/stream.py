@@ -126,7 +126,7 @@ class Scored:
 def scored(classifier: Classifier, paths: Sequence[Path], batch_size: int, workers: int) -> Iterator[Scored]:
     """Score ``paths`` in order, in memory that does not grow with their number.
 
-    A batch is handed on when the next one has been started, so that a GPU has work all the time.
+    On a GPU a batch is handed on when the next one has been started.
 
     Raises:
         CcdError: a worker process died.
@@ -134,7 +134,9 @@ def scored(classifier: Classifier, paths: Sequence[Path], batch_size: int, worke
     spec = classifier.description.spec
     load = _TolerantBatch(paths, spec.image_size_px, batch_size)
     batches = load_in_order(load, -(-len(paths) // batch_size), workers, files_of=load.files)
-    for batch, wait in one_ahead((batch, _started(classifier, batch.pixels)) for batch in batches):
+    started = ((batch, _started(classifier, batch.pixels)) for batch in batches)
+    device = classifier.device if isinstance(classifier, TorchClassifier) else torch.device("cpu")
+    for batch, wait in one_ahead(started, device):
         probs, cams = wait()
         yield Scored(batch.paths, probs.numpy(), cams, batch.sizes_px, batch.problems)
 

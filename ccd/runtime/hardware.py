@@ -138,11 +138,14 @@ def read_later(values: Tensor) -> Callable[[], Tensor]:
     return read
 
 
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield items in their order, each when the next one has been made: on a GPU that one computes meanwhile.
+def one_ahead(items: Iterable[T], device: torch.device) -> Iterator[T]:
+    """Yield items in their order; on a GPU each when the next one has been made, which that computes meanwhile.
 
     An error comes behind the items before it.
     """
+    if device.type == "cpu":
+        yield from items
+        return
     following = iter(items)
     held: list[T] = []
     while True:

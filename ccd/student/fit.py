@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -35,6 +36,7 @@ from ccd.student.training_state import (
 from ccd.student.transforms import batch_rows, derived_seed, step_generator
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+STEPS_AHEAD = {"cpu": 0, "cuda": 1}  # steps on their way when a loss is read, so that the device never waits
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def train(
         names: image of each row, for error messages.
         state: keeps the training's state after every epoch; what an earlier call with the same arguments left there is
             gone on with, and the result is the same.
-        on_step: called with epoch, step and loss after every step, when the next one is on its way.
+        on_step: called with epoch, step and loss after every step.
 
     Raises:
         CcdError: the loss is not finite, the weights are not after an epoch, an epoch has no batch, or the precision
@@ -205,7 +207,8 @@ def _train_epoch(
     on_step: Callable[[int, int, float], None] | None,
 ) -> EpochRecord:
     meter = EpochMeter(targets, time.perf_counter())
-    sent: _Sent | None = None
+    waiting: deque[_Sent] = deque()
+    rows_before: Tensor | None = None
     for index, (rows, images) in enumerate(batches):  # (b,), (b, 3, H, W)
         part = part_of_batch(len(rows))
         if index == 0:
@@ -224,18 +227,18 @@ def _train_epoch(
         meter.add(device_rows, outcome)
         if outcome.targets is not None:
             targets[device_rows] = outcome.targets
-        before = sent
-        sent = _Sent(epoch, index, rows, read_later(outcome.loss.detach()), None if before is None else before.rows)
-        if before is not None:
-            before.check(names, on_step)
-    if sent is not None:
-        sent.check(names, on_step)
+        waiting.append(_Sent(epoch, index, rows, read_later(outcome.loss.detach()), rows_before))
+        rows_before = rows
+        while len(waiting) > STEPS_AHEAD[step.device.type]:
+            waiting.popleft().check(names, on_step)
+    for last in waiting:
+        last.check(names, on_step)
     return meter.record(epoch)
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """A step whose loss is read when the next one is on its way, so that the device never waits for this process."""
+    """A step on its way, whose loss is read later."""
 
     epoch: int
     index: int

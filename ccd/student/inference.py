@@ -174,7 +174,7 @@ def _score_batches(
                 joined = torch.cat(probs, dim=1)  # one copy to the CPU
             yield rows.numpy(), read_later(joined)
 
-    for rows, read in one_ahead(started()):
+    for rows, read in one_ahead(started(), device):
         # copied once more, so that page-locked memory is not kept for the whole pass
         parts = np.split(read().numpy().copy(), ends, axis=1)
         yield rows, {name: finite_probs(part, rows, paths, name) for name, part in zip(students, parts, strict=True)}

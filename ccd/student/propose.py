@@ -182,7 +182,7 @@ def _boxed_batches(
     )
 
     def started() -> Iterator[tuple[np.ndarray, np.ndarray, Callable[[], Boxes]]]:
-        for rows, cams, read in one_ahead(passes):
+        for rows, cams, read in one_ahead(passes, hardware.device):
             probs = finite_probs(read().numpy(), rows, files.paths, "warmup")
             running.add(probs)  # what a rank has seen is at most as much as all have
             requested = torch.from_numpy(probs >= running.value)
@@ -190,7 +190,7 @@ def _boxed_batches(
             names = [index.ids[row] for row in rows]
             yield rows, probs, start_boxes(cams, requested, sizes_px, options.size_px, names=names, **options.boxes)
 
-    for rows, probs, boxes in one_ahead(started()):
+    for rows, probs, boxes in one_ahead(started(), hardware.device):
         yield rows, probs, boxes()
 
 

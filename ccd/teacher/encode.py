@@ -158,7 +158,7 @@ def encode_images(
             largest = 0 if on_cpu else max(largest, len(pixels))
             yield rows, read_later(teacher.embed_image(_filled(pixels, largest)))
 
-    for rows, read in started() if on_cpu else one_ahead(started()):
+    for rows, read in one_ahead(started(), teacher.device):
         yield _checked(rows, read(), names)
 
 
