@@ -112,6 +112,11 @@ class KilledWhileWriting(Fault):
         sys.addaudithook(look)
 
 
+def is_kept_work(path: Path) -> bool:
+    """Tell whether a file of the store is features or a training's state, and no hash of a CLIP's weights."""
+    return ".ccd" in path.parts and not any(part.startswith("weights-") for part in path.parts)
+
+
 class KilledWithWorkKept(Fault):
     """kill -9 in a later write to the store, so that the next run has something to go on from. Not one of `KINDS`."""
 
@@ -129,7 +134,7 @@ class KilledWithWorkKept(Fault):
 
         def look(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal left
-            if event == "os.rename" and ".ccd" in Path(str(arguments[0])).parts:
+            if event == "os.rename" and is_kept_work(Path(str(arguments[0]))):
                 if left == 0:
                     time.sleep(delay_s)
                     os.kill(os.getpid(), signal.SIGKILL)
