@@ -29,7 +29,7 @@ from ccd.errors import CcdError
 from ccd.runtime.store import Store
 from ccd.teacher import openai
 from ccd.teacher.clip_teacher import ClipTeacher
-from ccd.teacher.encode import SMALLEST_BATCH, encode_images, load_teacher
+from ccd.teacher.encode import SMALLEST_BATCH, encode_images, load_teacher, remembering
 from tests.faults.artifacts import Planted
 from tests.toys.tiny_clip import save_fp16, tiny_clip
 
@@ -346,6 +346,19 @@ def test_a_file_that_differs_from_its_own_checksums_is_named_before_its_features
     for store in (None, Store(tmp_path / "store", 1 << 20)):
         with pytest.raises(CcdError, match=rf"{path.name} is damaged \(.*checksum says\); download it again"):
             _ = load_teacher("clip", str(path), None, device=CPU, store=store).fingerprint
+
+
+def test_a_download_that_is_damaged_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole archive with a wrong bit, as its name's hash tells: the package gets it anew."""
+    path = checkpoint("vit", tmp_path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "RN50.pt").write_bytes(content)
+    fetched: list[str] = []
+    monkeypatch.setattr(openai, "_DOWNLOADS", tmp_path)
+    monkeypatch.setattr(clip, "load", lambda name, **_: fetched.append(name))
+    assert openai._named_file("RN50", None, remembering(Store(tmp_path / "store", 1 << 20))) == tmp_path / "RN50.pt"
+    assert fetched == ["RN50"]
 
 
 def test_only_the_half_that_is_used_is_loaded(tmp_path: Path) -> None:

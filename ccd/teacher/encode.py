@@ -18,7 +18,7 @@ from ccd.runtime.hardware import Precision, check_precision, one_ahead, rank0_fi
 from ccd.runtime.store import Store, fingerprint
 from ccd.teacher import open_clip, openai
 from ccd.teacher.clip_teacher import Backend, Normalization, Teacher
-from ccd.teacher.openai import Remember
+from ccd.teacher.openai import FILE_HASH, Remember
 
 # Smaller batches take other kernels on CPUs, whose sums round otherwise: from this size on, an image's features do not
 # depend on what else is in its batch.
@@ -67,20 +67,23 @@ def remembering(store: Store | None) -> Remember:
 
     A file counts as unchanged as long as its path, size, time of change and inode are the same, as for DVC. Code and
     libraries that compute a value are part of its name. Without a store every value is computed. A file of weights that
-    is mapped is not checked when it is read, so that is done here, before anything of it is known.
+    is mapped is not checked when it is read, so that is done here, before its weights are identified.
     """
+
+    def computed(kind: str, file: Path, compute: Callable[[], str]) -> str:
+        if kind != FILE_HASH:  # which tells more than checksums, and a wrong one is the caller's to mend
+            _check_whole(file)
+        return compute()
 
     def remember(kind: str, file: Path, compute: Callable[[], str]) -> str:
         if store is None:
-            _check_whole(file)
-            return compute()
+            return computed(kind, file, compute)
         facts = _facts(file)
         slot = store.slot(fingerprint("weights", ("ccd.teacher.encode",), of=kind, file=facts))
         known = (slot.read() or b"").decode("ascii", "replace")
         if re.fullmatch("[0-9a-f]{64}", known):
             return known
-        _check_whole(file)
-        value = compute()
+        value = computed(kind, file, compute)
         if _facts(file) == facts:
             slot.save(value.encode("ascii"))
         return value

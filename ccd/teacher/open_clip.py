@@ -18,7 +18,7 @@ from ccd.artifacts.weights_file import StateDict, check_sha256, load_fitting, re
 from ccd.errors import CcdError, install_advice
 from ccd.runtime.hardware import Precision
 from ccd.teacher.clip_teacher import ClipTeacher, ImageTower, Normalization, mean_std
-from ccd.teacher.openai import Remember, unfilled
+from ccd.teacher.openai import FILE_HASH, Remember, unfilled
 
 DEFAULT_STRIDE_PX = 32
 DIRECTORY_CONFIG = "open_clip_config.json"
@@ -50,7 +50,7 @@ def load(
         raise CcdError("teacher.sha256 is for local checkpoints: remove it, or give the path of the weights")
     if source.weights is not None:
         check_sha256(
-            source.weights, sha256, "teacher.sha256", lambda path: remember("sha256", path, partial(hash_of, path))
+            source.weights, sha256, "teacher.sha256", lambda path: remember(FILE_HASH, path, partial(hash_of, path))
         )
     lean = None if source.weights is None else _unfilled(package, source, source.weights)
     network, weights = (_created(package, source), None) if lean is None else lean

@@ -27,6 +27,7 @@ from ccd.errors import CcdError, listed
 from ccd.runtime.hardware import Precision
 from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher, ImageTower, Normalization, mean_std
 
+FILE_HASH = "sha256"  # kind of what is remembered: the SHA-256 of the file itself
 Remember = Callable[[str, Path, Callable[[], str]], str]
 """(kind, file, compute) -> the text that ``compute()`` derives from the file's content, or did so in an earlier run."""
 
@@ -73,7 +74,7 @@ def load(
         label = path.name
         if not path.is_file():
             raise CcdError(f"teacher.model {model!r} is neither a file nor one of {', '.join(DOWNLOAD_URLS)}")
-        check_sha256(path, sha256, "teacher.sha256", lambda file: remember("sha256", file, lambda: hash_of(file)))
+        check_sha256(path, sha256, "teacher.sha256", lambda file: remember(FILE_HASH, file, lambda: hash_of(file)))
     network, weights = _read(path)
     mean, std = mean_std(normalization, CLIP_MEAN_STD)
     return ClipTeacher(
@@ -145,7 +146,7 @@ def _named_file(name: str, sha256: str | None, remember: Remember) -> Path:
     url = DOWNLOAD_URLS[name]
     expected, file_name = url.split("/")[-2:]
     path = _DOWNLOADS.expanduser() / file_name
-    if not path.is_file() or remember("sha256", path, lambda: hash_of(path)) != expected:
+    if not path.is_file() or remember(FILE_HASH, path, lambda: hash_of(path)) != expected:
         import clip
 
         try:
