@@ -144,6 +144,12 @@ def test_without_a_rule_nobody_says_how_many_images_show_no_class(run: Run, fold
         assert "not looked for" in page[page.index(f'id="{section}"') :].split("</section>")[0], section
 
 
+def test_with_background_words_nobody_says_that_such_images_get_labels_all_the_same(run: Run) -> None:
+    worded = replace(run, text=replace(run.text, background_in_softmax=True))
+    answer = background_finding(worded).answer
+    assert "share every softmax, so such images keep fewer labels" in answer and "get labels all the same" not in answer
+
+
 def test_with_a_rule_the_number_is_said_and_nothing_else(run: Run, folder: Path) -> None:
     looked = replace(run, none_images=1)
     assert background_finding(looked).answer.startswith("1 training image (25.0 %), found by their scores")

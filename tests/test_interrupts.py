@@ -180,3 +180,32 @@ def test_in_another_thread_nothing_is_delayed() -> None:
     thread.start()
     thread.join()
     assert seen == [usual]
+
+
+def ended(tail: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of a process whose command prints, runs ``tail``, and leaves a handler behind."""
+    code = (
+        "import atexit, click, sys, threading, time\n"
+        "from ccd.errors import Interruptible\n"
+        "def run():\n"
+        "    atexit.register(print, 'handler')\n"
+        "    print('command')\n"
+        f"    {tail}\n"
+        "class Late:\n"
+        "    def __del__(self): print('taken apart')\n"
+        "kept = Late()\n"
+        "Interruptible('name', callback=run)([])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_process_ends_with_its_handlers_run_and_its_output_whole_and_takes_nothing_apart() -> None:
+    assert ended("pass") == (0, "command\nhandler\n", "")
+    assert ended("sys.exit(3)") == (3, "command\nhandler\n", "")
+
+
+def test_python_itself_ends_a_process_with_a_thread_at_work_or_a_last_message() -> None:
+    worker = "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()"
+    assert ended(worker) == (0, "command\nthread\nhandler\ntaken apart\n", "")
+    assert ended("sys.exit('why')") == (1, "command\nhandler\ntaken apart\n", "why\n")

@@ -202,9 +202,10 @@ def background_finding(run: Run) -> Finding:
     Where ground truth is known, the true number and how many of them have labels are added.
     """
     if run.none_images is None:
-        answer = (
-            f"Not looked for (global_labels.none_rule: off). Such images get labels all the same.{_known(run)}{ADVICE}"
-        )
+        consequence = "Such images get labels all the same."
+        if run.text.background_in_softmax:
+            consequence = "Background words share every softmax, so such images keep fewer labels."
+        answer = f"Not looked for (global_labels.none_rule: off). {consequence}{_known(run)}{ADVICE}"
         then = "The most doubtful images as a sheet to decide on:"
         command = shell_line("ccd", "review", "export", "--top", "200")
         return Finding(QUESTION, answer, (), then, command)
