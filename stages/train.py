@@ -40,7 +40,7 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     with log.training(params.epochs, steps_per_epoch(len(data), params.batch_size)) as show:
         result = fit(student, data, objective, params, hardware, state=slot, on_step=show)
     weights, info = final_weights(result)
-    info |= {"start": start.info["start"]} if "start" in start.info else {}
+    info |= {key: start.info[key] for key in ("start", "start_licence") if key in start.info}
     student.load_state_dict(weights[params.checkpoint])
     info["thresholds"] = label_free_thresholds(
         student, data.files, data.labels, params.image_size_px, hardware, log.images, params.precision

@@ -8,7 +8,8 @@ import torch
 from torchvision import models
 
 from ccd.errors import CcdError
-from ccd.student.model import backbone_names, build_backbone
+from ccd.student.model import StudentSpec, backbone_names, build_backbone
+from ccd.student.pretrained import start_student
 
 
 @pytest.mark.parametrize(
@@ -111,13 +112,14 @@ def test_imagenet_weights_come_from_torchvisions_cache_and_need_a_network_otherw
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     with pytest.raises(CcdError, match=r"resnet101-63fe2227.pth into .*TORCH_HOME"):
-        build_backbone("resnet101", "imagenet")  # V1; torchvision's default is resnet101-cd907fc2
+        start_student(StudentSpec("resnet101", ("a",), 1.0, 64), "imagenet", 0)  # V1; the default is V2, cd907fc2
     cached = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     cached.parent.mkdir(parents=True, exist_ok=True)
     state = models.resnet18(weights=None).state_dict()
     torch.save(state, cached)
-    backbone, _ = build_backbone("resnet18", "imagenet")
-    assert torch.equal(backbone.state_dict()["conv1.weight"], state["conv1.weight"])
+    student, _, origin, recorded = start_student(StudentSpec("resnet18", ("a",), 1.0, 64), "imagenet", 0)
+    assert torch.equal(student.state_dict()["backbone.conv1.weight"], state["conv1.weight"])
+    assert (origin, recorded) == ("imagenet", {})
 
 
 @pytest.mark.shared

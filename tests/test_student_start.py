@@ -33,6 +33,7 @@ from ccd.student.fit import Batches, train
 from ccd.student.inference import start_as_clip
 from ccd.student.model import Student, StudentSpec, build_backbone, build_student, restore_student
 from ccd.student.objectives import Objective
+from ccd.student.pretrained import start_student
 from ccd.student.step import Optimization, over_ranks
 from ccd.teacher.encode import load_teacher
 from ccd.teacher.student_start import StudentStart, student_start
@@ -332,15 +333,19 @@ def test_a_student_of_timm_is_restored_from_its_own_weights() -> None:
     [
         ("timm/resnet9000", "none", "timm .* has no 'resnet9000'"),
         ("timm/hf-hub:someone/else", "none", "has no 'hf-hub:someone/else'"),
-        ("timm/test_vit", "none", "no CNN"),
-        (TIMM, "imagenet", "torchvision has no ImageNet weights for timm/"),
+        ("timm/swin_tiny_patch4_window7_224", "none", "gives no feature map for images of any size"),
+        ("timm/test_vit.nix", "none", "timm .* has test_vit.r160_in1k"),
+        ("timm/test_vit", "none", r"patches of 16 px, .* a multiple of that, e\.g\. 96 or 112, not 100"),
+        (TIMM, "imagenet", "torchvision has no ImageNet weights for timm/.*: timm, none or"),
+        ("resnet18", "timm", "timm goes with a backbone timm/NAME"),
+        ("timm/efficientnet_b6", "timm", "timm has no weights for timm/efficientnet_b6"),
         ("clip_resnet/3-4-6/64", "none", "called like clip_resnet/3-4-6-3/64"),
     ],
 )
 def test_wrong_names_are_one_line(name: str, weights: str, message: str) -> None:
     pytest.importorskip("timm")
     with pytest.raises(CcdError, match=message) as caught:
-        build_backbone(name, weights)
+        start_student(StudentSpec(name, ("a",), 1.0, 100), weights, 0)
     assert "\n" not in str(caught.value)
 
 

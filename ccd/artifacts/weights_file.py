@@ -175,16 +175,16 @@ def without_prefix(state: Mapping[str, Tensor], expected: Collection[str], what:
     return {name.removeprefix(best): value for name, value in state.items() if name.startswith(best)}
 
 
-def load_fitting(network: nn.Module, state: Mapping[str, Tensor], what: str, ignored: str | None = None) -> None:
-    """Load ``state`` into ``network``; keys that start with ``ignored`` may be missing or have other shapes.
+def load_fitting(network: nn.Module, state: Mapping[str, Tensor], what: str, ignored: tuple[str, ...] = ()) -> None:
+    """Load ``state`` into ``network``; keys that start with one of ``ignored`` may be missing or have other shapes.
 
     Raises:
         CcdError: other names or shapes differ; the message lists some.
     """
-    parameters = {key: value for key, value in network.state_dict().items() if not _starts(key, ignored)}
+    parameters = {key: value for key, value in network.state_dict().items() if not key.startswith(ignored)}
     needed = [key for key in parameters if not key.endswith("num_batches_tracked")]
     fitting = without_prefix(state, needed, f"{what}: the file")
-    used = {key: value for key, value in fitting.items() if not _starts(key, ignored)}
+    used = {key: value for key, value in fitting.items() if not key.startswith(ignored)}
     reshaped = [
         f"{key} ({_shape(used[key])} instead of {_shape(parameters[key])})"
         for key in used
@@ -203,10 +203,6 @@ def load_fitting(network: nn.Module, state: Mapping[str, Tensor], what: str, ign
             f"unexpected: {listed(unexpected, 5) or 'none'}; give the weights of this very network"
         )
     network.load_state_dict(used, strict=False)
-
-
-def _starts(key: str, prefix: str | None) -> bool:
-    return prefix is not None and key.startswith(prefix)
 
 
 def _shape(value: Tensor) -> str:

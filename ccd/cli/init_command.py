@@ -33,7 +33,9 @@ PATH = click.Path(path_type=Path)
     "--labels", type=PATH, metavar="FILE", help="CSV of labels for evaluation; default: labels.csv beside the images."
 )
 @click.option("--teacher", metavar="NAME", help="An OpenAI CLIP's name or a local checkpoint; default: by hardware.")
-@click.option("--student", metavar="NAME", help="torchvision backbone of the classifier; default: by hardware.")
+@click.option(
+    "--student", metavar="NAME", help="tiny, small, base, large, timm/NAME or a torchvision name; default: by hardware."
+)
 @click.option("--set", "settings", metavar="SECTION.KEY=VALUE", multiple=True, help="Change one value; repeatable.")
 @recipe_option(INIT_DEFAULT)
 @device_option
@@ -68,6 +70,7 @@ def init(
       ccd init cats --images ~/photos --classes classes.txt
       ccd init cats --images ~/photos --teacher ViT-B/16 --student resnet50 --set train.epochs=4
       ccd init cats --images ~/photos --teacher clip.pt --set warmup.weights=resnet50.pt
+      ccd init cats --images ~/photos --student small
       ccd init cats --upgrade        # after another version of ccd was installed
     """
     from ccd.project.create import check_project_folder
@@ -161,7 +164,7 @@ def _required_disk(folder: Path, survey: Survey, text: str, as_json: bool) -> tu
         for download in missing:
             click.echo(
                 f"`dvc repro` will download the {download.role} {download.name}, {size_text(download.size_bytes)}; "
-                f"without a network, fetch\n  {download.url}\n  yourself and save it as {download.target}"
+                f"without a network, fetch\n  {download.url}\n  yourself and {download.advice}"
             )
         click.echo(disk_line(disk))
     for line in shortages(disk, folder, missing):
@@ -172,6 +175,7 @@ def _required_disk(folder: Path, survey: Survey, text: str, as_json: bool) -> tu
 def _print_survey(survey: Survey, request: ProjectRequest, text: str, as_json: bool) -> None:
     from ccd.params.presets import parameters
     from ccd.params.recipes import recipe_line
+    from ccd.project.suggest import weights_licence
     from ccd.project.survey import survey_lines
 
     if as_json:
@@ -183,6 +187,9 @@ def _print_survey(survey: Survey, request: ProjectRequest, text: str, as_json: b
     teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
     student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
     click.echo(f"hardware: {request.suggestion.reason}\nteacher: {teacher}; student: {student}")
+    licence = weights_licence(params["warmup"]["backbone"], params["warmup"]["weights"])
+    if licence is not None:
+        click.echo(f"licence of the student's initial weights, as timm states it: {licence}")
     click.echo(recipe_line(params, request.recipe))
     if params["global_labels"]["none_rule"] == "off":
         click.echo(
@@ -193,6 +200,7 @@ def _print_survey(survey: Survey, request: ProjectRequest, text: str, as_json: b
 def _content(survey: Survey, request: ProjectRequest, text: str, missing: list[Download]) -> dict[str, Any]:
     from ccd.params.presets import parameters
     from ccd.params.recipes import own_values
+    from ccd.project.suggest import weights_licence
     from ccd.project.survey import survey_remarks
 
     params = parameters(text)
@@ -214,6 +222,7 @@ def _content(survey: Survey, request: ProjectRequest, text: str, missing: list[D
         "own_values": own_values(params, request.recipe),
         "teacher": params["teacher"]["model"],
         "student": params["warmup"]["backbone"],
+        "student_licence": weights_licence(params["warmup"]["backbone"], params["warmup"]["weights"]),
         "downloads": [
             {
                 "role": download.role,

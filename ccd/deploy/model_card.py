@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -172,10 +172,16 @@ def _provenance(model: ModelDescription) -> str:
     recorded = provenance.get("parameters", {}).get("warmup.weights", "unknown")
     initial_weights = provenance.get("training", {}).get("start", recorded)
     lines += [
-        f"- Initial weights of the network: {_plain(str(initial_weights))}",
+        f"- Initial weights of the network: {_plain(str(initial_weights))}{_start_licence(provenance)}",
         f"- Made with {provenance.get('made_with', 'unknown')}",
     ]
     return "\n".join([*lines, "", "All recorded parameters are in `model.json`."])
+
+
+def _start_licence(provenance: Mapping[str, Any]) -> str:
+    """Return the licence of the initial weights, for a sentence about them; empty if it was not recorded."""
+    licence = provenance.get("training", {}).get("start_licence")
+    return "" if licence is None else f", licence {_plain(str(licence))} (as timm states it)"
 
 
 def _measures(facts: ModelFacts) -> str:
@@ -242,7 +248,8 @@ def _licence(model: ModelDescription) -> str:
     remark = (
         ""
         if start is None
-        else (f"\n\nThe network began as {_plain(str(start))}: the licence of those weights holds for it too.")
+        else f"\n\nThe network began as {_plain(str(start))}{_start_licence(model.provenance)}: "
+        "the licence of those weights holds for it too."
     )
     if model.licence != UNKNOWN_LICENCE:
         return f"## Licence\n\n{_plain(model.licence)}{remark}"

@@ -19,7 +19,7 @@ from ccd.deploy.classifier import HeadClassifier, ModelDescription, onnx_session
 from ccd.deploy.load import DESCRIPTION, HEAD_SUFFIX, ONNX_KEY, WEIGHTS, check_exists, keep_foreign, write_folder
 from ccd.deploy.model_card import is_model_card, model_card, read_facts, with_provenance
 from ccd.errors import CcdError, install_advice
-from ccd.student.model import restore_student
+from ccd.student.model import PatchMap, restore_student
 from ccd.teacher.clip_teacher import ImageTower, interpolate_position
 
 CARD = "README.md"
@@ -47,8 +47,9 @@ def export_onnx(model: Path, out: Path, licence: str) -> float:
     """Write a student, or a head on CLIP's features with its CLIP, as an ONNX file with its description as metadata.
 
     Its input ``pixels`` is (images, 3, height, width) float32, RGB in [0, 1]; its outputs are ``logits`` (images,
-    classes) and ``cam`` (images, classes, rows, columns). The number of images and the image size may vary. A head has
-    no ``cam``, and takes images of the size that its CLIP reads, in float32.
+    classes) and ``cam`` (images, classes, rows, columns). The number of images and the image size may vary; a ViT takes
+    images of the size it was trained at. A head has no ``cam``, and takes images of the size that its CLIP reads, in
+    float32.
 
     Returns:
         The largest difference from PyTorch, see `parity`.
@@ -77,8 +78,14 @@ def export_onnx(model: Path, out: Path, licence: str) -> float:
 def _student_graph(path: Path, licence: str) -> tuple[_Graph, ModelDescription]:
     facts, weights = read_facts(path, licence)
     network = restore_student(facts.description.student, weights).eval()
+    size_px = facts.description.spec.image_size_px
     axes = {0: "images", 2: "height", 3: "width"}
-    return _Graph(network, ("logits", "cam"), axes, facts.description.spec.image_size_px), facts.description
+    if isinstance(network.backbone, PatchMap):
+        axes = {0: "images"}
+        vit = network.backbone.vit
+        if hasattr(vit, "set_input_size"):  # interpolates the position embeddings once; Eva has it since timm 1.0.20
+            vit.set_input_size((size_px, size_px))
+    return _Graph(network, ("logits", "cam"), axes, size_px), facts.description
 
 
 def _head_graph(path: Path, licence: str) -> tuple[_Graph, ModelDescription]:

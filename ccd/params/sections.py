@@ -138,7 +138,8 @@ class OptimizationParams(Section):
 class WarmupParams(OptimizationParams):
     """The student's architecture and initial weights; later stages read the architecture from the checkpoint.
 
-    ``weights: teacher``: those of its image tower, if that is a CNN, see `ccd.teacher.student_start`.
+    ``weights: teacher``: those of its image tower, if that is a CNN, see `ccd.teacher.student_start`; others: see
+    `ccd.student.pretrained`.
     """
 
     section: ClassVar[str] = "warmup"
@@ -153,6 +154,8 @@ class WarmupParams(OptimizationParams):
     def _check_weights(cls, value: str, info: ValidationInfo) -> str:
         if (value == "teacher") != (info.data.get("backbone") == "teacher"):
             raise ValueError("weights: teacher and backbone: teacher go together; set both or neither")
+        if value == "timm" and not str(info.data.get("backbone", "timm/")).startswith("timm/"):
+            raise ValueError("weights: timm are those of a backbone timm/NAME")
         return value
 
 

@@ -15,9 +15,10 @@ from ccd.errors import CcdError
 from ccd.params.presets import apply_preset, parameters, parsed_value
 from ccd.params.recipes import recipe_values
 from ccd.project.pipeline import project_text
-from ccd.project.suggest import TOWERS, Suggestion, local_file, path_from
+from ccd.project.suggest import STUDENTS, TOWERS, Suggestion, local_file, network_of, path_from
 from ccd.project.survey import Params
-from ccd.student.model import backbone_names
+from ccd.student.model import PatchMap, backbone_names
+from ccd.student.pretrained import check_published
 
 _TEXT = """\
 # {name}
@@ -77,6 +78,7 @@ def readme(name: str, classes: int, root: str) -> str:
 
 
 CLASSES_NAME = "classes.txt"
+_WEIGHTS = ("imagenet", "timm", "none", "teacher")  # values of warmup.weights that are no files
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 # Parameters that may name files, and the parameters that hold the files' SHA-256.
 _FILES = {
@@ -91,11 +93,11 @@ class ProjectRequest:
     """A user's request for a new project in ``folder``.
 
     ``labels``: None for ``labels.csv`` beside the images, which stage index finds by itself. ``teacher``: an OpenAI
-    name, a checkpoint, or a folder of open_clip; ``student``: a torchvision name. ``overrides``: ``section.key`` ->
-    text of a value, see `ccd.params.presets.parsed_value`; they take precedence. ``recipe``: one of
-    `ccd.params.recipes.RECIPES`; its values replace the suggestion's, and the user's replace both. All other values are
-    used as written, since a folder may be called 2024. Files in the project are named by relative paths, others by
-    absolute ones, and weights are pinned by their SHA-256.
+    name, a checkpoint, or a folder of open_clip; ``student``: a size of `STUDENTS`, or a name of torchvision or timm.
+    ``overrides``: ``section.key`` -> text of a value, see `ccd.params.presets.parsed_value`; they take precedence.
+    ``recipe``: one of `ccd.params.recipes.RECIPES`; its values replace the suggestion's, and the user's replace both.
+    All other values are used as written, since a folder may be called 2024. Files in the project are named by relative
+    paths, others by absolute ones, and weights are pinned by their SHA-256.
     """
 
     folder: Path
@@ -129,7 +131,7 @@ class ProjectRequest:
         values |= self.suggestion.settings
         values |= recipe_values(self.recipe, "folder")
         values |= {} if self.teacher is None else _teacher(self.teacher)
-        values |= {} if self.student is None else {"warmup.backbone": self.student}
+        values |= {} if self.student is None else _student(self.student)
         values |= {name: parsed_value(name, text) for name, text in self.overrides.items()}
         text = apply_preset("folder", self.root, {}, values=_pinned(values, self.folder), recipe=self.recipe)
         check_models(parameters(text), self.folder)
@@ -166,14 +168,29 @@ def check_models(params: Params, folder: Path) -> None:
         _check_open_clip_folder(folder / teacher["model"])
     if teacher["pretrained"] and (folder / teacher["pretrained"]).is_file():
         refuse_other(folder / teacher["pretrained"], "teacher.pretrained")
-    if student["backbone"] not in (*backbone_names(), "teacher") and not student["backbone"].startswith("timm/"):
+    if student["backbone"].startswith("timm/"):
+        _check_timm(params)
+    elif student["backbone"] not in (*backbone_names(), "teacher"):
         raise CcdError(_no_backbone(student["backbone"], folder))
     weights = folder / student["weights"]
-    if student["weights"] in ("imagenet", "none", "teacher"):
+    if student["weights"] in _WEIGHTS:
         return
     if not weights.is_file():
-        raise CcdError(f"warmup.weights {student['weights']!r} is neither imagenet, teacher, none, nor a file")
+        raise CcdError(f"warmup.weights {student['weights']!r} is neither imagenet, timm, teacher, none, nor a file")
     refuse_other(weights, "warmup.weights")
+
+
+def _check_timm(params: Params) -> None:
+    """Raise CcdError unless timm is installed and has the network, and the network reads the images' sizes."""
+    name = params["warmup"]["backbone"]
+    if params["warmup"]["weights"] == "imagenet":
+        raise CcdError(f"torchvision has no ImageNet weights for {name}: --set warmup.weights=timm, none or a file")
+    if params["warmup"]["weights"] == "timm":
+        check_published(name)
+    network = network_of(name)
+    if isinstance(network, PatchMap):
+        for section in ("warmup", "cam_boxes", "train"):
+            network.cells(params[section]["image_size_px"])
 
 
 def _check_openai(model: str, folder: Path) -> None:
@@ -212,7 +229,10 @@ def _no_backbone(name: str, folder: Path) -> str:
             f"student {name!r} is a path; --student takes the name of a torchvision network, and its weights go into "
             f"warmup.weights: --student mobilenet_v2 --set {shlex.quote(f'warmup.weights={name}')} (or resnet50, ...)"
         )
-    return f"student {name!r} is none of torchvision's {', '.join(backbone_names())}"
+    return (
+        f"student {name!r} is none of torchvision's {', '.join(backbone_names())}, no size ({', '.join(STUDENTS)}), "
+        "and not called timm/NAME"
+    )
 
 
 def dataset_name(folder: Path) -> str:
@@ -232,12 +252,19 @@ def _teacher(name: str) -> dict[str, Any]:
     return settings
 
 
+def _student(name: str) -> dict[str, Any]:
+    """Return the settings for a student: the network of a size, and timm's own weights for a network of timm."""
+    backbone = STUDENTS.get(name, name)
+    weights = {"warmup.weights": "timm"} if backbone.startswith("timm/") else {}
+    return {"warmup.backbone": backbone, **weights}
+
+
 def _pinned(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the settings with files named as the project in ``folder`` names them, and their SHA-256."""
     pinned = dict(settings)
     for key, hash_key in _FILES.items():
         value = settings.get(key)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or value in _WEIGHTS:
             continue
         path_and_hash = local_file(value, folder) if value else None
         if value and path_and_hash is not None:
