@@ -175,11 +175,19 @@ def test_incomplete_weights_of_timm_and_a_missing_network_are_one_line(hub: dict
     [
         ("convnextv2_atto", "cc-by-nc-4.0 (no commercial use)"),
         ("regnetx_002", "mit"),
-        ("resnet50.bamboo", "unknown, see https://huggingface.co/timm/resnet50.bamboo"),
     ],
 )
 def test_licences_are_named(name: str, licence: str) -> None:
     assert published(f"timm/{name}").licence == licence
+
+
+@pytest.mark.parametrize("stated", [None, "unknown"])
+def test_a_licence_that_timm_does_not_state_is_on_the_weights_page(
+    stated: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(timm.get_pretrained_cfg("test_vit"), license=stated)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
+    assert published("timm/test_vit").licence == "unknown, see https://huggingface.co/timm/test_vit.r160_in1k"
 
 
 @pytest.mark.parametrize("size", STUDENTS)

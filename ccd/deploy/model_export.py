@@ -82,9 +82,7 @@ def _student_graph(path: Path, licence: str) -> tuple[_Graph, ModelDescription]:
     axes = {0: "images", 2: "height", 3: "width"}
     if isinstance(network.backbone, PatchMap):
         axes = {0: "images"}
-        vit = network.backbone.vit
-        if hasattr(vit, "set_input_size"):  # interpolates the position embeddings once; Eva has it since timm 1.0.20
-            vit.set_input_size((size_px, size_px))
+        network.backbone.vit.set_input_size((size_px, size_px))  # interpolates the position embeddings once
     return _Graph(network, ("logits", "cam"), axes, size_px), facts.description
 
 
