@@ -27,7 +27,7 @@ def main(images: Path, clip_global: Path, text: Path, out: Path) -> None:
     rows = np.flatnonzero(is_train)
     means = mean_cosines(classes, (piece for _, piece in features.pieces(rows))) if params.center_scores else None
     score = Scoring(classes, means)
-    top1 = concatenate([top1_of(score(piece)) for _, piece in features.pieces(rows)])
+    top1 = concatenate([top1_of(score(piece), score.is_distribution) for _, piece in features.pieces(rows)])
     shrinkage = params.shrinkage if params.enabled else 1.0
     if params.enabled or reliable_images(top1, params.max_entropy_nats).any():
         estimate = class_bias(top1, classes.classes, params.max_entropy_nats, shrinkage)

@@ -43,7 +43,7 @@ def main(images: Path, clip_global: Path, text: Path, bias: Path, out: Path, non
                 find_background_images(params.none_rule, params.none_threshold, params.none_weight, probs, background)
             )
             _, _, weights = judged[-1]
-            columns = whole_image_labels(probs, class_bias.bias, params.floor, weights)
+            columns = whole_image_labels(probs, class_bias.bias, params.floor, weights, score.entropy_nats)
             table.write(ids.take(rows), columns)
             positive_counts = (columns["label"] >= LABELLED).sum(axis=1)
             positives += positive_counts.sum()

@@ -15,7 +15,7 @@ from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import set_up_hardware
 from ccd.runtime.launch import stage
 from ccd.runtime.store import open_store
-from ccd.teacher.encode import class_embeddings, load_teacher
+from ccd.teacher.encode import class_embeddings, load_teacher, sigmoid_bias
 
 
 @stage
@@ -42,6 +42,7 @@ def main(classes: Path, out: Path) -> None:
         background = np.concatenate([background, words[kept]])
         note = f"; {line}"
     scale = teacher.logit_scale if params.logit_scale is None else params.logit_scale
+    bias = sigmoid_bias(teacher) if params.activation == "sigmoid" else None
     content = text_file.TextEmbeddings(
         classes=class_list.names,
         values=embeddings,
@@ -56,6 +57,7 @@ def main(classes: Path, out: Path) -> None:
         background=background,
         background_in_softmax=params.background_words,
         standardized_scale=params.standardized_scale,
+        logit_bias=bias,
     )
     text_file.write(out, content)
     log.wrote((out, len(embeddings), "classes"))

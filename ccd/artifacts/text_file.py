@@ -20,8 +20,8 @@ class TextEmbeddings:
 
     ``logit_scale``: s. ``texts``: the phrases of each class, put into the ``templates``. ``attributes``: teacher and
     its fingerprint. ``background_texts`` (K): complete prompts of background images; ``background`` (K, D) float32:
-    their embeddings. The file has neither where K = 0. ``background_in_softmax`` and ``standardized_scale``: see
-    `ccd.labels.scores.Scoring`; attributes of the file where they are not False and None.
+    their embeddings. The file has neither where K = 0. ``background_in_softmax``, ``standardized_scale`` and
+    ``logit_bias``: see `ccd.labels.scores.Scoring`; attributes of the file where they are not False and None.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +34,7 @@ class TextEmbeddings:
     background: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     background_in_softmax: bool = False
     standardized_scale: float | None = None
+    logit_bias: float | None = None
 
 
 def write(path: Path, text: TextEmbeddings) -> None:
@@ -44,6 +45,8 @@ def write(path: Path, text: TextEmbeddings) -> None:
         attributes["background_in_softmax"] = "true"
     if text.standardized_scale is not None:
         attributes["standardized_scale"] = np.float64(text.standardized_scale)
+    if text.logit_bias is not None:
+        attributes["logit_bias"] = np.float64(text.logit_bias)
     with creating(path, SCHEMA, attributes) as (file, _):
         write_strings(file, "class_name", text.classes)
         write_strings(file, "texts", [json.dumps(list(texts), ensure_ascii=False) for texts in text.texts])
@@ -66,13 +69,15 @@ def read(path: Path) -> TextEmbeddings:
         templates = tuple(json.loads(attributes.pop("templates")))
         in_softmax = attributes.pop("background_in_softmax", "false") == "true"
         standardized = attributes.pop("standardized_scale", None)
+        bias = attributes.pop("logit_bias", None)
     if background.shape != (len(background_texts), values.shape[1]):
         raise unreadable(
             path, f"{len(background_texts)} background texts, embeddings of shape {background.shape}", "text"
         )
     if not len(classes) == len(texts) == len(values):
         raise unreadable(path, f"{len(classes)} classes, {len(texts)} texts, {len(values)} embeddings", "text")
-    if not (np.isfinite(values).all() and np.isfinite(background).all() and np.isfinite(scale)):
+    numbers = (values, background, scale, 0.0 if bias is None else float(bias))
+    if not all(np.isfinite(each).all() for each in numbers):
         raise unreadable(path, "it holds NaN or Inf", "text")
     return TextEmbeddings(
         classes,
@@ -85,4 +90,5 @@ def read(path: Path) -> TextEmbeddings:
         background,
         in_softmax,
         None if standardized is None else float(standardized),
+        None if bias is None else float(bias),
     )

@@ -32,13 +32,15 @@ class Top1:
     probs: np.ndarray
 
 
-def top1_of(probs: np.ndarray) -> Top1:
-    """Return entropy and most probable class of (N, C) softmax scores.
+def top1_of(probs: np.ndarray, is_distribution: bool = True) -> Top1:
+    """Return entropy and most probable class of (N, C) scores.
 
-    Where the background's mass exceeds that class's, the image is no evidence for it: its entropy is infinite.
+    Where the background's mass exceeds that class's, the image is no evidence for it: its entropy is infinite. So is
+    that of scores that are no distribution over the classes (of a sigmoid): no class was preferred to another.
     """
     largest = probs.max(axis=1)
-    entropies = np.where(background_mass(probs) > largest, np.inf, entropy_nats(probs))
+    is_evidence = background_mass(probs) <= largest if is_distribution else np.zeros(len(probs), bool)
+    entropies = np.where(is_evidence, entropy_nats(probs), np.inf)
     return Top1(entropies, probs.argmax(axis=1), largest)
 
 

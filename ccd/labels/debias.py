@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,15 +127,20 @@ def sharpening(width: float | None, at: float | Literal["prevalence"], pieces: I
 
 
 def whole_image_labels(
-    probs: np.ndarray, bias: np.ndarray, floor: float, weights: np.ndarray | float = 1.0
+    probs: np.ndarray,
+    bias: np.ndarray,
+    floor: float,
+    weights: np.ndarray | float = 1.0,
+    entropy: Callable[[np.ndarray], np.ndarray] = entropy_nats,
 ) -> dict[str, np.ndarray]:
-    """Return the columns of ``global_labels.parquet`` from (M, C) softmax scores.
+    """Return the columns of ``global_labels.parquet`` from (M, C) scores.
 
-    ``weights`` (M,), or one number: the factor on every label of an image (`ccd.labels.background`).
+    ``weights`` (M,), or one number: the factor on every label of an image (`ccd.labels.background`). ``entropy`` (M,)
+    of scores (M, C), see `ccd.labels.scores.Scoring.entropy_nats`.
     """
     factor = np.broadcast_to(weights, len(probs))[:, None]
-    entropy = np.broadcast_to(entropy_nats(probs)[:, None], probs.shape)
-    return {"prob": probs, "entropy_nats": entropy, "label": factor * global_label(probs, bias, floor)}
+    entropies = np.broadcast_to(entropy(probs)[:, None], probs.shape)
+    return {"prob": probs, "entropy_nats": entropies, "label": factor * global_label(probs, bias, floor)}
 
 
 @dataclass(frozen=True)

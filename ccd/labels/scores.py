@@ -29,15 +29,24 @@ def clip_probs(features: np.ndarray, text: np.ndarray, logit_scale: float) -> np
     return softmax(logit_scale * (features.astype(np.float64) @ text.astype(np.float64).T))
 
 
+def sigmoid_probs(features: np.ndarray, text: np.ndarray, logit_scale: float, logit_bias: float) -> np.ndarray:
+    """Return p = sigmoid(s * f t^T + b), each class by itself (SigLIP, ICCV 2023): an image may have no class, or many.
+
+    ``features`` (M, D) and ``text`` (C, D), unit rows -> (M, C) float64.
+    """
+    return sigmoid(logit_scale * (features.astype(np.float64) @ text.astype(np.float64).T) + logit_bias)
+
+
 @dataclass(frozen=True)
 class Scoring:
-    """How embeddings become scores: the paper's `clip_probs`, or that with three additions.
+    """How embeddings become scores: the paper's `clip_probs`, that with three additions, or `sigmoid_probs`.
 
     ``text``: C classes and K background texts. ``mean_cosines`` (C + K,): the mean m_c of f . t_c over the training
     images, which is subtracted, so that a class near to every image has no advantage; None: nothing is. With
     ``text.standardized_scale`` k the logits are ``k (x_c - mean_c x) / std_c x`` of an image's cosines x over the
     classes (SPARC's row step, CVPR 2025) instead of ``s x``. With ``text.background_in_softmax`` the background texts
-    share the softmax (TagCLIP, AAAI 2024), so that rows over the classes add up to at most 1.
+    share the softmax (TagCLIP, AAAI 2024), so that rows over the classes add up to at most 1. With ``text.logit_bias``
+    the scores are `sigmoid_probs` and know none of the additions.
     """
 
     text: TextEmbeddings
@@ -45,6 +54,8 @@ class Scoring:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Score ``features`` (M, D), unit rows: (M, C) float64."""
+        if self.text.logit_bias is not None:
+            return sigmoid_probs(features, self.text.values, self.text.logit_scale, self.text.logit_bias)
         if self.is_plain:
             return clip_probs(features, self.text.values, self.text.logit_scale)
         return self._probs(features, len(self.text.background) if self.text.background_in_softmax else 0)
@@ -62,7 +73,17 @@ class Scoring:
     def is_plain(self) -> bool:
         """Whether the scores are the paper's."""
         text = self.text
-        return self.mean_cosines is None and text.standardized_scale is None and not text.background_in_softmax
+        is_changed = text.standardized_scale is not None or text.background_in_softmax
+        return self.is_distribution and self.mean_cosines is None and not is_changed
+
+    @property
+    def is_distribution(self) -> bool:
+        """Whether an image's scores are shares of one softmax; of a sigmoid they are probabilities of their own."""
+        return self.text.logit_bias is None
+
+    def entropy_nats(self, probs: np.ndarray) -> np.ndarray:
+        """Return the entropy (M,) of an image's scores (M, C): of one choice, or of C decisions for a sigmoid."""
+        return entropy_nats(probs) if self.is_distribution else decisions_entropy_nats(probs)
 
     def cosines(self, features: np.ndarray) -> np.ndarray:
         """Return the cosines (M, C + K) float64 with every class and background text."""
@@ -106,6 +127,13 @@ def entropy_nats(probs: np.ndarray) -> np.ndarray:
     logs = np.log(probs, out=np.zeros_like(probs, dtype=np.float64), where=probs > 0)
     rest = background_mass(probs)
     return np.asarray(-(probs * logs).sum(axis=-1) - rest * np.log(np.where(rest > 0, rest, 1.0)))
+
+
+def decisions_entropy_nats(probs: np.ndarray) -> np.ndarray:
+    """Return H = -sum_c (p_c ln p_c + (1 - p_c) ln (1 - p_c)) of (M, C) independent ``probs``, (M,); 0 ln 0 is 0."""
+    both = np.stack([probs, 1.0 - probs]).astype(np.float64)
+    logs = np.log(both, out=np.zeros_like(both), where=both > 0)
+    return np.asarray(-(both * logs).sum(axis=(0, -1)))
 
 
 def background_mass(probs: np.ndarray) -> np.ndarray:

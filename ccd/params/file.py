@@ -136,8 +136,10 @@ def check_together(sections: Mapping[str, Any], path: Path = PARAMS_FILE) -> Non
     """Check what no section can know alone. Every stage does, so that the first one finds it.
 
     Raises:
-        CcdError: ``cam_boxes.views`` wants regions, and ``clip_global.regions`` makes none.
+        CcdError: ``cam_boxes.views`` wants regions, and ``clip_global.regions`` makes none; or ``text.activation`` is
+            sigmoid, and another value means something for a softmax alone.
     """
+    _check_sigmoid(sections, path)
     views, regions = (
         values.get(key) if isinstance(values := sections.get(name), Mapping) else None
         for name, key in (("cam_boxes", "views"), ("clip_global", "regions"))
@@ -146,6 +148,39 @@ def check_together(sections: Mapping[str, Any], path: Path = PARAMS_FILE) -> Non
         raise CcdError(
             f"{path}: cam_boxes.views = {views} needs regions, and clip_global.regions = 0 makes none; set "
             "clip_global.regions, e.g. to 6, or cam_boxes.views to cam"
+        )
+
+
+# Values that only a softmax over the classes gives a meaning, and what to set with a sigmoid.
+_OF_SOFTMAX: Mapping[str, tuple[tuple[object, ...], str]] = {
+    "text.background_words": ((False,), "false"),
+    "text.logit_scale": ((None,), "empty (a sigmoid has the model's own scale and bias)"),
+    "text.standardized_scale": ((None,), "empty"),
+    "bias.center_scores": ((False,), "false"),
+    "bias.enabled": ((False,), "false"),
+    "global_labels.none_rule": (("off", "max_prob"), "max_prob or 'off'"),
+}
+
+
+def _check_sigmoid(sections: Mapping[str, Any], path: Path) -> None:
+    """Refuse values that mean something for a softmax alone, if ``text.activation`` is sigmoid."""
+    flat = {
+        f"{section}.{key}": value
+        for section, values in sections.items()
+        if isinstance(values, Mapping)
+        for key, value in values.items()
+    }
+    if flat.get("text.activation") != "sigmoid":
+        return
+    wrong = [
+        f"{name} to {advice}"
+        for name, (fitting, advice) in _OF_SOFTMAX.items()
+        if name in flat and flat[name] not in fitting
+    ]
+    if wrong:
+        raise CcdError(
+            f"{path}: with text.activation = sigmoid each class has a probability of its own, and the softmax over the "
+            f"classes that other values are about does not exist; set {', '.join(wrong)}"
         )
 
 

@@ -60,7 +60,7 @@ class TextParams(Section):
 
     ``background_texts``: whole prompts for background images, for ``global_labels.none_rule: background``.
     ``background_words``: `ccd.labels.background.BACKGROUND_WORDS` too, and the background shares every softmax.
-    ``standardized_scale``: see `ccd.labels.scores.Scoring`.
+    ``standardized_scale`` and ``activation``: see `ccd.labels.scores.Scoring`.
     """
 
     section: ClassVar[str] = "text"
@@ -70,6 +70,7 @@ class TextParams(Section):
     background_words: bool
     logit_scale: float | None = Field(gt=0, le=1000)
     standardized_scale: float | None = Field(gt=0, le=100)
+    activation: Literal["softmax", "sigmoid"]
 
 
 class ClipGlobalParams(Section):

@@ -118,6 +118,7 @@ def score_name(text: text_file.TextEmbeddings, bias: bias_file.BiasFile) -> str:
         "background words": text.background_in_softmax,
         "centring": bias.mean_cosines is not None,
         "standardising": text.standardized_scale is not None,
+        "sigmoid": text.logit_bias is not None,
     }
     used = [name for name, is_used in additions.items() if is_used]
     return f"CLIP probability with {' and '.join(used)}" if used else ZERO_SHOT

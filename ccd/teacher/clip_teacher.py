@@ -25,13 +25,14 @@ class ImageTower:
     """An image tower and the place of its positional embedding.
 
     ``position``: name of the parameter, ``None`` for a tower without one; ``grid``: rows and columns it was trained
-    on; ``stride_px``: pixels per cell.
+    on; ``stride_px``: pixels per cell. ``computed``: from another grid to the tower's buffers for it, by name.
     """
 
     module: nn.Module
     stride_px: int
     position: str | None
     grid: tuple[int, int]
+    computed: Callable[[tuple[int, int]], Mapping[str, Tensor]] | None = None
     _tables: dict[tuple[tuple[int, int], torch.device], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -50,9 +51,12 @@ class ImageTower:
                 f"an image of {height_px} x {width_px} px does not fit the teacher's stride of {self.stride_px} px: "
                 "use multiples of it"
             )
+        grid = (height_px // self.stride_px, width_px // self.stride_px)
         swapped: dict[str, Tensor] = {}
         if self.position is not None:
-            swapped[self.position] = self._position_at((height_px // self.stride_px, width_px // self.stride_px))
+            swapped[self.position] = self._position_at(grid)
+        if self.computed is not None and grid != self.grid:
+            swapped |= self.computed(grid)
         features = functional_call(self.module, swapped, (pixels,))
         # towers that also serve a captioning decoder return (pooled, tokens)
         pooled: Tensor = features[0] if isinstance(features, tuple) else features
@@ -105,57 +109,50 @@ class Teacher(Protocol):
     @property
     def embed_dim(self) -> int:
         """Width D of the embeddings."""
-        ...
 
     @property
     def stride_px(self) -> int:
         """Heights and widths of images must be multiples of this: 32 for ResNets, the patch for ViTs."""
-        ...
 
     @property
     def tower(self) -> ImageTower:
         """The image part, frozen, float32; its ``module`` is as its package built it."""
-        ...
 
     @property
     def logit_scale(self) -> float:
         """The model's own s of softmax(s * cosine), about 100 for OpenAI's models."""
-        ...
+
+    @property
+    def logit_bias(self) -> float | None:
+        """The model's own b of sigmoid(s * cosine + b), None for a model that was not trained with a sigmoid."""
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the weights: their names, shapes and float32 values; the same on every machine and device."""
-        ...
 
     @property
     def description(self) -> str:
         """One line for a person: backend, model, pixel normalisation, precision."""
-        ...
 
     @property
     def pixel_mean_std(self) -> MeanStd:
         """Mean and standard deviation per RGB channel, of pixels in [0, 1], by which images are normalised."""
-        ...
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Encode texts to (T, D) float32 unit rows on the CPU. Raises CcdError naming texts that would be truncated."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """The device that holds the model."""
-        ...
 
     def embed_image(self, pixels: Tensor) -> Tensor:
         """Encode (b, 3, h, w) uint8 to (b, D) float32 unit rows on ``device``; a GPU is not waited for.
 
         Raises CcdError unless h and w are multiples of ``stride_px``.
         """
-        ...
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the rows of `embed_image` on the CPU."""
-        ...
 
 
 CLIP_MEAN_STD: MeanStd = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -175,7 +172,7 @@ IMAGE_HALF = "visual."  # so begin the names of its weights; all others belong t
 class ClipTeacher:
     """See `Teacher`. Takes over ``model``: frozen, in eval mode, float32, on ``device``.
 
-    ``model``: a module with ``encode_text``, ``context_length`` and its image part ``visual``; ``tower`` is that part.
+    ``model``: a module with ``encode_text``, ``context_length`` unless given, and its image part ``visual``, ``tower``.
     ``tokenize(texts, width)`` -> (T, width) token ids, padded, longer texts truncated.
     ``weights``: the state dict, of any precision and perhaps mapped from a file, of a model that is `unfilled`.
     Each half, images or texts, gets its own at its first use: a stage uses one of them. ``identify`` returns the
@@ -197,6 +194,7 @@ class ClipTeacher:
         precision: Precision,
         device: torch.device,
         description: str,
+        context_length: int | None = None,
         weights: Mapping[str, Tensor] | None = None,
         identify: Callable[[Callable[[], str]], str] | None = None,
     ) -> None:
@@ -213,6 +211,7 @@ class ClipTeacher:
         self._identify = identify
         self._tower = tower
         self._tokenize = tokenize
+        self._context_length = int(model.context_length if context_length is None else context_length)
         self.device = device
         self._precision = precision
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
@@ -230,6 +229,11 @@ class ClipTeacher:
     def logit_scale(self) -> float:
         """Return exp of the model's learned logarithm."""
         return math.exp(float(self._weights["logit_scale"].float()))
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Return the model's own, if it has one."""
+        return float(self._weights["logit_bias"].float()) if "logit_bias" in self._weights else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -266,7 +270,7 @@ class ClipTeacher:
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """See :meth:`ccd.teacher.clip_teacher.Teacher.encode_text`."""
         model = self._text_model()
-        width = int(model.context_length)
+        width = self._context_length
         tokens = self._tokenize(list(texts), WIDE * width)
         # every row ends in padding, unless it is longer still: then its last token differs from those before
         cut = (tokens[:, width:] != tokens[:, -1:]).any(dim=1).tolist()

@@ -184,6 +184,16 @@ def _checked(rows: Tensor, features: Tensor, names: Sequence[str]) -> tuple[np.n
     return rows.numpy(), features.numpy()
 
 
+def sigmoid_bias(teacher: Teacher) -> float:
+    """Return the bias with which the teacher's sigmoid was trained. Raises CcdError: it was trained with a softmax."""
+    if teacher.logit_bias is None:
+        raise CcdError(
+            f"text.activation = sigmoid needs a teacher that was trained with one, as SigLIP and SigLIP2 were, and "
+            f"{teacher.description.partition(',')[0]} was trained with a softmax: set text.activation to softmax"
+        )
+    return teacher.logit_bias
+
+
 def class_embeddings(teacher: Teacher, classes: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:
     """Embed each class: t_c, the normalised mean of the unit embeddings of every template with every text.
 
