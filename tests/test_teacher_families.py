@@ -159,7 +159,7 @@ def test_rotary_positions_are_those_of_the_grid() -> None:
 def test_a_tower_of_one_size_is_refused() -> None:
     with torch.device("meta"):
         visual = open_clip.timm_model.TimmModel("swin_tiny_patch4_window7_224", 16, 224, pool="avg").eval()
-    with pytest.raises(CcdError, match="SwinTransformer.* images of 224 px alone"):
+    with pytest.raises(CcdError, match=r"SwinTransformer.* images of 224 px alone"):
         image_tower(visual)
 
 

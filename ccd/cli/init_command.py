@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ccd.cli.options import device_option, recipe_option, shell_path
+from ccd.cli.options import device_option, print_licence_warning, recipe_option, shell_path
 from ccd.errors import CcdError, user_errors
 from ccd.params.recipes import INIT_DEFAULT
 
@@ -32,7 +32,11 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--labels", type=PATH, metavar="FILE", help="CSV of labels for evaluation; default: labels.csv beside the images."
 )
-@click.option("--teacher", metavar="NAME", help="An OpenAI CLIP's name or a local checkpoint; default: by hardware.")
+@click.option(
+    "--teacher",
+    metavar="NAME",
+    help="A name of ccd teachers, hf-hub:ORG/NAME, a local checkpoint or folder; default: by hardware.",
+)
 @click.option(
     "--student", metavar="NAME", help="tiny, small, base, large, timm/NAME or a torchvision name; default: by hardware."
 )
@@ -96,9 +100,12 @@ def init(
 
 def _make_project(request: ProjectRequest, classes_file: Path, as_json: bool) -> None:
     """Survey the images, and write the project that suits them; print both."""
+    from ccd.params.presets import parameters
+
     survey = _survey_images(request.images, classes_file, request.labels)
     texts = request.texts(classes_file, len(survey.classes), skip_bad=bool(survey.index.skipped))
     _print_survey(survey, request, texts["params.yaml"], as_json)
+    print_licence_warning(parameters(texts["params.yaml"]))
     missing, disk = _required_disk(request.folder, survey, texts["params.yaml"], as_json)
     content = _content(survey, request, texts["params.yaml"], missing) | {"disk_bytes": disk} if as_json else None
     _write_project(request, texts, content)
@@ -175,7 +182,8 @@ def _required_disk(folder: Path, survey: Survey, text: str, as_json: bool) -> tu
 def _print_survey(survey: Survey, request: ProjectRequest, text: str, as_json: bool) -> None:
     from ccd.params.presets import parameters
     from ccd.params.recipes import recipe_line
-    from ccd.project.suggest import weights_licence
+    from ccd.params.teachers import hub_line
+    from ccd.project.suggest import student_licence
     from ccd.project.survey import survey_lines
 
     if as_json:
@@ -187,7 +195,8 @@ def _print_survey(survey: Survey, request: ProjectRequest, text: str, as_json: b
     teacher = f"{params['teacher']['model']} at {params['clip_global']['image_size_px']} px"
     student = f"{params['warmup']['backbone']} at {params['train']['image_size_px']} px"
     click.echo(f"hardware: {request.suggestion.reason}\nteacher: {teacher}; student: {student}")
-    licence = weights_licence(params["warmup"]["backbone"], params["warmup"]["weights"])
+    click.echo(hub_line(params["teacher"]["model"]) or "other teachers for each kind of hardware: ccd teachers")
+    licence = student_licence(params["warmup"]["backbone"], params["warmup"]["weights"])
     if licence is not None:
         click.echo(f"licence of the student's initial weights, as timm states it: {licence}")
     click.echo(recipe_line(params, request.recipe))
@@ -200,10 +209,13 @@ def _print_survey(survey: Survey, request: ProjectRequest, text: str, as_json: b
 def _content(survey: Survey, request: ProjectRequest, text: str, missing: list[Download]) -> dict[str, Any]:
     from ccd.params.presets import parameters
     from ccd.params.recipes import own_values
-    from ccd.project.suggest import weights_licence
+    from ccd.params.teachers import weights_licence
+    from ccd.project.suggest import student_licence
     from ccd.project.survey import survey_remarks
 
     params = parameters(text)
+    chosen = params["teacher"]
+    licence = weights_licence(chosen["backend"], chosen["model"], chosen["pretrained"])
     return {
         "directory": str(request.folder),
         "images": {
@@ -221,8 +233,9 @@ def _content(survey: Survey, request: ProjectRequest, text: str, missing: list[D
         "recipe": request.recipe,
         "own_values": own_values(params, request.recipe),
         "teacher": params["teacher"]["model"],
+        "teacher_licence": None if licence is None else licence.name,
         "student": params["warmup"]["backbone"],
-        "student_licence": weights_licence(params["warmup"]["backbone"], params["warmup"]["weights"]),
+        "student_licence": student_licence(params["warmup"]["backbone"], params["warmup"]["weights"]),
         "downloads": [
             {
                 "role": download.role,

@@ -15,9 +15,10 @@ import click
 from ccd import __version__
 from ccd.cli.export_command import export
 from ccd.cli.init_command import init
-from ccd.cli.options import recipe_option
+from ccd.cli.options import print_licence_warning, recipe_option
 from ccd.cli.predict_command import predict
 from ccd.cli.review_command import review
+from ccd.cli.teachers_command import teachers
 from ccd.cli.thresholds_command import thresholds
 from ccd.errors import CcdError, Interruptible, user_errors
 from ccd.params.recipes import default_rule
@@ -90,6 +91,7 @@ def use(
         corrections = path_of(dataset.name)
         if ensure(corrections):
             click.echo(f"wrote {corrections}, the file for manual corrections (ccd review --help)", err=as_json)
+        print_licence_warning(parameters(new))
         lines = changes(old, new) if old is not None else []
         if as_json:
             content = {"wrote": str(PARAMS_FILE), "kept": None if backup is None else str(backup), "changes": lines}
@@ -99,6 +101,9 @@ def use(
         click.echo("\n".join(lines) if lines else f"{PARAMS_FILE}: no value changed" if old else f"wrote {PARAMS_FILE}")
         click.echo(recipe_line(parameters(new), recipe))
         _print_next_step(Path(dataset.root), preset)
+
+
+main.add_command(teachers)
 
 
 @main.command(short_help="Tell how an image got its labels; list images to check.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,3 +46,13 @@ def shell_path(path: Path) -> str:
     """Return a path as a printed command needs it: quoted, and never mistaken for an option."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def print_licence_warning(parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn on stderr if the teacher's weights are known to be for research or non-commercial use alone."""
+    from ccd.params.teachers import licence_warning
+
+    teacher = parameters["teacher"]
+    line = licence_warning(teacher["backend"], teacher["model"], teacher["pretrained"])
+    if line is not None:
+        click.echo(line, err=True)

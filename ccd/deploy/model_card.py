@@ -17,6 +17,7 @@ from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.deploy.classifier import UNKNOWN_LICENCE, HeadSpec, ModelDescription, describe
 from ccd.deploy.load import read_student
 from ccd.labels.thresholds import LABELLED
+from ccd.params.teachers import weights_licence
 from ccd.runtime.listing import artifact_list
 
 SECTIONS = ("text", "clip_global", "bias", "global_labels", "cam_boxes", "clip_local", "aggregate", "warmup")
@@ -75,6 +76,7 @@ def with_provenance(
         **_images(folder / "images.parquet"),
         "parameters": _parameters(source, lock, (*SECTIONS, "teacher", stage)),
     }
+    provenance |= _teacher_licence(provenance)
     return replace(description, licence=licence, provenance=provenance)
 
 
@@ -89,6 +91,15 @@ def _teacher(path: Path) -> dict[str, Any]:
         "templates": list(text_embeddings.templates),
         "class_texts": [list(texts) for texts in text_embeddings.texts],
     }
+
+
+def _teacher_licence(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return the licence of the teacher's weights, nothing where it is not known."""
+    backend, _, model = provenance.get("teacher", "").partition(" ")
+    licence = weights_licence(backend, model, provenance["parameters"].get("teacher.pretrained"))
+    if licence is None:
+        return {}
+    return {"teacher_licence": licence.name, "teacher_is_restricted": licence.is_restricted}
 
 
 def _images(path: Path) -> dict[str, Any]:
@@ -169,6 +180,8 @@ def _provenance(model: ModelDescription) -> str:
     for key, title in (("teacher", "Teacher"), ("templates", "Prompts"), ("images", "Images"), ("weights", "Weights")):
         value = provenance.get(key, "unknown")
         lines.append(f"- {title}: {_plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
+        if key == "teacher" and "teacher_licence" in provenance:
+            lines.append(f"- Licence of the teacher's weights: {_plain(provenance['teacher_licence'])}")
     recorded = provenance.get("parameters", {}).get("warmup.weights", "unknown")
     initial_weights = provenance.get("training", {}).get("start", recorded)
     lines += [
@@ -251,6 +264,11 @@ def _licence(model: ModelDescription) -> str:
         else f"\n\nThe network began as {_plain(str(start))}{_start_licence(model.provenance)}: "
         "the licence of those weights holds for it too."
     )
+    if model.provenance.get("teacher_is_restricted"):
+        remark += (
+            f"\n\n**The teacher's weights are under {_plain(model.provenance['teacher_licence'])}.** Whether that "
+            "holds for a network trained on their answers is for you to settle before you use this one otherwise."
+        )
     if model.licence != UNKNOWN_LICENCE:
         return f"## Licence\n\n{_plain(model.licence)}{remark}"
     return (

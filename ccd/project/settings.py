@@ -14,11 +14,13 @@ from ccd.artifacts.weights_file import refuse_other
 from ccd.errors import CcdError
 from ccd.params.presets import apply_preset, parameters, parsed_value
 from ccd.params.recipes import recipe_values
+from ccd.params.teachers import HUB, recommended
 from ccd.project.pipeline import project_text
 from ccd.project.suggest import STUDENTS, TOWERS, Suggestion, local_file, network_of, path_from
 from ccd.project.survey import Params
 from ccd.student.model import PatchMap, backbone_names
 from ccd.student.pretrained import check_published
+from ccd.teacher.open_clip import FOLDER_CONFIG, FOLDER_WEIGHTS, weights_in
 
 _TEXT = """\
 # {name}
@@ -199,8 +201,8 @@ def _check_openai(model: str, folder: Path) -> None:
     path = folder / model
     if not path.is_file():
         raise CcdError(
-            f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}; a model of open_clip: --teacher NAME "
-            "--set teacher.backend=open_clip --set teacher.pretrained=TAG"
+            f"teacher {model!r} is neither a file nor one of {', '.join(TOWERS)}; a model of open_clip: --teacher "
+            "hf-hub:ORG/NAME, or --teacher NAME --set teacher.backend=open_clip --set teacher.pretrained=TAG"
         )
     if path.suffix == ".json":
         raise CcdError(
@@ -211,14 +213,15 @@ def _check_openai(model: str, folder: Path) -> None:
 
 
 def _check_open_clip_folder(path: Path) -> None:
-    needed = ("open_clip_config.json", "open_clip_model.safetensors")
-    missing = [name for name in needed if not (path / name).is_file()]
-    if missing:
+    weights = weights_in(path)
+    missing = [] if (path / FOLDER_CONFIG).is_file() else [FOLDER_CONFIG]
+    missing += [FOLDER_WEIGHTS[0]] if weights is None else []
+    if weights is None or missing:
         raise CcdError(
             f"teacher: the folder {path} holds no {' and no '.join(missing)}, so it is no model of open_clip; for an "
             "OpenAI checkpoint, give its file: --teacher FILE"
         )
-    refuse_other(path / needed[1], "teacher.model")
+    refuse_other(weights, "teacher.model")
 
 
 def _no_backbone(name: str, folder: Path) -> str:
@@ -244,11 +247,14 @@ def dataset_name(folder: Path) -> str:
 def _teacher(name: str) -> dict[str, Any]:
     """Return the settings for a teacher; a ViT gets its native image size, since 640 px may not fit its patches."""
     settings: dict[str, Any] = {"teacher.model": name}
-    if Path(name).expanduser().is_dir():
+    if name.startswith(HUB) or Path(name).expanduser().is_dir():
         settings["teacher.backend"] = "open_clip"
-    if name.startswith("ViT") and name in TOWERS:
+    row = recommended(name)
+    side_px = TOWERS[name].side_px if name.startswith("ViT") and name in TOWERS else None
+    side_px = row.image_px if row is not None and name.startswith(HUB) else side_px
+    if side_px is not None:
         keys = ("clip_global.image_size_px", "clip_local.image_size_px", "clip_local.resized_px")
-        settings |= dict.fromkeys(keys, TOWERS[name].side_px)
+        settings |= dict.fromkeys(keys, side_px)
     return settings
 
 

@@ -141,7 +141,7 @@ def _timm_download(backbone: str) -> Download:
     return Download("student", f"timm/{facts.name}", url, target, student_bytes(backbone), "warmup.weights")
 
 
-def weights_licence(backbone: str, weights: str) -> str | None:
+def student_licence(backbone: str, weights: str) -> str | None:
     """Return the licence of a student's initial weights, of those that state one: timm's."""
     return published(backbone).licence if weights == "timm" else None
 

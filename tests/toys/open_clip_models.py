@@ -14,7 +14,24 @@ RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64
 CONVNEXT = {"timm_model_name": "test_convnext", "timm_pool": "avg", "timm_proj": "linear", "image_size": 64}
 # as open_clip's configuration of SigLIP, with a smaller trunk
 MAP_POOLED = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "map", "timm_proj": "none", "image_size": 224}
-WORDS = ("<pad>", "</s>", "<unk>", "a", "photo", "of", "the", "red", "green", "blue", "cat", "Cat", "dog", ",", ".", "!")
+WORDS = (
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "a",
+    "photo",
+    "of",
+    "the",
+    "red",
+    "green",
+    "blue",
+    "cat",
+    "Cat",
+    "dog",
+    ",",
+    ".",
+    "!",
+)
 LOCAL_TEXT = {"hf_tokenizer_name": "nobody/has-this", "context_length": 16, "vocab_size": len(WORDS)}
 SIGLIP_TEXT = LOCAL_TEXT | {
     "tokenizer_kwargs": {"clean": "canonicalize"}, "width": 32, "heads": 1, "layers": 1, "no_causal_mask": True,
