@@ -16,7 +16,17 @@ from ccd.artifacts.bias_file import BiasFile
 from ccd.errors import CcdError
 from ccd.labels.background import BACKGROUND_WORDS, competing_words
 from ccd.labels.bias import class_bias, top1_of
-from ccd.labels.scores import Scoring, background_mass, clip_probs, entropy_nats, mean_cosines
+from ccd.labels.debias import whole_image_labels
+from ccd.labels.scores import (
+    Scoring,
+    background_mass,
+    clip_probs,
+    decisions_entropy_nats,
+    entropy_nats,
+    mean_cosines,
+    softmax,
+)
+from ccd.params.file import check_together
 from ccd.teacher.encode import class_embeddings
 from tests.toys.texts import text_of
 
@@ -95,6 +105,70 @@ def test_files_keep_the_rules_and_stay_as_they_were_without(tmp_path: Path) -> N
     bias_file.write(tmp_path / "bias.json", centred)
     found = bias_file.read(tmp_path / "bias.json").mean_cosines
     assert found is not None and found.tolist() == [0.25, 0.5]
+
+
+def test_a_sigmoid_scores_each_class_by_itself() -> None:
+    """Cosines 1 and 0, s = 2 ln 2, b = -ln 2: logits ln 2 and -ln 2, so 2/3 and 1/3; the last image has no class."""
+    text = text_of(TEXT, BACKGROUND, scale=2 * LN2, logit_bias=-LN2)
+    score = Scoring(text)
+    probs = score(IMAGES)
+    np.testing.assert_allclose(probs, [[2 / 3, 1 / 3], [1 / 3, 2 / 3], [1 / 3, 1 / 3]])
+    assert not score.is_plain and not score.is_distribution
+    other = np.delete(TEXT, 0, axis=0)
+    alone = Scoring(text_of(other, BACKGROUND, scale=2 * LN2, logit_bias=-LN2))
+    np.testing.assert_array_equal(alone(IMAGES)[:, 0], probs[:, 1], err_msg="other classes do not matter")
+
+
+def test_a_bias_cancels_in_a_softmax() -> None:
+    logits = np.array([[3.0, 1.0, -2.0]])
+    np.testing.assert_allclose(softmax(logits - 16.5), softmax(logits), rtol=1e-12)
+
+
+def test_the_entropy_of_decisions() -> None:
+    """Two coins have 2 ln 2, a coin and a certain answer ln 2, certain answers none."""
+    probs = np.array([[0.5, 0.5], [0.5, 1.0], [0.0, 1.0]])
+    np.testing.assert_allclose(decisions_entropy_nats(probs), [2 * LN2, LN2, 0.0])
+    sigmoids = Scoring(text_of(TEXT, BACKGROUND, logit_bias=-10.0))
+    np.testing.assert_allclose(sigmoids.entropy_nats(probs), [2 * LN2, LN2, 0.0])
+    plain = Scoring(text_of(TEXT, BACKGROUND))
+    np.testing.assert_array_equal(plain.entropy_nats(probs[:1]), entropy_nats(probs[:1]))
+    columns = whole_image_labels(probs, np.ones(2), 0.0, entropy=sigmoids.entropy_nats)
+    np.testing.assert_allclose(columns["entropy_nats"][:, 0], [2 * LN2, LN2, 0.0])
+
+
+def test_no_class_of_a_sigmoid_was_preferred_to_another() -> None:
+    top1 = top1_of(np.array([[0.9, 0.1]]), is_distribution=False)
+    assert np.isinf(top1.entropies_nats).all() and top1.probs.tolist() == [0.9]
+
+
+def test_the_text_file_keeps_a_sigmoids_bias_and_refuses_nonsense(tmp_path: Path) -> None:
+    text_file.write(tmp_path / "text.h5", text_of(TEXT, BACKGROUND, logit_bias=-16.5))
+    assert text_file.read(tmp_path / "text.h5").logit_bias == -16.5
+    text_file.write(tmp_path / "text.h5", text_of(TEXT, BACKGROUND, logit_bias=np.inf))
+    with pytest.raises(CcdError, match="NaN or Inf"):
+        text_file.read(tmp_path / "text.h5")
+    text_file.write(tmp_path / "text.h5", text_of(TEXT, BACKGROUND))
+    assert b"logit_bias" not in (tmp_path / "text.h5").read_bytes()
+    assert text_file.read(tmp_path / "text.h5").logit_bias is None
+
+
+def test_what_means_something_for_a_softmax_alone_is_refused_with_a_sigmoid() -> None:
+    own = {"logit_scale": None, "standardized_scale": None, "background_words": False}
+    fitting = {
+        "text": {"activation": "sigmoid", **own},
+        "bias": {"center_scores": False, "enabled": False},
+        "global_labels": {"none_rule": "max_prob"},
+    }
+    check_together(fitting)
+    for section, key, value in (
+        ("text", "logit_scale", 100.0), ("text", "standardized_scale", 3.0), ("text", "background_words", True),
+        ("bias", "center_scores", True), ("bias", "enabled", True),
+        ("global_labels", "none_rule", "entropy"), ("global_labels", "none_rule", "background"),
+    ):  # fmt: skip
+        wrong = fitting | {section: fitting[section] | {key: value}}
+        with pytest.raises(CcdError, match=rf"text\.activation = sigmoid .*set {section}\.{key} to"):
+            check_together(wrong)
+        check_together(wrong | {"text": wrong["text"] | {"activation": "softmax"}})
 
 
 class Directions:

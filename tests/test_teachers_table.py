@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from ccd.artifacts import text_file
 from ccd.cli.options import print_licence_warning
+from ccd.deploy.model_card import model_card, read_facts
 from ccd.params.presets import parameters
 from ccd.params.recipes import HARDWARE
 from ccd.params.teachers import TEACHERS, Recommended, hub_line, weights_licence
 from tests.toys.chain import write_pictures
 from tests.toys.commands import invoke
+from tests.toys.deployed import CLASSES, write_student
 
 EACH = pytest.mark.parametrize("row", TEACHERS, ids=lambda row: row.model)
 
@@ -129,6 +133,24 @@ def test_use_warns_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "CC-BY-NC-4.0" in capsys.readouterr().err
     print_licence_warning({"teacher": {"backend": "clip", "model": "ViT-B/32", "pretrained": None}})
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("teacher", "line", "is_restricted"),
+    [("open_clip hf-hub:timm/PE-Core-B-16", "Apache-2.0", False), ("open_clip MobileCLIP2-S0", "Apple", True)],
+)
+def test_the_model_card_names_the_licence(teacher: str, line: str, is_restricted: bool, tmp_path: Path) -> None:
+    write_student(tmp_path / "student.pt")
+    attributes = {"teacher": teacher, "fingerprint": "none"}
+    names = [(name,) for name in CLASSES]
+    text_file.write(
+        tmp_path / "text.h5",
+        text_file.TextEmbeddings(CLASSES, np.eye(3, dtype=np.float32), 100.0, tuple(names), ("a {}",), attributes),
+    )
+    facts, _ = read_facts(tmp_path / "student.pt", "not stated", tmp_path / "no.lock")
+    card = model_card(facts)
+    assert f"- Licence of the teacher's weights: {line}" in card
+    assert ("**The teacher's weights are under Apple" in card) == is_restricted
 
 
 def test_the_download_of_a_model_of_the_hub() -> None:
