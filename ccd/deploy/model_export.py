@@ -121,8 +121,11 @@ class _HeadNetwork(nn.Module):
 def _tower_at(tower: ImageTower, size_px: int) -> nn.Module:
     """Copy an image tower with its positional embedding interpolated to squares of ``size_px``."""
     module = copy.deepcopy(tower.module)
+    cells = size_px // tower.stride_px
+    if tower.computed is not None and tower.grid != (cells, cells):
+        for place, value in tower.computed((cells, cells)).items():
+            setattr(module.get_submodule(place.rpartition(".")[0]), place.rpartition(".")[2], value)
     if tower.position is not None:
-        cells = size_px // tower.stride_px
         table = interpolate_position(module.get_parameter(tower.position), tower.grid, (cells, cells))
         owner, _, name = tower.position.rpartition(".")
         setattr(module.get_submodule(owner), name, nn.Parameter(table, requires_grad=False))
