@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
-from ccd.deploy import classifier, model_export
+from ccd.deploy import classifier, onnx_export
 from ccd.deploy.load import load_student
 from ccd.deploy.model_card import model_card, read_facts
 from ccd.errors import CcdError
@@ -134,8 +134,9 @@ def test_a_file_that_differs_from_torch_is_not_kept(
     student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(model_export, "parity", lambda *args: float("nan"))
-    monkeypatch.setattr(model_export, "_onnx_model", lambda *args: __import__("onnx").ModelProto())
+    monkeypatch.setattr(onnx_export, "parity", lambda *args: float("nan"))
+    monkeypatch.setattr(onnx_export, "onnx_session", lambda *args: None)
+    monkeypatch.setattr(onnx_export, "onnx_model", lambda *args: __import__("onnx").ModelProto())
     done = invoke("export", "onnx", tmp_path / "student.onnx", "--student", student)
     assert done.exit_code == 2 and "differs from PyTorch" in done.stderr and not list(tmp_path.iterdir())
 

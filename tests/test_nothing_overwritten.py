@@ -18,7 +18,7 @@ from tests.toys.commands import PREDICT, TUNE, a_model, contents, invoke, labell
 from tests.toys.finished_run import write_project
 from tests.toys.tiny_clip import checkpoint
 
-BINARY = {".parquet", ".pt", ".onnx", ".safetensors", ".png", ".jpg"}
+BINARY = {".parquet", ".pt", ".onnx", ".pt2", ".safetensors", ".png", ".jpg"}
 HEADER = "image_id,class,label\n"
 
 CORRECTIONS = path_of("toy").as_posix()
@@ -97,6 +97,7 @@ WRITING: dict[str, list[Case]] = {
     ],
     "export model": [Case(a_model, ("export", "model", "model", "--student", "student.pt"))],
     "export onnx": [Case(a_model_for_onnx, ("export", "onnx", "s.onnx", "--student", "student.pt"))],
+    "export torch": [Case(a_model, ("export", "torch", "s.pt2", "--student", "student.pt"))],
     "export labels": [
         *(
             Case(write_project, ("export", "labels", "out", "--format", kind))
@@ -128,8 +129,9 @@ WRITES_NOTHING: dict[str, tuple[str, tuple[str, ...]]] = {
     "artifacts": ("it lists", ("artifacts",)),
     "store": ("it lists, and deletes what is computed again", ("store", "--prune", "0")),
 }
+SLOW = ("export onnx", "export torch")
 CASES = [
-    pytest.param(case, id=f"{name} {number}", marks=[pytest.mark.slow] if name == "export onnx" else [])
+    pytest.param(case, id=f"{name} {number}", marks=[pytest.mark.slow] if name in SLOW else [])
     for name, cases in WRITING.items()
     for number, case in enumerate(cases, start=1)
 ]
