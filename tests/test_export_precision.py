@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ccd.cli.main import main
 from ccd.deploy.agreement import ImageChoice, choose_images
 from ccd.deploy.load import StudentModel, load_student
 from ccd.evaluation.metrics import average_precision
+from ccd.images.decode import read_image, squash
+from ccd.student.transforms import to_unit
 from tests.toys.exported import CLASSES, SPEC, TEST, TRAIN, write_labels, write_project
 
 onnx = pytest.importorskip("onnx")
@@ -90,8 +93,6 @@ def test_the_figures_are_those_of_predict(precision: str, project: Path, exporte
 
 def student_description(student: StudentModel, file: StudentModel) -> object:
     """The student's description with the provenance of the export, which knows more; it begins with the student's."""
-    from dataclasses import replace
-
     provenance = file.description.provenance
     assert student.description.provenance.items() <= provenance.items() and "source_sha256" in provenance
     return replace(student.description, provenance=provenance)
@@ -157,10 +158,7 @@ def test_test_images_and_labels_change_no_weight_and_no_scale_of_int8(
     for path in test_pictures(tmp_path):
         path.write_bytes((tmp_path / "pictures/0.png").read_bytes())
     index = image_index.read(tmp_path / "data/toy/images.parquet")
-    index.file_bytes.setflags(write=True)
     sizes = np.array([(tmp_path / "pictures" / name).stat().st_size for name in index.paths])
-    from dataclasses import replace
-
     image_index.write(tmp_path / "data/toy/images.parquet", replace(index, file_bytes=sizes))
     other = export(tmp_path, tmp_path / "other.onnx", "--precision", "int8")
     assert other["check"] != exported["int8"]["check"]
@@ -232,9 +230,6 @@ def test_openvino_gives_what_onnxruntime_gives(
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(project / f"{precision}.onnx"), "CPU", options)
     paths = test_pictures(project)
-    from ccd.images.decode import read_image, squash
-    from ccd.student.transforms import to_unit
-
     pixels = [torch.from_numpy(squash(read_image(path, min_size=64), 64, 64)) for path in paths]
     logits = compiled({"pixels": to_unit(torch.stack(pixels)).contiguous().numpy()})["logits"]
     expected = probs(load_student(project / f"{precision}.onnx"), paths)

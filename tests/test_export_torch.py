@@ -12,9 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from ccd.artifacts import checkpoint_file
 from ccd.cli.main import main
-from ccd.deploy.load import load_student
-from tests.toys.exported import CLASSES, write_project
+from ccd.student.model import restore_student
+from tests.toys.exported import CLASSES, SPEC, write_project
 
 READ = """
 import sys, numpy, torch
@@ -40,9 +41,10 @@ def test_a_process_without_ccd_gets_the_students_answers_and_its_description(tmp
     np.save(tmp_path / "pixels.npy", pixels)
     files = [str(tmp_path / name) for name in ("student.pt2", "pixels.npy", "answers.npy")]
     run = subprocess.run([sys.executable, "-c", READ, *files], cwd=tmp_path, capture_output=True, text=True, check=True)
-    model = load_student(student)
+    checkpoint = checkpoint_file.read(student, "train")
+    network = restore_student(SPEC, checkpoint.weights[checkpoint.selected]).eval()
     with torch.inference_mode():
-        logits, cam = model._classifier._student(torch.from_numpy(pixels))  # type: ignore[attr-defined]
+        logits, cam = network(torch.from_numpy(pixels))
     expected = torch.cat([logits.flatten(), cam.flatten()]).numpy()
     np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), expected, atol=1e-5)
     said = json.loads(run.stdout)

@@ -45,7 +45,7 @@ def write_labels(path: Path, seed: int) -> None:
 
 @cache
 def _params() -> str:
-    changes = {"dataset.name": "toy", "evaluate.min_positives": 1}
+    changes = {"dataset.name": "toy", "evaluate.min_positives": "1"}
     return apply_preset("folder", "pictures", changes)
 
 
