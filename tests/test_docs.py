@@ -10,10 +10,14 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from PIL import Image
 
 from ccd.artifacts import features_file
 from ccd.cli.main import main
+from ccd.deploy.load import open_model
+from ccd.deploy.model_export import export_torch
+from ccd.deploy.onnx_export import export_onnx
 from tests.toys.deployed import write_student
 from tests.toys.finished_run import write_run
 
@@ -123,10 +127,15 @@ def test_snippets_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (40, 30), "teal").save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
+    export_onnx(data / "student.pt", tmp_path / "student.onnx", "CC0-1.0")
+    export_torch(data / "student.pt", tmp_path / "student.pt2", "CC0-1.0")
+    side_px = open_model(data / "student.pt", "cpu").description.spec.image_size_px
+    pixels = torch.rand(2, 3, side_px, side_px, generator=torch.Generator().manual_seed(0))
     skipped = []
     for name, info, body in snippets("python"):
         if info.startswith("no-run"):
             skipped.append(name)
             continue
-        exec(compile(body.replace("data/my_images", "data/demo"), name, "exec"), {})
+        given = {"pixels": pixels if "import torch" in body else pixels.numpy()}
+        exec(compile(body.replace("data/my_images", "data/demo"), name, "exec"), given)
     assert skipped == [], "a snippet that nobody runs is soon wrong"
