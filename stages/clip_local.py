@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccd.artifacts import boxes_file, features_file, image_index
-from ccd.artifacts.image_index import rows_of
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
 from ccd.params.sections import ClipLocalParams, DatasetParams, TeacherParams
@@ -18,18 +17,18 @@ from ccd.views.crops import crop_batches, plan_crops, view_keys
 
 
 @shared_stage
-def main(images: Path, boxes: Path, regions: Path, out: Path) -> None:
-    """Embed every box that is no region, cut from its image, and copy the regions' embeddings."""
+def main(images: Path, boxes: Path, regions: Path, out: Path, shard: str | None = None) -> None:
+    """Embed every box that is no region and copy the regions' embeddings; or, of these boxes, embed --shard I/N."""
     params = load(ClipLocalParams)
     index = image_index.read(images)
     views = boxes_file.read(boxes)
     count = len(views.image_ids)
     log = StageLog("clip_local")
     hardware = set_up_hardware()
-    image_rows = rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
+    image_rows = image_index.rows_of(boxes, "cam_boxes", views.image_ids, index.ids)
     known = boxes_file.embedded_views(regions, boxes, views, image_rows, index.ids)
     attributes = known.teacher | params.attributes()
-    if known.all_views:
+    if known.all_views and shard is None:
         end_other_ranks()
         with features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), known.width, attributes) as writer:
             known.copy(writer.write)
@@ -48,20 +47,23 @@ def main(images: Path, boxes: Path, regions: Path, out: Path) -> None:
         image_rows[cut], views.boxes_px[cut], index.sizes_px, stride_px=teacher.stride_px, **params.of_crops
     )
     files = indexed_files(load(DatasetParams).root, index)
+    places = cut if shard is None else plan.ids  # rows of the file to write
     keys = view_keys(index.digests, plan.image_rows, plan.boxes_px)
-    stored = store.features(encoding(teacher, (), **settings), keys)
+    shards = features_file.Shards(out, shard, encoding(teacher, (), **settings), keys)
+    stored = store.features(shards.store_name, keys)
     writing = features_file.writing(out, features_file.LOCAL_SCHEMA, range(count), teacher.embed_dim, attributes)
-    with on_rank0(writing) as writer:
-        from_rank0(lambda: known.copy(writer.write))
-        missing = from_rank0(lambda: stored.restore(lambda rows, features: writer.write(cut[rows], features)))
+    with on_rank0(writing if shard is None else shards.writing(teacher.embed_dim)) as writer:
+        from_rank0(lambda: known.copy(writer.write) if shard is None else None)
+        missing = from_rank0(lambda: shards.restore(stored, lambda rows, each: writer.write(places[rows], each)))
         on_gpu = hardware.device.type == "cuda"
-        plan_of_rank = plan.take(share(missing))
-        batches = crop_batches(files, plan_of_rank, hardware.batch_size, hardware.workers, pin_memory=on_gpu)
+        batches = crop_batches(
+            files, plan.take(share(missing)), hardware.batch_size, hardware.workers, pin_memory=on_gpu
+        )
         encoded = stored.recording(merged(encode_images(teacher, batches, names)))
         for rows, features in log.batches(encoded, len(missing), "view"):
-            writer.write(cut[rows], features)
-    log.wrote((out, count, "views"))
-    log.finding(f"{len(missing):,} encoded, {len(cut) - len(missing):,} from the store")
+            writer.write(places[rows], features)
+    log.wrote((shards.path, count if shard is None else len(shards.rows), "views"))
+    log.finding(f"{len(missing):,} encoded, {len(shards.rows) - len(missing):,} from {shards.source}")
 
 
 if __name__ == "__main__":

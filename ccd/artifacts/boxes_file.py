@@ -13,10 +13,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ccd.artifacts.features_file import FeatureWriter, attributes_of, creating, read_strings, reading, write_strings
+from ccd.artifacts.features_file import FeatureWriter
 from ccd.artifacts.files import delayed_interrupts, unreadable
-from ccd.artifacts.image_index import Names, same_ids
-from ccd.artifacts.sealed import read_parquet, schema, write_parquet
+from ccd.artifacts.image_index import Names, read_strings, same_ids
+from ccd.artifacts.sealed import (
+    attributes_of,
+    creating,
+    read_parquet,
+    reading,
+    schema,
+    write_parquet,
+    write_strings,
+)
 
 ROWS_PER_GROUP = 2**17
 REGIONS_SCHEMA = "ccd.regions/1"

@@ -1,118 +1,28 @@
-"""``clip_global.h5`` and ``clip_local.h5``: CLIP's image embeddings by id; and the reading and writing of HDF5.
-
-HDF5 artifacts have a schema, datasets with fletcher32 checksums, and a seal over the whole file.
-"""
+"""``clip_global.h5`` and ``clip_local.h5``: CLIP's image embeddings by id; and parts of them, made side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
-import pyarrow as pa
 
-from ccd.artifacts.files import Sink, delayed_interrupts, replacing, unreadable
-from ccd.artifacts.image_index import Names, same_ids, same_teacher
-from ccd.artifacts.sealed import BLANK, KEY, check_schema, damage_named, stamp, verify
-from ccd.errors import CcdError
-
-
-@contextmanager
-def creating(
-    path: Path, schema: str, attributes: Mapping[str, str | float]
-) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """Create a file under ``schema``; it appears at ``path``, sealed, only if the block succeeds.
-
-    Yields:
-        The file, and a function that raises OSError once a write has failed. It is called at the end in any case; a
-        long block calls it now and then, to stop early.
-    """
-    with replacing(path) as temporary:
-        with Sink(temporary, "w+b") as sink:
-            file = None
-            try:
-                with delayed_interrupts():
-                    file = h5py.File(sink, "w", track_order=False)
-                    for key, value in sorted({"schema": schema, KEY: BLANK, **attributes}.items()):
-                        file.attrs[key] = value
-                yield file, sink.check
-            finally:
-                try:
-                    _close(file)
-                finally:
-                    _close(file)  # an interrupt may have come before the first one delayed it
-                    sink.check()  # names the cause of an error that HDF5 raised
-        stamp(temporary)
-
-
-def _close(file: h5py.File | None) -> None:
-    if file is not None:
-        with delayed_interrupts():
-            file.close()
-
-
-@contextmanager
-def reading(path: Path, schema: str, stage: str, *, check_seal: bool = True) -> Iterator[h5py.File]:
-    """Open a file that ``stage`` wrote under ``schema``.
-
-    Args:
-        check_seal: check the seal, which reads the whole file; the chunks' own checksums are checked in any case.
-
-    Raises:
-        CcdError: the file is missing, damaged or of another schema, or the block finds no such dataset or a wrong type.
-    """
-    if check_seal:
-        verify(path, stage)
-    with (
-        damage_named(path, stage, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError),
-        h5py.File(path, "r", locking=False) as file,  # files are replaced by renaming: no reader needs a lock
-    ):
-        check_schema(path, str(file.attrs.get("schema", "none")), schema, stage)
-        if any(_is_external(file, name) for name in file):
-            raise unreadable(path, "it refers to data in other files", stage)
-        yield file
-
-
-def _is_external(file: h5py.File, name: str) -> bool:
-    """Tell whether a dataset refers to other files, which HDF5 would read; no artifact does."""
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        return True
-    dataset = file[name]
-    return not isinstance(dataset, h5py.Dataset) or dataset.external is not None or bool(dataset.is_virtual)
-
-
-def attributes_of(file: h5py.File) -> dict[str, str]:
-    """Return the attributes that describe the content."""
-    return {key: str(value) for key, value in file.attrs.items() if key not in ("schema", KEY)}
-
-
-def write_strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
-    """Write strings of fixed width (UTF-8, padded), since HDF5 has no checksums for strings of variable width."""
-    encoded = [value.encode("utf-8") for value in values]
-    kind = h5py.string_dtype("utf-8", max([1, *map(len, encoded)]))
-    write_array(file, name, np.asarray(encoded, kind), kind)
-
-
-def write_array(file: h5py.File, name: str, values: np.ndarray, kind: object) -> None:
-    """Write a dataset in one chunk, with a checksum."""
-    chunks = tuple(max(1, side) for side in values.shape)
-    limits = tuple(None if side == 0 else side for side in values.shape)
-    with delayed_interrupts():
-        file.create_dataset(name, data=values, dtype=kind, chunks=chunks, maxshape=limits, fletcher32=True)
-
-
-def read_strings(file: h5py.File, name: str) -> Names:
-    """Read a dataset of strings. Raises KeyError, TypeError or ValueError if there is none; see `reading`."""
-    if h5py.check_string_dtype(file[name].dtype) is None:
-        raise TypeError(f"{name} holds no strings")
-    return Names(pa.array(file[name][...], pa.binary()))
-
+from ccd.artifacts.files import delayed_interrupts, remove_leftovers, unreadable
+from ccd.artifacts.image_index import Names, read_strings, same_ids, same_teacher
+from ccd.artifacts.sealed import attributes_of, creating, reading, write_array, write_strings
+from ccd.errors import CcdError, listed
 
 GLOBAL_SCHEMA = "ccd.clip_global/1"
 LOCAL_SCHEMA = "ccd.clip_local/1"
+SHARD_SCHEMA = "ccd.shard/1"
+_INTEGER_IDS = {LOCAL_SCHEMA: "box_id", SHARD_SCHEMA: "row"}
+_STAGES = {GLOBAL_SCHEMA: "clip_global", LOCAL_SCHEMA: "clip_local"}
 ROWS_PER_CHUNK = 256
 ROWS_PER_PIECE = 1024
 
@@ -131,11 +41,12 @@ class Features:
 
 
 class FeatureWriter:
-    """Writes rows in any order, each exactly once. ``check``: see `creating`."""
+    """Writes rows in any order, each exactly once. ``check``: see `creating`. ``first``: number of the first row."""
 
-    def __init__(self, values: h5py.Dataset, check: Callable[[], None]) -> None:
+    def __init__(self, values: h5py.Dataset, check: Callable[[], None], first: int = 0) -> None:
         self._values = values
         self._check = check
+        self._first = first
         self._seen = np.zeros(len(values), bool)
 
     def write(self, rows: np.ndarray, features: np.ndarray) -> None:
@@ -148,6 +59,7 @@ class FeatureWriter:
         if not np.isfinite(features).all():
             flat = features.reshape(len(features), -1)
             raise CcdError(f"the teacher gave NaN or Inf for rows {rows[~np.isfinite(flat).all(axis=1)][:10].tolist()}")
+        rows = rows - self._first
         order = np.argsort(rows)
         if self._seen[rows].any():
             raise CcdError("a row of features was written twice")
@@ -169,10 +81,10 @@ def writing(
 ) -> Iterator[FeatureWriter]:
     """Open a feature file for writing; it appears at ``path`` only if the block succeeds and writes every row."""
     with creating(path, schema, attributes) as (file, check):
-        if schema == LOCAL_SCHEMA:
-            write_array(file, "box_id", np.asarray(ids, np.int64), np.int64)
-        else:
+        if schema == GLOBAL_SCHEMA:
             write_strings(file, "image_id", list(map(str, ids)))
+        else:
+            write_array(file, _INTEGER_IDS[schema], np.asarray(ids, np.int64), np.int64)
         chunks = (max(1, min(ROWS_PER_CHUNK, len(ids))), width)
         shape = (len(ids), width)
         maximum = (None, width)
@@ -180,7 +92,7 @@ def writing(
             values = file.create_dataset(
                 "features", shape, np.float32, chunks=chunks, maxshape=maximum, fletcher32=True
             )
-        writer = FeatureWriter(values, check)
+        writer = FeatureWriter(values, check, int(ids[0]) if schema == SHARD_SCHEMA and len(ids) else 0)
         yield writer
         writer.finish()
 
@@ -195,18 +107,18 @@ class FeatureFile:
     def __init__(self, path: Path, schema: str) -> None:
         self._path = path
         self._schema = schema
-        with reading(path, schema, _stage(schema)) as file:
+        with reading(path, schema, _STAGES.get(schema)) as file:
             self.ids = _ids(file, schema)
             self.attributes = attributes_of(file)
             count = len(file["features"])
             if file["features"].ndim != 2:
                 raise ValueError("its features are no table of rows and columns")
         if len(self.ids) != count:
-            raise unreadable(path, f"{len(self.ids)} ids for {count} rows", _stage(schema))
+            raise unreadable(path, f"{len(self.ids)} ids for {count} rows", _STAGES.get(schema))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Read the features (m, D) float32 of ``rows`` (m,), which ascend. Raises CcdError for NaN or Inf in them."""
-        with reading(self._path, self._schema, _stage(self._schema), check_seal=False) as file:
+        with reading(self._path, self._schema, _STAGES.get(self._schema), check_seal=False) as file:
             dataset = file["features"]
             values = np.empty((len(rows), dataset.shape[1]), np.float32)
             ends = rows[[0, -1]] if len(rows) else (0, -1)
@@ -216,7 +128,7 @@ class FeatureFile:
                 if len(chunk):
                     values[first:last] = dataset[chunk[0] : chunk[-1] + 1][chunk - chunk[0]]
         if not np.isfinite(values).all():
-            raise unreadable(self._path, "it holds NaN or Inf", _stage(self._schema))
+            raise unreadable(self._path, "it holds NaN or Inf", _STAGES.get(self._schema))
         return values
 
     def pieces(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -262,12 +174,9 @@ def read(path: Path, schema: str) -> Features:
     return Features(file.ids, file.take(np.arange(len(file.ids))), file.attributes)
 
 
-def _stage(schema: str) -> str:
-    return "clip_global" if schema == GLOBAL_SCHEMA else "clip_local"
-
-
 def _ids(file: h5py.File, schema: str) -> Names | np.ndarray:
-    return np.asarray(file["box_id"][...]) if schema == LOCAL_SCHEMA else read_strings(file, "image_id")
+    is_integer = schema in _INTEGER_IDS
+    return np.asarray(file[_INTEGER_IDS[schema]][...]) if is_integer else read_strings(file, "image_id")
 
 
 def read_views(path: Path, boxes: Sequence[int], box_count: int) -> np.ndarray:
@@ -284,3 +193,108 @@ def read_views(path: Path, boxes: Sequence[int], box_count: int) -> np.ndarray:
         values = np.empty((len(rows), file["features"].shape[1]), np.float32)
         values[order] = file["features"][rows[order]]
     return values
+
+
+Write = Callable[[np.ndarray, np.ndarray], None]
+Pieces = Iterable[tuple[np.ndarray, np.ndarray]]
+_FOREIGN = {
+    "encoding": "its teacher, parameters, or version of ccd or of a library are not those of this run",
+    "shard": "it is another shard under this name",
+    "things": "it is of other images or views than those that are listed now",
+}
+
+
+class Shards:
+    """Shards of the file ``whole``, beside it, each made by a process of its own.
+
+    Shard i of n of M things is ``STEM.shard-0000i-of-0000n.h5``, rows M (i - 1) // n .. M i // n - 1: their features as
+    the teacher gives them, the name of all that makes them (``encoding``: teacher, parameters, code, libraries), and a
+    hash of the ``keys`` of the things.
+    """
+
+    def __init__(self, whole: Path, shard: str | None, encoding: str, keys: Sequence[bytes]) -> None:
+        """``shard``: ``i/n``, for its maker; None, for that of ``whole``. Raises CcdError if it is anything else."""
+        match = re.fullmatch(r"0*([1-9]\d{0,8})/0*([1-9]\d{0,8})", "1/1" if shard is None else shard)
+        number, count = (int(match[1]), int(match[2])) if match else (1, 0)
+        if number > count:
+            raise CcdError(f"--shard {shard}: write I/N, the number of this shard and how many there are, e.g. 3/8")
+        self._whole = whole
+        self._encoding = encoding
+        self._keys = keys
+        self._own = (number, count)
+        self._is_whole = shard is None
+        self.rows = self._rows(number, count)
+        self.path = whole if self._is_whole else self._path(number, count)
+        self.store_name = encoding if self._is_whole else f"{encoding}-{number}-of-{count}"
+        self.source = "the store"
+
+    def writing(self, width: int) -> AbstractContextManager[FeatureWriter]:
+        """Open this process's shard for writing features of ``width`` numbers, at the numbers of their things."""
+        remove_leftovers(self.path.parent, self.path.name)
+        return writing(self.path, SHARD_SCHEMA, self.rows, width, self._attributes(*self._own))
+
+    def restore(self, stored: Any, write: Write) -> np.ndarray:
+        """Pass ``stored`` features, then for ``whole`` those of its shards, to ``write``; return what is missing.
+
+        ``stored``: a `ccd.runtime.store.StoredFeatures`, which gets what it lacks.
+        That is the things (m,) int64 that this process has to encode, ascending; none if there are shards. Raises
+        CcdError if a shard is missing, damaged, of other things or otherwise made, or if there are two divisions.
+        """
+
+        def write_own(rows: np.ndarray, values: np.ndarray) -> None:
+            own = (rows >= self.rows.start) & (rows < self.rows.stop)
+            write(rows[own], values[own])
+
+        missing: np.ndarray = stored.restore(write_own)
+        missing = missing[(missing >= self.rows.start) & (missing < self.rows.stop)]
+        count = self._count() if self._is_whole and len(missing) else 0
+        for rows, values in stored.recording(self._pieces(count, missing)) if count else ():
+            write(rows, values)
+        self.source = f"{count} shards" if count else self.source
+        return missing[:0] if count else missing
+
+    def _path(self, number: int, count: int) -> Path:
+        return self._whole.with_name(f"{self._whole.stem}.shard-{number:05}-of-{count:05}.h5")
+
+    def _rows(self, number: int, count: int) -> range:
+        return range(len(self._keys) * (number - 1) // count, len(self._keys) * number // count)
+
+    def _attributes(self, number: int, count: int) -> dict[str, str]:
+        rows = self._rows(number, count)
+        things = hashlib.blake2b(b"".join(self._keys[rows.start : rows.stop]), digest_size=16).hexdigest()
+        return {"encoding": self._encoding, "shard": f"{number}/{count}", "things": things}
+
+    def _count(self) -> int:
+        """Return the number of shards, 0 if there are none. Raises CcdError if one is missing, see `restore`."""
+        stem = self._whole.stem
+        name = re.compile(rf"{re.escape(stem)}\.shard-(\d{{5,}})-of-(\d{{5,}})\.h5")
+        parts = [match for path in self._whole.parent.glob("*.h5") if (match := name.fullmatch(path.name))]
+        counts = sorted({int(match[2]) for match in parts})
+        if len(counts) > 1:
+            raise CcdError(f"{self._whole.parent} holds {stem}.shard-* of {listed(counts)}: keep those of one division")
+        lost = sorted(set(range(1, sum(counts) + 1)) - {int(match[1]) for match in parts})
+        if lost:
+            raise CcdError(
+                f"{self._whole.parent}: shards {listed(lost)} of {counts[0]} are missing; make them: python -m "
+                f"stages.{stem} ... --shard {lost[0]}/{counts[0]}; or delete all {stem}.shard-*"
+            )
+        return sum(counts)
+
+    def _pieces(self, count: int, missing: np.ndarray) -> Pieces:
+        """Yield the ``missing`` things and their features, a bounded number at a time; see `restore`."""
+        for number in range(1, count + 1):
+            rows = self._rows(number, count)
+            first, last = np.searchsorted(missing, (rows.start, rows.stop))
+            path = self._path(number, count)
+            if first == last:
+                continue
+            try:
+                file = FeatureFile(path, SHARD_SCHEMA)
+                for key, value in self._attributes(number, count).items():
+                    if file.attributes.get(key) != value:
+                        raise CcdError(f"{path}: {_FOREIGN[key]}")
+                for some, values in file.pieces(missing[first:last] - rows.start):
+                    yield some + rows.start, values
+            except CcdError as error:
+                again = f"python -m stages.{self._whole.stem} ... --shard {number}/{count}"
+                raise CcdError(f"{error}; delete it, and make it again: {again}") from None

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ccd.artifacts.features_file import attributes_of, creating, read_strings, reading, write_array, write_strings
 from ccd.artifacts.files import unreadable
-from ccd.artifacts.image_index import same_classes, same_teacher
+from ccd.artifacts.image_index import read_strings, same_classes, same_teacher
+from ccd.artifacts.sealed import attributes_of, creating, reading, write_array, write_strings
 
 SCHEMA = "ccd.head/1"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -71,6 +72,13 @@ class Names(Sequence[str]):
     def take(self, rows: np.ndarray) -> Names:
         """Return the names at ``rows`` (m,), in that order."""
         return Names(self.arrow.take(pa.array(rows, pa.int64())))
+
+
+def read_strings(file: h5py.File, name: str) -> Names:
+    """Read a dataset of strings of HDF5. Raises KeyError, TypeError or ValueError if there is none."""
+    if h5py.check_string_dtype(file[name].dtype) is None:
+        raise TypeError(f"{name} holds no strings")
+    return Names(pa.array(file[name][...], pa.binary()))
 
 
 def same_ids(path: Path, stage: str, actual: Iterable[object], expected: Iterable[object]) -> None:

@@ -1,4 +1,4 @@
-"""Sealed files: a checksum over every byte of an artifact, kept inside it; JSON and Parquet under a declared schema.
+"""Sealed files: a checksum over every byte of an artifact, kept inside it; JSON, Parquet and HDF5 under a schema.
 
 Parquet's page checksums and HDF5's fletcher32 cover values, but not the footers, headers and attributes around them.
 A seal covers every byte: the text ``ccd-seal:`` and 32 zeros are written into the file's metadata, and the zeros are
@@ -12,15 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import h5py
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ccd.artifacts.files import replacing, unreadable
+from ccd.artifacts.files import Sink, delayed_interrupts, replacing, unreadable
 from ccd.errors import CcdError, is_refusal
 
 KEY = "seal"
@@ -43,7 +45,7 @@ def stamp(path: Path) -> None:
 
 
 @contextmanager
-def damage_named(path: Path, stage: str, *kinds: type[Exception]) -> Iterator[None]:
+def damage_named(path: Path, stage: str | None, *kinds: type[Exception]) -> Iterator[None]:
     """Turn exceptions of ``kinds`` in the block into the CcdError that names ``path`` and the ``stage`` to rerun.
 
     What the machine refuses (`is_refusal`) is no damage, and passes as it is.
@@ -56,13 +58,13 @@ def damage_named(path: Path, stage: str, *kinds: type[Exception]) -> Iterator[No
         raise unreadable(path, error, stage) from None
 
 
-def check_schema(path: Path, found: object, expected: str, stage: str) -> None:
+def check_schema(path: Path, found: object, expected: str, stage: str | None) -> None:
     """Raise CcdError unless the schema found in ``path`` is the expected one."""
     if found != expected:
         raise unreadable(path, f"its schema is {found!r}, expected {expected!r}", stage)
 
 
-def verify(path: Path, stage: str) -> None:
+def verify(path: Path, stage: str | None) -> None:
     """Raise CcdError, naming the ``stage`` to rerun, unless the file is byte for byte as it was sealed."""
     with damage_named(path, stage, OSError), path.open("rb") as file:
         start = _find(file, 0) + len(_MARK)
@@ -189,3 +191,87 @@ def read_parquet(
         with damage_named(path, stage, OSError, pa.ArrowException):
             table = file.read(columns, use_threads=False)  # each thread would keep freed memory
         return table, file_metadata(file.schema_arrow)
+
+
+@contextmanager
+def creating(
+    path: Path, schema: str, attributes: Mapping[str, str | float]
+) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Create an HDF5 file under ``schema``; it appears at ``path``, sealed, only if the block succeeds.
+
+    Yields:
+        The file, and a function that raises OSError once a write has failed. It is called at the end in any case; a
+        long block calls it now and then, to stop early.
+    """
+    with replacing(path) as temporary:
+        with Sink(temporary, "w+b") as sink:
+            file = None
+            try:
+                with delayed_interrupts():
+                    file = h5py.File(sink, "w", track_order=False)
+                    for key, value in sorted({"schema": schema, KEY: BLANK, **attributes}.items()):
+                        file.attrs[key] = value
+                yield file, sink.check
+            finally:
+                try:
+                    _close(file)
+                finally:
+                    _close(file)  # an interrupt may have come before the first one delayed it
+                    sink.check()  # names the cause of an error that HDF5 raised
+        stamp(temporary)
+
+
+def _close(file: h5py.File | None) -> None:
+    if file is not None:
+        with delayed_interrupts():
+            file.close()
+
+
+@contextmanager
+def reading(path: Path, schema: str, stage: str | None, *, check_seal: bool = True) -> Iterator[h5py.File]:
+    """Open an HDF5 file that ``stage`` wrote under ``schema``.
+
+    Args:
+        check_seal: check the seal, which reads the whole file; the chunks' own checksums are checked in any case.
+
+    Raises:
+        CcdError: the file is missing, damaged or of another schema, or the block finds no such dataset or a wrong type.
+    """
+    if check_seal:
+        verify(path, stage)
+    with (
+        damage_named(path, stage, OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError),
+        h5py.File(path, "r", locking=False) as file,  # files are replaced by renaming: no reader needs a lock
+    ):
+        check_schema(path, str(file.attrs.get("schema", "none")), schema, stage)
+        if any(_is_external(file, name) for name in file):
+            raise unreadable(path, "it refers to data in other files", stage)
+        yield file
+
+
+def _is_external(file: h5py.File, name: str) -> bool:
+    """Tell whether a dataset refers to other files, which HDF5 would read; no artifact does."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        return True
+    dataset = file[name]
+    return not isinstance(dataset, h5py.Dataset) or dataset.external is not None or bool(dataset.is_virtual)
+
+
+def attributes_of(file: h5py.File) -> dict[str, str]:
+    """Return the attributes that describe the content."""
+    return {key: str(value) for key, value in file.attrs.items() if key not in ("schema", KEY)}
+
+
+def write_strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
+    """Write strings of fixed width (UTF-8, padded), since HDF5 has no checksums for strings of variable width."""
+    encoded = [value.encode("utf-8") for value in values]
+    kind = h5py.string_dtype("utf-8", max([1, *map(len, encoded)]))
+    write_array(file, name, np.asarray(encoded, kind), kind)
+
+
+def write_array(file: h5py.File, name: str, values: np.ndarray, kind: object) -> None:
+    """Write a dataset in one chunk, with a checksum."""
+    chunks = tuple(max(1, side) for side in values.shape)
+    limits = tuple(None if side == 0 else side for side in values.shape)
+    with delayed_interrupts():
+        file.create_dataset(name, data=values, dtype=kind, chunks=chunks, maxshape=limits, fletcher32=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd.artifacts.features_file import attributes_of, creating, read_strings, reading, write_array, write_strings
 from ccd.artifacts.files import unreadable
+from ccd.artifacts.image_index import read_strings
+from ccd.artifacts.sealed import attributes_of, creating, reading, write_array, write_strings
 
 SCHEMA = "ccd.text/1"
 

@@ -84,7 +84,7 @@ def _number(variable: str) -> int | None:
 def stage(function: Callable[..., None]) -> click.Command:
     """Make a function of paths a command: each parameter becomes a required ``--name PATH``; see `user_errors`.
 
-    Under a launcher of several processes it runs on rank 0 alone; see `shared_stage`.
+    With the default None it becomes an optional text. Under several processes it runs on rank 0; see `shared_stage`.
     """
     return _command(function, _run_on_rank0)
 
@@ -97,29 +97,29 @@ def shared_stage(function: Callable[..., None]) -> click.Command:
 def _command(function: Callable[..., None], start: Callable[..., None]) -> click.Command:
     gc.enable()  # the imports of a stage are done, see stages/__init__.py
 
-    def run(debug: bool, **paths: Path) -> None:
+    def run(debug: bool, **given: Path | str | None) -> None:
         if debug:
             os.environ[DEBUG_VARIABLE] = "1"
+        values = {name: value for name, value in given.items() if value is not None}
         with user_errors(Path(inspect.getfile(function)).stem):
-            for path in paths.values() if rank() == 0 else ():
+            for path in [value for value in values.values() if isinstance(value, Path) and rank() == 0]:
                 remove_leftovers(path.parent, path.name)
-            start(function, paths)
+            start(function, values)
 
-    names = inspect.signature(function).parameters
-    path = click.Path(path_type=Path)
-    options: list[click.Parameter] = [
-        click.Option([f"--{name.replace('_', '-')}"], type=path, required=True) for name in names
-    ]
+    options: list[click.Parameter] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = click.STRING if parameter.default is None else click.Path(path_type=Path)
+        options.append(click.Option([f"--{name.replace('_', '-')}"], type=kind, required=kind is not click.STRING))
     options.append(click.Option(["--debug"], is_flag=True, help=f"Show tracebacks; so does {DEBUG_VARIABLE}=1."))
     return Interruptible(function.__module__, callback=run, params=options, help=function.__doc__)
 
 
-def _run_on_rank0(function: Callable[..., None], paths: Mapping[str, Path]) -> None:
+def _run_on_rank0(function: Callable[..., None], values: Mapping[str, Path | str]) -> None:
     if rank() == 0:
-        function(**paths)
+        function(**values)
 
 
-def _run_on_all_ranks(function: Callable[..., None], paths: Mapping[str, Path]) -> None:
+def _run_on_all_ranks(function: Callable[..., None], values: Mapping[str, Path | str]) -> None:
     """Run a stage whose work is shared among ranks: start them, or be one of them.
 
     Raises:
@@ -128,16 +128,16 @@ def _run_on_all_ranks(function: Callable[..., None], paths: Mapping[str, Path]) 
     """
     if _is_launched():
         if world_size() == 1:
-            return function(**paths)
-        return _run_as_member(function, paths)
+            return function(**values)
+        return _run_as_member(function, values)
     spec = sys.modules[function.__module__].__spec__
-    options = [word for name, path in paths.items() for word in (f"--{name.replace('_', '-')}", str(path))]
+    options = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = ["-m", spec.name, *options] if spec else [sys.argv[0], *options]
     if os.environ.get(LAUNCHER, "").strip():
         return _become([*_launcher_command(), *command])
     count = process_count()
     if count == 1:
-        return function(**paths)
+        return function(**values)
     return _torchrun(count, command)
 
 
@@ -197,7 +197,7 @@ def _exit_silently(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _run_as_member(function: Callable[..., None], paths: Mapping[str, Path]) -> None:
+def _run_as_member(function: Callable[..., None], values: Mapping[str, Path | str]) -> None:
     """Run a stage as one rank of several. Of all ranks that fail, one says why; the others end silently.
 
     No context manager: a signal between its methods would leave its generator to be closed by the garbage collector.
@@ -207,7 +207,7 @@ def _run_as_member(function: Callable[..., None], paths: Mapping[str, Path]) -> 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # the launcher was killed
     try:
         join_ranks()
-        function(**paths)
+        function(**values)
     except SystemExit:
         raise
     except BaseException as error:

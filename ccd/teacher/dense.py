@@ -60,6 +60,11 @@ class WithRegions:
         """The teacher's device."""
         return self.teacher.device
 
+    @property
+    def width(self) -> int:
+        """Numbers in a row, D + k * (4 + D)."""
+        return self.teacher.embed_dim + self.regions * (4 + self.teacher.embed_dim)
+
     def embed_image(self, pixels: Tensor) -> Tensor:
         """Encode (b, 3, h, w) uint8 to rows (b, D + k * (4 + D)) float32; see `encode_dense` for errors.
 
