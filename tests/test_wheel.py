@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,3 +101,55 @@ def test_a_project_runs_grows_and_is_upgraded(wheel: Path, tmp_path: Path) -> No
     project.run("dvc", "repro", "inputs")
     assert "code.evaluate" in (status := project.run("dvc", "status", "evaluate")) and "code.index" not in status
     assert "code." not in project.run("dvc", "status", "clip_global", "warmup", "report")
+
+
+@pytest.mark.slow
+def test_the_demo_starts_from_the_wheel_far_from_a_clone(wheel: Path, tmp_path: Path) -> None:
+    """Installed by pip, without its requirements, which this environment has; up to the first stage that loads CLIP."""
+    site = tmp_path / "site"
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
+    said = Project(tmp_path, site).run("ccd.cli.main", "demo", "mine")
+    assert "now run: cd mine && dvc repro" in said and (tmp_path / "mine/.dvc").is_dir()
+    params = tmp_path / "mine/params.yaml"
+    text = params.read_text().replace("demo_train: 1000", "demo_train: 6").replace("demo_test: 500", "demo_test: 2")
+    params.write_text(text)
+    said = Project(tmp_path / "mine", site).run("dvc", "repro", "text")
+    assert "[index] wrote data/demo/images.parquet: 8 images" in said and "[text] wrote data/demo/text.h5" in said
+    assert str(ROOT) not in (tmp_path / "mine/dvc.lock").read_text()
+
+
+EXTRAS = ("timm", "open_clip", "onnx", "onnxruntime", "onnxscript", "pillow_heif", "s3fs", "gcsfs", "adlfs", "aiohttp",
+          "huggingface_hub", "transformers", "sentencepiece", "openvino", "datasets")  # fmt: skip
+
+
+def test_a_bare_install_asks_for_nothing_of_the_extras(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    required = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    plain = {re.split(r"[ <>=!~;\[]", each)[0].lower() for each in required if "extra ==" not in each}
+    optional = {re.split(r"[ <>=!~;\[]", each)[0].lower() for each in required if "extra ==" in each}
+    assert {"torch", "dvc", "click"} <= plain and {"timm", "onnx", "open_clip_torch"} <= optional
+    assert not plain & optional
+
+
+@pytest.mark.slow
+def test_every_module_and_the_help_do_without_the_extras() -> None:
+    """Every module is imported, as all of them are reached by some command or stage; extras are imported in use."""
+    modules = [
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for name in ("ccd", "stages")
+        for path in sorted((ROOT / name).rglob("*.py"))
+    ]
+    code = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({EXTRAS!r}))\n"  # None: an import of it fails
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "from click.testing import CliRunner\nfrom ccd.cli.main import main\n"
+        "for words in (['--help'], ['init', '--help'], ['demo', '--help'], ['predict', '--help'], ['use']):\n"
+        "    done = CliRunner().invoke(main, words)\n"
+        "    assert done.exit_code == 0, done.output\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

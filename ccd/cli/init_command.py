@@ -108,15 +108,17 @@ def _make_project(request: ProjectRequest, classes_file: Path, as_json: bool) ->
     print_licence_warning(parameters(texts["params.yaml"]))
     missing, disk = _required_disk(request.folder, survey, texts["params.yaml"], as_json)
     content = _content(survey, request, texts["params.yaml"], missing) | {"disk_bytes": disk} if as_json else None
-    _write_project(request, texts, content)
+    write_project(request.folder, request.root, texts, content)
 
 
-def _write_project(request: ProjectRequest, texts: dict[str, str], content: dict[str, Any] | None) -> None:
-    """Write the files, and print them with the commands to go on with: as JSON behind ``content``, or as text."""
+def write_project(folder: Path, images: str, texts: dict[str, str], content: dict[str, Any] | None) -> None:
+    """Write the files, and print them with the commands to go on with: as JSON behind ``content``, or as text.
+
+    ``images``: their folder, as ``dataset.root`` names it.
+    """
     from ccd.project.create import commit_command, prepare_version_control, write_files, write_plot_template
 
-    folder = request.folder
-    written, backups = write_files(folder, texts, request.root)
+    written, backups = write_files(folder, texts, images)
     commands = [f"cd {shell_path(folder)}", *prepare_version_control(folder), "dvc repro"]
     template = write_plot_template(folder)
     commit = commit_command(folder)

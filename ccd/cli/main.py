@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ccd import __version__
+from ccd.cli.demo_command import demo
 from ccd.cli.export_command import export
 from ccd.cli.init_command import init
 from ccd.cli.options import print_licence_warning, recipe_option
@@ -39,7 +40,7 @@ class InOrder(Interruptible, click.Group):
     cls=InOrder,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit status: 0 done, 2 invalid input, 3 done but some files or rows were left out, 130 interrupted. "
-    "Run dvc repro after init or use; the other commands need its results. Documentation: docs/cli.md.",
+    "Run dvc repro after init, use or demo; the other commands need its results. Documentation: docs/cli.md.",
 )
 @click.version_option(__version__, prog_name="ccd")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error. CCD_DEBUG=1 does the same for stages.")
@@ -103,6 +104,7 @@ def use(
         _print_next_step(Path(dataset.root), preset)
 
 
+main.add_command(demo)
 main.add_command(teachers)
 
 

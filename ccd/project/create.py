@@ -23,16 +23,30 @@ _REPLACED = ("params.yaml", "dvc.yaml", CLASSES_NAME)  # existing files may hold
 _NOT_WALKED = ("/.ccd/", ".venv/", "__pycache__/")
 
 
-def check_project_folder(folder: Path, images: Path, classes: Path, *, force: bool) -> None:
-    """Refuse a folder that cannot become a project, before any image is read.
+def check_folder(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that cannot become a project, whatever its images.
 
     Raises:
-        CcdError: ``folder`` or ``images`` is no folder, ``classes`` is no file, or ``folder`` lies in ``images`` (its
-            output would be indexed), holds a package that hides ccd's, or holds a pipeline or other list of classes
-            and ``force`` is false.
+        CcdError: ``folder`` is no folder, holds a package that hides ccd's, or holds a pipeline and ``force`` is false.
     """
     if folder.exists() and not folder.is_dir():
         raise CcdError(f"{folder} is a file; give a folder for the project")
+    hiding = [name for name in ("ccd", "stages") if (folder / name / "__init__.py").is_file()]
+    if hiding:
+        raise CcdError(f"{folder} holds Python packages called {listed(hiding)}, which hide ccd's; use another folder")
+    existing = [name for name in (PIPELINE_FILE, PARAMS_FILE) if (folder / name).exists()]
+    if existing and not force:
+        raise CcdError(f"{folder} already holds {listed(existing)}; --force replaces them, --upgrade keeps your values")
+
+
+def check_project_folder(folder: Path, images: Path, classes: Path, *, force: bool) -> None:
+    """Refuse a folder that cannot become a project of ``images``, before any image is read.
+
+    Raises:
+        CcdError: see `check_folder`; ``images`` is no folder, ``classes`` is no file, or ``folder`` lies in ``images``
+            (its output would be indexed) or holds another list of classes and ``force`` is false.
+    """
+    check_folder(folder, force=force)
     if not images.is_dir():
         raise CcdError(f"{images} is not a folder; give the folder of your images as --images")
     if not classes.is_file():
@@ -42,12 +56,6 @@ def check_project_folder(folder: Path, images: Path, classes: Path, *, force: bo
             f"{folder} lies in the folder of images, so its own pictures would be indexed as images; "
             f"make the project beside it, or keep the images in a folder below it"
         )
-    hiding = [name for name in ("ccd", "stages") if (folder / name / "__init__.py").is_file()]
-    if hiding:
-        raise CcdError(f"{folder} holds Python packages called {listed(hiding)}, which hide ccd's; use another folder")
-    existing = [name for name in (PIPELINE_FILE, PARAMS_FILE) if (folder / name).exists()]
-    if existing and not force:
-        raise CcdError(f"{folder} already holds {listed(existing)}; --force replaces them, --upgrade keeps your values")
     copy = folder / CLASSES_NAME
     if copy.exists() and not force and copy.read_bytes() != classes.read_bytes():
         raise CcdError(f"{copy} already exists and differs from {classes}; delete one, or use --force")
