@@ -48,6 +48,44 @@ def is_utf8(text: str) -> bool:
     return True
 
 
+URLS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+[^\s\"'<>]+")
+EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "azure"),
+    **dict.fromkeys(("http", "https"), "http"),
+    "hf": "hf",
+}
+"""Scheme of a URL -> the extra that reads it."""
+_REMOTE = re.compile(rf"^({'|'.join(EXTRAS)}):/+(?=.)", re.S)
+_USERINFO = re.compile(r"^(https?:/+)[^/?@]*@|^([^/]+:/+)[^/?@:]*:[^/?@]*@", re.I)  # abfs://CONTAINER@ACCOUNT is none
+_SECRET = re.compile(
+    r"[?&#][^=&]*(x-amz-|x-goog-|sig(nature)?=|token|secret|passw|pwd|key|auth|credential|policy)", re.I
+)
+
+
+def url_of(path: Path | str) -> str | None:
+    """Return the URL that a path stands for, or None for a local file. A `Path` keeps one of its two slashes."""
+    text = str(path)
+    return _REMOTE.sub(r"\1://", text) if _REMOTE.match(text) else None
+
+
+def redacted(text: str, mark: str = "...") -> str:
+    """Return ``text`` with ``mark`` in place of passwords and signatures in its URLs. Nothing else hides them.
+
+    A URL that went through a `Path` gets its second slash back.
+    """
+    return URLS.sub(lambda found: _without_secrets(found[0], mark), text)
+
+
+def _without_secrets(url: str, mark: str) -> str:
+    address, question, _ = url.partition("?")
+    is_secret = question and _SECRET.search(url, len(address)) is not None
+    url = address + (question + mark if mark else "") if is_secret else url
+    url = _REMOTE.sub(r"\1://", url)
+    return _USERINFO.sub(lambda found: (found[1] or found[2]) + (f"{mark}@" if mark else ""), url)
+
+
 _OUT_OF_FILES = "raise the limit (`ulimit -n 4096`), or lower runtime.workers"
 _FORBIDDEN = "give this user the right to read and write there, or work in another folder"
 _ADVICE = {
@@ -115,6 +153,18 @@ def _place(error: OSError) -> str:
 def _is_about_memory(error: RuntimeError) -> bool:
     """Tell by name and text: importing PyTorch for its class would take seconds."""
     return type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _MEMORY_TEXTS)
+
+
+def http_status(error: BaseException | None) -> int | None:
+    """Return the HTTP status (400..599) that an error of any library came from, or None."""
+    while error is not None:
+        answer = getattr(error, "response", None)
+        stated = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+        for status in (stated, getattr(error, "status", None), getattr(error, "code", None)):
+            if isinstance(status, int) and 400 <= status < 600:
+                return status
+        error = error.__cause__ or error.__context__
+    return None
 
 
 INTERRUPTED = 130
@@ -247,5 +297,5 @@ def user_errors(stage: str = "") -> Iterator[None]:
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             error.__suppress_context__ = False  # what `from None` hides from a user is what a developer looks for
             message = traceback.format_exc() + message
-        print("\n".join(printable(line) for line in message.split("\n")), file=sys.stderr, flush=True)
+        print("\n".join(printable(line) for line in redacted(message).split("\n")), file=sys.stderr, flush=True)
         raise SystemExit(2) from None

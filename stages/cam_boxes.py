@@ -7,7 +7,7 @@ from pathlib import Path
 from ccd.artifacts import boxes_file, checkpoint_file, image_index
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
-from ccd.params.sections import CamBoxesParams, DatasetParams
+from ccd.params.sections import CamBoxesParams, DatasetParams, RuntimeParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
@@ -45,7 +45,7 @@ def main(images: Path, warmup: Path, regions: Path, out: Path) -> None:
         classes = spec.classes
         student = restore_student(spec, checkpoint.weights[checkpoint.selected])
         log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
-        files = indexed_files(load(DatasetParams).root, index)
+        files = indexed_files(load(DatasetParams).root, index, load(RuntimeParams).cache_gb)
         candidates = find_candidates(student, files, index, options, hardware, log.images)
     end_other_ranks()
     views = choose_views(candidates, index, classes, options, regions_px)

@@ -10,7 +10,7 @@ import numpy as np
 from ccd.artifacts import boxes_file, features_file, image_index
 from ccd.images.batches import image_batches, indexed_files
 from ccd.params.file import load
-from ccd.params.sections import ClipGlobalParams, DatasetParams, TeacherParams
+from ccd.params.sections import ClipGlobalParams, DatasetParams, RuntimeParams, TeacherParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import from_rank0, merged, on_rank0, set_up_hardware, share
 from ccd.runtime.launch import shared_stage
@@ -32,7 +32,7 @@ def main(images: Path, out: Path, regions: Path, shard: str | None = None) -> No
     teacher = load_teacher(**load(TeacherParams).model_dump(), device=hardware.device, store=store)
     encoder = WithRegions(teacher, params.regions, params.region_attention)
     log.reads(f"{len(index):,} images", teacher.description, f"{size_px} px")
-    files = indexed_files(load(DatasetParams).root, index)
+    files = indexed_files(load(DatasetParams).root, index, load(RuntimeParams).cache_gb)
     keys = [bytes.fromhex(digest) for digest in index.digests]
     shards = features_file.Shards(out, shard, encoder.encoding(image_size_px=size_px), keys)
     stored = store.features(shards.store_name, keys)

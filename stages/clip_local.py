@@ -7,7 +7,7 @@ from pathlib import Path
 from ccd.artifacts import boxes_file, features_file, image_index
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
-from ccd.params.sections import ClipLocalParams, DatasetParams, TeacherParams
+from ccd.params.sections import ClipLocalParams, DatasetParams, RuntimeParams, TeacherParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import end_other_ranks, from_rank0, merged, on_rank0, set_up_hardware, share
 from ccd.runtime.launch import shared_stage
@@ -46,7 +46,7 @@ def main(images: Path, boxes: Path, regions: Path, out: Path, shard: str | None 
     plan = plan_crops(
         image_rows[cut], views.boxes_px[cut], index.sizes_px, stride_px=teacher.stride_px, **params.of_crops
     )
-    files = indexed_files(load(DatasetParams).root, index)
+    files = indexed_files(load(DatasetParams).root, index, load(RuntimeParams).cache_gb)
     places = cut if shard is None else plan.ids  # rows of the file to write
     keys = view_keys(index.digests, plan.image_rows, plan.boxes_px)
     shards = features_file.Shards(out, shard, encoding(teacher, (), **settings), keys)

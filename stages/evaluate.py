@@ -10,7 +10,7 @@ from ccd.evaluation import summary
 from ccd.images.batches import indexed_files
 from ccd.labels.scores import clip_probs, sigmoid
 from ccd.params.file import load
-from ccd.params.sections import DatasetParams, EvaluateParams
+from ccd.params.sections import DatasetParams, EvaluateParams, RuntimeParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
@@ -48,7 +48,7 @@ def main(
     linear = head_file.read(head, of=classes.classes, teacher=classes.attributes).linear
     probs["head"] = sigmoid(linear.logits(features))
     hardware = set_up_hardware()
-    files = indexed_files(load(DatasetParams).root, test)
+    files = indexed_files(load(DatasetParams).root, test, load(RuntimeParams).cache_gb)
     probs |= score_checkpoints(warmed_up, final, files, hardware, log.images, params.precision)
     end_other_ranks()
     alpha = float(trained_on.metadata["alpha"])

@@ -8,6 +8,7 @@ from ccd.artifacts import class_table, classes_file, corrections_file, image_ind
 from ccd.artifacts.class_table import LABELS
 from ccd.datasets.image_search import left_out_line
 from ccd.datasets.scan import known_labels, remarks, scan_dataset
+from ccd.images.remote import name_of
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, IndexParams, RuntimeParams
 from ccd.runtime.console import StageLog
@@ -22,11 +23,12 @@ def main(images: Path, classes: Path, labels: Path) -> None:
     # The demo renders its scenes into its root: an experiment's copy gets its own, and never changes the project's.
     root = Path(load(DatasetParams, as_written=params.adapter == "demo").root)
     log = StageLog("index")
-    log.reads(f"{params.adapter} data set in {root}")
+    log.reads(f"{params.adapter} data set in {name_of(root)}")
     dataset, index = scan_dataset(
         params,
         root,
         worker_count(load(RuntimeParams).workers),
+        cache_gb=load(RuntimeParams).cache_gb,
         scene_progress=log.counter("scene"),
         image_progress=lambda facts, count: log.progress(facts, count, "img"),
     )

@@ -10,7 +10,7 @@ from ccd.artifacts.files import write_csv
 from ccd.artifacts.image_index import same_ids
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
-from ccd.params.sections import DatasetParams, TrainParams
+from ccd.params.sections import DatasetParams, RuntimeParams, TrainParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
@@ -34,7 +34,8 @@ def main(images: Path, pseudo_labels: Path, warmup: Path, out: Path, curves: Pat
     same_ids(pseudo_labels, "aggregate", targets.ids, index.ids)
     log.reads(f"{len(index):,} images", f"warmed-up {spec.backbone}", f"{params.image_size_px} px")
     student = restore_student(spec, start.weights[start.selected])
-    data = TrainingData(indexed_files(load(DatasetParams).root, index), targets.columns["label"], index)
+    files = indexed_files(load(DatasetParams).root, index, load(RuntimeParams).cache_gb)
+    data = TrainingData(files, targets.columns["label"], index)
     objective = final_objective(params)
     slot = open_store().slot(training_name(student, data, objective, params, hardware))
     with log.training(params.epochs, steps_per_epoch(len(data), params.batch_size)) as show:

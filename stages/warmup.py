@@ -10,7 +10,7 @@ from ccd.artifacts.files import write_csv
 from ccd.artifacts.weights_file import check_sha256
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
-from ccd.params.sections import DatasetParams, TeacherParams, WarmupParams
+from ccd.params.sections import DatasetParams, RuntimeParams, TeacherParams, WarmupParams
 from ccd.runtime.console import StageLog
 from ccd.runtime.hardware import Hardware, end_other_ranks, set_up_hardware
 from ccd.runtime.launch import shared_stage
@@ -35,7 +35,8 @@ def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path)
     hardware = set_up_hardware()
     check_sha256(params.weights, params.weights_sha256, "warmup.weights_sha256")
     spec = StudentSpec(params.backbone, targets.classes, params.cam_boost, params.image_size_px)
-    data = TrainingData(indexed_files(load(DatasetParams).root, index), targets.columns["label"], index)
+    files = indexed_files(load(DatasetParams).root, index, load(RuntimeParams).cache_gb)
+    data = TrainingData(files, targets.columns["label"], index)
     student, spec, origin, recorded = _started(params, spec, text, data, hardware)
     log.reads(f"{len(index):,} images", f"{spec.backbone} from {origin}", f"{params.image_size_px} px")
     slot = open_store().slot(training_name(student, data, Objective(), params, hardware))

@@ -6,10 +6,11 @@ Every later artifact is aligned with the index by ``image_id``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import h5py
 import numpy as np
@@ -17,9 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ccd.artifacts.files import unreadable
-from ccd.artifacts.sealed import read_parquet, schema, write_parquet
+from ccd.artifacts.sealed import read_parquet, schema, short_digest, write_parquet
+from ccd.errors import redacted
 
 _AT_ONCE = 4096
+# What file systems call a version, the best first.
+_VERSIONS = ("ETag", "md5Hash", "etag", "blob_id", "Content-MD5", "Last-Modified", "last_modified", "updated", "mtime")
 
 
 class Names(Sequence[str]):
@@ -175,6 +179,28 @@ class DarkImage:
     path: str
     highest: int
     is_colour: bool
+
+
+@dataclass(frozen=True)
+class Version:
+    """The version of a remote file: ``size`` in bytes (-1: not stated), ``token``: its ETag, checksum or time."""
+
+    size: int
+    token: str
+
+    @classmethod
+    def stated(cls, info: Mapping[str, Any]) -> Version:
+        """Return the version in the ``info`` of one of fsspec's file systems."""
+        token = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+        return cls(-1 if info.get("size") is None else int(info["size"]), token.strip('"'))
+
+    def digest(self, url: str) -> str:
+        """Return a BLAKE2b-128 (hex) that stands for the content in the index.
+
+        An MD5 tells contents apart. Any other token does so only together with the URL.
+        """
+        place = "" if re.fullmatch(r"[0-9a-f]{32}", self.token) else redacted(url, "")
+        return short_digest(f"{self.size}\0{self.token}\0{place}".encode())
 
 
 @dataclass(frozen=True)

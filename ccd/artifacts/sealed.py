@@ -275,3 +275,8 @@ def write_array(file: h5py.File, name: str, values: np.ndarray, kind: object) ->
     limits = tuple(None if side == 0 else side for side in values.shape)
     with delayed_interrupts():
         file.create_dataset(name, data=values, dtype=kind, chunks=chunks, maxshape=limits, fletcher32=True)
+
+
+def short_digest(content: bytes) -> str:
+    """Return the BLAKE2b-128 of ``content``, hexadecimal."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -11,7 +11,7 @@ from ccd.datasets.folder import load_folder
 from ccd.datasets.nuswide import load_nuswide
 from ccd.datasets.record import ClassInfo, Dataset, ImageEntry
 from ccd.datasets.voc import load_voc
-from ccd.errors import CcdError
+from ccd.errors import CcdError, url_of
 
 __all__ = ["ADAPTERS", "ClassInfo", "Dataset", "ImageEntry", "load_dataset"]
 
@@ -44,7 +44,9 @@ def load_dataset(
         raise CcdError(f"index.train_split and index.test_split are both '{train_split}'; they must differ")
     if adapter == "demo":
         return load_demo(root, train_split, test_split, DemoScenes(demo_train, demo_test, demo_seed), progress)
-    if not root.is_dir():
+    if url_of(root) is not None and adapter != "folder":
+        raise CcdError(f"{root}: index.adapter: {adapter} reads local folders alone; images behind URLs need folder")
+    if not root.is_dir() and not (adapter == "folder" and (url_of(root) is not None or root.is_file())):
         raise CcdError(f"{root} is not a folder; set dataset.root to the folder of the data set")
     if adapter == "voc":
         return load_voc(root, train_split, test_split)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ccd.artifacts.image_index import DarkImage
 from ccd.errors import CcdError, printable, ran_out
-from ccd.images.decode import HEAD_BYTES, is_available, optional_format
+from ccd.images.decode import FULL_16_BIT, HEAD_BYTES, is_available, optional_format
 
 OWN_LISTS = ("classes.txt", "labels.csv", "scenes.json")
 NO_ENDING = "(no ending)"
 FOLDER = "(folder)"
 SHOWN_ENDINGS = 12
+NAMED = 5
+IN_COMMAND = 20
 
 _JPEG = b"\xff\xd8\xff"
 _ENDINGS = frozenset(
@@ -158,3 +162,39 @@ def _head(path: str) -> bytes:
         if ran_out(error):
             raise
         return b""
+
+
+_GREY_COMMAND = (
+    "import sys, pathlib, numpy, PIL.Image as P; [(o := pathlib.Path('../8bit', f)).parent.mkdir(parents=True, "
+    "exist_ok=True) or P.fromarray((numpy.asarray(P.open(f)) * (255 / {top})).round().clip(0, 255)"
+    ".astype('uint8')).save(o) for f in sys.argv[1:]]"
+)
+
+
+def dark_remark(dark: Sequence[DarkImage]) -> str:
+    """Return a remark on dark images: their number, the first names, and commands that fix them; "" if there are none.
+
+    The commands are for a shell in the images' folder. They do not change the originals.
+    """
+    if not dark:
+        return ""
+    top = (1 << max(image.highest for image in dark).bit_length()) - 1
+    named = ", ".join(f"{printable(image.path)}: 0..{image.highest}" for image in dark[:NAMED])
+    more = f" and {len(dark) - NAMED:,} more" if len(dark) > NAMED else ""
+    lines = [
+        f"{len(dark):,} images use only the lowest {max(1, round(100 * top / FULL_16_BIT))} % of their 16-bit range, "
+        f"0..{FULL_16_BIT} ({named}{more}): they look dark or black to CLIP and to the classifier. Ranges are never "
+        "stretched automatically: convert them in the images' folder, then replace them by the copies in ../8bit"
+    ]
+    grey = [image.path for image in dark if not image.is_colour]
+    colour = [image.path for image in dark if image.is_colour]
+    if grey:
+        lines.append(shlex.join(["python", "-c", _GREY_COMMAND.format(top=top), *_shown(grey)]))
+    if colour:
+        command = f"mogrify -path ../8bit -evaluate multiply {FULL_16_BIT / top:.5g} -depth 8"
+        lines.append(f"mkdir -p ../8bit && {command} {shlex.join(_shown(colour))}  # ImageMagick, for 16-bit colour")
+    return "\n  ".join(lines)
+
+
+def _shown(paths: Sequence[str]) -> list[str]:
+    return [f"./{path}" for path in paths[:IN_COMMAND]]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccd.artifacts.files import split_byte_order_mark
+from ccd.artifacts.image_index import Version
 from ccd.errors import CcdError, is_utf8, listed
 
 
@@ -122,7 +123,7 @@ class Dataset:
 
     ``labelled`` (L) are image ids. ``labels`` (L, C) int8: 1 present, 0 absent. ``difficult`` (L, C) bool: all
     objects of the class in that image are marked difficult (their label is 1). ``left_out``: counts by ending of the
-    other files among the images.
+    other files among the images. ``versions``: of remote images, by path, as far as a listing stated them.
     """
 
     classes: tuple[ClassInfo, ...]
@@ -131,6 +132,7 @@ class Dataset:
     labels: NDArray[np.int8]
     difficult: NDArray[np.bool_]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, Version] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shlex
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
@@ -17,22 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ccd.artifacts.image_index import DarkImage, ImageIndex, SkippedImage
+from ccd.artifacts.image_index import DarkImage, ImageIndex, SkippedImage, Version
+from ccd.artifacts.sealed import FileCache, short_digest
 from ccd.datasets import load_dataset
+from ccd.datasets.image_search import dark_remark
+from ccd.datasets.manifest import LISTING_THREADS, content
 from ccd.datasets.record import Dataset, ImageEntry
 from ccd.errors import CcdError, is_utf8, printable, ran_out
-from ccd.images.decode import FULL_16_BIT, header, opening, read_file, to_rgb
+from ccd.images.decode import FULL_16_BIT, NO_CACHE, header, opening, read_file, to_rgb
+from ccd.images.remote import UnreachableError, is_remote, located
 from ccd.params.sections import IndexParams
 
+NO_VERSIONS: Mapping[str, Version] = {}
 DARK_16_BIT = FULL_16_BIT // 4  # 14 bits of data and less
-NAMED = 5
-IN_COMMAND = 20
-
-_GREY_COMMAND = (
-    "import sys, pathlib, numpy, PIL.Image as P; [(o := pathlib.Path('../8bit', f)).parent.mkdir(parents=True, "
-    "exist_ok=True) or P.fromarray((numpy.asarray(P.open(f)) * (255 / {top})).round().clip(0, 255)"
-    ".astype('uint8')).save(o) for f in sys.argv[1:]]"
-)
 
 
 @dataclass(frozen=True)
@@ -83,35 +78,6 @@ def find_dark_range(data: bytes, name: str) -> DarkRange | None:
         return dark_range(image, is_16_bit_colour)
 
 
-def dark_remark(dark: Sequence[DarkImage]) -> str:
-    """Return a remark on dark images: their number, the first names, and commands that fix them; "" if there are none.
-
-    The commands are for a shell in the images' folder. They do not change the originals.
-    """
-    if not dark:
-        return ""
-    top = (1 << max(image.highest for image in dark).bit_length()) - 1
-    named = ", ".join(f"{printable(image.path)}: 0..{image.highest}" for image in dark[:NAMED])
-    more = f" and {len(dark) - NAMED:,} more" if len(dark) > NAMED else ""
-    lines = [
-        f"{len(dark):,} images use only the lowest {max(1, round(100 * top / FULL_16_BIT))} % of their 16-bit range, "
-        f"0..{FULL_16_BIT} ({named}{more}): they look dark or black to CLIP and to the classifier. Ranges are never "
-        "stretched automatically: convert them in the images' folder, then replace them by the copies in ../8bit"
-    ]
-    grey = [image.path for image in dark if not image.is_colour]
-    colour = [image.path for image in dark if image.is_colour]
-    if grey:
-        lines.append(shlex.join(["python", "-c", _GREY_COMMAND.format(top=top), *_shown(grey)]))
-    if colour:
-        command = f"mogrify -path ../8bit -evaluate multiply {FULL_16_BIT / top:.5g} -depth 8"
-        lines.append(f"mkdir -p ../8bit && {command} {shlex.join(_shown(colour))}  # ImageMagick, for 16-bit colour")
-    return "\n  ".join(lines)
-
-
-def _shown(paths: Sequence[str]) -> list[str]:
-    return [f"./{path}" for path in paths[:IN_COMMAND]]
-
-
 Verify = Literal["decode", "header"]
 OnBadImage = Literal["error", "skip"]
 
@@ -138,14 +104,24 @@ class FileReader:
 
     ``verify``: ``decode`` decodes the image, so that no later stage meets a damaged file; JPEGs at 1/8 size, which
     reads every byte for a fraction of the cost. ``header`` reads only the header.
-    ``follow_links``: accept files that, once links are resolved, lie outside ``root``.
+    ``follow_links``: accept files that, once links are resolved, lie outside ``root``. ``versions``, ``cache``: of
+    remote files, see `ccd.datasets.manifest.content`.
     """
 
-    def __init__(self, root: Path, verify: Verify, follow_links: bool) -> None:
+    def __init__(
+        self,
+        root: Path,
+        verify: Verify,
+        follow_links: bool,
+        versions: Mapping[str, Version] = NO_VERSIONS,
+        cache: FileCache = NO_CACHE,
+    ) -> None:
         self._root = root
         self._real_root = Path(os.path.realpath(root))
         self._verify = verify
         self._follow_links = follow_links
+        self._versions = versions
+        self._cache = cache
         self._folders: dict[str, bool] = {}  # links are resolved once a folder, not once a file
 
     def __call__(self, path: str) -> FileFacts:
@@ -156,25 +132,33 @@ class FileReader:
             if ran_out(error):  # no fault of this file
                 raise
             return FileFacts(problem=f"cannot be read ({error.strerror or error}); fix or delete it")
+        except UnreachableError:
+            raise
         except CcdError as error:
             return FileFacts(problem=str(error).removeprefix(f"{path}: "))
 
     def _read(self, path: str) -> FileFacts:
         if not is_utf8(path):
             raise CcdError("the file's name is not valid UTF-8; rename the file")
+        file = located(self._root, path)
+        if is_remote(file):
+            data, size, digest = content(file, self._versions.get(path), self._verify, self._cache)
+            return self._facts(path, data, size, digest)
         if not self._follow_links and self._leads_out(path):
             raise CcdError(
                 "a link that leads out of the data set's folder; copy the file, or set index.follow_links: true "
                 "if you trust the data set"
             )
-        data = read_file(self._root / path, path)
+        data = read_file(file, path)
+        return self._facts(path, data, len(data), short_digest(data))
+
+    def _facts(self, path: str, data: bytes, size: int, digest: str) -> FileFacts:
         (width_px, height_px) = header(data, path)
         dark = None
         if self._verify == "decode":
             with _ONE_LARGE_IMAGE if width_px * height_px > LARGE_PIXELS else nullcontext():
                 dark = find_dark_range(data, path)
-        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-        return FileFacts(width_px, height_px, len(data), digest, dark=dark)
+        return FileFacts(width_px, height_px, size, digest, dark=dark)
 
     def _leads_out(self, path: str) -> bool:
         folder = str(PurePosixPath(path).parent)
@@ -195,12 +179,14 @@ def scan(
     verify: Verify = "decode",
     on_bad_image: OnBadImage = "error",
     follow_links: bool = False,
+    versions: Mapping[str, Version] = NO_VERSIONS,
+    cache: FileCache = NO_CACHE,
     progress: Callable[[Iterable[FileFacts]], Iterable[FileFacts]] = iter,
 ) -> ImageIndex:
-    """Index the images of a data set; see `FileReader` for ``verify`` and ``follow_links``.
+    """Index the images of a data set; see `FileReader` for ``verify``, ``follow_links``, ``versions`` and ``cache``.
 
     Args:
-        workers: number of threads.
+        workers: number of threads; remote files get `LISTING_THREADS`.
         on_bad_image: ``error``, or ``skip``: leave bad files out and list them in ``ImageIndex.skipped``.
         progress: wraps the results to show progress.
 
@@ -208,8 +194,9 @@ def scan(
         CcdError: files cannot be used and ``on_bad_image`` is ``error``, or no training image is left; the message
             counts them and names the first `SHOWN` with reasons.
     """
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        reader = FileReader(root, verify, follow_links)
+    waits = any(is_remote(located(root, entry.path)) for entry in entries)
+    with ThreadPoolExecutor(max(1, workers, LISTING_THREADS * waits)) as pool:
+        reader = FileReader(root, verify, follow_links, versions, cache)
         pieces = (entries[start : start + QUEUED] for start in range(0, len(entries), QUEUED))
         read = (fact for piece in pieces for fact in pool.map(reader, (entry.path for entry in piece)))
         facts = list(progress(read))
@@ -270,6 +257,7 @@ def scan_dataset(
     root: Path,
     workers: int,
     *,
+    cache_gb: float = 0.0,
     scene_progress: Callable[[int, int], None] | None = None,
     image_progress: Callable[[Iterable[FileFacts], int], Iterable[FileFacts]] = lambda facts, count: facts,
 ) -> tuple[Dataset, ImageIndex]:
@@ -292,6 +280,8 @@ def scan_dataset(
         dataset.images,
         workers,
         **scan_options,
+        versions=dataset.versions,
+        cache=FileCache(round(cache_gb * 1e9)),
         progress=lambda facts: image_progress(facts, len(dataset.images)),
     )
     return dataset, index

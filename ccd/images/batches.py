@@ -12,9 +12,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ccd.artifacts.image_index import ImageIndex
+from ccd.artifacts.sealed import FileCache
 from ccd.errors import CcdError, explained, listed
-from ccd.images.decode import read_image, squash
+from ccd.images import remote
+from ccd.images.decode import decode, read_checked, squash
 
 Item = TypeVar("Item")
 _SOCKET_PATH_BYTES = 107  # longest path of a UNIX socket
@@ -33,10 +36,13 @@ _SOCKET_NAME_BYTES = 24  # multiprocessing's names: /listener- and random letter
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """N image files: ``paths``, and the file sizes in bytes from the index (None: not checked)."""
+    """N image files: ``paths``, and from the index their sizes in bytes and, checked for remote files alone, their
+    digests (None: not checked). ``cache_bytes``: limit of the cache of remote files."""
 
     paths: Sequence[Path]
     bytes_: Sequence[int] | np.ndarray | None = None
+    digests: Sequence[str] | None = None
+    cache_bytes: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,35 +51,26 @@ class ImageFiles:
         """Decode image ``row`` to RGB; ``min_size`` (px) allows a cheaper decode, see :func:`ccd.images.decode.decode`.
 
         Raises:
-            CcdError: the file is missing, damaged, or not of the recorded size.
+            CcdError: the file is missing, damaged, or not the one in the index.
         """
-        expected_bytes = None if self.bytes_ is None else int(self.bytes_[row])
-        return read_image(self.paths[row], expected_bytes=expected_bytes, min_size=min_size)
+        return decode(self._content(row), remote.name_of(self.paths[row]), min_size=min_size)
+
+    def read_all(self, rows: Sequence[int], min_size: int) -> Iterator[Image.Image]:
+        """Yield `read` of each row; remote files are fetched ahead, several at a time."""
+        with ThreadPoolExecutor(remote.THREADS) as pool:
+            is_remote = any(remote.is_remote(self.paths[row]) for row in rows)
+            for row, content in zip(rows, (pool.map if is_remote else map)(self._content, rows), strict=True):
+                yield decode(content, remote.name_of(self.paths[row]), min_size=min_size)
+
+    def _content(self, row: int) -> bytes:
+        size = None if self.bytes_ is None else int(self.bytes_[row])
+        digest = "" if self.digests is None else self.digests[row]
+        return read_checked(self.paths[row], size, digest, FileCache(self.cache_bytes))
 
 
-def indexed_files(root: str, index: ImageIndex) -> ImageFiles:
-    """Return the files of an image index under the data set's folder ``root``."""
-    return ImageFiles(_UnderRoot(root, index.paths), index.file_bytes)
-
-
-@dataclass(frozen=True)
-class _UnderRoot(Sequence[Path]):
-    """Paths that are made on access, since a million Path objects take a few hundred MB."""
-
-    root: str
-    names: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @overload
-    def __getitem__(self, row: int) -> Path: ...
-    @overload
-    def __getitem__(self, row: slice) -> _UnderRoot: ...
-    def __getitem__(self, row: int | slice) -> Path | _UnderRoot:
-        if isinstance(row, slice):
-            return _UnderRoot(self.root, self.names[row])
-        return Path(self.root, self.names[row])
+def indexed_files(root: str, index: ImageIndex, cache_gb: float = 0.0) -> ImageFiles:
+    """Return the files of an image index under ``root``, a folder or URL. ``cache_gb``: see `FileCache`."""
+    return ImageFiles(remote.Located(root, index.paths), index.file_bytes, index.digests, round(cache_gb * 1e9))
 
 
 def image_batches(
@@ -136,8 +133,7 @@ class _SquashedBatch:
         rows = self.rows_of(index)
         side_px = self.size_px
         pixels = torch.empty((len(rows), 3, side_px, side_px), dtype=torch.uint8)
-        for slot, row in zip(pixels, rows.tolist(), strict=True):
-            image = self.files.read(row, min_size=side_px)
+        for slot, image in zip(pixels, self.files.read_all(rows.tolist(), side_px), strict=True):
             slot.copy_(torch.from_numpy(squash(image, side_px, side_px)))
         return rows, pixels
 

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
+from ccd.artifacts.sealed import FileCache
 from ccd.errors import CcdError, ran_out
+from ccd.images import remote
 
 FULL_16_BIT = 65535
 # Decoders are attack surface: those of camera raw, Photoshop, JPEG 2000, EPS and others stay disabled.
@@ -31,6 +33,7 @@ _BRANDS = {
 INSTALL = {"AVIF": "pip install --upgrade Pillow", "HEIF": "pip install pillow-heif"}
 MAX_PIXELS = 256 * 1024 * 1024
 MAX_FILE_BYTES = 2 << 30
+NO_CACHE = FileCache()
 
 _ORIENTATION_TAG = 274
 _UPRIGHT = {
@@ -81,12 +84,23 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def read_image(path: Path, *, expected_bytes: int | None = None, min_size: int | None = None) -> Image.Image:
-    """Read and `decode` a file, after checking that its size is still the one in the index.
+    """Read and `decode` a file; see `read_checked`, whose errors it raises too."""
+    return decode(read_checked(path, expected_bytes), remote.name_of(path), min_size=min_size)
+
+
+def read_checked(path: Path, expected_bytes: int | None, digest: str = "", cache: FileCache = NO_CACHE) -> bytes:
+    """Read a file, after checking that its size is still the one in the index.
+
+    Args:
+        digest: of a remote file's content or version, checked too; ""; not checked.
+        cache: of remote files.
 
     Raises:
-        CcdError: the file is unreadable, of another size than ``expected_bytes``, or cannot be decoded.
+        CcdError: the file is unreadable, or not the one in the index.
         OSError: the machine ran out of a resource, see `ccd.errors`.
     """
+    if remote.is_remote(path):
+        return remote.read(path, cache, expected_bytes, digest)
     try:
         data = read_file(path, str(path))
     except OSError as error:
@@ -101,7 +115,7 @@ def read_image(path: Path, *, expected_bytes: int | None = None, min_size: int |
             f"{path}: {len(data)} bytes, but {expected_bytes} when indexed: the file changed since index; "
             "run `dvc repro -f -s index` and then `dvc repro`"
         )
-    return decode(data, str(path), min_size=min_size)
+    return data
 
 
 def read_file(path: Path, name: str) -> bytes:

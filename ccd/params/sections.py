@@ -283,7 +283,8 @@ class EvaluateParams(Section):
 class RuntimeParams(Section):
     """``device``: auto, cpu, cuda or cuda:1. ``processes``: per stage; auto: one per GPU, or one on a CPU.
     ``workers``: decoding processes of each process; null: one per core, 0: the process decodes itself.
-    ``store_gb``: size limit of `ccd.runtime.store`; 0: no store."""
+    ``store_gb``: size limit of `ccd.runtime.store`; 0: no store. ``cache_gb``: of fetched images, see
+    `ccd.artifacts.sealed.FileCache`."""
 
     section: ClassVar[str] = "runtime"
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -291,6 +292,7 @@ class RuntimeParams(Section):
     workers: int | None = Field(ge=0, le=256)
     inference_batch_size: int = Field(ge=1, le=65536)
     store_gb: float = Field(ge=0)
+    cache_gb: float = Field(ge=0)
 
 
 SECTIONS: tuple[type[Section], ...] = (

@@ -37,10 +37,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ccd", "stages")
 NO_EFFECT = frozenset(
     f"ccd/{name}.py"
-    for name in ("__init__", "errors", "params/file", "params/sections", "runtime/console", "runtime/launch")
+    for name in (
+        *("__init__", "errors", "images/remote", "params/file", "params/sections"),
+        *("runtime/console", "runtime/launch"),
+    )
 )
-"""Files that cannot change what a stage writes, nor can what only they import: what it says, where it runs, and how
-params.yaml is checked, since DVC follows its values. dvc.yaml names the same files."""
+"""Files that cannot change what a stage writes, nor can what only they import: what it says, where it runs, how
+params.yaml is checked, since DVC follows its values, and where an image's bytes come from, since the index has their
+digests. dvc.yaml names the same files."""
 
 
 @lru_cache
