@@ -17,6 +17,7 @@ from ccd.artifacts import boxes_file, class_table, image_index
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.errors import user_errors
 from ccd.images.decode import read_image
+from ccd.images.remote import located
 from ccd.labels.thresholds import LABELLED
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams
@@ -42,7 +43,7 @@ def draw(
     )
     row_of = {image_id: row for row, image_id in enumerate(index.ids)}
     for column, row in enumerate(rows):
-        file = root / index.paths[row_of[labels.ids[row]]]
+        file = located(root, index.paths[row_of[labels.ids[row]]])
         top = np.argsort(-labels.columns["label"][row], kind="stable")[:4]
         shown = [c for c in top[::-1] if labels.columns["label"][row, c] >= LABELLED]
         winners = {int(labels.columns["box_id"][row, c]): labels.classes[c] for c in shown}

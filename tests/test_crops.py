@@ -158,9 +158,9 @@ def test_resized_views_come_from_the_squashed_image(files: ImageFiles) -> None:
 @pytest.mark.parametrize("squashed_px", [None, 64])
 def test_an_image_is_decoded_once(files: ImageFiles, squashed_px: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    original = ccd.images.batches.read_image
+    original = ccd.images.batches.read_checked
     monkeypatch.setattr(
-        ccd.images.batches, "read_image", lambda path, **kw: decoded.append(path) or original(path, **kw)
+        ccd.images.batches, "read_checked", lambda path, *rest: decoded.append(path) or original(path, *rest)
     )
     list(crop_batches(files, replace(PLAN, squashed_px=squashed_px), 2, 0))
     assert decoded == [files.paths[0], files.paths[2]]

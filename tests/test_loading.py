@@ -18,7 +18,7 @@ from PIL import Image
 import ccd.images.batches
 from ccd.errors import CcdError
 from ccd.images.batches import ImageFiles, batches_of_rows, image_batches, load_in_order
-from ccd.images.decode import read_image
+from ccd.images.decode import read_checked
 
 GREYS = [0, 40, 80, 120, 160, 200, 240]
 
@@ -66,22 +66,22 @@ def test_a_file_that_changed_since_the_index_is_an_error(files: ImageFiles) -> N
     assert len(list(image_batches(ImageFiles(files.paths), [1], 4, 1, 0))) == 1
 
 
-def die(path: Path, **_: object) -> None:
+def die(path: Path, *_: object) -> bytes:
     if path.name == "160.png":
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_image(path)  # type: ignore[return-value]
+    return read_checked(path, None)
 
 
 @pytest.mark.slow
 def test_a_dead_worker_names_its_files(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ccd.images.batches, "read_image", die)
+    monkeypatch.setattr(ccd.images.batches, "read_checked", die)
     with pytest.raises(CcdError, match=r"died.*reading: \S+/160\.png, \S+/200\.png\. Most often.*runtime\.workers"):
         list(image_batches(files, range(7), 4, 2, 2))
 
 
 def test_a_dead_worker_raises_at_the_loader_alone(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not in the middle of whatever this process does meanwhile, e.g. writing a file."""
-    monkeypatch.setattr(ccd.images.batches, "read_image", die)
+    monkeypatch.setattr(ccd.images.batches, "read_checked", die)
     batches = image_batches(files, [0, 1, 2, 3, 4], 4, 1, 1)
     next(batches)
     until = time.monotonic() + 1
@@ -92,10 +92,10 @@ def test_a_dead_worker_raises_at_the_loader_alone(files: ImageFiles, monkeypatch
 
 
 def test_what_the_machine_refuses_a_worker_is_said(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, **_: object) -> None:
+    def refuse(path: Path, *_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files", str(path))
 
-    monkeypatch.setattr(ccd.images.batches, "read_image", refuse)
+    monkeypatch.setattr(ccd.images.batches, "read_checked", refuse)
     with pytest.raises(CcdError, match=r"0\.png: Too many open files; raise the limit"):
         list(image_batches(files, range(7), 4, 2, 1))
     with pytest.raises(OSError, match="Too many open files"):

@@ -106,6 +106,16 @@ def check_root(root: Path | str) -> None:
         )
 
 
+def listing_digest(root: Path) -> str:
+    """Return a hash of the names, sizes and versions of what lies behind a URL; no file is read."""
+    url = url_of(root) or ""
+    if remote.is_table(root):
+        return remote.version_of(url).digest(url)
+    infos = remote.attempt(url, lambda system, path: system.find(path, detail=True))
+    lines = [f"{name}\0{Version.stated(info)}\n" for name, info in sorted(infos.items())]
+    return short_digest("".join(lines).encode("utf-8", "surrogateescape"))
+
+
 def _local(root: Path, lists: Iterable[Path]) -> Found:
     images = search(root, lists)
     if images.paths or ".parquet" not in images.left_out:
@@ -238,6 +248,11 @@ def local_copy(path: Path) -> Iterator[Path]:
             yield copy
         except CcdError as error:
             raise CcdError(str(error).replace(str(copy), remote.name_of(path))) from None
+
+
+def is_one_file(path: Path) -> bool:
+    """Tell whether a URL is that of a file, and of no folder. A web server has only files."""
+    return str(path).startswith("http") or exists(path)
 
 
 def exists(path: Path) -> bool:

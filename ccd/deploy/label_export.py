@@ -10,10 +10,12 @@ from typing import Literal, get_args
 
 from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
 from ccd.artifacts.files import replacing, write_text
+from ccd.artifacts.sealed import FileCache
 from ccd.datasets.folder import LABELS_FILE
 from ccd.deploy.label_formats import to_coco, to_csv, to_cvat, to_fiftyone, to_hf, to_label_studio
 from ccd.deploy.labelled import LabelledSet
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError, listed, url_of
+from ccd.images.remote import is_remote, located, name_of, read
 
 Format = Literal["csv", "hf", "coco", "labelstudio", "cvat", "fiftyone"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -106,7 +108,8 @@ def export_labels(
         raise CcdError("the split has no images; see --split")
     if copy_images:
         _copy([image.path for image in labels.images], root, image_folder(kind, out))
-    for name, text in _texts(labels, kind, (out if copy_images else root).resolve(), image_url).items():
+    folder = name_of((out if copy_images else root).resolve() if copy_images or url_of(root) is None else root)
+    for name, text in _texts(labels, kind, folder, image_url).items():
         write_text(out / name, text)
     return [out / name for name in _FILES[kind]]
 
@@ -116,19 +119,23 @@ def how_to_read(kind: Format, out: Path) -> str:
     return _READ_WITH[kind].format(folder=str(out))
 
 
-def _texts(labels: LabelledSet, kind: Format, folder: Path, image_url: str) -> dict[str, str]:
+def _texts(labels: LabelledSet, kind: Format, folder: str, image_url: str) -> dict[str, str]:
     if kind == "labelstudio":
         return to_label_studio(labels, image_url)
     if kind == "fiftyone":
-        return to_fiftyone(labels, folder.as_posix())
+        return to_fiftyone(labels, folder)
     return {"csv": to_csv, "hf": to_hf, "coco": to_coco, "cvat": to_cvat}[kind](labels)
 
 
 def _copy(paths: list[str], root: Path, out: Path) -> None:
-    missing = [path for path in paths if not (root / path).is_file()]
+    sources = {path: located(root, path) for path in paths}
+    missing = [path for path, source in sources.items() if not is_remote(source) and not source.is_file()]
     if missing:
         raise CcdError(f"{len(missing)} images are not in {root}: {listed(missing)}; correct dataset.root")
-    for path in paths:
-        if not _is_copy(root / path, out / path):
+    for path, source in sources.items():
+        if is_remote(source):
             with replacing(out / path) as temporary:
-                shutil.copyfile(root / path, temporary)
+                temporary.write_bytes(read(source, FileCache()))
+        elif not _is_copy(source, out / path):
+            with replacing(out / path) as temporary:
+                shutil.copyfile(source, temporary)

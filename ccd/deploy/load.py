@@ -42,6 +42,7 @@ from ccd.deploy.classifier import (
 from ccd.deploy.stream import scored
 from ccd.errors import CcdError, listed
 from ccd.images.decode import squash, upright_rgb
+from ccd.images.remote import name_of
 from ccd.labels.thresholds import decide
 from ccd.runtime.hardware import find_device
 
@@ -229,7 +230,7 @@ class StudentModel:
                 if not skip_bad:
                     raise CcdError(problem.reason)
                 warnings.warn(problem.reason, stacklevel=3)
-            yield [path.as_posix() for path in batch.paths], batch.probs
+            yield [name_of(path) for path in batch.paths], batch.probs
 
     def _frame(self, names: list[str], probs: np.ndarray, cuts: np.ndarray) -> pd.DataFrame:
         present = decide(probs, cuts)

@@ -24,6 +24,7 @@ from ccd.deploy.stream import Scored
 from ccd.errors import CcdError
 from ccd.images.decode import read_image
 from ccd.images.drawing import LabelledBox, draw_boxes
+from ccd.images.remote import name_of
 from ccd.views.boxes import Boxes, cam_boxes
 
 BOXES_SCHEMA = schema(
@@ -84,7 +85,7 @@ def boxes_table(localized: Localized, classes: Sequence[str]) -> pa.Table:
     boxes = localized.boxes
     floats = [scored.probs[boxes.rows, boxes.classes], boxes.peaks, *boxes.boxes_px.T]
     names = [
-        pa.array([scored.paths[row].as_posix() for row in boxes.rows], pa.string()),
+        pa.array([name_of(scored.paths[row]) for row in boxes.rows], pa.string()),
         pa.array([classes[index] for index in boxes.classes], pa.string()),
     ]
     values = [pa.array(np.ascontiguousarray(column, np.float32), pa.float32()) for column in floats]

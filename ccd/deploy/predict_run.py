@@ -20,6 +20,7 @@ from ccd.deploy.outputs import BOXES
 from ccd.deploy.rows import Pieces
 from ccd.deploy.stream import Problem, Scored, scored
 from ccd.errors import CcdError
+from ccd.images.remote import name_of
 from ccd.labels.thresholds import decide
 
 IMAGES_PER_PIECE = 512
@@ -99,7 +100,7 @@ def to_file(job: Job, out: Path, kind: rows.Format, *, resume: bool) -> Outcome:
     outcome = Outcome(images=len(done), resumed=len(done))
     boxes = _box_pieces(job, keep=pieces.count)
     pending = _Pending()
-    for batch in _batches(job, [path for path in job.paths if path.as_posix() not in done], outcome):
+    for batch in _batches(job, [path for path in job.paths if name_of(path) not in done], outcome):
         pending.add(_table(job, batch), None if boxes is None else _localize(job, batch))
         if pending.images >= IMAGES_PER_PIECE:
             pending.flush(pieces, boxes)

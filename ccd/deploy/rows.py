@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ccd.artifacts.files import csv_line, remove_leftovers, replacing, write_json
 from ccd.errors import CcdError
+from ccd.images.remote import name_of
 from ccd.labels.thresholds import decide
 
 SCHEMA = "ccd.predicted/1"
@@ -174,7 +175,7 @@ def table(paths: Iterable[Path], probs: np.ndarray, cuts: np.ndarray, classes: S
     present = decide(probs, cuts)
     labels = [[name for name, is_present in zip(classes, row, strict=True) if is_present] for row in present]
     columns = [pa.array(np.ascontiguousarray(column), pa.float32()) for column in probs.astype(np.float32).T]
-    keys = [pa.array([path.as_posix() for path in paths], pa.string()), pa.array(labels, pa.list_(pa.string()))]
+    keys = [pa.array([name_of(path) for path in paths], pa.string()), pa.array(labels, pa.list_(pa.string()))]
     return pa.Table.from_arrays([*keys, *columns], schema=table_schema(classes))
 
 

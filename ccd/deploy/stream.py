@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccd.datasets.image_search import FOLDER, by_frequency, left_out_line, search
+from ccd.artifacts.sealed import FileCache
+from ccd.datasets.image_search import FOLDER, by_frequency, left_out_line
+from ccd.datasets.manifest import find, is_one_file
 from ccd.deploy.classifier import Classifier, TorchClassifier
-from ccd.errors import CcdError, listed, ran_out
+from ccd.errors import CcdError, listed, ran_out, url_of
+from ccd.images import remote
 from ccd.images.batches import load_in_order
 from ccd.images.decode import decode, header, read_file, squash
+from ccd.images.remote import is_table, located
 from ccd.runtime.hardware import one_ahead
 
 STDIN = "-"
@@ -37,7 +42,8 @@ def expand(arguments: Sequence[str], lines: Iterable[str]) -> Inputs:
 
     Args:
         arguments: files, folders (all images in them and their subfolders, sorted), patterns (``**`` also matches
-            subfolders), or ``-``.
+            subfolders), URLs of files and of what lies below them, manifests and Parquet of images (see
+            `ccd.datasets.manifest`), or ``-``.
         lines: file names, one per line, for the argument ``-``. They need not exist: missing files of an outdated list
             are reported like damaged ones.
 
@@ -48,7 +54,7 @@ def expand(arguments: Sequence[str], lines: Iterable[str]) -> Inputs:
     left_out: Counter[str] = Counter()
     missing = []
     for argument in dict.fromkeys(arguments):
-        inputs = Inputs([Path(name) for name in _stripped(lines)], {}) if argument == STDIN else _find(argument)
+        inputs = Inputs([_path(name) for name in _stripped(lines)], {}) if argument == STDIN else _find(argument)
         if inputs is None:
             missing.append(argument)
             continue
@@ -64,11 +70,12 @@ def expand(arguments: Sequence[str], lines: Iterable[str]) -> Inputs:
 
 def _find(argument: str) -> Inputs | None:
     """Find the files of one argument; None if there are none."""
-    path = Path(argument)
-    if path.is_dir():
-        images = search(path)
-        return Inputs([path / name for name in images.paths], images.left_out)
-    if path.exists():
+    path = _path(argument)
+    is_url = url_of(path) is not None
+    if path.is_dir() or (is_table(path) and (is_url or path.exists())) or (is_url and not is_one_file(path)):
+        images = find(path)
+        return Inputs([located(path, name) for name in images.paths], dict(images.left_out)) if images.paths else None
+    if is_url or path.exists():
         return Inputs([path], {})
     matches = _matches(argument)
     unreadable = _unreadable(argument)
@@ -78,6 +85,12 @@ def _find(argument: str) -> Inputs | None:
     # A pattern with ** also matches the files in these folders, so that nothing is left out.
     left_out = {FOLDER: len(folders)} if folders and "**" not in argument else {}
     return Inputs([*(match for match in matches if match not in folders), *unreadable], left_out)
+
+
+def _path(name: str) -> Path:
+    """Return a path; a URL loses its password and signature, which only memory keeps."""
+    url = url_of(name)
+    return Path(name if url is None else remote.public(url))
 
 
 def _matches(pattern: str) -> list[Path]:
@@ -166,15 +179,23 @@ class _TolerantBatch:
     paths: Sequence[Path]
     size_px: int
     batch_size: int
+    signed: Mapping[str, str] = field(default_factory=remote.signed)
 
     def __call__(self, index: int) -> _Loaded:
+        remote.remember(self.signed)
+        with ThreadPoolExecutor(remote.THREADS) as pool:
+            files = self.files(index)
+            are_remote = any(map(remote.is_remote, files))
+            return self._loaded(zip(files, (pool.map if are_remote else map)(_content, files), strict=True))
+
+    def _loaded(self, contents: Iterable[tuple[Path, bytes | CcdError]]) -> _Loaded:
         readable = []
         pixels = []
         sizes_px = []
         problems = []
-        for path in self.files(index):
+        for path, content in contents:
             try:
-                image, size_px = _read(path, self.size_px)
+                image, size_px = _decoded(path, content, self.size_px)
             except CcdError as error:
                 problems.append(Problem(path, str(error)))
                 continue
@@ -189,18 +210,34 @@ class _TolerantBatch:
         return self.paths[index * self.batch_size : (index + 1) * self.batch_size]
 
 
-def _read(path: Path, size_px: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return pixels (3, S, S) uint8, and height and width of the original."""
+def _content(path: Path) -> bytes | CcdError:
+    """Return a file's bytes, or what is wrong with it. Raises CcdError if the next file would fail in the same way."""
+    try:
+        return remote.read(path, FileCache()) if remote.is_remote(path) else _local(path)
+    except remote.UnreachableError:
+        raise
+    except CcdError as error:
+        return error
+
+
+def _local(path: Path) -> bytes:
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise CcdError(f"{str(path)!r}: the name is not valid UTF-8; rename the file") from None
     try:
-        data = read_file(path, str(path))
+        return read_file(path, str(path))
     except OSError as error:
         if ran_out(error):
             raise
         raise CcdError(f"{path}: cannot be read ({error.strerror or error})") from None
-    image = decode(data, str(path), min_size=size_px)
-    width_px, height_px = header(data, str(path))
+
+
+def _decoded(path: Path, data: bytes | CcdError, size_px: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return pixels (3, S, S) uint8, and height and width of the original."""
+    if isinstance(data, CcdError):
+        raise data
+    name = remote.name_of(path)
+    image = decode(data, name, min_size=size_px)
+    width_px, height_px = header(data, name)
     return squash(image, size_px, size_px), (height_px, width_px)

@@ -198,14 +198,19 @@ def attempt(url: str, call: Callable[[Any, str], T]) -> T:
             raise
         except Exception as error:  # each file system raises errors of its own libraries
             status = http_status(error)
-            lasts = isinstance(error, (FileNotFoundError, PermissionError)) if status is None else _is_final(status)
-            if lasts or turn + 1 == TRIES:
+            if turn + 1 == TRIES or (
+                _is_final(status) if status else isinstance(error, FileNotFoundError) or _is_denied(error)
+            ):
                 raise _explained(url, error, status) from None
     raise AssertionError("unreachable")
 
 
 def _is_final(status: int) -> bool:
     return 400 <= status < 500 and status not in (408, 425, 429)
+
+
+def _is_denied(error: Exception) -> bool:
+    return isinstance(error, PermissionError) or "Credentials" in type(error).__name__
 
 
 def _file_system(url: str) -> tuple[Any, str]:
@@ -228,16 +233,14 @@ def _explained(url: str, error: Exception, status: int | None) -> CcdError:
     if isinstance(error, EOFError):
         return CcdError(_changed(name, str(error)))
     reason = redacted(" ".join(str(error).split()))[:300] or type(error).__name__
-    if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-        return UnreachableError(
+    if status in (401, 403) or _is_denied(error):
+        # Of a list of web pages, one may be closed; a bucket is closed as a whole.
+        return (CcdError if name.startswith("http") and status else UnreachableError)(
             f"{name}: access denied ({reason}); renew the token or the credentials that fsspec reads from the "
             "environment or its configuration (docs/remote_images.md), and run it again"
         )
     if status in (404, 410) or isinstance(error, FileNotFoundError):
-        return CcdError(
-            f"{name}: not found; if the data set moved, correct dataset.root, if it changed, run "
-            "`dvc repro -f -s index`"
-        )
+        return CcdError(f"{name}: not found; correct dataset.root if it moved, else run `dvc repro -f -s index`")
     if status is not None and _is_final(status):
         return CcdError(f"{name}: the server refuses it ({reason}); correct the URL")
     return UnreachableError(

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from ccd.artifacts.existing import keep_old
 from ccd.artifacts.files import replacing, write_text
-from ccd.errors import CcdError, listed
+from ccd.datasets.manifest import check_root
+from ccd.errors import CcdError, listed, url_of
+from ccd.images.remote import is_table
 from ccd.params.file import PARAMS_FILE
 from ccd.project.settings import CLASSES_NAME
 
@@ -47,7 +49,8 @@ def check_project_folder(folder: Path, images: Path, classes: Path, *, force: bo
             (its output would be indexed) or holds another list of classes and ``force`` is false.
     """
     check_folder(folder, force=force)
-    if not images.is_dir():
+    check_root(images)
+    if url_of(images) is None and not images.is_dir() and not (is_table(images) and images.is_file()):
         raise CcdError(f"{images} is not a folder; give the folder of your images as --images")
     if not classes.is_file():
         raise CcdError(f"{classes} does not exist; write the class names into a file, one per line: --classes FILE")
@@ -71,7 +74,7 @@ def write_files(folder: Path, texts: Mapping[str, str], images: str) -> tuple[li
     Returns:
         The project's files, and backups of those that had other content (see `ccd.artifacts.existing.keep_old`).
     """
-    inside = [] if os.path.isabs(images) else [f"/{images.strip('/')}/"]  # noqa: PTH117
+    inside = [] if os.path.isabs(images) or url_of(images) else [f"/{images.strip('/')}/"]  # noqa: PTH117
     texts = {
         **texts,
         ".gitignore": _with_lines(folder / ".gitignore", [*_IGNORED, *inside]),

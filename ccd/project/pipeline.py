@@ -15,7 +15,8 @@ from ccd.artifacts.files import hash_of, write_json
 from ccd.datasets.class_names import CLASSES_FILE
 from ccd.datasets.folder import LABELS_FILE
 from ccd.datasets.image_search import find_images
-from ccd.errors import CcdError
+from ccd.datasets.manifest import listing_digest
+from ccd.errors import CcdError, url_of
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, IndexParams
 from ccd.runtime.console import StageLog
@@ -46,7 +47,11 @@ def main(out: Path) -> None:
     content = {"images": None, "lists": None, "code": code_fingerprints()}
     params = load(IndexParams)
     root = Path(load(DatasetParams).root)
-    if params.adapter == "folder" and root.is_dir():  # other data sets never change
+    if url_of(root) is not None:
+        content["images"] = {"names_and_versions": listing_digest(root)}
+    elif params.adapter == "folder" and root.is_file():
+        content["images"] = {"sha256": hash_of(root)}
+    elif params.adapter == "folder" and root.is_dir():  # other data sets never change
         content |= {"images": _listing(root), "lists": _lists(root, params)}
     write_json(out, content)
     StageLog("inputs").wrote((out, len(content["code"] or {}), "stages"))
@@ -55,7 +60,7 @@ def main(out: Path) -> None:
 def _listing(root: Path) -> dict[str, Any]:
     """Return the number of images and a hash of their paths and sizes; stage index hashes their content."""
     digest = hashlib.sha256()
-    paths = find_images(root)
+    paths = find_images(root) or sorted(path.relative_to(root).as_posix() for path in root.rglob("*.parquet"))
     for path in paths:
         try:
             size = (root / path).stat().st_size

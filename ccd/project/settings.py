@@ -11,7 +11,7 @@ from typing import Any
 
 from ccd.artifacts.corrections_file import COLUMNS, path_of
 from ccd.artifacts.weights_file import refuse_other
-from ccd.errors import CcdError
+from ccd.errors import CcdError, url_of
 from ccd.params.presets import apply_preset, parameters, parsed_value
 from ccd.params.recipes import recipe_values
 from ccd.params.teachers import HUB, recommended
@@ -128,6 +128,8 @@ class ProjectRequest:
         values: dict[str, Any] = {"dataset.name": dataset_name(self.folder), "index.classes_file": CLASSES_NAME}
         if self.labels is not None:
             values["index.labels_file"] = path_from(self.labels, self.folder)
+        if url_of(self.images) is not None:
+            values["index.verify"] = "header"  # else stage index fetches every file
         if skip_bad:
             values["index.on_bad_image"] = "skip"
         values |= self.suggestion.settings

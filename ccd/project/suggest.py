@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ccd.artifacts.files import hash_of
+from ccd.errors import url_of
 from ccd.params.recipes import HARDWARE
 from ccd.student.model import build_backbone
 from ccd.student.pretrained import published
@@ -86,7 +87,9 @@ def local_file(value: str, folder: Path) -> tuple[str, str] | None:
 
 
 def path_from(path: Path, folder: Path) -> str:
-    """Return the path relative to ``folder`` if it lies in it, else the absolute path; links are not resolved."""
+    """Return the path relative to ``folder`` if it lies in it, else absolute, or a URL; links are not resolved."""
+    if (url := url_of(path)) is not None:
+        return url
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
     base = Path(os.path.abspath(folder))  # noqa: PTH100
     return (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()

@@ -19,7 +19,7 @@ from ccd.datasets.class_names import read_classes
 from ccd.datasets.image_search import left_out_line
 from ccd.datasets.record import ClassInfo
 from ccd.datasets.scan import FileFacts, remarks, scan
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError, listed, url_of
 from ccd.project.suggest import TOWERS, Download, student_bytes
 
 CONTEXT_TOKENS = 77
@@ -85,7 +85,9 @@ def survey_images(
         images,
         dataset.images,
         workers,
+        verify="decode" if url_of(images) is None else "header",
         on_bad_image="skip",
+        versions=dataset.versions,
         progress=lambda facts: progress(facts, len(dataset.images)),
     )
     labelled = len(set(dataset.labelled) & set(index.ids))

@@ -9,6 +9,7 @@ from PIL import Image
 from ccd.artifacts.files import replacing
 from ccd.images.decode import read_image
 from ccd.images.drawing import WHITE, LabelledBox, draw_boxes
+from ccd.images.remote import located
 from ccd.labels.thresholds import LABELLED
 from ccd.report.inspect import ImageStory, View
 from ccd.report.text_table import shortened, visible
@@ -26,7 +27,7 @@ def overlay(story: ImageStory, root: Path) -> Image.Image:
     the local label it gives to that class. The picture has the image's own size; an image whose longer side is below
     320 px is enlarged by a whole number. Raises CcdError if the file changed since index.
     """
-    image = read_image(root / story.path, expected_bytes=story.file_bytes)
+    image = read_image(located(root, story.path), expected_bytes=story.file_bytes)
     times = max(1, -(-SMALLEST_PX // max(image.size))) if max(image.size) < SMALLEST_PX else 1
     if times > 1:
         image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)

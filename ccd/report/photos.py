@@ -13,6 +13,7 @@ from PIL import Image
 
 from ccd.artifacts.image_index import ImageIndex
 from ccd.images.decode import read_image
+from ccd.images.remote import located
 from ccd.report.run_data import Run
 
 PHOTO_PX = 320
@@ -60,7 +61,7 @@ class Photos:
 
     def _image(self, index: ImageIndex, row: int) -> Image.Image:
         """Decode an image, at a reduced size where JPEG allows; the last one is kept for its crops."""
-        path = self._root / index.paths[row]
+        path = located(self._root, index.paths[row])
         if self._last is None or self._last[0] != path:
             self._last = path, read_image(path, expected_bytes=int(index.file_bytes[row]), min_size=PHOTO_PX)
         return self._last[1]

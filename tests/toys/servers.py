@@ -89,17 +89,17 @@ def s3_environment(endpoint: str) -> dict[str, str]:
     }
 
 
-def upload(endpoint: str, files: dict[str, bytes], bucket: str = BUCKET) -> None:
-    """Put files into a bucket, which is made if it is missing."""
+def s3_client(endpoint: str) -> Any:
+    """A client of boto3, for what the tests prepare."""
     import boto3
 
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=KEY_ID,
-        aws_secret_access_key=SECRET,
-        region_name="us-east-1",
-    )
+    keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET}
+    return boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+
+
+def upload(endpoint: str, files: dict[str, bytes], bucket: str = BUCKET) -> None:
+    """Put files into a bucket, which is made if it is missing."""
+    client = s3_client(endpoint)
     client.create_bucket(Bucket=bucket)
     for key, content in files.items():
         client.put_object(Bucket=bucket, Key=key, Body=content)
@@ -126,7 +126,7 @@ def http_server(folder: Path, token: str = "") -> Iterator[tuple[str, Traffic]]:
             if token and query != f"token={token}":
                 fault = "403"
             file = folder / path.lstrip("/")
-            if fault in ("503", "403") or not file.is_file():
+            if fault in ("503", "403", "404") or not file.is_file():
                 self.send_response(int(fault) if fault in ("503", "403") else 404)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
