@@ -160,9 +160,9 @@ def http_status(error: BaseException | None) -> int | None:
     while error is not None:
         answer = getattr(error, "response", None)
         stated = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
-        for status in (stated, getattr(error, "status", None), getattr(error, "code", None)):
-            if isinstance(status, int) and 400 <= status < 600:
-                return status
+        status = stated or getattr(error, "status", None) or getattr(error, "code", None)
+        if isinstance(status, int) and 400 <= status < 600:
+            return status
         error = error.__cause__ or error.__context__
     return None
 

@@ -1,10 +1,12 @@
-"""Images behind URLs, in manifests and inside Parquet: the artifacts are those from disk, and every fault is answered."""
+"""Images behind URLs, in manifests and inside Parquet: the artifacts are those from disk, every fault is answered."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ccd.artifacts import image_index
 from ccd.artifacts.image_index import ImageIndex
 from ccd.artifacts.sealed import FileCache
 from ccd.datasets import load_dataset
+from ccd.datasets.manifest import listing_digest
 from ccd.datasets.scan import scan_dataset
 from ccd.errors import CcdError, redacted
 from ccd.images import remote
@@ -25,7 +28,20 @@ from ccd.images.batches import indexed_files
 from ccd.images.decode import decode
 from ccd.params.sections import IndexParams
 from tests.toys.chain import CHAIN, artifacts, prepare, run_stage, write_pictures
-from tests.toys.servers import BUCKET, Traffic, http_server, s3_client, s3_environment, s3_server, upload
+from tests.toys.commands import invoke
+from tests.toys.deployed import write_student
+from tests.toys.servers import (
+    BUCKET,
+    KEY_ID,
+    SECRET,
+    Traffic,
+    http_server,
+    put_directly,
+    s3_client,
+    s3_environment,
+    s3_server,
+    upload,
+)
 
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
@@ -79,10 +95,14 @@ def indexed(root: str, classes: Path, verify: str = "decode", cache_gb: float = 
     return index
 
 
-INDEX = {
-    **dict(adapter="folder", train_split="train", test_split="test", classes_file=None, labels_file=None),
-    **dict(demo_train=1, demo_test=0, demo_seed=0, on_bad_image="error", verify="decode", follow_links=False),
+INDEX: dict[str, object] = dict.fromkeys(IndexParams.model_fields) | {
+    **{"adapter": "folder", "train_split": "train", "test_split": "test", "on_bad_image": "error", "verify": "decode"},
+    **{"follow_links": False, "demo_train": 1, "demo_test": 0, "demo_seed": 0},
 }
+
+
+def clear_cache() -> None:
+    shutil.rmtree(".ccd", ignore_errors=True)
 
 
 @pytest.fixture
@@ -143,7 +163,7 @@ def test_headers_suffice_for_an_index_and_five_passes_fetch_every_image_once(
     assert s3[1].of("GET") == 3 and s3[1].of("HEAD") == 0, "the ETag is the content's MD5: nothing else is asked"
     s3[1].clear()
     assert indexed(root, classes, "header", test_split=None).digests == index.digests
-    assert s3[1].of("GET") == 1, "the listing"
+    assert {path for _, path in s3[1].requests} == {"/headers", "/headers/labels.csv"}, "the listing, no image"
 
 
 def test_without_a_cache_every_pass_fetches_every_image(s3: tuple[str, Traffic], classes: Path) -> None:
@@ -172,6 +192,11 @@ def test_what_does_not_pass_is_named_and_skips_no_image(s3: tuple[str, Traffic],
     s3[1].fault = lambda method, path: "403" if path.endswith("0.jpg") else ""
     with pytest.raises(CcdError, match=r"s3://expired/train/0\.jpg: access denied \(.*expired.*renew the token"):
         indexed(root, classes, on_bad_image="skip")
+
+
+@pytest.mark.slow  # botocore waits between its own tries
+def test_a_server_that_stays_busy_is_named(s3: tuple[str, Traffic], classes: Path) -> None:
+    root = stored(s3, "busy")
     s3[1].fault = lambda method, path: "503" if path.endswith("0.jpg") else ""
     with pytest.raises(CcdError, match=r"0\.jpg: no whole answer in 5 tries"):
         indexed(root, classes, on_bad_image="skip")
@@ -263,7 +288,7 @@ def test_a_web_servers_lasting_faults_are_one_line(
 
 
 def test_a_web_server_is_not_listed(web: tuple[str, Traffic], classes: Path) -> None:
-    with pytest.raises(CcdError, match="does not list its files; set dataset.root to a manifest"):
+    with pytest.raises(CcdError, match=r"does not list its files; set dataset\.root to a manifest"):
         indexed(f"{web[0]}/train", classes)
 
 
@@ -271,20 +296,19 @@ def test_opaque_etags_are_asked_again_where_no_content_is_known(web: tuple[str, 
     """nginx's ETag is a time and a size: two files of one size may share it, so the URL belongs to the version."""
     index = indexed(f"{web[0]}/list.csv", classes, "header", cache_gb=0.0)
     assert len(set(index.digests)) == 3
-    assert len(read_all(f"{web[0]}/list.csv", index)) == 3
+    assert len(read_all(f"{web[0]}/list.csv", index, 0.0)) == 3
     file = classes.parent / "web/train/0.jpg"
     file.write_bytes(file.read_bytes())
     os.utime(file, (1, 1))
     with pytest.raises(CcdError, match=r"0\.jpg: another content than when indexed"):
-        read_all(f"{web[0]}/list.csv", index)
+        read_all(f"{web[0]}/list.csv", index, 0.0)
 
 
 def test_signed_urls_are_opened_and_their_signatures_kept_nowhere(tmp_path: Path, classes: Path) -> None:
     write_all(tmp_path / "web", PICTURES)
-    with http_server(tmp_path / "web", token="planted-token") as (url, traffic):
+    with http_server(tmp_path / "web", token="planted-token") as (url, _):
         rows = [f"{url}/{name}?token=planted-token,{name.partition('/')[0]}" for name in PICTURES]
-        for name, text in (("list.csv", "\n".join(["url,split", *rows])),):
-            (tmp_path / name).write_text(text)
+        (tmp_path / "list.csv").write_text("\n".join(["url,split", *rows]))
         index = indexed(str(tmp_path / "list.csv"), classes)
         assert list(index.ids) == [f"{url}/{name}" for name in PICTURES]
         image_index.write(Path("images.parquet"), index)
@@ -292,7 +316,9 @@ def test_signed_urls_are_opened_and_their_signatures_kept_nowhere(tmp_path: Path
         remote._remember_manifest.cache_clear()
         assert len(read_all(str(tmp_path / "list.csv"), image_index.read(Path("images.parquet")), 0.0)) == 3
         (tmp_path / "list.csv").write_text("\n".join(["url,split", *rows]).replace("planted-token", "expired-token"))
+        remote._signed.clear()
         remote._remember_manifest.cache_clear()
+        clear_cache()
         with pytest.raises(CcdError, match="access denied") as raised:
             read_all(str(tmp_path / "list.csv"), index, 0.0)
         assert "expired-token" not in str(raised.value)
@@ -304,7 +330,7 @@ def test_signed_urls_are_opened_and_their_signatures_kept_nowhere(tmp_path: Path
     ["https://user:planted@host/list.csv", "https://host/list.csv?X-Amz-Signature=planted&a=1", "s3://a:planted@b"],
 )
 def test_a_root_with_a_secret_is_refused_without_showing_it(root: str, classes: Path) -> None:
-    with pytest.raises(CcdError, match="holds a password or a signature, which dvc.lock would keep") as raised:
+    with pytest.raises(CcdError, match=r"holds a password or a signature, which dvc\.lock would keep") as raised:
         indexed(root, classes)
     assert "planted" not in str(raised.value)
 
@@ -380,13 +406,14 @@ def indexed_of(root: str) -> ImageIndex:
 
 def test_hugging_faces_own_library_writes_what_is_read(tmp_path: Path, classes: Path) -> None:
     datasets = pytest.importorskip("datasets")
+    (tmp_path / "hf").mkdir()
     rows = {"image": [Image.open(io.BytesIO(picture(number))) for number in range(3)], "label": [0, 1, 1]}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "train.parquet"))
-    dataset = load_dataset("folder", tmp_path / "train.parquet", train_split="train", test_split=None)
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "hf/train.parquet"))
+    dataset = load_dataset("folder", tmp_path / "hf/train.parquet", train_split="train", test_split=None)
     assert [info.name for info in dataset.classes] == ["a", "b"]
     assert dataset.labels.tolist() == [[1, 0], [0, 1], [0, 1]]
-    assert len(indexed_of(str(tmp_path / "train.parquet"))) == 3
+    assert len(indexed_of(str(tmp_path / "hf/train.parquet"))) == 3
 
 
 def test_a_full_cache_keeps_what_it_has_and_forgets_what_nobody_read(tmp_path: Path) -> None:
@@ -416,12 +443,50 @@ def test_a_damaged_file_in_the_cache_counts_as_absent(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(classes: Path) -> None:
-    with pytest.raises(CcdError, match=r"gs://b: reading gs:// needs a package: pip install 'gcsfs>="):
+    with pytest.raises(CcdError, match=r"gs://b\S*: reading gs:// needs a package: pip install 'gcsfs>="):
         indexed("gs://b", classes)
 
 
 def delete(endpoint: str, bucket: str, key: str) -> None:
     s3_client(endpoint).delete_object(Bucket=bucket, Key=key)
+
+
+def test_predict_labels_urls_manifests_and_parquet(s3: tuple[str, Traffic], classes: Path, tmp_path: Path) -> None:
+    """Among them signed URLs: the table and the messages have neither their signatures nor any key."""
+    root = stored(s3, "new", {**PICTURES, "train/bad.jpg": b"no image"})
+    write_student(Path("student.pt"))
+    write_all(tmp_path / "local", PICTURES)
+    hugging_face(tmp_path / "set")
+    rows = [f"{name}" for name in PICTURES]
+    (tmp_path / "local/list.csv").write_text("\n".join(["path", *rows]))
+    with http_server(write_all(tmp_path / "web", PICTURES), token="planted-token") as (url, _):
+        given = [f"{root}/train", f"{url}/test/2.jpg?token=planted-token", f"{url}/train/1.jpg?token=planted-wrong"]
+        result = invoke(
+            "predict", "student.pt", *given, str(tmp_path / "local/list.csv"), str(tmp_path / "set"), "--out", "out.csv"
+        )
+    assert result.exit_code == 3, result.stderr
+    lines = Path("out.csv").read_text().splitlines()
+    names = [line.split(",")[0] for line in lines[1:]]
+    assert names[:3] == ["s3://new/train/0.jpg", "s3://new/train/1.jpg", f"{url}/test/2.jpg"]
+    assert names[3:6] == [f"{tmp_path}/local/{name}" for name in PICTURES]
+    assert len(names) == 6 + 14 and names[6].endswith("set/data/test-00000-of-00001.parquet#0")
+    assert lines[3].split(",")[1:] == lines[6].split(",")[1:], "the same picture from the web and from disk"
+    assert "s3://new/train/bad.jpg: not an image" in result.stderr
+    assert f"{url}/train/1.jpg: access denied" in result.stderr
+    everything = result.stdout + result.stderr + "\n".join(lines)
+    assert not any(secret in everything for secret in ("planted", KEY_ID, SECRET))
+
+
+def test_a_project_notices_new_objects_and_a_new_manifest(s3: tuple[str, Traffic], classes: Path) -> None:
+    root = Path(stored(s3, "listed"))
+    before = listing_digest(root)
+    assert listing_digest(root) == before
+    upload(s3[0], {"train/9.jpg": picture(9)}, "listed")
+    assert listing_digest(root) != before
+    upload(s3[0], {"list.csv": b"path\ntrain/0.jpg\n"}, "listed")
+    manifest = listing_digest(root / "list.csv")
+    upload(s3[0], {"list.csv": b"path\ntrain/1.jpg\n"}, "listed")
+    assert listing_digest(root / "list.csv") != manifest
 
 
 @pytest.mark.slow
@@ -446,3 +511,17 @@ def test_the_chain_makes_the_same_artifacts_from_s3_and_fetches_every_image_once
     assert artifacts(tmp_path / "s3") == artifacts(tmp_path / "disk")
     assert images <= fetched.pop("index") < images + 10_000  # the lists, and XML
     assert not any(fetched.values()), fetched
+    written = [content for content in contents(tmp_path / "s3").values()]
+    assert not any(secret.encode() in content for content in written for secret in (KEY_ID, SECRET))
+
+
+@pytest.mark.slow
+def test_ten_thousand_objects_are_indexed_in_a_minute(s3: tuple[str, Traffic], classes: Path) -> None:
+    content = picture(0)
+    put_directly("many", {f"{number:05}.jpg": content for number in range(10_000)})
+    start = time.monotonic()
+    index = indexed("s3://many", classes, "header", cache_gb=0.0, test_split=None)
+    seconds = time.monotonic() - start
+    assert len(index) == 10_000
+    print(f"{seconds:.1f} s, {s3[1].of('GET'):,} GET, {s3[1].body_bytes:,} bytes")
+    assert seconds < 60 * float(os.environ.get("CCD_SLOWER", "1"))

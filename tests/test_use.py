@@ -112,6 +112,7 @@ def test_runtime_stays_as_the_user_has_it() -> None:
         "workers": 5,
         "inference_batch_size": 64,
         "store_gb": 10.0,
+        "cache_gb": 20.0,
     }
     assert values["aggregate"]["alpha"] == 0.4
 

@@ -31,6 +31,7 @@ WAIT_S = 0.5  # before the second try; doubled for each further one
 TIMEOUT_S = 60.0
 _BYTES_PER_S = 1e5  # a slower line is taken for a dead one
 _ROW = re.compile(r"(.+\.parquet)#(\d+)", re.S)
+_FINAL = {401, 403, 404, 405, 410, 414, 451}  # not 400, which aiohttp states for a body that ends too early
 
 T = TypeVar("T")
 _signed: dict[str, str] = {}  # a URL without its signature -> with it; in memory alone
@@ -48,8 +49,7 @@ def name_of(path: Path) -> str:
 
 def is_remote(path: Path) -> bool:
     """Tell whether a path is a URL or a row of a Parquet file (``FILE.parquet#ROW``), which `read` reads."""
-    text = str(path)
-    return url_of(path) is not None or _ROW.fullmatch(text) is not None
+    return url_of(path) is not None or _ROW.fullmatch(str(path)) is not None
 
 
 def is_table(root: Path | str) -> bool:
@@ -114,7 +114,7 @@ def _remember_manifest(root: str) -> None:
         text = content.decode("utf-8", "ignore")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
     for found in URLS.finditer(text):
-        is_quoted = text[: found.start()].endswith('"')
+        is_quoted = text[found.start() - 1 : found.start()] == '"'
         public(found[0] if is_quoted else found[0].partition(delimiter)[0])
 
 
@@ -198,15 +198,10 @@ def attempt(url: str, call: Callable[[Any, str], T]) -> T:
             raise
         except Exception as error:  # each file system raises errors of its own libraries
             status = http_status(error)
-            if turn + 1 == TRIES or (
-                _is_final(status) if status else isinstance(error, FileNotFoundError) or _is_denied(error)
-            ):
+            lasts = status in _FINAL or _is_denied(error) or (status is None and isinstance(error, FileNotFoundError))
+            if lasts or turn + 1 == TRIES:
                 raise _explained(url, error, status) from None
     raise AssertionError("unreachable")
-
-
-def _is_final(status: int) -> bool:
-    return 400 <= status < 500 and status not in (408, 425, 429)
 
 
 def _is_denied(error: Exception) -> bool:
@@ -219,13 +214,15 @@ def _file_system(url: str) -> tuple[Any, str]:
 
     try:
         # Without a cache of listings: a changed file must be noticed.
-        found: tuple[Any, str] = fsspec.core.url_to_fs(_signed.get(url, url), use_listings_cache=False)
-        return found
+        system, path = fsspec.core.url_to_fs(_signed.get(url, url), use_listings_cache=False)
     except ImportError:
         scheme = url.partition(":")[0]
         raise UnreachableError(
             f"{redacted(url)}: reading {scheme}:// needs a package: {install_advice(EXTRAS[scheme])}"
         ) from None
+    if hasattr(system, "retries"):
+        system.retries = 1  # s3fs would multiply its own tries with ours
+    return system, path
 
 
 def _explained(url: str, error: Exception, status: int | None) -> CcdError:
@@ -234,14 +231,14 @@ def _explained(url: str, error: Exception, status: int | None) -> CcdError:
         return CcdError(_changed(name, str(error)))
     reason = redacted(" ".join(str(error).split()))[:300] or type(error).__name__
     if status in (401, 403) or _is_denied(error):
-        # Of a list of web pages, one may be closed; a bucket is closed as a whole.
-        return (CcdError if name.startswith("http") and status else UnreachableError)(
+        # One of many web pages may be closed; a bucket is closed as a whole.
+        return (CcdError if name.startswith("http") else UnreachableError)(
             f"{name}: access denied ({reason}); renew the token or the credentials that fsspec reads from the "
             "environment or its configuration (docs/remote_images.md), and run it again"
         )
-    if status in (404, 410) or isinstance(error, FileNotFoundError):
+    if status in (404, 410) or (status is None and isinstance(error, FileNotFoundError)):
         return CcdError(f"{name}: not found; correct dataset.root if it moved, else run `dvc repro -f -s index`")
-    if status is not None and _is_final(status):
+    if status in _FINAL:
         return CcdError(f"{name}: the server refuses it ({reason}); correct the URL")
     return UnreachableError(
         f"{name}: no whole answer in {TRIES} tries ({type(error).__name__}: {reason}); look at the network and the "

@@ -105,6 +105,16 @@ def upload(endpoint: str, files: dict[str, bytes], bucket: str = BUCKET) -> None
         client.put_object(Bucket=bucket, Key=key, Body=content)
 
 
+def put_directly(bucket: str, files: dict[str, bytes]) -> None:
+    """Put many files into the server's memory, without a request for each."""
+    from moto.s3.models import s3_backends
+
+    backend = s3_backends["123456789012"]["aws"]
+    backend.create_bucket(bucket, "us-east-1")
+    for key, content in files.items():
+        backend.put_object(bucket, key, content)
+
+
 @contextmanager
 def http_server(folder: Path, token: str = "") -> Iterator[tuple[str, Traffic]]:
     """Serve a folder; with a ``token``, only to URLs that end in ``?token=TOKEN``. ETags are opaque, as nginx's."""
