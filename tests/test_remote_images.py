@@ -306,8 +306,8 @@ def test_opaque_etags_are_asked_again_where_no_content_is_known(web: tuple[str, 
 
 def test_signed_urls_are_opened_and_their_signatures_kept_nowhere(tmp_path: Path, classes: Path) -> None:
     write_all(tmp_path / "web", PICTURES)
-    with http_server(tmp_path / "web", token="planted-token") as (url, _):
-        rows = [f"{url}/{name}?token=planted-token,{name.partition('/')[0]}" for name in PICTURES]
+    with http_server(tmp_path / "web", token="planted%2Ftoken") as (url, _):
+        rows = [f"{url}/{name}?token=planted%2Ftoken,{name.partition('/')[0]}" for name in PICTURES]
         (tmp_path / "list.csv").write_text("\n".join(["url,split", *rows]))
         index = indexed(str(tmp_path / "list.csv"), classes)
         assert list(index.ids) == [f"{url}/{name}" for name in PICTURES]
@@ -315,14 +315,16 @@ def test_signed_urls_are_opened_and_their_signatures_kept_nowhere(tmp_path: Path
         remote._signed.clear()  # another process
         remote._remember_manifest.cache_clear()
         assert len(read_all(str(tmp_path / "list.csv"), image_index.read(Path("images.parquet")), 0.0)) == 3
-        (tmp_path / "list.csv").write_text("\n".join(["url,split", *rows]).replace("planted-token", "expired-token"))
+        (tmp_path / "list.csv").write_text(
+            "\n".join(["url,split", *rows]).replace("planted%2Ftoken", "expired%2Ftoken")
+        )
         remote._signed.clear()
         remote._remember_manifest.cache_clear()
         clear_cache()
         with pytest.raises(CcdError, match="access denied") as raised:
             read_all(str(tmp_path / "list.csv"), index, 0.0)
-        assert "expired-token" not in str(raised.value)
-    assert not any(b"planted-token" in content for content in contents(Path.cwd()).values())
+        assert "expired%2Ftoken" not in str(raised.value)
+    assert not any(b"planted%2Ftoken" in content for content in contents(Path.cwd()).values())
 
 
 @pytest.mark.parametrize(
@@ -459,8 +461,12 @@ def test_predict_labels_urls_manifests_and_parquet(s3: tuple[str, Traffic], clas
     hugging_face(tmp_path / "set")
     rows = [f"{name}" for name in PICTURES]
     (tmp_path / "local/list.csv").write_text("\n".join(["path", *rows]))
-    with http_server(write_all(tmp_path / "web", PICTURES), token="planted-token") as (url, _):
-        given = [f"{root}/train", f"{url}/test/2.jpg?token=planted-token", f"{url}/train/1.jpg?token=planted-wrong"]
+    with http_server(write_all(tmp_path / "web", PICTURES), token="planted%2Ftoken") as (url, _):
+        given = [
+            f"{root}/train",
+            f"{url}/test/2.jpg?token=planted%2Ftoken",
+            f"{url}/train/1.jpg?token=planted{'x' * 300}",
+        ]
         result = invoke(
             "predict", "student.pt", *given, str(tmp_path / "local/list.csv"), str(tmp_path / "set"), "--out", "out.csv"
         )
@@ -511,7 +517,7 @@ def test_the_chain_makes_the_same_artifacts_from_s3_and_fetches_every_image_once
     assert artifacts(tmp_path / "s3") == artifacts(tmp_path / "disk")
     assert images <= fetched.pop("index") < images + 10_000  # the lists, and XML
     assert not any(fetched.values()), fetched
-    written = [content for content in contents(tmp_path / "s3").values()]
+    written = contents(tmp_path / "s3").values()
     assert not any(secret.encode() in content for content in written for secret in (KEY_ID, SECRET))
 
 

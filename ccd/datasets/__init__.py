@@ -12,6 +12,7 @@ from ccd.datasets.nuswide import load_nuswide
 from ccd.datasets.record import ClassInfo, Dataset, ImageEntry
 from ccd.datasets.voc import load_voc
 from ccd.errors import CcdError, url_of
+from ccd.images.remote import is_table
 
 __all__ = ["ADAPTERS", "ClassInfo", "Dataset", "ImageEntry", "load_dataset"]
 
@@ -46,7 +47,9 @@ def load_dataset(
         return load_demo(root, train_split, test_split, DemoScenes(demo_train, demo_test, demo_seed), progress)
     if url_of(root) is not None and adapter != "folder":
         raise CcdError(f"{root}: index.adapter: {adapter} reads local folders alone; images behind URLs need folder")
-    if not root.is_dir() and not (adapter == "folder" and (url_of(root) is not None or root.is_file())):
+    if not root.is_dir() and not (
+        adapter == "folder" and (url_of(root) is not None or (is_table(root) and root.is_file()))
+    ):
         raise CcdError(f"{root} is not a folder; set dataset.root to the folder of the data set")
     if adapter == "voc":
         return load_voc(root, train_split, test_split)

@@ -146,13 +146,10 @@ def _listing(url: str) -> Found:
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         are_images = list(pool.map(lambda name: is_image(name, lambda: _head(url, name, versions[name])), versions))
     paths = [name for name, image in zip(versions, are_images, strict=True) if image]
-    others = set(versions) - set(paths)
-    left_out = Counter(ending(name) or "(no ending)" for name in others if not name.endswith(".parquet"))
-    kept = (
-        {name: versions[name] for name in versions if name in paths or name.endswith(".parquet")}
-        if others
-        else versions
-    )
+    others = set(versions).difference(paths)
+    tables = {name for name in others if name.endswith(".parquet")}
+    left_out = Counter(ending(name) or "(no ending)" for name in others - tables)
+    kept = {name: version for name, version in versions.items() if name not in others or name in tables}
     return Found(paths, by_frequency(left_out), kept)
 
 
@@ -167,7 +164,7 @@ def _of_table(root: Path) -> Found:
         parquet = remote.open_parquet(name, os.getpid())
         if remote.image_column(parquet):
             return _embedded(remote.located(root, ""), root.name)
-        columns = {column: parquet.read([column])[column].to_pylist() for column in _known(parquet)}
+        columns = _columns(parquet, name, _known(parquet))
     else:
         with local_copy(root) as file:
             sheet = read_sheet(file, [(PATH_COLUMNS,)], "set dataset.root to a folder, a URL or a manifest")
@@ -209,13 +206,19 @@ def _known(parquet: Any) -> list[str]:
     return [name for name in parquet.schema_arrow.names if name in (*PATH_COLUMNS, *LABEL_COLUMNS, "split")]
 
 
+def _columns(parquet: Any, file: str, names: list[str]) -> dict[str, list[Any]]:
+    table = parquet.read(names) if url_of(file) is None else remote.attempt(file, lambda *_: parquet.read(names))
+    return {name: table[name].to_pylist() for name in names}
+
+
 def _embedded(root: Path, file: str) -> Found:
     """Return the rows of one Parquet file with images. Its name tells the split: ``train-00000-of-00004.parquet``."""
     parquet = remote.open_parquet(remote.name_of(root / file), os.getpid())
     if not remote.image_column(parquet):
         raise CcdError(f"{remote.name_of(root / file)}: no column of images; remove the file, or write a manifest")
     paths = [f"{file}#{row}" for row in range(parquet.metadata.num_rows)]
-    columns = {name: parquet.read([name])[name].to_pylist() for name in _known(parquet) if name not in PATH_COLUMNS}
+    stated = [name for name in _known(parquet) if name not in PATH_COLUMNS]
+    columns = _columns(parquet, remote.name_of(root / file), stated)
     split = next((part for part in re.split(r"[^a-z]+", file.lower()) if part in _SPLITS), None)
     columns.setdefault("split", [split] * len(paths))
     return _with_columns(paths, columns, _class_names(parquet))

@@ -21,7 +21,7 @@ from ccd.datasets import load_dataset
 from ccd.datasets.image_search import dark_remark
 from ccd.datasets.manifest import LISTING_THREADS, content
 from ccd.datasets.record import Dataset, ImageEntry
-from ccd.errors import CcdError, is_utf8, printable, ran_out
+from ccd.errors import CcdError, is_utf8, printable, ran_out, url_of
 from ccd.images.decode import FULL_16_BIT, NO_CACHE, header, opening, read_file, to_rgb
 from ccd.images.remote import UnreachableError, is_remote, located
 from ccd.params.sections import IndexParams
@@ -194,7 +194,7 @@ def scan(
         CcdError: files cannot be used and ``on_bad_image`` is ``error``, or no training image is left; the message
             counts them and names the first `SHOWN` with reasons.
     """
-    waits = any(is_remote(located(root, entry.path)) for entry in entries)
+    waits = url_of(root) is not None or any(":/" in entry.path or ".parquet#" in entry.path for entry in entries)
     with ThreadPoolExecutor(max(1, workers, LISTING_THREADS * waits)) as pool:
         reader = FileReader(root, verify, follow_links, versions, cache)
         pieces = (entries[start : start + QUEUED] for start in range(0, len(entries), QUEUED))

@@ -21,7 +21,7 @@ from ccd.datasets.folder import LABELS_FILE
 from ccd.datasets.image_search import is_image
 from ccd.deploy import rows
 from ccd.deploy.stream import Scored
-from ccd.errors import CcdError
+from ccd.errors import CcdError, url_of
 from ccd.images.decode import read_image
 from ccd.images.drawing import LabelledBox, draw_boxes
 from ccd.images.remote import name_of
@@ -220,7 +220,7 @@ def check_against_inputs(outputs: Outputs, model: Path, inputs: Sequence[str], p
     parts = [model, *(model.iterdir() if model.is_dir() else ())]
     written = [path for path in (outputs.table, outputs.boxes) if path is not None]
     refuse_inputs(written, [*parts, *paths])
-    folders = [Path(name).resolve() for name in inputs if Path(name).is_dir()]
+    folders = [Path(name).resolve() for name in inputs if url_of(name) is None and Path(name).is_dir()]
     warnings = _table_warnings(outputs.table, folders)
     if outputs.cam_folder is not None:
         warnings += _check_overlays(outputs.cam_folder, folders, paths)

@@ -32,7 +32,6 @@ TIMEOUT_S = 60.0
 _BYTES_PER_S = 1e5  # a slower line is taken for a dead one
 _ROW = re.compile(r"(.+\.parquet)#(\d+)", re.S)
 _FINAL = {401, 403, 404, 405, 410, 414, 451}  # not 400, which aiohttp states for a body that ends too early
-
 T = TypeVar("T")
 _signed: dict[str, str] = {}  # a URL without its signature -> with it; in memory alone
 _reading = threading.Lock()  # of Parquet: threads that want rows of one group read it once
@@ -214,7 +213,8 @@ def _file_system(url: str) -> tuple[Any, str]:
 
     try:
         # Without a cache of listings: a changed file must be noticed.
-        system, path = fsspec.core.url_to_fs(_signed.get(url, url), use_listings_cache=False)
+        as_signed = {"encoded": True} if url.startswith("http") and url in _signed else {}  # not quoted anew
+        system, path = fsspec.core.url_to_fs(_signed.get(url, url), use_listings_cache=False, **as_signed)
     except ImportError:
         scheme = url.partition(":")[0]
         raise UnreachableError(
