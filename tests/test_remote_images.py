@@ -26,7 +26,9 @@ from ccd.errors import CcdError, redacted
 from ccd.images import remote
 from ccd.images.batches import indexed_files
 from ccd.images.decode import decode
-from ccd.params.sections import IndexParams
+from ccd.params.file import load
+from ccd.params.sections import DatasetParams, IndexParams
+from ccd.project import pipeline
 from tests.toys.chain import CHAIN, artifacts, prepare, run_stage, write_pictures
 from tests.toys.commands import invoke
 from tests.toys.deployed import write_student
@@ -493,6 +495,24 @@ def test_a_project_notices_new_objects_and_a_new_manifest(s3: tuple[str, Traffic
     manifest = listing_digest(root / "list.csv")
     upload(s3[0], {"list.csv": b"path\ntrain/1.jpg\n"}, "listed")
     assert listing_digest(root / "list.csv") != manifest
+
+
+def test_a_project_for_a_bucket_names_it_and_reads_headers_alone(
+    s3: tuple[str, Traffic], classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = {f"{folder}/{number}.jpg": picture(number, 400) for number, folder in enumerate(("a", "test"))}
+    root = stored(s3, "project", large)
+    result = invoke("init", "pets", "--images", root, "--classes", str(classes))
+    assert result.exit_code == 0, result.stderr
+    assert "2 images" in result.stdout and s3[1].body_bytes < sum(map(len, large.values()))
+    monkeypatch.chdir("pets")
+    assert load(DatasetParams).root == root
+    assert load(IndexParams).verify == "header"
+    pipeline.main(["--out", "inputs.json"], standalone_mode=False)
+    before = Path("inputs.json").read_text()
+    upload(s3[0], {"a/9.jpg": picture(9)}, "project")
+    pipeline.main(["--out", "inputs.json"], standalone_mode=False)
+    assert Path("inputs.json").read_text() != before
 
 
 @pytest.mark.slow
