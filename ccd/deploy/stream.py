@@ -74,7 +74,8 @@ def _find(argument: str) -> Inputs | None:
     is_url = url_of(path) is not None
     if path.is_dir() or (is_table(path) and (is_url or path.exists())) or (is_url and not is_one_file(path)):
         images = find(path)
-        return Inputs([located(path, name) for name in images.paths], dict(images.left_out)) if images.paths else None
+        paths = [located(path, name) for name in images.paths]
+        return None if is_url and not paths else Inputs(paths, dict(images.left_out))
     if is_url or path.exists():
         return Inputs([path], {})
     matches = _matches(argument)

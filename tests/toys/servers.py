@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import multiprocessing
 import threading
 import time
 from collections import Counter
@@ -105,14 +106,30 @@ def upload(endpoint: str, files: dict[str, bytes], bucket: str = BUCKET) -> None
         client.put_object(Bucket=bucket, Key=key, Body=content)
 
 
-def put_directly(bucket: str, files: dict[str, bytes]) -> None:
-    """Put many files into the server's memory, without a request for each."""
+@contextmanager
+def s3_server_apart(bucket: str, count: int, content: bytes) -> Iterator[str]:
+    """Run moto's S3 server in a process of its own, with ``count`` objects; yield its endpoint."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, bucket, count, content), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(pipe: Any, bucket: str, count: int, content: bytes) -> None:
     from moto.s3.models import s3_backends
 
     backend = s3_backends["123456789012"]["aws"]
     backend.create_bucket(bucket, "us-east-1")
-    for key, content in files.items():
-        backend.put_object(bucket, key, content)
+    for number in range(count):
+        backend.put_object(bucket, f"{number:05}.jpg", content)
+    with s3_server() as (endpoint, _):
+        pipe.send(endpoint)
+        threading.Event().wait()
 
 
 @contextmanager
