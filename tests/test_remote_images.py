@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from ccd.artifacts import image_index
@@ -24,7 +25,7 @@ from ccd.datasets.manifest import listing_digest
 from ccd.datasets.scan import scan_dataset
 from ccd.errors import CcdError, redacted
 from ccd.images import remote
-from ccd.images.batches import indexed_files
+from ccd.images.batches import image_batches, indexed_files
 from ccd.images.decode import decode
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, IndexParams
@@ -539,6 +540,29 @@ def test_the_chain_makes_the_same_artifacts_from_s3_and_fetches_every_image_once
     assert not any(fetched.values()), fetched
     written = contents(tmp_path / "s3").values()
     assert not any(secret.encode() in content for content in written for secret in (KEY_ID, SECRET))
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_real_photos_from_s3_have_the_index_and_the_pixels_of_those_on_disk(
+    s3: tuple[str, Traffic], classes: Path, shared_dir: Path
+) -> None:
+    found = sorted(path for path in (shared_dir / "data/coco_photos").rglob("*.jpg"))[:200]
+    photos = {path.name: path.read_bytes() for path in found}
+    root = stored(s3, "coco", photos)
+    disk = str(write_all(classes.parent / "disk", photos))
+    image_index.write(Path("disk.parquet"), indexed(disk, classes, test_split=None))
+    image_index.write(Path("s3.parquet"), index := indexed(root, classes, test_split=None))
+    assert Path("s3.parquet").read_bytes() == Path("disk.parquet").read_bytes()
+    fetched = [s3[1].body_bytes]
+    for _ in range(4):
+        s3[1].clear()
+        batches = list(image_batches(indexed_files(root, index, 1.0), range(len(index)), 64, 50, 0))
+        fetched.append(s3[1].body_bytes)
+    local = image_batches(indexed_files(disk, index), range(len(index)), 64, 50, 0)
+    assert all(torch.equal(one[1], other[1]) for one, other in zip(batches, local, strict=True))
+    print(f"{len(photos)} photos of {sum(map(len, photos.values())):,} bytes; fetched by pass: {fetched}")
+    assert fetched[1:] == [0, 0, 0, 0]
 
 
 @pytest.mark.slow
