@@ -26,7 +26,7 @@ from ccd.datasets.image_search import OWN_LISTS, by_frequency, ending, is_image,
 from ccd.datasets.label_table import LabelRow
 from ccd.errors import CcdError, listed, redacted, url_of
 from ccd.images import remote
-from ccd.images.decode import HEAD_BYTES, header
+from ccd.images.decode import HEAD_BYTES, MAX_FILE_BYTES, header
 
 PATH_COLUMNS = ("path", "url", "image_id")
 LABEL_COLUMNS = ("classes", "labels", "label")
@@ -275,6 +275,8 @@ def content(file: Path, version: Version | None, verify: str, cache: FileCache) 
         data = remote.read(file, cache)
         return data, len(data), short_digest(data)
     stated = version or remote.version_of(url)
+    if stated.size > MAX_FILE_BYTES:
+        raise CcdError(f"{url}: {stated.size} bytes, the limit is {MAX_FILE_BYTES}; make it smaller or remove it")
     size = stated.size if stated.size >= 0 else None
     digest = stated.digest(url)
     if verify == "decode" or size is None:
