@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ccd.artifacts import checkpoint_file, class_table, image_index, text_file
-from ccd.artifacts.files import write_csv
+from ccd.artifacts import checkpoint_file, class_table, files, image_index, text_file
 from ccd.artifacts.weights_file import check_sha256
 from ccd.images.batches import indexed_files
 from ccd.params.file import load
@@ -35,8 +34,8 @@ def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path)
     hardware = set_up_hardware()
     check_sha256(params.weights, params.weights_sha256, "warmup.weights_sha256")
     spec = StudentSpec(params.backbone, targets.classes, params.cam_boost, params.image_size_px)
-    files = indexed_files(load(DatasetParams).root, index, load(RuntimeParams).cache_gb)
-    data = TrainingData(files, targets.columns["label"], index)
+    images_read = indexed_files(load(DatasetParams).root, index, load(RuntimeParams).cache_gb)
+    data = TrainingData(images_read, targets.columns["label"], index)
     student, spec, origin, recorded = _started(params, spec, text, data, hardware)
     log.reads(f"{len(index):,} images", f"{spec.backbone} from {origin}", f"{params.image_size_px} px")
     slot = open_store().slot(training_name(student, data, Objective(), params, hardware))
@@ -45,7 +44,7 @@ def main(images: Path, global_labels: Path, text: Path, out: Path, curves: Path)
     end_other_ranks()
     info = {"epochs": params.epochs, **recorded}
     checkpoint_file.write(out, checkpoint_file.Checkpoint(spec.to_dict(), {"last": result.last}, "last", info))
-    write_csv(curves, [record.curve_row for record in result.records])
+    files.write_csv(curves, [record.curve_row for record in result.records])
     slot.clear()
     log.wrote((out, len(result.last), "tensors"), (curves, params.epochs, "epochs"))
     log.finding(f"{result.records[-1].map_percent:.1f} % mAP against its own labels after {params.epochs} epochs")
