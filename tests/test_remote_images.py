@@ -19,7 +19,6 @@ from PIL import Image
 
 from ccd.artifacts import image_index
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.sealed import FileCache
 from ccd.datasets import load_dataset
 from ccd.datasets.manifest import listing_digest
 from ccd.datasets.scan import scan_dataset
@@ -27,6 +26,7 @@ from ccd.errors import CcdError, redacted
 from ccd.images import remote
 from ccd.images.batches import image_batches, indexed_files
 from ccd.images.decode import decode
+from ccd.images.file_cache import FileCache
 from ccd.params.file import load
 from ccd.params.sections import DatasetParams, IndexParams
 from ccd.project import pipeline

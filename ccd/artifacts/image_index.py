@@ -1,7 +1,4 @@
-"""``images.parquet``: one row per image; `Names`, which holds ids in little memory; and checks that ids match.
-
-Every later artifact is aligned with the index by ``image_id``.
-"""
+"""``images.parquet``: a row per image, with which later artifacts align by ``image_id``; `Names`; checks of ids."""
 
 from __future__ import annotations
 

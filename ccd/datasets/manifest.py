@@ -21,12 +21,13 @@ from typing import Any
 
 from ccd.artifacts.csv_files import classes_in, read_sheet
 from ccd.artifacts.image_index import Version
-from ccd.artifacts.sealed import FileCache, short_digest
+from ccd.artifacts.sealed import short_digest
 from ccd.datasets.image_search import OWN_LISTS, by_frequency, ending, is_image, search
 from ccd.datasets.label_table import LabelRow
 from ccd.errors import CcdError, listed, redacted, url_of
 from ccd.images import remote
 from ccd.images.decode import HEAD_BYTES, MAX_FILE_BYTES, header
+from ccd.images.file_cache import FileCache
 
 PATH_COLUMNS = ("path", "url", "image_id")
 LABEL_COLUMNS = ("classes", "labels", "label")

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ccd.artifacts.image_index import DarkImage, ImageIndex, SkippedImage, Version
-from ccd.artifacts.sealed import FileCache, short_digest
+from ccd.artifacts.sealed import short_digest
 from ccd.datasets import load_dataset
 from ccd.datasets.image_search import dark_remark
 from ccd.datasets.manifest import LISTING_THREADS, content
 from ccd.datasets.record import Dataset, ImageEntry
 from ccd.errors import CcdError, is_utf8, printable, ran_out, url_of
 from ccd.images.decode import FULL_16_BIT, NO_CACHE, header, opening, read_file, to_rgb
+from ccd.images.file_cache import FileCache
 from ccd.images.remote import UnreachableError, is_remote, located
 from ccd.params.sections import IndexParams
 

@@ -10,11 +10,11 @@ from typing import Literal, get_args
 
 from ccd.artifacts.existing import refuse_existing, refuse_folders, refuse_inputs
 from ccd.artifacts.files import replacing, write_text
-from ccd.artifacts.sealed import FileCache
 from ccd.datasets.folder import LABELS_FILE
 from ccd.deploy.label_formats import to_coco, to_csv, to_cvat, to_fiftyone, to_hf, to_label_studio
 from ccd.deploy.labelled import LabelledSet
 from ccd.errors import CcdError, listed, url_of
+from ccd.images.file_cache import FileCache
 from ccd.images.remote import is_remote, located, name_of, read
 
 Format = Literal["csv", "hf", "coco", "labelstudio", "cvat", "fiftyone"]

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccd.artifacts.sealed import FileCache
 from ccd.datasets.image_search import FOLDER, by_frequency, left_out_line
 from ccd.datasets.manifest import find, is_one_file
 from ccd.deploy.classifier import Classifier, TorchClassifier
@@ -23,6 +22,7 @@ from ccd.errors import CcdError, listed, ran_out, url_of
 from ccd.images import remote
 from ccd.images.batches import load_in_order
 from ccd.images.decode import decode, header, read_file, squash
+from ccd.images.file_cache import FileCache
 from ccd.images.remote import is_table, located
 from ccd.runtime.hardware import one_ahead
 

@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ccd.artifacts.image_index import ImageIndex
-from ccd.artifacts.sealed import FileCache
 from ccd.errors import CcdError, explained, listed
 from ccd.images import remote
 from ccd.images.decode import decode, read_checked, squash
+from ccd.images.file_cache import FileCache
 
 Item = TypeVar("Item")
 _SOCKET_PATH_BYTES = 107  # longest path of a UNIX socket

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
-from ccd.artifacts.sealed import FileCache
 from ccd.errors import CcdError, ran_out
 from ccd.images import remote
+from ccd.images.file_cache import FileCache
 
 FULL_16_BIT = 65535
 # Decoders are attack surface: those of camera raw, Photoshop, JPEG 2000, EPS and others stay disabled.

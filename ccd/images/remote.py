@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ccd.artifacts.image_index import Version
-from ccd.artifacts.sealed import FileCache, short_digest
+from ccd.artifacts.sealed import short_digest
 from ccd.errors import EXTRAS, URLS, CcdError, http_status, install_advice, redacted, url_of
+from ccd.images.file_cache import FileCache
 
 TABLES = (".csv", ".tsv", ".parquet")
 THREADS = 16  # files that one process fetches at a time
@@ -177,8 +178,7 @@ def _content(system: Any, path: str, size: int | None, end: int | None) -> bytes
     options: dict[str, Any] = {} if end is None else {"start": 0, "end": end}
     if getattr(system, "async_impl", False):
         options["timeout"] = TIMEOUT_S + (end or size or 0) / _BYTES_PER_S
-    content: bytes = system.cat_file(path, **options)
-    return content
+    return bytes(system.cat_file(path, **options))
 
 
 def attempt(url: str, call: Callable[[Any, str], T]) -> T:

@@ -284,7 +284,7 @@ class RuntimeParams(Section):
     """``device``: auto, cpu, cuda or cuda:1. ``processes``: per stage; auto: one per GPU, or one on a CPU.
     ``workers``: decoding processes of each process; null: one per core, 0: the process decodes itself.
     ``store_gb``: size limit of `ccd.runtime.store`; 0: no store. ``cache_gb``: of fetched images, see
-    `ccd.artifacts.sealed.FileCache`."""
+    `ccd.images.file_cache.FileCache`."""
 
     section: ClassVar[str] = "runtime"
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -38,7 +38,7 @@ PACKAGES = ("ccd", "stages")
 NO_EFFECT = frozenset(
     f"ccd/{name}.py"
     for name in (
-        *("__init__", "errors", "images/remote", "params/file", "params/sections"),
+        *("__init__", "errors", "images/file_cache", "images/remote", "params/file", "params/sections"),
         *("runtime/console", "runtime/launch"),
     )
 )
