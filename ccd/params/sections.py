@@ -19,8 +19,7 @@ class DatasetParams(Section):
 
 
 class IndexParams(Section):
-    """``on_bad_image``, ``verify`` and ``follow_links``: see `ccd.datasets.scan.scan`. Adapters ignore other keys that
-    they do not use."""
+    """``on_bad_image``, ``verify``, ``follow_links``: see `ccd.datasets.scan.scan`. Adapters ignore what they cannot use."""
 
     section: ClassVar[str] = "index"
     paths: ClassVar[tuple[str, ...]] = ("classes_file", "labels_file")
@@ -283,8 +282,7 @@ class EvaluateParams(Section):
 class RuntimeParams(Section):
     """``device``: auto, cpu, cuda or cuda:1. ``processes``: per stage; auto: one per GPU, or one on a CPU.
     ``workers``: decoding processes of each process; null: one per core, 0: the process decodes itself.
-    ``store_gb``: size limit of `ccd.runtime.store`; 0: no store. ``cache_gb``: of fetched images, see
-    `ccd.images.file_cache.FileCache`."""
+    ``store_gb``: limit of `ccd.runtime.store`; 0: no store. ``cache_gb``: of `ccd.images.file_cache.FileCache`."""
 
     section: ClassVar[str] = "runtime"
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
