@@ -185,7 +185,7 @@ def end_interrupted() -> NoReturn:
 
 
 class Interruptible(click.Command):
-    """A command that Ctrl-C ends with `end_interrupted`, before and after its function too; click's status would be 1."""
+    """A command that Ctrl-C ends with `end_interrupted`, around its function too; click's status would be 1."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """See click."""
