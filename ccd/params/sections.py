@@ -19,7 +19,7 @@ class DatasetParams(Section):
 
 
 class IndexParams(Section):
-    """``on_bad_image``, ``verify``, ``follow_links``: see `ccd.datasets.scan.scan`. Adapters ignore what is not theirs."""
+    """``on_bad_image``, ``verify``, ``follow_links``: see `ccd.datasets.scan.scan`. Others are for some adapters."""
 
     section: ClassVar[str] = "index"
     paths: ClassVar[tuple[str, ...]] = ("classes_file", "labels_file")
