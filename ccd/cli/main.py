@@ -16,6 +16,7 @@ from ccd import __version__
 from ccd.cli.demo_command import demo
 from ccd.cli.export_command import export
 from ccd.cli.init_command import init
+from ccd.cli.look_commands import open_command, preview
 from ccd.cli.options import print_licence_warning, recipe_option
 from ccd.cli.predict_command import predict
 from ccd.cli.review_command import review
@@ -227,7 +228,7 @@ def store(limit_gb: float | None, as_json: bool) -> None:
         click.echo(aligned(rows) if len(rows) > 1 else f"the store in {opened.folder} is empty")
 
 
-for command in (predict, thresholds, export, review):
+for command in (predict, thresholds, export, review, open_command, preview):
     main.add_command(command)
 
 

@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccd.artifacts import checkpoint_file, class_table, corrections_file, image_index
+from ccd.artifacts import class_table, corrections_file, image_index
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.image_index import ImageIndex, same_ids
-from ccd.images.batches import ImageFiles
 from ccd.report.doubt import disagreement, most_doubtful
-from ccd.runtime.hardware import Hardware
-from ccd.student.inference import ImageProgress, score, silent
-from ccd.student.model import StudentSpec, restore_student
+
+if TYPE_CHECKING:
+    from ccd.images.batches import ImageFiles
+    from ccd.runtime.hardware import Hardware
+    from ccd.student.inference import ImageProgress
 
 
-def student_probs(path: Path, files: ImageFiles, hardware: Hardware, progress: ImageProgress = silent) -> np.ndarray:
+def student_probs(
+    path: Path, files: ImageFiles, hardware: Hardware, progress: ImageProgress | None = None
+) -> np.ndarray:
     """Return the selected student's probabilities for N images, (N, C) float32.
 
     Raises:
         CcdError: the checkpoint or an image is missing or damaged.
     """
+    from ccd.artifacts import checkpoint_file
+    from ccd.student.inference import score, silent
+    from ccd.student.model import StudentSpec, restore_student
+
     checkpoint = checkpoint_file.read(path, "train")
     spec = StudentSpec.from_dict(checkpoint.spec)
     students = {"student": restore_student(spec, checkpoint.weights[checkpoint.selected])}
-    return score(students, files, spec.image_size_px, hardware, progress)["student"]
+    return score(students, files, spec.image_size_px, hardware, progress or silent)["student"]
 
 
 MIN_LIKELY = 0.3
@@ -97,8 +105,16 @@ def random_images(evidence: Evidence, count: int, seed: int) -> list[Question]:
 
 
 def _question(evidence: Evidence, row: int) -> Question:
-    undecided = evidence.decided[row] < 0
     likely = np.maximum.reduce([values[row] for name, values in evidence.steps.items() if name in ("student", "final")])
-    columns = [int(column) for column in np.argsort(-evidence.gap[row], kind="stable") if undecided[column]]
+    return Question(row, asked_classes(evidence.gap[row], evidence.decided[row], likely))
+
+
+def asked_classes(gap: np.ndarray, decided: np.ndarray, likely: np.ndarray) -> tuple[int, ...]:
+    """Return the undecided classes (columns) of one image to ask about: the most disputed first, then likely ones.
+
+    Args:
+        gap: (C,) difference between steps. decided: (C,) -1 undecided. likely: (C,) compared with `MIN_LIKELY`.
+    """
+    columns = [int(column) for column in np.argsort(-gap, kind="stable") if decided[column] < 0]
     others = [column for column in columns[MOST_DISPUTED:] if likely[column] >= MIN_LIKELY]
-    return Question(row, (*columns[:MOST_DISPUTED], *others))
+    return (*columns[:MOST_DISPUTED], *others)

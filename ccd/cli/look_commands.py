@@ -1,0 +1,73 @@
+"""``ccd preview`` and ``ccd open``: look at a project, early and as a whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from ccd.cli.options import force_option, shell_path
+from ccd.errors import CcdError, install_advice, user_errors
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command("preview", short_help="Show what CLIP sees, before the whole run.")
+@click.option("--out", type=PATH, metavar="FILE", help="Page to write; default: data/<dataset.name>/preview.html.")
+@force_option
+def preview(out: Path | None, force: bool) -> None:
+    """Write a page that shows how CLIP understands the classes: its surest photos of each, the classes it confuses or
+    never chooses, words it may not know, near-duplicates and photos unlike all others.
+
+    It needs only the first stages, so a misspelt or unlucky class name shows after minutes, not after the whole run:
+
+    \b
+      dvc repro clip_global text
+      ccd preview
+
+    An existing FILE is replaced only with --force; the default one always is.
+    """
+    from ccd.artifacts.existing import refuse_existing
+    from ccd.artifacts.files import write_text
+    from ccd.ui.preview import preview_page
+    from ccd.ui.project_data import ProjectData
+    from ccd.ui.search import TextTower
+
+    with user_errors():
+        project = ProjectData()
+        target = out or project.folder / "preview.html"
+        if out is not None:
+            refuse_existing([out], force=force)
+        page, findings = preview_page(project, TextTower())
+        write_text(target, page)
+        for line in findings:
+            click.echo(line)
+        click.echo(f"wrote {target}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+@click.command("open", short_help="Look, search and review in the browser.")
+@click.argument("project", type=click.Path(exists=True, file_okay=False, path_type=Path), default=".")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port; default: any free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--no-browser", is_flag=True, help="Print the address only.")
+def open_command(project: Path, port: int, host: str, no_browser: bool) -> None:
+    """Serve a local page over the PROJECT (default: this folder) until Ctrl-C: all images with filters, search by text
+    and by image, a map, every image's story, and review of labels (docs/review.md).
+
+    It works from stage clip_global on and shows what there is. Answers go to corrections/<dataset.name>.csv at once.
+    Only this machine reaches the page, and only with the printed address.
+    """
+    with user_errors():
+        try:
+            import starlette
+            import uvicorn  # noqa: F401
+        except ImportError:
+            raise CcdError(f"ccd open needs a web server; {install_advice('ui')}") from None
+        del starlette
+        from ccd.ui.server import serve
+
+        if not (project / "params.yaml").is_file():
+            raise CcdError(f"{shell_path(project)}: no project, there is no params.yaml; give the project's folder")
+        os.chdir(project)
+        serve(host, port, click.echo, browser=not no_browser)
