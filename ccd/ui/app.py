@@ -143,7 +143,7 @@ def _picture(service: Service, kind: str) -> Handler:
 
 
 def project_facts(service: Service) -> dict[str, Any]:
-    """Return what the page needs to begin with; ``error`` instead of tables where the pipeline has not run far enough."""
+    """Return what the page needs to begin with; ``error`` where the pipeline has not come far enough."""
     project = service.project
     facts: dict[str, Any] = {"name": project.name, "person": service.person, "reruns": reruns(project.name)}
     facts |= {"corrections": str(project.corrections), "tower": service.tower.is_loaded, "classes": [], "images": 0}

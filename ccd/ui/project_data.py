@@ -134,6 +134,14 @@ class ProjectData:
             "classes": {name: {} for name in tables.classes},
         }
 
+    def clip_probs(self) -> np.ndarray:
+        """Return CLIP's probabilities (N, C) float32 of all images, as stage ``global_labels`` scores them."""
+        path = self.folder / "bias.json"
+        mean_cosines = bias_file.read(path).mean_cosines if path.is_file() else None
+        out = np.empty((len(self.index()), len(self.text().classes)), np.float32)
+        self._score(out, np.arange(len(out)), mean_cosines)
+        return out
+
     def signature(self, names: Sequence[str]) -> tuple[object, ...]:
         """Return what tells whether any of these files of the data folder has changed."""
         return tuple(_facts(self.folder / name) for name in names)
@@ -244,7 +252,9 @@ def reruns(dataset: str) -> list[str]:
         for name, stage in stages.items():
             if changed & {str(dep) for dep in stage.get("deps", ())}:
                 names.add(name)
-                changed |= set(map(_output, [*stage.get("outs", ()), *stage.get("metrics", ()), *stage.get("plots", ())]))
+                changed |= set(
+                    map(_output, [*stage.get("outs", ()), *stage.get("metrics", ()), *stage.get("plots", ())])
+                )
         if len(names) == before:
             break
     return [name for name in stages if name in names]
