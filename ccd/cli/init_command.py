@@ -131,6 +131,8 @@ def write_project(folder: Path, images: str, texts: dict[str, str], content: dic
     _print_backups(backups)
     if commit is not None:
         click.echo(f"to keep a history, and before `dvc exp run`, commit in that folder: {commit}")
+    first = [*commands[:-1], "dvc repro text clip_global", "ccd preview"]
+    click.echo(f"first look what CLIP makes of the class names, in minutes: {' && '.join(first)}")
     click.echo(f"now run: {' && '.join(commands)}")
 
 

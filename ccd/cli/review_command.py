@@ -132,6 +132,7 @@ def import_command(file: Path, as_json: bool) -> None:
     from ccd.artifacts.existing import keep_old
     from ccd.params.file import load
     from ccd.params.sections import DatasetParams
+    from ccd.review.answer_book import locked
     from ccd.review.reviewed import merge
 
     with user_errors():
@@ -140,11 +141,12 @@ def import_command(file: Path, as_json: bool) -> None:
         data = Path("data") / dataset.name
         current = class_table.read(data / "pseudo_labels.parquet", PSEUDO_LABELS, ["label"])
         reviewed = _reviewed(file, data, Path(dataset.root), current.ids, current.classes)
-        corrections_file.ensure(target)
-        before = corrections_file.read_decisions(target, current.ids, current.classes, Path(dataset.root))
-        merged = merge(before, reviewed.decisions, current)
-        backup = keep_old(target) if merged.changes else None
-        corrections_file.write(target, merged.decisions)
+        with locked(target):  # `ccd open` may be writing to it
+            corrections_file.ensure(target)
+            before = corrections_file.read_decisions(target, current.ids, current.classes, Path(dataset.root))
+            merged = merge(before, reviewed.decisions, current)
+            backup = keep_old(target) if merged.changes else None
+            corrections_file.write(target, merged.decisions)
         if as_json:
             click.echo(json.dumps(_imported_content(reviewed, merged, target, backup)))
         else:

@@ -148,7 +148,7 @@ def nearest(features: np.ndarray) -> Neighbours:
     Block by block: memory `BLOCK` * `NEIGHBOURS_MOST` * 4 bytes.
     """
     count = len(features)
-    rows = np.unique(np.linspace(0, count - 1, min(count, NEIGHBOURS_MOST)).astype(np.int64)) if count > 1 else []
+    rows = np.unique(np.linspace(0, max(0, count - 1), min(count, NEIGHBOURS_MOST)).astype(np.int64))
     if len(rows) < 2:
         return Neighbours((), (), count, 0)
     chosen = features[rows] - features[rows].mean(axis=0)  # what all images share says nothing about any two

@@ -20,7 +20,7 @@ from ccd.params.file import load, read_yaml
 from ccd.params.sections import DatasetParams, IndexParams
 from ccd.report import inspect, inspect_text
 from ccd.report.doubt import disagreement
-from ccd.review.answers import AnswerBook
+from ccd.review.answer_book import AnswerBook
 from ccd.review.questions import asked_classes
 
 T = TypeVar("T")
@@ -213,7 +213,7 @@ class _Made:
         self.used: list[str] = []
 
     def table(
-        self, name: str, spec: TableSpec, columns: Sequence[str] | None, ids: image_index.Names, rows: np.ndarray
+        self, name: str, spec: TableSpec, columns: Sequence[str] | None, ids: Sequence[str], rows: np.ndarray
     ) -> ClassTable | None:
         path = self._folder / f"{name}.parquet"
         if not path.is_file() or not len(rows):
@@ -252,9 +252,7 @@ def reruns(dataset: str) -> list[str]:
         for name, stage in stages.items():
             if changed & {str(dep) for dep in stage.get("deps", ())}:
                 names.add(name)
-                changed |= set(
-                    map(_output, [*stage.get("outs", ()), *stage.get("metrics", ()), *stage.get("plots", ())])
-                )
+                changed |= {_output(each) for kind in ("outs", "metrics", "plots") for each in stage.get(kind, ())}
         if len(names) == before:
             break
     return [name for name in stages if name in names]

@@ -97,4 +97,4 @@ def fitted(xy: np.ndarray) -> np.ndarray:
     if not len(xy):
         return xy.astype(np.float32)
     low, high = np.percentile(xy, [0.1, 99.9], axis=0)
-    return np.clip((xy - low) / np.maximum(high - low, 1e-9), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((xy - low) / np.maximum(high - low, 1e-9), 0, 1), np.float32)

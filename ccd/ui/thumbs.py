@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -75,11 +74,11 @@ class Thumbnails:
 
     @staticmethod
     def _keep(path: Path, data: bytes) -> None:
-        """Write a thumbnail whole or not at all; not synced to disk, as it can be made again. A full disk is no error."""
+        """Write a thumbnail whole or not at all; a full disk is no error: it can be made again."""
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(data)
-            os.replace(temporary, path)
+            temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ function draw() {
   canvas.height = height * scale;
   const pen = canvas.getContext("2d"), byClass = $("map-colour").value === "class";
   pen.scale(scale, scale);
-  const size = points.count > 20000 ? 1.6 : points.count > 3000 ? 2.4 : 4;
+  const size = points.count > 20000 ? 1.6 : points.count > 3000 ? 2.4 : points.count > 300 ? 4 : 8;
   const groups = byClass ? state.project.classes.map((_, place) => hue(place)) : [...Array(16).keys()].map((step) => `hsl(${210 - 12 * step} ${25 + 4 * step}% ${62 - step}%)`);
   pen.globalAlpha = 0.75;
   for (let group = 0; group < groups.length; group++) {

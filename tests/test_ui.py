@@ -1,0 +1,354 @@
+"""The page's server: what it answers at every stage of a project, and who it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("httpx")
+
+from click.testing import CliRunner
+from PIL import Image
+from starlette.testclient import TestClient
+
+from ccd.artifacts import corrections_file, image_index
+from ccd.cli.main import main
+from ccd.images import decode
+from ccd.ui.app import LARGEST_BODY_BYTES, create_app
+from ccd.ui.facts import labels_and_boxes
+from ccd.ui.project_data import ProjectData, reruns
+from ccd.ui.search import TextTower
+from ccd.ui.security import CONTENT_SECURITY_POLICY, is_loopback
+from ccd.ui.selection import principal_axes
+from tests.toys.finished_run import CLASSES, EVIL, TRAIN
+from tests.toys.ui_project import DATA, WIDTH, write_ui_project
+
+TOKEN = "a-token-for-tests"
+HOST = "http://127.0.0.1:8000"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    monkeypatch.chdir(tmp_path)
+    return write_ui_project()
+
+
+def stranger(**headers: str) -> TestClient:
+    app = create_app(ProjectData(), token=TOKEN, host="127.0.0.1", port=8000, person="tester")
+    return TestClient(app, base_url=HOST, headers=headers, raise_server_exceptions=False)
+
+
+def guest() -> TestClient:
+    """Somebody who opened the printed address in a browser."""
+    client = stranger()
+    assert client.get(f"/?token={TOKEN}").status_code == 200
+    client.headers["Origin"] = HOST
+    return client
+
+
+def rows(client: TestClient, **query: object) -> list[int]:
+    done = client.get("/api/images", params={key: str(value) for key, value in query.items()})
+    assert done.status_code == 200, done.text
+    return np.frombuffer(done.content, "<i4").tolist()
+
+
+def answer(client: TestClient, *answers: tuple[str, str, object], **more: object) -> Any:
+    content = [{"image_id": image, "class": name, "label": label} for image, name, label in answers]
+    return client.post("/api/answers", json={"answers": content, "session": "one", **more})
+
+
+def test_the_page_and_its_files_are_served(project: np.ndarray) -> None:
+    client = guest()
+    page = client.get("/")
+    assert "<title>toy - ccd</title>" in page.text and "<script>" not in page.text and " style=" not in page.text
+    for name in ("app.js", "common.js", "view.js", "map.js", "app.css", "icon.svg"):
+        assert client.get(f"/static/{name}").status_code == 200
+    facts = client.get("/api/project").json()
+    assert facts["classes"] == list(CLASSES) and facts["images"] == 6 and facts["train"] == 4
+    assert facts["has"] == ["pseudo_labels", "predictions"] and facts["notes"] == []
+
+
+def test_filters_choose_and_order_images(project: np.ndarray) -> None:
+    client = guest()
+    assert rows(client) == [0, 1, 2, 3, 4, 5]
+    assert rows(client, split="test") == [4, 5]
+    cup = {"class": "cup", "split": "train"}
+    assert rows(client, **cup, low=0.5) == [0, 1, 2]
+    assert rows(client, **cup, low=0.5, high=0.9) == [1, 2]
+    assert rows(client, **cup, sort="low") == [3, 2, 1, 0]
+    # |q - l| by hand: 0, 0.5, 0.65, 0
+    assert rows(client, **cup, sort="doubt")[:2] == [2, 1] and rows(client, **cup, doubt=0.6) == [2]
+    assert rows(client, **cup, disagree="views") == [2], "the view says there, the whole image not"
+    # test images: clip 0.2, the student says 0.3 and 0.9 of the lamp
+    assert rows(client, **{"class": "tall lamp"}, disagree="student") == [5]
+
+
+def test_similar_images_and_a_region_of_the_map(project: np.ndarray) -> None:
+    client = guest()
+    expected = np.argsort(-(project @ project[2]), kind="stable").tolist()
+    assert rows(client, like=2) == expected and expected[0] == 2
+    content = client.get("/api/map").content
+    xy = np.frombuffer(content, "<f4", 12).reshape(6, 2)
+    assert len(content) == 6 * (8 + 2 + 1)
+    x, y = xy[3]
+    assert 3 in rows(client, region=f"{x - 0.01},{y - 0.01},{x + 0.01},{y + 0.01}")
+    assert rows(client, region="2,2,3,3") == []
+
+
+def test_search_by_text_ranks_by_the_cosine(project: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = np.zeros((1, WIDTH), np.float32)
+    wanted[0, 5] = 1
+    monkeypatch.setattr(TextTower, "_encode", lambda self, texts: wanted)
+    assert rows(guest(), text="a red mug") == np.argsort(-project[:, 5], kind="stable").tolist()
+    assert guest().get("/api/images", params={"text": "x" * 300}).status_code == 409
+
+
+@pytest.mark.slow
+def test_the_projects_own_clip_reads_the_text(project: np.ndarray) -> None:
+    client = guest()
+    assert sorted(rows(client, text="a mug")) == [0, 1, 2, 3, 4, 5]
+    assert client.get("/api/project").json()["tower"] is True
+
+
+def test_the_main_axis_is_the_one_of_the_largest_spread() -> None:
+    points = np.zeros((101, 4), np.float32)
+    points[:, 2] = np.linspace(-5, 5, 101)
+    points[:, 1] = np.tile([0.1, -0.1], 51)[:101]
+    xy = principal_axes(points)
+    assert np.allclose(xy[:, 0], np.linspace(0, 1, 101), atol=0.01)
+
+
+def test_a_story_is_that_of_inspect(project: np.ndarray) -> None:
+    story = guest().get("/api/story?row=0").json()
+    told = CliRunner().invoke(main, ["inspect", TRAIN[0], "--json"])
+    expected = json.loads(told.stdout)
+    assert {key: story[key] for key in expected} == expected
+    assert len(story["views"]) == 3 and story["steps"]["cup"]["label"] == 1
+    assert guest().get("/api/story?row=6").status_code == 404
+
+
+def test_it_works_from_clip_global_on(project: np.ndarray) -> None:
+    for name in ("bias.json", "boxes.parquet", "clip_local.h5", "pseudo_labels.parquet", "predictions.parquet"):
+        (DATA / name).unlink()
+    client = guest()
+    facts = client.get("/api/project").json()
+    assert facts["has"] == [] and facts["classes"] == list(CLASSES)
+    assert len(rows(client, sort="doubt")) == 6
+    story = client.get("/api/story?row=0").json()
+    assert story["views"] == [] and story["steps"]["cup"]["views"] is None and story["steps"]["cup"]["clip"] is not None
+    assert answer(client, (TRAIN[0], "cup", 1)).status_code == 200
+    (DATA / "clip_global.h5").unlink()
+    assert "dvc repro" in guest().get("/api/project").json()["error"]
+
+
+def test_what_the_pipeline_writes_meanwhile_is_seen(project: np.ndarray) -> None:
+    client = guest()
+    assert client.get("/api/project").json()["has"] == ["pseudo_labels", "predictions"]
+    (DATA / "predictions.parquet").unlink()
+    assert client.get("/api/project").json()["has"] == ["pseudo_labels"]
+
+
+def test_answers_are_written_at_once_and_undone(project: np.ndarray) -> None:
+    client = guest()
+    path = corrections_file.path_of("toy")
+    assert answer(client, (TRAIN[2], "cup", 0)).json() == {"decided": 1, "changed": 1}
+    assert path.read_text() == "image_id,class,label\ntrain/c,cup,0\n"
+    assert rows(client, **{"class": "cup"}, corrected=1) == [2]
+    shown = client.get("/api/rows", params={"rows": "2", "class": "cup"}).json()[0]
+    assert shown["labels"][0] == ["cup", 0.0, 0] and shown["doubt"] == 0
+    assert "cup" not in client.get("/api/story?row=2").json()["asked"]
+    assert client.get("/api/sessions").json()[0]["who"] == ["tester"]
+    assert client.post("/api/undo", json={"session": "one"}).json()["images"] == ["train/c"]
+    assert path.read_text() == "image_id,class,label\n"
+    assert client.post("/api/undo", json={"session": "one"}).status_code == 409
+
+
+def test_an_answer_that_is_none_is_refused(project: np.ndarray) -> None:
+    client = guest()
+    for image, name, label in (("test/e", "cup", 1), (TRAIN[0], "cow", 1), (TRAIN[0], "cup", 7)):
+        assert answer(client, (image, name, label)).status_code == 409
+    for label in ("1", True, 1.0):
+        assert answer(client, (TRAIN[0], "cup", label)).status_code == 400
+    for body in ([], {}, {"answers": []}, {"answers": [{}]}, {"answers": [1]}, {"answers": "x"}):
+        assert client.post("/api/answers", json=body).status_code == 400
+    assert client.post("/api/answers", content="{", headers={"Content-Type": "application/json"}).status_code == 400
+    assert corrections_file.path_of("toy").read_text() == "image_id,class,label\n"
+
+
+def test_thumbnails_are_made_once_and_kept_out_of_git(project: np.ndarray) -> None:
+    client = guest()
+    first = client.get("/thumb/0")
+    assert first.headers["content-type"] == "image/jpeg"
+    kept = list(Path(".ccd/thumbs").rglob("*.jpg"))
+    assert len(kept) == 1 and max(Image.open(kept[0]).size) == 220
+    (DATA / "train/a.jpg").unlink()
+    assert client.get("/thumb/0").content == first.content
+    assert client.get("/photo/0").status_code == 409, "a missing image is said to be missing"
+    assert client.get("/thumb/6").status_code == 404 and client.get("/thumb/-1").status_code == 404
+
+
+def test_the_reruns_are_those_of_the_projects_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert reruns("demo") == []
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    assert reruns("demo") == ["aggregate", "train", "head", "evaluate", "report"]
+
+
+# ---- attacks
+
+
+def test_without_the_token_nothing_is_told(project: np.ndarray) -> None:
+    for client in (stranger(), stranger(Cookie="ccd_8000=wrong"), stranger(Authorization="Bearer wrong")):
+        for path in ("/", "/?token=wrong", "/static/app.js", "/api/project", "/thumb/0", "/nonsense"):
+            done = client.get(path)
+            assert done.status_code == 403 and "toy" not in done.text, path
+        assert answer(client, (TRAIN[0], "cup", 1)).status_code == 403
+    assert guest().get("/api/project").status_code == 200
+    assert stranger(Authorization=f"Bearer {TOKEN}").get("/api/project").status_code == 200
+
+
+def test_the_token_is_good_for_the_cookie_alone_which_scripts_and_other_sites_do_not_get(project: np.ndarray) -> None:
+    assert stranger().get(f"/api/project?token={TOKEN}").status_code == 403, "addresses end up in logs"
+    cookie = stranger().get(f"/?token={TOKEN}").headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "ccd_8000=" in cookie
+
+
+def test_another_name_for_this_address_is_refused(project: np.ndarray) -> None:
+    """DNS rebinding: a page of evil.example whose name leads to 127.0.0.1 later."""
+    client = guest()
+    for host in (
+        "evil.example:8000",
+        "evil.example",
+        "127.0.0.1:9999",
+        "127.0.0.1.evil.example:8000",
+        "a@127.0.0.1:8000",
+        "",
+    ):
+        assert client.get("/api/project", headers={"Host": host}).status_code == 421, host
+    for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
+        assert client.get("/api/project", headers={"Host": host, "Origin": f"http://{host}"}).status_code == 200, host
+
+
+def test_other_sites_cannot_write_or_read(project: np.ndarray) -> None:
+    client = guest()
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1:8000"):
+        client.headers["Origin"] = origin
+        assert answer(client, (TRAIN[0], "cup", 1)).status_code == 403, origin
+    del client.headers["Origin"]
+    assert answer(client, (TRAIN[0], "cup", 1)).status_code == 403, "browsers name the origin of what writes"
+    for path in ("/api/project", "/thumb/0", "/"):
+        assert client.get(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert client.get("/thumb/0", headers={"Sec-Fetch-Site": "same-site"}).status_code == 403, "another port"
+    client.headers["Origin"] = HOST
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert client.post("/api/answers", content="a=1", headers=form).status_code == 415
+    assert corrections_file.path_of("toy").read_text() == "image_id,class,label\n"
+
+
+def test_no_path_leads_out_of_the_images(project: np.ndarray, tmp_path: Path) -> None:
+    client = guest()
+    for path in ("/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/thumb/..%2f..%2fparams.yaml"):
+        assert client.get(path).status_code == 404, path
+    secret = tmp_path.parent / "secret.png"
+    Image.new("RGB", (8, 8)).save(secret)
+    (DATA / "train/link.png").symlink_to(secret)
+    index = image_index.read(DATA / "images.parquet")
+    outside = ["../../../secret.png", str(secret), "train/link.png"]
+    image_index.write(
+        DATA / "images.parquet",
+        image_index.ImageIndex(
+            index.ids, [*outside, *index.paths[3:]], index.is_train, index.sizes_px,
+            np.full(6, secret.stat().st_size), index.digests,
+        ),
+    )  # fmt: skip
+    client = guest()
+    for row in range(3):
+        done = client.get(f"/thumb/{row}")
+        assert done.status_code == 409 and "leads out" in done.text, outside[row]
+
+
+def test_a_decompression_bomb_is_refused(project: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    done = guest().get("/photo/0")
+    assert done.status_code == 409 and "the limit is" in done.text
+
+
+def test_a_flood_is_cut_off(project: np.ndarray) -> None:
+    client = guest()
+    done = client.post(
+        "/api/answers", content=b" " * (LARGEST_BODY_BYTES + 1), headers={"Content-Type": "application/json"}
+    )
+    assert done.status_code == 413
+    assert client.get("/api/rows", params={"rows": ",".join("0" * 5000)}).json()[399:] != []
+    assert len(client.get("/api/rows", params={"rows": ",".join("0" * 5000)}).json()) == 400
+    deep = "[" * 100_000
+    assert client.post("/api/answers", content=deep, headers={"Content-Type": "application/json"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"low": "nan"}, {"low": "x"}, {"region": "1,2"}, {"split": "all"}, {"sort": "x"}, {"class": "cow"},
+     {"corrected": "9"}, {"disagree": "label"}],
+)  # fmt: skip
+def test_a_filter_that_is_none_is_refused(project: np.ndarray, query: dict[str, str]) -> None:
+    assert guest().get("/api/images", params=query).status_code == 400
+
+
+def test_names_reach_the_page_as_data_alone_under_a_strict_policy(project: np.ndarray) -> None:
+    client = guest()
+    done = client.get("/")
+    assert done.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert "unsafe" not in CONTENT_SECURITY_POLICY and "default-src 'none'" in CONTENT_SECURITY_POLICY
+    assert EVIL not in done.text
+    assert done.headers["x-content-type-options"] == "nosniff" and done.headers["cache-control"] == "no-store"
+    facts = client.get("/api/project")
+    assert EVIL in facts.json()["classes"] and facts.headers["content-type"] == "application/json"
+    assert stranger().get("/").headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+
+
+def test_scripts_write_no_markup() -> None:
+    for path in sorted((ROOT / "ccd/ui/static").glob("*.js")):
+        text = path.read_text()
+        for unsafe in (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "http://",
+            "https://",
+        ):
+            assert unsafe not in text, (path.name, unsafe)
+
+
+def test_only_loopback_addresses_are_loopback() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "localhost", "::1", "127.8.8.8")))
+    assert not any(map(is_loopback, ("0.0.0.0", "192.168.1.4", "::", "example.org", "localhost.example.org")))
+
+
+def test_open_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(main, ["open", str(tmp_path), "--no-browser"])
+    assert done.exit_code == 2 and "no params.yaml" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    write_ui_project()
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: sockets[0].close())
+    done = CliRunner().invoke(main, ["open", "--no-browser", "--host", "0.0.0.0"])
+    assert done.exit_code == 0 and "warning: 0.0.0.0 can be reached" in done.stdout
+    done = CliRunner().invoke(main, ["open", "--no-browser"])
+    assert "warning" not in done.stdout and "http://127.0.0.1:" in done.stdout and "?token=" in done.stdout
+
+
+def test_labels_and_boxes_of_one_image_for_other_tools(project: np.ndarray) -> None:
+    """The view that won cup on train/a is box 0, 0 0 200 150 px; nobody else has a label of 0.5 there."""
+    found = labels_and_boxes(ProjectData(), 0)
+    box = {"class": "cup", "score": 1.0, "x0_px": 0.0, "y0_px": 0.0, "x1_px": 200.0, "y1_px": 150.0}
+    assert found["boxes"] == [box] and (found["width_px"], found["height_px"]) == (400, 300)
+    assert found["labels"]["cup"] == 1 and found["labels"]["tall lamp"] == pytest.approx(0.1)
+    assert answer(guest(), (TRAIN[0], "cup", 0)).status_code == 200
+    assert labels_and_boxes(ProjectData(), 0)["boxes"] == []
