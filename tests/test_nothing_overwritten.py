@@ -17,6 +17,7 @@ from ccd.project import create
 from tests.toys.commands import PREDICT, TUNE, a_model, contents, invoke, labelled_photos
 from tests.toys.finished_run import write_project
 from tests.toys.tiny_clip import checkpoint
+from tests.toys.ui_project import write_ui_project
 
 BINARY = {".parquet", ".pt", ".onnx", ".pt2", ".safetensors", ".png", ".jpg"}
 HEADER = "image_id,class,label\n"
@@ -111,6 +112,10 @@ WRITING: dict[str, list[Case]] = {
             ("export", "labels", "out", "--format", "coco", "--copy-images"),
         ),
     ],
+    "preview": [
+        Case(write_ui_project, ("preview",)),
+        Case(write_ui_project, ("preview", "--out", "mine.html")),
+    ],
     "review export": [
         Case(write_project, ("review", "export", "--top", "3")),
         Case(write_project, ("review", "export", "--top", "3", "--format", "label-studio")),
@@ -127,6 +132,7 @@ WRITING: dict[str, list[Case]] = {
 }  # fmt: skip
 WRITES_NOTHING: dict[str, tuple[str, tuple[str, ...]]] = {
     "artifacts": ("it lists", ("artifacts",)),
+    "open": ("it serves until Ctrl-C and writes what people answer, see tests/test_ui.py", ("open", "--help")),
     "store": ("it lists, and deletes what is computed again", ("store", "--prune", "0")),
 }
 SLOW = ("export onnx", "export torch")

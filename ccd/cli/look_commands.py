@@ -26,7 +26,7 @@ def preview(out: Path | None, force: bool) -> None:
       dvc repro clip_global text
       ccd preview
 
-    An existing FILE is replaced only with --force; the default one always is.
+    An existing page is replaced only with --force.
     """
     from ccd.artifacts.existing import refuse_existing
     from ccd.artifacts.files import write_text
@@ -37,8 +37,7 @@ def preview(out: Path | None, force: bool) -> None:
     with user_errors():
         project = ProjectData()
         target = out or project.folder / "preview.html"
-        if out is not None:
-            refuse_existing([out], force=force)
+        refuse_existing([target], force=force)
         page, findings = preview_page(project, TextTower())
         write_text(target, page)
         for line in findings:

@@ -228,7 +228,7 @@ def store(limit_gb: float | None, as_json: bool) -> None:
         click.echo(aligned(rows) if len(rows) > 1 else f"the store in {opened.folder} is empty")
 
 
-for command in (predict, thresholds, export, review, open_command, preview):
+for command in (preview, open_command, predict, thresholds, export, review):
     main.add_command(command)
 
 

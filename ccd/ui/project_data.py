@@ -121,7 +121,8 @@ class ProjectData:
         height_px, width_px = (int(side) for side in index.sizes_px[row])
         tables = self.tables()
         needed = ("pseudo_labels", "boxes.parquet", "clip_local.h5") if index.is_train[row] else ("predictions",)
-        is_whole = all(name in tables.has or (self.folder / name).is_file() for name in (*needed, "labels.parquet"))
+        needed = (*needed, "bias.json", "labels.parquet")
+        is_whole = all(name in tables.has or (self.folder / name).is_file() for name in needed)
         if is_whole:
             return inspect_text.story_data(inspect.image_story(self.folder, index.ids[row]))
         return {

@@ -32,6 +32,7 @@ def serve(host: str, port: int, echo: Callable[[str], None], *, browser: bool) -
     """
     project = ProjectData()
     project.index()  # says what is missing before a browser opens
+    _warm(project)
     listener = _listener(host, port)
     port = listener.getsockname()[1]
     token = new_token()
@@ -47,7 +48,6 @@ def serve(host: str, port: int, echo: Callable[[str], None], *, browser: bool) -
     echo(f"{project.name}: {address}\nstop with Ctrl-C; the address is good for this run alone")
     if browser:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-    threading.Thread(target=_warm, args=(project,), daemon=True).start()
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S
     )
@@ -68,7 +68,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _warm(project: ProjectData) -> None:
-    """Read the tables while the browser starts."""
+    """Read the tables before the address is printed, so that the first page comes at once."""
     with suppress(CcdError):  # the page says it
         project.tables()
         project.decided()

@@ -3,6 +3,8 @@ import { decidedNow, filters, goTo, person, refresh, similarTo, undo } from "/st
 import { $, api, element, problem, state } from "/static/common.js";
 
 let story = null, chosen = "", order = [], busy = Promise.resolve();
+// Keys may come faster than the server answers: each act waits for the one before it.
+const queue = (act) => { busy = busy.then(act).catch(problem); };
 export const viewIsOpen = () => $("view").open;
 
 export async function openView(place) {
@@ -59,7 +61,7 @@ function drawClasses() {
       const button = element("button", { type: "button", className: "mini", disabled: !train, tabIndex: -1 }, text);
       button.setAttribute("aria-pressed", decided === label);
       button.setAttribute("aria-label", `${name}: ${text}`);
-      button.addEventListener("click", () => { chosen = name; save([{ name, label: decided === label ? null : label }], false); });
+      button.addEventListener("click", () => { queue(() => { chosen = name; return save([{ name, label: decided === label ? null : label }], false); }); });
       return button;
     });
     const head = element("th", { scope: "row" }, name);
@@ -90,9 +92,9 @@ async function step(by) {
   goTo(place);
   await load();
 }
-function save(answers, goOn) {
+async function save(answers, goOn) {
   const about = story;
-  busy = busy.then(async () => {
+  try {
     const body = { ...person(), answers: answers.map(({ name, label }) => ({ image_id: about.image_id, class: name, label })) };
     const done = await (await api("/api/answers", body)).json();
     for (const { name, label } of answers) if (label === null) delete about.decided[name]; else about.decided[name] = label;
@@ -102,16 +104,16 @@ function save(answers, goOn) {
     if (story !== about) return;
     drawClasses();
     if (goOn) await onward();
-  }).catch((error) => { problem(error); $("question").textContent = error.message; });
-  return busy;
+  } catch (error) { problem(error); $("question").textContent = error.message; }
 }
 const acts = {
   yes: () => story.split === "train" && save([{ name: chosen, label: 1 }], true),
   no: () => story.split === "train" && save([{ name: chosen, label: 0 }], true),
   skip: () => onward(),
-  accept: () => {
+  accept: async () => {
     const open = story.asked.filter((name) => !(name in story.decided));
-    if (story.split === "train" && open.length) save(open.map((name) => ({ name, label: story.steps[name].label >= 0.5 ? 1 : 0 })), false).then(() => step(1)); else step(1);
+    if (story.split === "train" && open.length) await save(open.map((name) => ({ name, label: story.steps[name].label >= 0.5 ? 1 : 0 })), false);
+    await step(1);
   },
   undo: async () => {
     const done = await undo();
@@ -126,9 +128,9 @@ const acts = {
     await load(chosen);
   },
 };
-for (const [id, act] of [["yes", acts.yes], ["no", acts.no], ["skip", acts.skip], ["accept", acts.accept], ["undo-here", acts.undo]]) $(id).addEventListener("click", act);
-$("previous").addEventListener("click", () => step(-1));
-$("next").addEventListener("click", () => step(1));
+for (const [id, act] of [["yes", acts.yes], ["no", acts.no], ["skip", acts.skip], ["accept", acts.accept], ["undo-here", acts.undo]]) $(id).addEventListener("click", () => queue(act));
+$("previous").addEventListener("click", () => queue(() => step(-1)));
+$("next").addEventListener("click", () => queue(() => step(1)));
 $("close").addEventListener("click", () => $("view").close());
 $("similar").addEventListener("click", () => { $("view").close(); similarTo(story.row, story.image_id); });
 $("boxes").addEventListener("click", () => { $("boxes").setAttribute("aria-pressed", $("boxes").getAttribute("aria-pressed") !== "true"); drawBoxes(); });
@@ -137,5 +139,5 @@ $("view").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !story) return;
   const keys = { y: acts.yes, n: acts.no, s: acts.skip, a: acts.accept, u: acts.undo, b: () => $("boxes").click(), ArrowRight: () => step(1), ArrowLeft: () => step(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1) };
   const act = keys[event.key];
-  if (act) { event.preventDefault(); busy = busy.then(() => act()); }
+  if (act) { event.preventDefault(); queue(act); }
 });
