@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -352,3 +354,11 @@ def test_labels_and_boxes_of_one_image_for_other_tools(project: np.ndarray) -> N
     assert found["labels"]["cup"] == 1 and found["labels"]["tall lamp"] == pytest.approx(0.1)
     assert answer(guest(), (TRAIN[0], "cup", 0)).status_code == 200
     assert labels_and_boxes(ProjectData(), 0)["boxes"] == []
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.page", "--images", "80", "--classes", "3", "--repeats", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "80 images, 3 classes" in done.stdout and "text search: median" in done.stdout

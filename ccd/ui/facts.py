@@ -123,7 +123,8 @@ def undo_answers(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
     book = service.project.book()
     saved = book.undo(str(body.get("session", "review")), str(body.get("who") or service.person))
     images = sorted({image for image, _ in saved.changed})
-    return {"decided": saved.decided, "changed": len(saved.changed), "images": images}
+    rows = [service.project.row_of()[image] for image in images]
+    return {"decided": saved.decided, "changed": len(saved.changed), "images": images, "rows": rows}
 
 
 def labels_and_boxes(project: ProjectData, row: int) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from ccd.ui.thumbs import Thumbnails
 TEMPLATES = Path(__file__).parent / "templates"
 SUREST = 12
 PAIRS = 12
-SHOWN = 24
 SECOND_LEAST = 0.2  # a second class counts as confused with the first from this probability on
 DUPLICATE_COSINE = 0.98
 NEIGHBOURS_MOST = 20_000
@@ -198,7 +197,6 @@ def preview_page(project: ProjectData, tower: TextTower) -> tuple[str, list[str]
         ids=index.ids,
         never=[each.name for each in seen.classes if not each.top1],
         unknown=[(place, each) for place, each in enumerate(seen.classes) if not each.is_known],
-        most=max(1, *(each.top1 for each in seen.classes)),
         invented=INVENTED_WORDS,
         second=SECOND_LEAST,
         duplicate=DUPLICATE_COSINE,

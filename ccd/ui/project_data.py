@@ -94,12 +94,16 @@ class ProjectData:
 
         return self._known("book", ["images.parquet", "text.h5"], make)
 
+    def row_of(self) -> dict[str, int]:
+        """Return image id -> row of the index."""
+        return self._known("rows", ["images.parquet"], lambda: {name: at for at, name in enumerate(self.index().ids)})
+
     def decided(self) -> np.ndarray:
         """Return people's decisions (N, C) int8: 1 there, 0 not there, -1 undecided."""
         index = self.index()
         classes = self.text().classes
         decisions = self.book().decisions()
-        row_of = self._known("rows", ["images.parquet"], lambda: {name: row for row, name in enumerate(index.ids)})
+        row_of = self.row_of()
         class_of = {name: row for row, name in enumerate(classes)}
         table = np.full((len(index), len(classes)), UNDECIDED, np.int8)
         for (image, name), label in decisions.items():

@@ -118,13 +118,8 @@ const acts = {
   undo: async () => {
     const done = await undo();
     if (!done) return;
-    const rows = [...state.rows], facts = done.images[0];
-    if (facts && facts !== story.image_id) {  // back to the image whose answer was taken back, where it is shown
-      for (let back = 1; back <= 200 && state.at - back >= 0; back++) {
-        const known = state.facts.get(rows[state.at - back]);
-        if (known && known.id === facts) { goTo(state.at - back); break; }
-      }
-    }
+    const place = done.rows.length ? state.rows.indexOf(done.rows[0]) : -1;
+    if (place >= 0) goTo(place);  // back to the image whose answer was taken back, where it is shown
     await load(chosen);
   },
 };
