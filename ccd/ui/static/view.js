@@ -129,7 +129,7 @@ $("next").addEventListener("click", () => queue(() => step(1)));
 $("close").addEventListener("click", () => $("view").close());
 $("similar").addEventListener("click", () => { $("view").close(); similarTo(story.row, story.image_id); });
 $("boxes").addEventListener("click", () => { $("boxes").setAttribute("aria-pressed", $("boxes").getAttribute("aria-pressed") !== "true"); drawBoxes(); });
-$("view").addEventListener("close", () => { $("grid").focus({ preventScroll: true }); });
+$("view").addEventListener("close", () => { if (!document.activeElement?.closest("input, select")) $("grid").focus({ preventScroll: true }); });
 $("view").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !story) return;
   const keys = { y: acts.yes, n: acts.no, s: acts.skip, a: acts.accept, u: acts.undo, b: () => $("boxes").click(), ArrowRight: () => step(1), ArrowLeft: () => step(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1) };
