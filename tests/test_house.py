@@ -54,7 +54,7 @@ def reached(script: Path) -> set[Path]:
 
 
 def test_the_package_is_small_enough_to_know() -> None:
-    assert len(MODULES) <= 145
+    assert len(MODULES) <= 150
     loose = [path for path in MODULES if path.parent == ROOT / "ccd"]
     assert len(loose) <= 3, named(loose)
 
