@@ -38,7 +38,7 @@ bench-gpu: setup
 	python -m benchmarks.gpu
 
 lock:
-	$(PYTHON) -m uv pip compile setup.cfg --extra dev --extra openclip --extra onnx --universal --python-version 3.10 --upgrade \
+	$(PYTHON) -m uv pip compile setup.cfg --extra dev --extra openclip --extra timm --extra onnx --extra openvino --extra ui --extra s3 --extra http --extra hf --universal --python-version 3.10 --upgrade \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
 
 clean:
