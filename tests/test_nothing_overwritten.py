@@ -54,6 +54,10 @@ def photos_to_label() -> None:
     Path("vit.pt").write_bytes(checkpoint("vit"))
 
 
+def nothing() -> None:
+    """An empty folder."""
+
+
 def a_run_without_params() -> None:
     write_project()
     Path("params.yaml").unlink()
@@ -80,6 +84,7 @@ WRITING: dict[str, list[Case]] = {
         Case(photos_to_label, INIT, (*INIT, "--force")),
         Case(photos_to_label, INIT, ("init", "project", "--upgrade")),
     ],
+    "demo": [Case(nothing, ("demo", "project")), Case(nothing, ("demo", "project"), ("demo", "project", "--force"))],
     "use": [Case(a_run_without_params, USE), Case(a_run_without_params, USE, ("use", "demo"))],
     "inspect": [
         Case(write_project, ("inspect", "train/a")),
@@ -133,6 +138,7 @@ WRITING: dict[str, list[Case]] = {
 WRITES_NOTHING: dict[str, tuple[str, tuple[str, ...]]] = {
     "artifacts": ("it lists", ("artifacts",)),
     "open": ("it serves until Ctrl-C and writes what people answer, see tests/test_ui.py", ("open", "--help")),
+    "teachers": ("it lists", ("teachers",)),
     "store": ("it lists, and deletes what is computed again", ("store", "--prune", "0")),
 }
 SLOW = ("export onnx", "export torch")

@@ -45,6 +45,7 @@ def demo(folder: Path, run: bool, force: bool) -> None:
       ccd demo /tmp/demo --run
     """
     from ccd.artifacts.corrections_file import COLUMNS, path_of
+    from ccd.artifacts.existing import keep_old, refuse_existing
     from ccd.artifacts.files import replacing
     from ccd.cli.init_command import write_project
     from ccd.params.presets import apply_preset, parameters
@@ -64,8 +65,14 @@ def demo(folder: Path, run: bool, force: bool) -> None:
             "README.md": _README,
             path_of(dataset["name"]).as_posix(): ",".join(COLUMNS) + "\n",
         }
-        with replacing(folder / clip.name) as temporary:
-            temporary.write_bytes(clip.read_bytes())
+        own = folder / clip.name
+        content = clip.read_bytes()
+        if not (own.is_file() and own.read_bytes() == content):
+            refuse_existing([own], force=force)
+            if backup := keep_old(own):
+                click.echo(f"kept your {own} as {backup}")
+            with replacing(own) as temporary:
+                temporary.write_bytes(content)
         write_project(folder, dataset["root"], texts, None)
         if run:
             raise SystemExit(_repro(folder))

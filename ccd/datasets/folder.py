@@ -45,6 +45,7 @@ def load_folder(
     else:
         with local_copy(classes_file or home / CLASSES_FILE) as file:
             classes = read_classes(file)
+    _check_not_empty(root, found)
     if table is None:
         return _assembled(root, train_split, test_split, classes, found, found.rows(root, _names(classes)), root)
     with local_copy(table) as file:
@@ -61,8 +62,15 @@ def from_tables(
 ) -> Dataset:
     """Read the images in the folder ``root`` with the labels of ``table``, see `load_folder`."""
     found = find(root, [table])
+    _check_not_empty(root, found)
     rows = read_label_table(table, found.paths, _names(classes), root)
     return _assembled(root, train_split, test_split, classes, found, rows, table)
+
+
+def _check_not_empty(root: Path, found: Found) -> None:
+    if not found.paths:
+        others = left_out_line(found.left_out) or "it holds no other files either"
+        raise CcdError(f"{root} holds no images ({others}); set dataset.root to their folder")
 
 
 def _assembled(
@@ -74,9 +82,6 @@ def _assembled(
     rows: Mapping[str, LabelRow],
     stated_in: Path,
 ) -> Dataset:
-    if not found.paths:
-        others = left_out_line(found.left_out) or "it holds no other files either"
-        raise CcdError(f"{root} holds no images ({others}); set dataset.root to their folder")
     splits: dict[str, Split | None] = {train_split: "train", test_split or "test": "test" if test_split else None}
     stated = {**found.splits, **{path: row.split for path, row in rows.items() if row.split}}
     unknown = set(stated.values()) - set(splits)
