@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from ccd.artifacts import class_table, text_file
 from ccd.artifacts.class_table import GLOBAL_LABELS
 from ccd.errors import CcdError
-from ccd.teacher.clip_teacher import Teacher
+from ccd.runtime.console import md5_of
+from ccd.teacher.clip_teacher import ClipTeacher, Teacher
 from ccd.teacher.encode import load_teacher, sigmoid_bias
 from ccd.teacher.open_clip import image_tower
 from tests.toys.chain import CHAIN, prepare, run_stage, write_pictures
@@ -166,16 +168,19 @@ def test_a_tower_of_one_size_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_whole_chain(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All stages by their own commands, then predictions by the head, which keeps the teacher."""
+    """All stages by their own commands, both passes killed and gone on with; then the head, which keeps the teacher."""
     write_model(family, tmp_path / "model")
     teacher = {"teacher__backend": "open_clip", "teacher__model": "model", "text__logit_scale": "null"}
     softmax = {"text__activation": "sigmoid"} if family == "siglip" else {}
     off = {"bias__enabled": "false", "global_labels__floor": "0.0"} if family == "siglip" else {}
-    prepare(tmp_path, monkeypatch, "vit", **teacher, **softmax, **off)
+    batches = {"runtime__inference_batch_size": "4"}
+    prepare(tmp_path, monkeypatch, "vit", **teacher, **softmax, **off, **batches)
     (tmp_path / "pictures").mkdir()
     write_pictures(tmp_path / "pictures", ("red", "green", "blue"))
     for name in CHAIN:
         run_stage(name)
+    for name in ("clip_global", "clip_local"):
+        check_resumed(name, tmp_path, monkeypatch)
     content = text_file.read(tmp_path / "data/toy/text.h5")
     assert content.values.shape == (3, FAMILIES[family]["embed_dim"])
     assert content.logit_bias == (-10.0 if family == "siglip" else None)
@@ -186,3 +191,31 @@ def test_the_whole_chain(family: str, tmp_path: Path, monkeypatch: pytest.Monkey
     done = invoke("predict", "data/toy/head.h5", "pictures", "--out", "labels.csv", "--workers", "0")
     assert done.exit_code == 0, done.output
     assert len((tmp_path / "labels.csv").read_text().splitlines()) == 10
+    pytest.importorskip("onnxruntime")
+    done = invoke("export", "onnx", "head.onnx", "--student", "data/toy/head.h5", "--json")
+    assert done.exit_code == 0, done.output  # refused if it is more than 1e-4 from PyTorch
+
+
+def check_resumed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that dies at its second batch and is started again encodes the rest, and writes the same bytes."""
+    out = folder / f"data/toy/{name}.h5"
+    once = md5_of(out)
+    out.unlink()
+    shutil.rmtree(folder / ".ccd/store")
+    embed = ClipTeacher.embed_image
+    sizes: list[int] = []
+
+    def dies_once(teacher: ClipTeacher, pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(sizes) == 2:
+            raise RuntimeError("killed")
+        return embed(teacher, pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipTeacher, "embed_image", dies_once)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_stage(name)
+        assert not out.exists()
+        run_stage(name)
+    assert len(sizes) > 2
+    assert md5_of(out) == once
