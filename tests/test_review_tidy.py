@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from ccd.artifacts.corrections_file import path_of
 from ccd.cli.main import main
+from ccd.review import answer_book
 from tests.faults.artifacts import finish
 from tests.faults.case import fresh, picture, run, set_params
 
@@ -52,6 +55,21 @@ def test_index_stops_before_it_writes_and_tidy_lets_it_pass(project: Path) -> No
     assert TARGET.read_text() == HEADER + GOOD and aside() == [GONE, RENAMED, "test/c.png,cat,1\n"]
     assert Path("corrections/toy.csv.bak").read_text().count("\n") == 5
     assert run("index", project).code == 0
+
+
+def test_tidy_holds_the_lock_of_the_page_while_it_rewrites(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TARGET.write_text(HEADER + GOOD + GONE)
+    seen = []
+
+    @contextmanager
+    def noted(path: Path) -> Iterator[None]:
+        seen.append((path, path.read_text()))
+        yield
+        seen.append((path, path.read_text()))
+
+    monkeypatch.setattr(answer_book, "locked", noted)
+    ccd("review", "tidy")
+    assert seen == [(TARGET, HEADER + GOOD + GONE), (TARGET, HEADER + GOOD)]
 
 
 def test_tidy_with_nothing_to_do_touches_no_file(project: Path) -> None:

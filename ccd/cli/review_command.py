@@ -227,6 +227,7 @@ def tidy_command(as_json: bool) -> None:
     from ccd.artifacts.image_keys import ImageKeys
     from ccd.params.file import load
     from ccd.params.sections import DatasetParams, IndexParams, RuntimeParams
+    from ccd.review.answer_book import locked
     from ccd.review.reviewed import set_aside_path, tidy, train_ids_and_classes
     from ccd.runtime.console import StageLog
     from ccd.runtime.hardware import worker_count
@@ -239,7 +240,8 @@ def tidy_command(as_json: bool) -> None:
         root = Path(dataset.root)
         corrections_file.ensure(target)
         ids, classes = train_ids_and_classes(params, root, workers, StageLog("review"))
-        tidied = tidy(target, ImageKeys(ids, root), classes)
+        with locked(target):  # `ccd open` may be writing to it
+            tidied = tidy(target, ImageKeys(ids, root), classes)
         aside = set_aside_path(target)
         click.echo(
             json.dumps(_tidied_content(tidied, aside)) if as_json else "\n".join(_tidied_lines(tidied, target, aside))
