@@ -395,3 +395,13 @@ def test_use_alone_and_the_shell_know_the_recipes() -> None:
         env={"_CCD_COMPLETE": "bash_complete", "COMP_WORDS": "ccd use demo --recipe r", "COMP_CWORD": "4"},
     )
     assert done.stdout.split() == ["plain,recommended"]
+
+
+def test_a_folder_that_is_not_there_is_said_and_a_url_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = CliRunner().invoke(main, ["use", "folder", "--root", "photos", "--force"])
+    assert missing.exit_code == 0 and "photos does not exist yet" in missing.output
+    remote = CliRunner().invoke(main, ["use", "folder", "--root", "s3://bucket/photos", "--force"])
+    assert remote.exit_code == 0 and "does not exist" not in remote.output

@@ -22,7 +22,7 @@ from ccd.cli.predict_command import predict
 from ccd.cli.review_command import review
 from ccd.cli.teachers_command import teachers
 from ccd.cli.thresholds_command import thresholds
-from ccd.errors import CcdError, Interruptible, user_errors
+from ccd.errors import CcdError, Interruptible, url_of, user_errors
 from ccd.params.recipes import default_rule
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def _list_presets(as_json: bool) -> None:
 
 
 def _print_next_step(root: Path, preset: str) -> None:
-    if preset != "demo" and not root.is_dir():
+    if preset != "demo" and url_of(root) is None and not root.exists():
         click.echo(f"note: {root} does not exist yet; give --root DIR, or `dvc repro` will tell what to put there")
     if Path("dvc.yaml").is_file():
         click.echo("now run: dvc repro")
