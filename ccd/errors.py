@@ -57,7 +57,7 @@ EXTRAS = {
     "hf": "hf",
 }
 """Scheme of a URL -> the extra that reads it."""
-_REMOTE = re.compile(rf"^({'|'.join(EXTRAS)}):/+(?=.)", re.S)
+_REMOTE = re.compile(rf"^({'|'.join(EXTRAS)}):/+(?=[^/])")
 _USERINFO = re.compile(r"^(https?:/+)[^/?@]*@|^([^/]+:/+)[^/?@:]*:[^/?@]*@", re.I)  # abfs://CONTAINER@ACCOUNT is none
 _SECRET = re.compile(
     r"[?&#][^=&]*(x-amz-|x-goog-|sig(nature)?=|token|secret|passw|pwd|key|auth|credential|policy)", re.I

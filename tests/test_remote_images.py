@@ -343,6 +343,7 @@ def test_a_root_with_a_secret_is_refused_without_showing_it(root: str, classes: 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
+        ("reading s3:// needs a package", "reading s3:// needs a package"),
         ("https://u:p@h/a.jpg: x", "https://...@h/a.jpg: x"),
         ("see https:/h/a.jpg?sig=abc&se=1 now", "see https://h/a.jpg?... now"),
         ("https://h/a.jpg?id=12", "https://h/a.jpg?id=12"),
