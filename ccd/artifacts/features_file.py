@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +14,7 @@ import numpy as np
 
 from ccd.artifacts.files import delayed_interrupts, remove_leftovers, unreadable
 from ccd.artifacts.image_index import Names, read_strings, same_ids, same_teacher
-from ccd.artifacts.sealed import attributes_of, creating, reading, write_array, write_strings
+from ccd.artifacts.sealed import attributes_of, creating, reading, short_digest, write_array, write_strings
 from ccd.errors import CcdError, listed
 
 GLOBAL_SCHEMA = "ccd.clip_global/1"
@@ -261,7 +260,7 @@ class Shards:
 
     def _attributes(self, number: int, count: int) -> dict[str, str]:
         rows = self._rows(number, count)
-        things = hashlib.blake2b(b"".join(self._keys[rows.start : rows.stop]), digest_size=16).hexdigest()
+        things = short_digest(b"".join(self._keys[rows.start : rows.stop]))
         return {"encoding": self._encoding, "shard": f"{number}/{count}", "things": things}
 
     def _count(self) -> int:

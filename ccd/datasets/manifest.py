@@ -22,7 +22,7 @@ from typing import Any
 from ccd.artifacts.csv_files import classes_in, read_sheet
 from ccd.artifacts.image_index import Version
 from ccd.artifacts.sealed import short_digest
-from ccd.datasets.image_search import OWN_LISTS, by_frequency, ending, is_image, search
+from ccd.datasets.image_search import NO_ENDING, OWN_LISTS, by_frequency, ending, is_image, search
 from ccd.datasets.label_table import LabelRow
 from ccd.errors import CcdError, listed, redacted, url_of
 from ccd.images import remote
@@ -149,7 +149,7 @@ def _listing(url: str) -> Found:
     paths = [name for name, image in zip(versions, are_images, strict=True) if image]
     others = set(versions).difference(paths)
     tables = {name for name in others if name.endswith(".parquet")}
-    left_out = Counter(ending(name) or "(no ending)" for name in others - tables)
+    left_out = Counter(ending(name) or NO_ENDING for name in others - tables)
     kept = {name: version for name, version in versions.items() if name not in others or name in tables}
     return Found(paths, by_frequency(left_out), kept)
 
