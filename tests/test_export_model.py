@@ -13,28 +13,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file
 
 from ccd.artifacts import checkpoint_file
-from ccd.cli.main import main
 from ccd.deploy import classifier, onnx_export
 from ccd.deploy.load import load_student
 from ccd.deploy.model_card import model_card, read_facts
 from ccd.errors import CcdError
 from ccd.student.model import StudentSpec, build_student
+from tests.toys.commands import invoke
 from tests.toys.deployed import CLASSES, write_photos, write_student
 from tests.toys.finished_run import EVIL, write_run
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("README.md", "model.json", "model.safetensors")
-
-
-def invoke(*words: object) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -10,28 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
 from ccd.artifacts import class_table, image_index
 from ccd.artifacts.class_table import LABELS
-from ccd.cli.main import main
 from ccd.deploy.agreement import ImageChoice, choose_images
 from ccd.deploy.load import StudentModel, load_student
 from ccd.evaluation.metrics import average_precision
 from ccd.images.decode import read_image, squash
 from ccd.student.transforms import to_unit
+from tests.toys.commands import invoke
 from tests.toys.exported import CLASSES, SPEC, TEST, TRAIN, write_labels, write_project
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 PRECISIONS = ("fp32", "fp16", "int8")
-
-
-def invoke(*words: object) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done
 
 
 @pytest.fixture(scope="module")

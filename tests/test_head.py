@@ -12,12 +12,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 
 from ccd.artifacts import class_table, features_file, head_file, image_index, text_file
 from ccd.artifacts.class_table import PSEUDO_LABELS
 from ccd.artifacts.head_file import HeadFile, LinearHead
-from ccd.cli.main import main
 from ccd.deploy.classifier import HeadSpec
 from ccd.deploy.load import load_student
 from ccd.errors import CcdError
@@ -27,6 +25,7 @@ from ccd.labels.thresholds import decide
 from ccd.student.probe import fit_head
 from tests.faults.artifacts import reseal
 from tests.toys.chain import COLOURS, artifacts, prepare, run_stage, write_pictures
+from tests.toys.commands import invoke
 from tests.toys.tiny_clip import checkpoint, save_fp16, tiny_clip
 
 ONCE = {"epochs": 1, "lr": 0.25, "weight_decay": 0.0, "seed": 0}
@@ -187,12 +186,6 @@ def scores(folder: Path) -> pd.DataFrame:
     head = head_file.read(folder / DATA / "head.h5", of=text.classes, teacher=text.attributes)
     probs = sigmoid(head.linear.logits(features.take(np.arange(len(ids))))).astype(np.float32)
     return pd.DataFrame(probs, list(ids), list(text.classes))
-
-
-def invoke(*words: object) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done
 
 
 def agree(table: pd.DataFrame, folder: Path) -> None:

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ccd.artifacts import boxes_file, checkpoint_file
-from ccd.cli.main import main
 from ccd.deploy.load import load_student, open_model
 from ccd.deploy.model_card import model_card, read_facts
 from ccd.errors import CcdError
@@ -31,6 +29,7 @@ from ccd.student.objectives import Objective, Views
 from ccd.student.pretrained import published, start_student
 from ccd.student.step import over_ranks
 from tests.toys.chain import CHAIN, prepare, run_stage, write_pictures
+from tests.toys.commands import invoke
 from tests.toys.many_ranks import on_ranks, run_stages
 from tests.toys.student import KilledError, colour_patches
 
@@ -51,12 +50,6 @@ PIXELS = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 def spec_of(name: str, size_px: int = 64) -> StudentSpec:
     return StudentSpec(f"timm/{name}", ("a", "b", "c"), 3.0, size_px)
-
-
-def invoke(*words: object) -> Result:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done
 
 
 @pytest.mark.parametrize("name", FAMILIES)

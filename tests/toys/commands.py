@@ -13,9 +13,9 @@ PREDICT = ("predict", "student.pt", "photos", "--workers", "0")
 TUNE = ("--labels", "checked.csv", "--images", "photos")
 
 
-def invoke(*words: str) -> Result:
+def invoke(*words: object) -> Result:
     """Run ``ccd``; a defect is raised."""
-    done = CliRunner().invoke(main, list(words))
+    done = CliRunner().invoke(main, [str(word) for word in words])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import multiprocessing
+import socketserver
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,18 @@ class Traffic:
 
 
 @contextmanager
+def running(server: socketserver.BaseServer) -> Iterator[str]:
+    """Run an HTTP server in a thread; yield its address."""
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
 def s3_server() -> Iterator[tuple[str, Traffic]]:
     """Run moto's S3 server; yield its endpoint."""
     from moto.server import DomainDispatcherApplication, create_backend_app
@@ -70,13 +83,8 @@ def s3_server() -> Iterator[tuple[str, Traffic]]:
             pass
 
     server = make_server("127.0.0.1", 0, counted, threaded=True, request_handler=Quiet)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", traffic
-    finally:
-        server.shutdown()
-        thread.join()
+    with running(server) as endpoint:
+        yield endpoint, traffic
 
 
 def s3_environment(endpoint: str) -> dict[str, str]:
@@ -184,10 +192,5 @@ def http_server(folder: Path, token: str = "") -> Iterator[tuple[str, Traffic]]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", traffic
-    finally:
-        server.shutdown()
-        thread.join()
+    with running(server) as endpoint:
+        yield endpoint, traffic
