@@ -14,7 +14,7 @@ from torch import Tensor
 from ccd.artifacts import class_table, classes_file, image_index
 from ccd.artifacts.class_table import LABELS
 from ccd.datasets.image_search import find_images
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError, listed, url_of
 from ccd.evaluation.metrics import measure
 from ccd.images.batches import ImageFiles, image_batches, indexed_files
 from ccd.labels.thresholds import decide
@@ -106,7 +106,7 @@ def project_images(model: Path, classes: tuple[str, ...], calibrate: int, check:
         return None
     params = folder.parents[1] / PARAMS_FILE
     dataset = load(DatasetParams, params)
-    is_remote = "://" in dataset.root
+    is_remote = url_of(dataset.root) is not None
     root = dataset.root if is_remote else str(folder.parents[1] / dataset.root)
     if dataset.name != folder.name or not (is_remote or Path(root).is_dir()):
         return None

@@ -86,6 +86,16 @@ class Look:
     neighbours: Neighbours
     limit: float
 
+    @property
+    def never(self) -> list[str]:
+        """The classes that are the first of no image."""
+        return [each.name for each in self.classes if not each.top1]
+
+    @property
+    def unknown(self) -> list[tuple[int, ClassLook]]:
+        """The classes that CLIP may not know, with their places."""
+        return [(place, each) for place, each in enumerate(self.classes) if not each.is_known]
+
 
 def look(names: Sequence[str], probs: np.ndarray, features: np.ndarray, text: np.ndarray, control: np.ndarray) -> Look:
     """Return what CLIP makes of C classes on N images.
@@ -195,8 +205,8 @@ def preview_page(project: ProjectData, tower: TextTower) -> tuple[str, list[str]
         photo=pictures.uri,
         images=len(index),
         ids=index.ids,
-        never=[each.name for each in seen.classes if not each.top1],
-        unknown=[(place, each) for place, each in enumerate(seen.classes) if not each.is_known],
+        never=seen.never,
+        unknown=seen.unknown,
         invented=INVENTED_WORDS,
         second=SECOND_LEAST,
         duplicate=DUPLICATE_COSINE,
@@ -206,10 +216,9 @@ def preview_page(project: ProjectData, tower: TextTower) -> tuple[str, list[str]
 
 def _lines(seen: Look) -> list[str]:
     lines = [f"{len(seen.classes)} classes"]
-    never = [each.name for each in seen.classes if not each.top1]
-    unknown = [each.name for each in seen.classes if not each.is_known]
+    unknown = [each.name for _, each in seen.unknown]
     lines += [f"CLIP may not know: {', '.join(unknown)}"] if unknown else []
-    lines += [f"the first of no image: {', '.join(never)}"] if never else []
+    lines += [f"the first of no image: {', '.join(seen.never)}"] if seen.never else []
     lines += [f"most confused: {each.first} and {each.second}, {each.images:,} images" for each in seen.confused[:3]]
     lines += [f"{seen.neighbours.pairs:,} pairs of near-duplicates"] if seen.neighbours.pairs else []
     return lines

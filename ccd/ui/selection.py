@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from ccd.labels.thresholds import LABELLED
 from ccd.ui.project_data import Tables
 
 Split = Literal["", "train", "test"]
@@ -75,7 +76,7 @@ def _differs(tables: Tables, wanted: Wanted) -> np.ndarray:
     columns = slice(None) if wanted.class_row < 0 else slice(wanted.class_row, wanted.class_row + 1)
     one = tables.steps["clip"][:, columns]
     other = tables.steps[wanted.disagreement][:, columns]
-    return np.asarray((((one >= 0.5) != (other >= 0.5)) & ~np.isnan(other)).any(axis=1))
+    return np.asarray((((one >= LABELLED) != (other >= LABELLED)) & ~np.isnan(other)).any(axis=1))
 
 
 def principal_axes(features: np.ndarray) -> np.ndarray:
