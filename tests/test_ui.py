@@ -22,10 +22,9 @@ from ccd.artifacts import corrections_file, image_index
 from ccd.cli.main import main
 from ccd.images import decode
 from ccd.ui.app import LARGEST_BODY_BYTES, create_app
-from ccd.ui.facts import labels_and_boxes
 from ccd.ui.project_data import ProjectData, reruns
 from ccd.ui.search import TextTower
-from ccd.ui.security import CONTENT_SECURITY_POLICY, is_loopback
+from ccd.ui.security import CONTENT_SECURITY_POLICY, Keys, is_loopback
 from ccd.ui.selection import principal_axes
 from tests.toys.finished_run import CLASSES, EVIL, TRAIN
 from tests.toys.ui_project import DATA, WIDTH, write_ui_project
@@ -42,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 def stranger(**headers: str) -> TestClient:
-    app = create_app(ProjectData(), token=TOKEN, host="127.0.0.1", port=8000, person="tester")
+    app = create_app(ProjectData(), Keys(TOKEN), host="127.0.0.1", port=8000, person="tester")
     return TestClient(app, base_url=HOST, headers=headers, raise_server_exceptions=False)
 
 
@@ -344,16 +343,6 @@ def test_open_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert done.exit_code == 0 and "warning: 0.0.0.0 can be reached" in done.stdout
     done = CliRunner().invoke(main, ["open", "--no-browser"])
     assert "warning" not in done.stdout and "http://127.0.0.1:" in done.stdout and "?token=" in done.stdout
-
-
-def test_labels_and_boxes_of_one_image_for_other_tools(project: np.ndarray) -> None:
-    """The view that won cup on train/a is box 0, 0 0 200 150 px; nobody else has a label of 0.5 there."""
-    found = labels_and_boxes(ProjectData(), 0)
-    box = {"class": "cup", "score": 1.0, "x0_px": 0.0, "y0_px": 0.0, "x1_px": 200.0, "y1_px": 150.0}
-    assert found["boxes"] == [box] and (found["width_px"], found["height_px"]) == (400, 300)
-    assert found["labels"]["cup"] == 1 and found["labels"]["tall lamp"] == pytest.approx(0.1)
-    assert answer(guest(), (TRAIN[0], "cup", 0)).status_code == 200
-    assert labels_and_boxes(ProjectData(), 0)["boxes"] == []
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -50,12 +51,29 @@ def preview(out: Path | None, force: bool) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port; default: any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--no-browser", is_flag=True, help="Print the address only.")
-def open_command(project: Path, port: int, host: str, no_browser: bool) -> None:
+@click.option("--label-studio", is_flag=True, help="Print an address for Label Studio too; it stays good.")
+@click.option(
+    "--fetch",
+    type=click.Choice(["off", "public", "loopback"]),
+    default="off",
+    show_default=True,
+    help="Let POST /predict fetch images from public addresses; loopback: from this machine's too.",
+)
+def open_command(
+    project: Path,
+    port: int,
+    host: str,
+    no_browser: bool,
+    label_studio: bool,
+    fetch: Literal["off", "public", "loopback"],
+) -> None:
     """Serve a local page over the PROJECT (default: this folder) until Ctrl-C: all images with filters, search by text
     and by image, a map, every image's story, and review of labels (docs/review.md).
 
     It works from stage clip_global on and shows what there is. Answers go to corrections/<dataset.name>.csv at once.
     Only this machine reaches the page, and only with the printed address.
+
+    Programs send images to POST /predict; Label Studio takes predictions and sends back answers with --label-studio.
     """
     with user_errors():
         try:
@@ -64,9 +82,10 @@ def open_command(project: Path, port: int, host: str, no_browser: bool) -> None:
         except ImportError:
             raise CcdError(f"ccd open needs a web server; {install_advice('ui')}") from None
         del starlette
-        from ccd.ui.server import serve
+        from ccd.ui.server import Serving, serve
 
         if not (project / "params.yaml").is_file():
             raise CcdError(f"{shell_path(project)}: no project, there is no params.yaml; give the project's folder")
         os.chdir(project)
-        serve(host, port, click.echo, browser=not no_browser)
+        how = Serving(host, port, browser=not no_browser, label_studio=label_studio, allowed=fetch)
+        serve(how, click.echo)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.sax.saxutils import XMLGenerator, quoteattr
 from xml.sax.xmlreader import AttributesImpl
 
 from ccd.artifacts.files import csv_line
-from ccd.deploy.labelled import Box, LabelledImage, LabelledSet
 from ccd.deploy.rows import short
 from ccd.errors import CcdError, listed
+
+if TYPE_CHECKING:
+    from ccd.deploy.labelled import Box, LabelledImage, LabelledSet  # with PyTorch
 
 CONTROL = "labels"
 """Name of our control in Label Studio, whose choices are the classes; a project may have others beside it."""
@@ -123,19 +126,24 @@ def to_label_studio(labels: LabelledSet, url: str) -> dict[str, str]:
 
 
 def _task(labels: LabelledSet, image: LabelledImage, url: str) -> dict[str, object]:
+    data = {"image": url + quote(image.path), "image_id": image.image_id}
+    return {"data": data, "predictions": [{"model_version": "ccd", **label_studio_prediction(labels.classes, image)}]}
+
+
+def label_studio_prediction(classes: Sequence[str], image: LabelledImage) -> dict[str, Any]:
+    """Return the labels and boxes of an image as a prediction of Label Studio: ``score`` and ``result``."""
     size = {"original_width": image.width_px, "original_height": image.height_px, "image_rotation": 0}
     common = {"to_name": IMAGE, **size}
     result: list[dict[str, object]] = []
     if image.present:
-        choices = {"choices": labels.names(image)}
+        choices = {"choices": [classes[index] for index in image.present]}
         result.append({"id": CONTROL, "from_name": CONTROL, "type": "choices", "value": choices, **common})
     for number, box in enumerate(image.boxes):
-        value = _percent(box, image) | {"rotation": 0, "rectanglelabels": [labels.classes[box.class_index]]}
+        value = _percent(box, image) | {"rotation": 0, "rectanglelabels": [classes[box.class_index]]}
         region = {"id": f"box{number}", "from_name": BOXES, "type": "rectanglelabels", "score": short(box.score)}
         result.append({**region, "value": value, **common})
     score = short(max((image.values[index] for index in image.present), default=0.0))
-    data = {"image": url + quote(image.path), "image_id": image.image_id}
-    return {"data": data, "predictions": [{"model_version": "ccd", "score": score, "result": result}]}
+    return {"score": score, "result": result}
 
 
 def _percent(box: Box, image: LabelledImage) -> dict[str, float]:

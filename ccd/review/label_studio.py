@@ -31,6 +31,12 @@ def read_tasks(path: Path, classes: Sequence[str]) -> list[Answer]:
     ]
 
 
+def answers_of(where: str, task: Mapping[str, Any], classes: Sequence[str]) -> list[Answer]:
+    """Read the answers of one task with its ``annotations``; see `read_tasks`, whose path ``where`` stands for."""
+    _refuse_other_controls(where, [task])
+    return list(_answers(where, task, classes))
+
+
 def _answers(where: str, task: Any, classes: Sequence[str]) -> Iterator[Answer]:
     try:
         image = str(task["data"]["image_id"])
@@ -62,7 +68,7 @@ def _is_ours(part: Mapping[str, Any]) -> bool:
     return bool(part["from_name"] == CONTROL and part.get("to_name", IMAGE) == IMAGE)
 
 
-def _refuse_other_controls(path: Path, tasks: Sequence[Any]) -> None:
+def _refuse_other_controls(where: Path | str, tasks: Sequence[Any]) -> None:
     """Refuse annotations of another labelling interface: every image would be read as one that shows no class.
 
     Raises:
@@ -74,7 +80,7 @@ def _refuse_other_controls(path: Path, tasks: Sequence[Any]) -> None:
     others = sorted({f"{part['from_name']} ({part['type']})" for part in parts if _may_hold_classes(part)})
     if others:
         raise CcdError(
-            f"{path}: no annotation has the choices '{CONTROL}' of our labelling_config.xml; its controls are: "
+            f"{where}: no annotation has the choices '{CONTROL}' of our labelling_config.xml; its controls are: "
             f"{listed(others)}; rename the one that holds the classes to '{CONTROL}' and export again"
         )
 
@@ -86,7 +92,7 @@ def _may_hold_classes(part: Mapping[str, Any]) -> bool:
 def _parts(tasks: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the well-formed parts of all annotations."""
     for task in tasks:
-        annotations = task.get("annotations") if isinstance(task, dict) else None
+        annotations = task.get("annotations") if isinstance(task, Mapping) else None
         for annotation in annotations if isinstance(annotations, list) else ():
             result = annotation.get("result") if isinstance(annotation, dict) else None
             for part in result if isinstance(result, list) else ():

@@ -15,14 +15,17 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from ccd.errors import CcdError
 from ccd.report.environment import template_environment
+from ccd.ui.backend import LabelStudio, Predictions
 from ccd.ui.facts import Service, project_facts, row_of, rows_facts, save_answers, story_facts, undo_answers
+from ccd.ui.fetch import LARGEST_BYTES, Allowed
+from ccd.ui.live import LiveModel
 from ccd.ui.project_data import ProjectData, Tables
 from ccd.ui.search import Search, TextTower
-from ccd.ui.security import Guard
+from ccd.ui.security import LABEL_STUDIO, Guard, Keys
 from ccd.ui.selection import Wanted, select
 from ccd.ui.thumbs import Thumbnails
 
@@ -30,19 +33,40 @@ HERE = Path(__file__).parent
 SCRIPTS = ("common.js", "app.js", "view.js", "map.js")
 STATIC = {"app.css": "text/css", "icon.svg": "image/svg+xml", **dict.fromkeys(SCRIPTS, "text/javascript")}
 LARGEST_BODY_BYTES = 1 << 20
+LARGEST_LIST_BYTES = 2 * LARGEST_BYTES  # of tasks, or of images as base64
 T = TypeVar("T")
 
 
-def create_app(project: ProjectData, *, token: str, host: str, port: int, person: str) -> Starlette:
+def create_app(
+    project: ProjectData,
+    keys: Keys,
+    *,
+    host: str,
+    port: int,
+    person: str,
+    allowed: Allowed = "off",
+    say: Callable[[str], None] = lambda line: None,
+) -> Starlette:
     """Return the application over ``project``; the working directory is the project's folder.
 
     Args:
-        token, host, port: see `ccd.ui.security.Guard`.
+        keys, host, port: see `ccd.ui.security.Guard`.
         person: name under which answers are logged unless the page gives another.
+        allowed: see `ccd.ui.fetch.fetch`.
+        say: prints a line where the server runs.
     """
     tower = TextTower()
     thumbs = Thumbnails(project.root, follow_links=project.follow_links)
     service = Service(project, thumbs, Search(project, tower), tower, person)
+    live = LiveModel(project, tower)
+    label_studio = LabelStudio(project, live, say)
+    backend = [
+        Route("/health", _read(lambda _: label_studio.health())),
+        Route("/versions", _read(lambda _: label_studio.versions())),
+        Route("/setup", _write(label_studio.setup), methods=["POST"]),
+        Route("/webhook", _write(label_studio.webhook), methods=["POST"]),
+        Route("/predict", _predict(Predictions(project, live, allowed), label_studio), methods=["POST"]),
+    ]
     routes = [
         Route("/", _page(service)),
         Route("/static/{name}", _static),
@@ -56,8 +80,10 @@ def create_app(project: ProjectData, *, token: str, host: str, port: int, person
         Route("/api/sessions", _read(lambda _: service.project.book().sessions())),
         Route("/api/answers", _write(lambda body: save_answers(service, body)), methods=["POST"]),
         Route("/api/undo", _write(lambda body: undo_answers(service, body)), methods=["POST"]),
+        *backend,
+        Mount(f"{LABEL_STUDIO}/{{token}}", routes=backend),
     ]
-    guard = Middleware(Guard, token=token, host=host, port=port)
+    guard = Middleware(Guard, keys=keys, host=host, port=port)
     return Starlette(routes=routes, middleware=[guard], exception_handlers={CcdError: _refused})
 
 
@@ -77,22 +103,50 @@ def _read(facts: Callable[[Request], Any]) -> Handler:
 
 def _write(act: Callable[[dict[str, Any]], Any]) -> Handler:
     async def answer(request: Request) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise HTTPException(415, "application/json is needed")
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > LARGEST_BODY_BYTES:
-                raise HTTPException(413, f"at most {LARGEST_BODY_BYTES} bytes")
-        try:
-            body = json.loads(data)
-        except (ValueError, RecursionError):
-            raise HTTPException(400, "no JSON") from None
-        if not isinstance(body, dict):
-            raise HTTPException(400, "no JSON object")
+        body = await _json_object(request, LARGEST_BODY_BYTES)
         return JSONResponse(await run_in_threadpool(act, body))
 
     return answer
+
+
+def _predict(predictions: Predictions, label_studio: LabelStudio) -> Handler:
+    def act(body: dict[str, Any]) -> dict[str, Any]:
+        tasks = body.get("tasks")
+        return label_studio.predict(tasks) if isinstance(tasks, list) else predictions.of_list(body)
+
+    async def answer(request: Request) -> Response:
+        if _content_type(request).startswith("image/"):
+            data = await _content(request, LARGEST_BYTES)
+            return JSONResponse(await run_in_threadpool(predictions.of_bytes, data))
+        body = await _json_object(request, LARGEST_LIST_BYTES)
+        return JSONResponse(await run_in_threadpool(act, body))
+
+    return answer
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _content(request: Request, largest_bytes: int) -> bytes:
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > largest_bytes:
+            raise HTTPException(413, f"at most {largest_bytes} bytes")
+    return bytes(data)
+
+
+async def _json_object(request: Request, largest_bytes: int) -> dict[str, Any]:
+    if _content_type(request) != "application/json":
+        raise HTTPException(415, "application/json is needed")
+    try:
+        body = json.loads(await _content(request, largest_bytes))
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "no JSON") from None
+    if not isinstance(body, dict):
+        raise HTTPException(400, "no JSON object")
+    return body
 
 
 def _page(service: Service) -> Handler:

@@ -1,4 +1,4 @@
-"""What the page's routes answer with, as plain data; `labels_and_boxes` is also what other tools would ask for."""
+"""What the page's routes answer with, as plain data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from starlette.exceptions import HTTPException
 
 from ccd.errors import CcdError
-from ccd.labels.thresholds import LABELLED
 from ccd.ui.project_data import ProjectData, Tables, reruns
 from ccd.ui.search import Search, TextTower, map_kind
 from ccd.ui.thumbs import Thumbnails
@@ -125,25 +124,3 @@ def undo_answers(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
     images = sorted({image for image, _ in saved.changed})
     rows = [service.project.row_of()[image] for image in images]
     return {"decided": saved.decided, "changed": len(saved.changed), "images": images, "rows": rows}
-
-
-def labels_and_boxes(project: ProjectData, row: int) -> dict[str, Any]:
-    """Return the labels and boxes of one image, from the artifacts alone, for labelling tools.
-
-    Returns:
-        ``labels``: class -> label in [0, 1], a person's decision as 0 or 1; ``boxes``: of the views that won a label of
-        at least 0.5, each with ``class``, ``score`` and ``x0_px`` .. ``y1_px``; ``width_px`` and ``height_px``.
-    """
-    tables = project.tables()
-    decided = project.decided()[row]
-    values = np.where(decided >= 0, decided, tables.steps["label"][row])
-    labels = {name: round(float(value), 4) for name, value in zip(tables.classes, values, strict=True)}
-    story = project.story(row)
-    views = {view["box_id"]: view for view in story["views"]}
-    corners = ("x0_px", "y0_px", "x1_px", "y1_px")
-    boxes = []
-    for name, known in story["classes"].items():
-        view = views.get(known.get("box_id"))
-        if view is not None and labels[name] >= LABELLED:
-            boxes.append({"class": name, "score": labels[name], **{corner: view[corner] for corner in corners}})
-    return {"labels": labels, "boxes": boxes, "width_px": story["width_px"], "height_px": story["height_px"]}

@@ -27,14 +27,15 @@ class TextTower:
     """The text half of the project's CLIP, loaded at its first use: that takes seconds, and its memory from then on."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._teacher: Teacher | None = None
+        self._has_read = False
         self._embed = lru_cache(256)(self._encode)
 
     @property
     def is_loaded(self) -> bool:
         """Whether `embed` answers at once."""
-        return self._teacher is not None
+        return self._has_read
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts under the project's templates, (T, D) float32 unit rows.
@@ -45,17 +46,28 @@ class TextTower:
         with self._lock:
             return self._embed(tuple(texts))
 
-    def _encode(self, texts: tuple[str, ...]) -> np.ndarray:
+    def teacher(self) -> Teacher:
+        """Return the project's CLIP, whose halves read their weights when they are first used.
+
+        Raises:
+            CcdError: it cannot be loaded.
+        """
         from ccd.runtime.hardware import set_up_hardware
         from ccd.runtime.store import open_store
-        from ccd.teacher.encode import class_embeddings, load_teacher
+        from ccd.teacher.encode import load_teacher
 
-        if self._teacher is None:
-            options = load(TeacherParams).model_dump()
-            self._teacher = load_teacher(**options, device=set_up_hardware().device, store=open_store())
-        embeddings: np.ndarray = class_embeddings(
-            self._teacher, [(text,) for text in texts], load(TextParams).templates
-        ).numpy()
+        with self._lock:
+            if self._teacher is None:
+                options = load(TeacherParams).model_dump()
+                self._teacher = load_teacher(**options, device=set_up_hardware().device, store=open_store())
+            return self._teacher
+
+    def _encode(self, texts: tuple[str, ...]) -> np.ndarray:
+        from ccd.teacher.encode import class_embeddings
+
+        templates = load(TextParams).templates
+        embeddings: np.ndarray = class_embeddings(self.teacher(), [(text,) for text in texts], templates).numpy()
+        self._has_read = True
         return embeddings
 
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import ipaddress
+import os
+import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ccd.errors import CcdError
+
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+LABEL_STUDIO = "/label-studio"
+"""Below it and its own token lie the calls of Label Studio, which sends webhooks without any header."""
+_NO_TOKEN = re.compile(r"[^\w-]", re.A)
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -36,11 +47,40 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" if address is None else address.is_loopback
 
 
+@dataclass(frozen=True)
+class Keys:
+    """Who may do what: ``token`` everything, ``label_studio`` the calls below its path; None: nobody may."""
+
+    token: str
+    label_studio: str | None = None
+
+
+def kept_token(path: Path) -> str:
+    """Return the token in ``path``, readable by its owner alone; a new one is written where there is none.
+
+    Raises:
+        CcdError: the file cannot be read or written, or holds no token of ours.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(new_token() + "\n")
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise CcdError(f"{path}: cannot be used ({getattr(error, 'strerror', None) or error}); delete it") from None
+    if len(token) < len(new_token()) or _NO_TOKEN.search(token):
+        raise CcdError(f"{path}: holds no token; delete it, and a new one is written")
+    return token
+
+
 class Guard:
     """Answers 403 or 421 to requests that are not of the person with the token, and sets headers on all answers.
 
-    A request is let in with the cookie, with ``Authorization: Bearer TOKEN`` (programs), or on ``/`` with ``?token=``,
-    which sets the cookie: HttpOnly, SameSite=Strict, named after the port, as browsers share cookies among ports.
+    A request is let in with the cookie, with ``Authorization: Bearer TOKEN`` or ``Basic`` with the token as password
+    (programs), or on ``/`` with ``?token=``, which sets the cookie: HttpOnly, SameSite=Strict, named after the port, as
+    browsers share cookies among ports. The calls of Label Studio are also let in with their own token in the path.
 
     The ``Host`` must be a name of this server, so that no other site's name can be made to lead here (DNS rebinding).
     What writes needs the ``Origin`` of this page, or the token in its header.
@@ -49,9 +89,10 @@ class Guard:
         host: the address the server listens on. port: its port.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, host: str, port: int) -> None:
         self._app = app
-        self._token = token
+        self._token = keys.token
+        self._label_studio = keys.label_studio
         self._host = host
         self._port = port
         self._cookie = f"ccd_{port}"
@@ -79,16 +120,16 @@ class Guard:
                     own.append("Set-Cookie", f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/")
             await send(message)
 
-        status, reason = self._refusal(scope["method"], headers, is_entry=is_entry)
+        status, reason = self._refusal(scope["method"], scope["path"], headers, is_entry=is_entry)
         app: ASGIApp = PlainTextResponse(reason + "\n", status) if status else self._app
         await app(scope, receive, guarded)
 
-    def _refusal(self, method: str, headers: Headers, *, is_entry: bool) -> tuple[int, str]:
+    def _refusal(self, method: str, path: str, headers: Headers, *, is_entry: bool) -> tuple[int, str]:
         """Return the status and the reason of a refusal; (0, "") lets the request in."""
         host = headers.get("host", "")
         if not self._is_own_host(host):
             return 421, "this server has another name; open the address that `ccd open` printed"
-        bearer = self._is_token(headers.get("authorization", "").removeprefix("Bearer ").strip())
+        bearer = self._is_token(_sent_token(headers)) or self._is_label_studio(path)
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
             return 403, "requests of other sites are refused"
@@ -103,6 +144,12 @@ class Guard:
     def _is_token(self, text: str) -> bool:
         return secrets.compare_digest(text.encode(), self._token.encode())
 
+    def _is_label_studio(self, path: str) -> bool:
+        if self._label_studio is None or not path.startswith(f"{LABEL_STUDIO}/"):
+            return False
+        sent = path.removeprefix(f"{LABEL_STUDIO}/").partition("/")[0]
+        return secrets.compare_digest(sent.encode(), self._label_studio.encode())
+
     def _is_own_host(self, text: str) -> bool:
         try:
             parts = urlsplit(f"//{text}")
@@ -116,6 +163,17 @@ class Guard:
             return True
         # a name of others can be made to lead here, an address cannot
         return not is_loopback(self._host) and _address(name) is not None
+
+
+def _sent_token(headers: Headers) -> str:
+    """Return the token in ``Authorization``: after ``Bearer``, or as the password of ``Basic``."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind != "Basic":
+        return value.strip() if kind == "Bearer" else ""
+    try:
+        return base64.b64decode(value, validate=True).decode("ascii").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _cookies(headers: Headers) -> Mapping[str, str]:

@@ -8,24 +8,38 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 
 from ccd.errors import CcdError
 from ccd.ui.app import create_app
+from ccd.ui.fetch import Allowed
 from ccd.ui.project_data import ProjectData
-from ccd.ui.security import is_loopback, new_token
+from ccd.ui.security import LABEL_STUDIO, Keys, is_loopback, kept_token, new_token
 
 SHUTDOWN_S = 3
+LABEL_STUDIO_TOKEN = Path(".ccd/label_studio_token")
 
 
-def serve(host: str, port: int, echo: Callable[[str], None], *, browser: bool) -> None:
-    """Serve the project in the working directory until Ctrl-C.
+@dataclass(frozen=True)
+class Serving:
+    """How to serve: ``host`` to listen on, ``port``, 0 for any free one; ``browser``: open the page in it.
 
-    Args:
-        host: address to listen on. port: 0 for any free one.
-        echo: prints a line.
-        browser: open the page in the default browser.
+    ``label_studio``: print an address for Label Studio, which stays good in later runs. ``allowed``: see
+    `ccd.ui.fetch.fetch`.
+    """
+
+    host: str
+    port: int
+    browser: bool
+    label_studio: bool = False
+    allowed: Allowed = "off"
+
+
+def serve(how: Serving, echo: Callable[[str], None]) -> None:
+    """Serve the project in the working directory until Ctrl-C; ``echo`` prints a line.
 
     Raises:
         CcdError: there is no project here, or the address cannot be listened on.
@@ -33,20 +47,31 @@ def serve(host: str, port: int, echo: Callable[[str], None], *, browser: bool) -
     project = ProjectData()
     project.index()  # says what is missing before a browser opens
     _warm(project)
-    listener = _listener(host, port)
+    keys = Keys(new_token(), kept_token(LABEL_STUDIO_TOKEN) if how.label_studio else None)
+    host = how.host
+    listener = _listener(host, how.port)
     port = listener.getsockname()[1]
-    token = new_token()
-    app = create_app(project, token=token, host=host, port=port, person=_person())
+    app = create_app(
+        project,
+        keys,
+        host=host,
+        port=port,
+        person=_person(),
+        allowed=how.allowed,
+        say=lambda line: echo(_printable(line)),
+    )
     shown = f"[{host}]" if ":" in host else host
     shown = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
-    address = f"http://{shown}:{port}/?token={token}"
+    address = f"http://{shown}:{port}/?token={keys.token}"
     if not is_loopback(host):
         echo(
             f"warning: {host} can be reached from other machines, and nothing is encrypted: whoever sees the address or"
             " the traffic can look at the images and change the corrections; a tunnel (ssh -L) is safer"
         )
     echo(f"{project.name}: {address}\nstop with Ctrl-C; the address is good for this run alone")
-    if browser:
+    if keys.label_studio is not None:
+        echo(f"Label Studio, as the URL of a model: http://{shown}:{port}{LABEL_STUDIO}/{keys.label_studio}")
+    if how.browser:
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=SHUTDOWN_S
@@ -73,6 +98,11 @@ def _warm(project: ProjectData) -> None:
     with suppress(CcdError):  # the page says it
         project.tables()
         project.decided()
+
+
+def _printable(line: str) -> str:
+    """Return a line that others had a hand in without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def _person() -> str:

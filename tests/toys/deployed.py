@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +17,16 @@ CLASSES = ("cat", "path", "-dog")
 SPEC = StudentSpec("mobilenet_v2", CLASSES, 3.0, 64)
 
 
-def write_student(path: Path, *, thresholds: tuple[float, ...] | None = (0.5, 0.25, 0.999)) -> Path:
+def write_student(
+    path: Path, *, thresholds: tuple[float, ...] | None = (0.5, 0.25, 0.999), classes: tuple[str, ...] = CLASSES
+) -> Path:
     """Random weights; BatchNorm has seen some noise, so that the answers differ between pictures."""
     info: dict[str, object] = {"epochs": 3}
     if thresholds is not None:
         info |= {"thresholds": {"values": list(thresholds), "source": "pseudo-labels"}}
-    content = checkpoint_file.Checkpoint(SPEC.to_dict(), {"average": dict(_weights())}, "average", info)
+    content = checkpoint_file.Checkpoint(
+        replace(SPEC, classes=classes).to_dict(), {"average": dict(_weights())}, "average", info
+    )
     checkpoint_file.write(path, content)
     return path
 
