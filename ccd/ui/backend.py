@@ -228,15 +228,20 @@ class LabelStudio:
         problems = [answer.problem for answer in answers if answer.problem]
         if problems:
             raise CcdError(problems[0])
-        who = str(annotation.get("created_username") or "").partition(",")[0].strip()
         labels: dict[tuple[str, str], int | None] = {(each.image, each.name): int(each.label) for each in answers}
         if labels:
-            self._project.book().save(labels, SESSION, who or "somebody")
+            self._project.book().save(labels, SESSION, _person(annotation))
         return len(labels)
 
     def _ids(self, names: Iterable[str]) -> list[str]:
         keys = _keys(self._project)
         return [image for name in names if (image := keys.find(name)) is not None]
+
+
+def _person(annotation: Mapping[str, Any]) -> str:
+    """Return who made an annotation: a name if Label Studio sends one, else the number it knows them by."""
+    name = str(annotation.get("created_username") or "").partition(",")[0].strip()
+    return name or f"Label Studio user {annotation.get('completed_by')}"
 
 
 def interface_problem(schema: str, classes: Sequence[str]) -> str | None:
