@@ -24,20 +24,25 @@ def units(values: np.ndarray) -> np.ndarray:
 
 def test_confused_never_first_and_surest() -> None:
     probs = np.array([[0.6, 0.4, 0.0], [0.5, 0.45, 0.05], [0.3, 0.7, 0.0], [0.9, 0.05, 0.05]], np.float32)
-    seen = look(["a", "b", "c"], probs, np.eye(4, dtype=np.float32), np.eye(3, 4, dtype=np.float32), np.zeros((1, 4)))
+    seen = look(
+        ["a", "b", "c"], probs, np.eye(4, dtype=np.float32), np.eye(3, 4, dtype=np.float32), np.zeros((3, 4)), 9.0
+    )
     assert [each.top1 for each in seen.classes] == [3, 1, 0]
     assert seen.classes[0].rows.tolist() == [3, 0, 1, 2] and seen.classes[1].rows.tolist()[0] == 2
     assert [(pair.first, pair.second, pair.images, pair.example) for pair in seen.confused] == [("a", "b", 3, 1)]
 
 
-def test_a_word_whose_surest_photos_stand_out_no_more_than_those_of_invented_ones_is_named() -> None:
-    features = units(np.concatenate([np.tile([1.0, 0, 0, 0.1], (12, 1)), np.tile([0, 1.0, 0, 0.1], (30, 1))]))
-    text = np.eye(3, 4, dtype=np.float32)
-    probs = np.full((42, 2), 0.5, np.float32)
-    known = look(["there", "nowhere"], probs, features, text[[0, 2]], text[2:3]).classes
-    # 12 of 42 photos have the cosine c, the others 0: contrast c - 12 c / 42
-    assert known[0].contrast == pytest.approx(0.995 * (1 - 12 / 42), abs=1e-3) and known[0].is_known
-    assert known[1].contrast == pytest.approx(0, abs=1e-6) and not known[1].is_known
+def test_a_word_whose_surest_photos_are_no_surer_than_those_of_invented_ones_is_named() -> None:
+    """Twelve of 42 photos are exactly what the word says (cosine 1), the others have nothing to do with it."""
+    features = np.repeat(np.eye(2, 5, dtype=np.float32), [12, 30], axis=0)
+    axes = np.eye(5, dtype=np.float32)
+    control = np.stack([axes[2], axes[3], axes[1]])  # two mean nothing, one happens to mean the other photos
+    probs = np.full((42, 3), 1 / 3, np.float32)
+    seen = look(["there", "nowhere", "everywhere"], probs, features, axes[[0, 4, 1]], control, np.log(3))
+    # softmax of (ln 3, 0, 0, 0): 3 / 6; of a word that has no photo: 1 / 4; invented: 3 / 5, and 1 / 3 twice
+    assert [each.sureness for each in seen.classes] == pytest.approx([3 / 6, 1 / 4, 3 / 8])
+    assert seen.limit == pytest.approx(1 / 3, abs=2e-4)
+    assert [each.is_known for each in seen.classes] == [True, False, True]
 
 
 @pytest.mark.parametrize("count", [50, BLOCK + 7])
@@ -82,7 +87,7 @@ def test_too_early_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_a_misspelt_class_is_seen_with_the_demos_clip(tmp_path: Path) -> None:
-    """`bicylce` among the demo's classes: its photos stand out no more than those of invented words."""
+    """`bicylce` among the demo's classes: its photos are no surer than those of invented words."""
     import torch
 
     from ccd.teacher.encode import class_embeddings, load_teacher
@@ -94,5 +99,5 @@ def test_a_misspelt_class_is_seen_with_the_demos_clip(tmp_path: Path) -> None:
     pixels = torch.stack([torch.from_numpy(squash(image, 96, 96)) for image in scenes])
     features = torch.cat([teacher.encode_image(pixels[start : start + 16]) for start in range(0, 96, 16)]).numpy()
     text = every.numpy()
-    seen = look(names, np.full((96, 8), 0.1, np.float32), features, text[:8], text[8:])
+    seen = look(names, np.full((96, 8), 0.1, np.float32), features, text[:8], text[8:], 100.0)
     assert [each.name for each in seen.classes if not each.is_known] == ["bicylce"]

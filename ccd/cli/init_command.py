@@ -204,7 +204,11 @@ def _print_survey(survey: Survey, request: ProjectRequest, text: str, as_json: b
     if licence is not None:
         click.echo(f"licence of the student's initial weights, as timm states it: {licence}")
     click.echo(recipe_line(params, request.recipe))
-    if params["global_labels"]["none_rule"] == "off":
+    if params["text"]["background_words"]:
+        click.echo(
+            "background words (sky, wall, ...) compete with the classes: most images without any stay unlabelled"
+        )
+    elif params["global_labels"]["none_rule"] == "off":
         click.echo(
             "images that show none of the classes are not looked for, so they get labels too (global_labels.none_rule)"
         )

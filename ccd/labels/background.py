@@ -31,7 +31,7 @@ SAME_COSINE = 1.0 - 1e-5
 
 # Printed everywhere while the rule is off: a share of 0 % would not be a finding.
 NOT_LOOKED_FOR = (
-    "images without any class: not looked for (global_labels.none_rule: off); such images get labels all the same"
+    "images without any class: not looked for (global_labels.none_rule: off); such images may get labels all the same"
 )
 
 

@@ -33,14 +33,17 @@ CLIP Distillation, CVPR 2025).
 
 Then open `data/{name}/report.html` in a browser.
 
+    ccd preview                   # after dvc repro text clip_global: does CLIP know the class names?
+    ccd open                      # look at every image, search, and decide labels by keyboard
     ccd predict {student} PHOTOS --out labels.csv      # label any images; PHOTOS: files or folders
     ccd export onnx student.onnx  # export the classifier to run it without ccd
     ccd inspect --doubtful        # list the images that are worth a look
 
 ## Images that show none of the classes
 
-They are not looked for by default (`global_labels.none_rule: off` in `params.yaml`), so **images that show none of
-the classes still get labels**, and the classifier learns from them. If you have such images:
+With `text.background_words: true` in `params.yaml` a list of words (sky, wall, road, ...) competes with the classes,
+and most images that show none of them stay without labels. With `false`, and `global_labels.none_rule: off`,
+**they get labels all the same**, and the classifier learns from them. To go further:
 
 - find them by a rule: `global_labels.none_rule` and `none_threshold`; with `none_weight: 1.0`, they are reported and
   their labels stay, so that you can check the rule first;

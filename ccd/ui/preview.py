@@ -15,6 +15,7 @@ import numpy as np
 from jinja2 import FileSystemLoader
 
 from ccd.errors import CcdError
+from ccd.labels.scores import softmax
 from ccd.report import page as report_page
 from ccd.report.environment import template_environment
 from ccd.ui.project_data import ProjectData
@@ -40,16 +41,15 @@ INVENTED_WORDS = (
 class ClassLook:
     """One class: the ``rows`` of CLIP's surest photos, their ``probs``, and on how many images it is the ``top1``.
 
-    ``contrast``: by how much the mean cosine of the surest photos exceeds that of all; ``above``: the share of
-    `INVENTED_WORDS` whose contrast is smaller; ``is_known``: whether it is above that of all of them.
+    ``sureness``: the name's mean probability on its twelve surest photos in a softmax against `INVENTED_WORDS`;
+    ``is_known``: whether that is above the ``limit`` of `Look`.
     """
 
     name: str
     rows: np.ndarray
     probs: np.ndarray
     top1: int
-    contrast: float
-    above: float
+    sureness: float
     is_known: bool
 
 
@@ -79,7 +79,10 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Look:
-    """All that the page says."""
+    """All that the page says. ``limit``: the sureness of the second surest of the invented words.
+
+    The surest may be one that CLIP happens to take for something.
+    """
 
     classes: tuple[ClassLook, ...]
     confused: tuple[Confused, ...]
@@ -97,36 +100,39 @@ class Look:
         return [(place, each) for place, each in enumerate(self.classes) if not each.is_known]
 
 
-def look(names: Sequence[str], probs: np.ndarray, features: np.ndarray, text: np.ndarray, control: np.ndarray) -> Look:
+def look(
+    names: Sequence[str],
+    probs: np.ndarray,
+    features: np.ndarray,
+    text: np.ndarray,
+    control: np.ndarray,
+    scale: float,
+) -> Look:
     """Return what CLIP makes of C classes on N images.
 
     Args:
         probs: (N, C) CLIP's probabilities. features: (N, D) unit rows. text: (C, D) unit rows of the classes.
-        control: (W, D) unit rows of words that mean nothing.
+        control: (W, D) unit rows of words that mean nothing, W > 2.
+        scale: s of softmax(s * cosine).
     """
     first = probs.argmax(axis=1)
     counts = np.bincount(first, minlength=len(names))
-    contrasts = _contrasts(features, text)
-    chance = _contrasts(features, control)
-    limit = float(chance.max()) + 1e-4  # rounding
+    chance = scale * features @ control.T
+    others = (np.delete(chance, column, axis=1) for column in range(len(control)))
+    invented = [_sureness(own, rest) for own, rest in zip(chance.T, others, strict=True)]
+    limit = float(np.sort(invented)[-2]) + 1e-4  # rounding
     looks = []
     for column, name in enumerate(names):
         rows = _largest(probs[:, column], SUREST)
-        above = float((chance < contrasts[column]).mean())
-        is_known = bool(contrasts[column] > limit)
-        looks.append(
-            ClassLook(name, rows, probs[rows, column], int(counts[column]), float(contrasts[column]), above, is_known)
-        )
+        sureness = _sureness(scale * features @ text[column], chance)
+        looks.append(ClassLook(name, rows, probs[rows, column], int(counts[column]), sureness, sureness > limit))
     return Look(tuple(looks), _confused(names, probs, first), nearest(features), limit)
 
 
-def _contrasts(features: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """Return for each text the mean cosine of its surest images less that of all images."""
-    values = []
-    for row in text:
-        cosines = features @ row
-        values.append(float(cosines[_largest(cosines, SUREST)].mean() - cosines.mean()))
-    return np.asarray(values)
+def _sureness(own: np.ndarray, others: np.ndarray) -> float:
+    """Return the mean share, on its surest images, of a word with logits (N,) against others' (N, W) in a softmax."""
+    shares = softmax(np.concatenate([own[:, None], others], axis=1).astype(np.float64))[:, 0]
+    return float(shares[_largest(shares, SUREST)].mean())
 
 
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
@@ -192,7 +198,7 @@ def preview_page(project: ProjectData, tower: TextTower) -> tuple[str, list[str]
     index = project.index()
     text = project.text()
     probs = project.clip_probs()
-    seen = look(text.classes, probs, project.features(), text.values, tower.embed(INVENTED_WORDS))
+    seen = look(text.classes, probs, project.features(), text.values, tower.embed(INVENTED_WORDS), text.logit_scale)
     pictures = _Pictures(project)
     environment = template_environment(TEMPLATES)
     environment.loader = FileSystemLoader([TEMPLATES, report_page.TEMPLATES])
