@@ -153,7 +153,7 @@ def test_review_by_keyboard_alone(browser: Any, address: str) -> None:
     page.wait_for_selector("#classes tbody tr.chosen")
     asked = page.inner_text("#question b")
     page.keyboard.press("y")
-    page.get_by_text("1 answers in corrections/toy.csv").wait_for()
+    page.get_by_text("1 answer in corrections/toy.csv").wait_for()
     assert f"train/a,{asked},1" in corrections()
     assert "reruns aggregate, train, head, evaluate, report" in page.inner_text("#foot")
     second = page.inner_text("#question b")

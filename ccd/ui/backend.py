@@ -185,7 +185,7 @@ class LabelStudio:
         answers = self._live.label([path for path in paths if path is not None], until, keep=True)
         version = self._live.model().version
         classes = self._live.classes()
-        unknown = Unreadable("no image of this project; tasks from `ccd export labels --format label-studio` are")
+        unknown = Unreadable("no image of this project; tasks from `ccd export labels --format labelstudio` are")
         results = []
         for names_of_task, path in zip(names, paths, strict=True):
             answer = unknown if path is None else answers[path]
@@ -246,7 +246,7 @@ def _person(annotation: Mapping[str, Any]) -> str:
 
 def interface_problem(schema: str, classes: Sequence[str]) -> str | None:
     """Return what keeps a labelling interface (XML) from showing labels of ``classes``; None: nothing."""
-    advice = "take labelling_config.xml of `ccd export labels --format label-studio`"
+    advice = "take labelling_config.xml of `ccd export labels --format labelstudio`"
     try:
         root = ET.fromstring(schema)
     except ET.ParseError as error:

@@ -155,7 +155,7 @@ export async function decidedNow(count, note = "") {
 }
 function foot(note = "") {
   const { decided = 0, corrections, reruns } = state.project;
-  const parts = [note ? note + ". " : "", `${decided.toLocaleString("en")} answers in ${corrections}. `];
+  const parts = [note ? note + ". " : "", `${decided.toLocaleString("en")} ${decided === 1 ? "answer" : "answers"} in ${corrections}. `];
   if (reruns.length) parts.push("To use them: ", element("code", {}, "dvc repro"), `, which reruns ${reruns.join(", ")}.`);
   $("foot").replaceChildren(...parts.filter(Boolean));
 }
