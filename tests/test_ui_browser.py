@@ -4,7 +4,6 @@ sessions at once, by mouse and by keyboard alone; no complaint on the console, n
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 
 from tests.toys.finished_run import EVIL
 from tests.toys.pages import BROWSER
-from tests.toys.ui_project import DATA, ROOT, write_ui_project
+from tests.toys.ui_project import DATA, ROOT, open_page, write_ui_project
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("uvicorn")
@@ -47,13 +46,8 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(tmp_path)
     write_ui_project()
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    command = [sys.executable, "-m", "ccd.cli.main", "open", "--no-browser"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert server.stdout is not None
-    found = re.search(r"http://\S+", server.stdout.readline())
-    assert found is not None
-    yield found[0]
+    server, printed = open_page()
+    yield printed
     server.terminate()
     server.wait(10)
 

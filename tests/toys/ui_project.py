@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,3 +38,14 @@ def write_ui_project(classes: tuple[str, ...] = CLASSES) -> np.ndarray:
     model = f"  model: {ROOT / 'ccd/demo/assets/clip.pt'}\n"
     Path("params.yaml").write_text("".join(model if line.startswith("  model: RN") else line for line in params))
     return features_file.read(DATA / "clip_global.h5", features_file.GLOBAL_SCHEMA).values
+
+
+def open_page() -> tuple[subprocess.Popen[str], str]:
+    """Start ``ccd open`` in the working directory; return its process, which the caller ends, and its address."""
+    command = [sys.executable, "-m", "ccd.cli.main", "open", "--no-browser", "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdout is not None
+    printed = re.search(r"http://\S+", server.stdout.readline())
+    assert printed is not None
+    return server, printed[0]
