@@ -235,7 +235,7 @@ class _Pictures:
 
     def __init__(self, project: ProjectData) -> None:
         self._index = project.index()
-        self._thumbs = Thumbnails(project.root, follow_links=project.follow_links)
+        self._thumbs = Thumbnails(project.root, follow_links=project.follow_links, cache=project.cache)
         self._left_bytes = PHOTO_BUDGET_BYTES
 
     def uri(self, row: Any) -> str | None:

@@ -15,9 +15,10 @@ from ccd.artifacts.class_table import GLOBAL_LABELS, PREDICTIONS, PSEUDO_LABELS,
 from ccd.artifacts.corrections_file import UNDECIDED
 from ccd.artifacts.image_index import ImageIndex, same_ids
 from ccd.errors import CcdError
+from ccd.images.file_cache import FileCache
 from ccd.labels.scores import Scoring
 from ccd.params.file import load, read_yaml
-from ccd.params.sections import DatasetParams, IndexParams
+from ccd.params.sections import DatasetParams, IndexParams, RuntimeParams
 from ccd.report import inspect, inspect_text
 from ccd.report.doubt import disagreement
 from ccd.review.answer_book import AnswerBook
@@ -62,6 +63,7 @@ class ProjectData:
         self.folder = Path("data") / dataset.name
         self.corrections = corrections_file.path_of(dataset.name)
         self.follow_links = load(IndexParams).follow_links
+        self.cache = FileCache(round(load(RuntimeParams).cache_gb * 1e9))
         self._lock = threading.RLock()
         self._values: dict[str, tuple[object, Any]] = {}
 
