@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import time
 from collections.abc import Iterator
@@ -446,6 +447,19 @@ def test_a_damaged_file_in_the_cache_counts_as_absent(tmp_path: Path) -> None:
     assert cache.get("a", None, "") is None
     file.write_bytes(b"")
     assert cache.get("a", None, "") is None
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_not_kept_and_leaves_nothing(tmp_path: Path) -> None:
+    cache = FileCache(1_000_000, tmp_path / "cache")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, usual[1]))  # met by the same calls as a full disk
+    try:
+        cache.put("a", "", b"x" * 10_000)
+        cache.put("b", "", b"x" * 1_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert cache.get("a", None, "") is None and cache.get("b", None, "") is not None
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(classes: Path) -> None:

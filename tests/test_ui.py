@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,19 @@ def test_thumbnails_are_made_once_and_kept_out_of_git(project: np.ndarray) -> No
     assert client.get("/thumb/0").content == first.content
     assert client.get("/photo/0").status_code == 409, "a missing image is said to be missing"
     assert client.get("/thumb/6").status_code == 404 and client.get("/thumb/-1").status_code == 404
+
+
+def test_a_thumbnail_that_does_not_fit_on_the_disk_is_shown_and_leaves_nothing(project: np.ndarray) -> None:
+    client = guest()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, usual[1]))  # met by the same calls as a full disk
+    try:
+        done = client.get("/thumb/0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert done.status_code == 200 and done.headers["content-type"] == "image/jpeg"
+    assert not [path for path in Path(".ccd/thumbs").rglob("*") if path.is_file()]
+    assert client.get("/thumb/0").content == done.content and len(list(Path(".ccd/thumbs").rglob("*.jpg"))) == 1
 
 
 def test_the_reruns_are_those_of_the_projects_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

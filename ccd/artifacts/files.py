@@ -50,25 +50,34 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; the error names ``path``.
     """
-    if is_stream(path):
-        with _written_into(path) as temporary:
-            yield temporary
-        return
+    with _written_into(path) if is_stream(path) else _replaced(path, durable=True) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _replaced(path: Path, *, durable: bool) -> Iterator[Path]:
+    """See `replacing`; ``durable``: wait for the disk, so that a power cut leaves the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{writer_token()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
+    except BaseException as error:
+        with suppress(OSError):  # a read-only file system refuses to delete even what is not there
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, temporary, str(temporary), os.fsencode(temporary)):
             error.filename = str(path)
             error.filename2 = None
         raise
-    finally:
-        with suppress(OSError):  # a read-only file system refuses to delete even what is not there
-            temporary.unlink(missing_ok=True)
+
+
+def write_cached(path: Path, content: bytes) -> None:
+    """Write a file of a cache, whole or not at all. A failure, as of a full disk, is no error: it can be made again."""
+    with suppress(OSError), _replaced(path, durable=False) as temporary:
+        temporary.write_bytes(content)
 
 
 def writer_token() -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccd.artifacts.files import remove_leftovers, writer_token
+from ccd.artifacts.files import remove_leftovers, write_cached
 from ccd.artifacts.sealed import short_digest
 
 CACHE_FOLDER = Path(".ccd/cache")
@@ -49,14 +49,10 @@ class FileCache:
 
     def put(self, name: str, digest: str, content: bytes) -> None:
         """Keep a file of version or content ``digest``, whole or not at all. A full disk is no error here."""
-        path = self._path(name)
-        with suppress(OSError):
+        with suppress(OSError):  # the folder cannot be listed
             if self.limit_bytes and self._has_room(len(content)):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f".{path.name}.{writer_token()}.tmp")
                 own = short_digest(content)
-                temporary.write_bytes(bytes.fromhex((digest or own) + own) + content)
-                temporary.replace(path)
+                write_cached(self._path(name), bytes.fromhex((digest or own) + own) + content)
 
     def _path(self, name: str) -> Path:
         key = short_digest(name.encode("utf-8", "surrogateescape"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from ccd.artifacts.files import write_cached
 from ccd.artifacts.image_index import ImageIndex
 from ccd.errors import CcdError, url_of
 from ccd.images.decode import NO_CACHE, decode, read_checked
@@ -53,7 +53,7 @@ class Thumbnails:
             return path.read_bytes()
         except OSError:
             data = self._jpeg(index, row, THUMB_PX)
-        self._keep(path, data)
+        write_cached(path, data)
         return data
 
     def photo(self, index: ImageIndex, row: int) -> bytes:
@@ -90,14 +90,3 @@ class Thumbnails:
         facts = f"{index.digests[row]} {index.paths[row]} {index.file_bytes[row]}"
         key = hashlib.blake2b(facts.encode(), digest_size=12).hexdigest()
         return self._folder / str(THUMB_PX) / key[:2] / f"{key}.jpg"
-
-    @staticmethod
-    def _keep(path: Path, data: bytes) -> None:
-        """Write a thumbnail whole or not at all; a full disk is no error: it can be made again."""
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
