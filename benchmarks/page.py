@@ -24,6 +24,7 @@ from ccd.params.presets import apply_preset
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTO = "photo.jpg"
+SETTLED_S = 3.0  # a process checks the seal of a file that was just written each time, see `ccd.artifacts.sealed`
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -38,6 +39,7 @@ def main(images: int, classes: int, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         write_project(images, classes)
+        time.sleep(SETTLED_S)
         click.echo(machine())
         click.echo("\n".join(measured(images, classes, repeats)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ccd.artifacts import (
     features_file,
     files,
     image_index,
+    sealed,
     text_file,
 )
 from ccd.artifacts.class_table import GLOBAL_LABELS, LABELS, PREDICTIONS, PSEUDO_LABELS
@@ -96,6 +98,73 @@ def test_class_table_without_images(tmp_path: Path) -> None:
     class_table.write(tmp_path / "t", LABELS, class_table.ClassTable([], CLASSES, columns, {}))
     found = class_table.read(tmp_path / "t", LABELS)
     assert found.ids == [] and found.columns["label"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_one_image_is_read_as_among_all_from_the_row_groups_that_may_hold_it(
+    order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(class_table, "ROWS_PER_BATCH", 3 * len(CLASSES))
+    monkeypatch.setattr(boxes_file, "ROWS_PER_GROUP", 4)
+    rng = np.random.default_rng(0)
+    ids = [f"größe/{number:02}" for number in (range(20) if order == "sorted" else rng.permutation(20))]
+    columns = {name: rng.random((20, len(CLASSES))).astype(kind.to_pandas_dtype())
+               for name, kind, *_ in PSEUDO_LABELS.columns}  # fmt: skip
+    columns["local_prob"][::2, 0] = np.nan
+    class_table.write(tmp_path / "p", PSEUDO_LABELS, class_table.ClassTable(ids, CLASSES, columns, {"a": "1"}))
+    owners = [ids[number // 2] for number in range(30)]
+    numbers = np.arange(30, dtype=np.float32)
+    boxes = boxes_file.BoxTable(owners, owners, numbers, numbers, np.tile(numbers[:, None], 4), {"tau": "0.4"})
+    boxes_file.write(tmp_path / "b", boxes)
+    groups: list[list[int]] = []
+    usual = pq.ParquetFile.read_row_groups
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_groups",
+        lambda file, some, **more: (groups.append(some), usual(file, some, **more))[1],
+    )
+    for row, name in enumerate(ids):
+        one = class_table.read_image(tmp_path / "p", PSEUDO_LABELS, name)
+        assert (list(one.ids), one.classes, one.metadata["a"]) == ([name], CLASSES, "1")
+        for column, values in columns.items():
+            assert np.array_equal(one.columns[column], values[row : row + 1], equal_nan=values.dtype.kind == "f")
+        box_ids, own, count = boxes_file.read_image(tmp_path / "b", name)
+        assert box_ids.tolist() == [box for box, owner in enumerate(owners) if owner == name] and count == 30
+        assert (
+            own.classes == [name] * len(box_ids)
+            and own.boxes_px[:, 2].tolist() == own.scores.tolist() == box_ids.tolist()
+        )
+    if order == "sorted":
+        assert max(map(len, groups)) <= 2, "an image's boxes may lie in two groups"
+    for absent in ("größe/00a", "a", "z"):
+        none = class_table.read_image(tmp_path / "p", PSEUDO_LABELS, absent)
+        assert len(none.ids) == 0 and none.columns["label"].shape == (0, len(CLASSES))
+        assert len(boxes_file.read_image(tmp_path / "b", absent)[0]) == 0
+
+
+def test_a_seal_is_checked_once_and_again_when_the_file_was_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[object] = []
+    usual = sealed._digest
+    monkeypatch.setattr(sealed, "_digest", lambda file, start: (checked.append(file), usual(file, start))[1])
+    path = tmp_path / "boxes.parquet"
+    WRITERS["boxes.parquet"](path)
+    checked.clear()
+    for _ in range(2):
+        READERS["boxes.parquet"](path)
+    assert len(checked) == 2, "a file this young may change without another time"
+    monkeypatch.setattr(sealed, "_SETTLED_S", -1.0)
+    for _ in range(3):
+        READERS["boxes.parquet"](path)
+    assert len(checked) == 3
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(CcdError, match="not what was written"):
+        READERS["boxes.parquet"](path)
 
 
 def test_permuted_rows_are_refused(tmp_path: Path) -> None:

@@ -171,6 +171,19 @@ def test_answers_are_written_at_once_and_undone(project: np.ndarray) -> None:
     assert client.post("/api/undo", json={"session": "one"}).status_code == 409
 
 
+def test_decisions_are_read_again_only_when_somebody_has_answered_and_then_at_once(project: np.ndarray) -> None:
+    one = ProjectData()
+    before = one.decided()
+    assert one.decided() is before and not before.flags.writeable
+    answer(guest(), (TRAIN[2], "cup", 0))  # by another server
+    assert one.decided()[2, 0] == 0 and (one.decided() >= 0).sum() == 1
+    corrections_file.write(corrections_file.path_of("toy"), {(TRAIN[1], "cup"): 1})  # as `ccd review import` does
+    after = one.decided()
+    assert after[1, 0] == 1 and (after >= 0).sum() == 1 and one.decided() is after
+    corrections_file.path_of("toy").unlink()
+    assert (one.decided() < 0).all()
+
+
 def test_an_answer_that_is_none_is_refused(project: np.ndarray) -> None:
     client = guest()
     for image, name, label in (("test/e", "cup", 1), (TRAIN[0], "cow", 1), (TRAIN[0], "cup", 7)):

@@ -19,8 +19,12 @@ from ccd.artifacts.image_index import Names, read_strings, same_ids
 from ccd.artifacts.sealed import (
     attributes_of,
     creating,
+    damage_named,
+    file_metadata,
+    open_parquet,
     read_parquet,
     reading,
+    rows_with,
     schema,
     write_parquet,
     write_strings,
@@ -99,7 +103,17 @@ def _batches(boxes: BoxTable) -> Iterator[pa.RecordBatch]:
 
 def read(path: Path) -> BoxTable:
     """Read ``boxes.parquet``. Raises CcdError if it is missing, damaged or of another version."""
-    table, metadata = read_parquet(path, SCHEMA, "cam_boxes")
+    return _boxes(*read_parquet(path, SCHEMA, "cam_boxes"))
+
+
+def read_image(path: Path, image_id: str) -> tuple[np.ndarray, BoxTable, int]:
+    """Read one image's boxes alone: their ids (b,) int64, the b boxes, and the number of all images' boxes."""
+    with open_parquet(path, SCHEMA, "cam_boxes") as file, damage_named(path, "cam_boxes", OSError, pa.ArrowException):
+        table = rows_with(file, "image_id", image_id)
+        return table["box_id"].to_numpy(), _boxes(table, file_metadata(file.schema_arrow)), file.metadata.num_rows
+
+
+def _boxes(table: pa.Table, metadata: dict[str, str]) -> BoxTable:
     corners = [table[name].to_numpy() for name in ("x0_px", "y0_px", "x1_px", "y1_px")]
     return BoxTable(
         _names(table["image_id"]),
@@ -115,8 +129,7 @@ def _names(column: pa.ChunkedArray) -> list[str]:
     """Return the names with one string object per distinct name, so that millions of boxes cost a pointer each."""
     encoded = column.combine_chunks().dictionary_encode()
     names = np.asarray(encoded.dictionary.to_pylist(), object)
-    repeated: list[str] = names[encoded.indices.to_numpy()].tolist()
-    return repeated
+    return list(names[encoded.indices.to_numpy()])
 
 
 class RegionWriter:

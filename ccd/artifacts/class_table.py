@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ccd.artifacts.files import unreadable
 from ccd.artifacts.image_index import Names, same_classes
-from ccd.artifacts.sealed import file_metadata, open_parquet, schema, writing_parquet
+from ccd.artifacts.sealed import file_metadata, open_parquet, rows_with, schema, writing_parquet
 
 ROWS_PER_BATCH = 2**17
 IMAGES_PER_PIECE = 1024
@@ -102,9 +102,8 @@ class TableWriter:
         if not self._ids:
             return
         ids = pa.array(self._ids, pa.string())
-        class_count = len(self._names)
-        image_keys = np.repeat(np.arange(len(ids), dtype=np.int32), class_count)
-        class_keys = np.tile(np.arange(class_count, dtype=np.int32), len(ids))
+        image_keys = np.repeat(np.arange(len(ids), dtype=np.int32), len(self._names))
+        class_keys = np.tile(np.arange(len(self._names), dtype=np.int32), len(ids))
         values = [
             _values(np.concatenate([part[name] for part in self._parts]), kind, nullable)
             for name, kind, nullable, _ in self._spec.columns
@@ -141,6 +140,13 @@ def read(
             ids.append(names.arrow)
             done += len(names)
     return ClassTable(Names(pa.chunked_array(ids)), classes, arrays, metadata)
+
+
+def read_image(path: Path, spec: TableSpec, image_id: str) -> ClassTable:
+    """Read the row of one image alone, N = 1, or 0 if it has none; see `pieces` for the errors."""
+    with _opened(path, spec, None) as (file, classes, metadata):
+        ((ids, columns),) = _groups(path, spec, file, classes, list(spec.columns), image_id)
+    return ClassTable(ids, classes, columns, metadata)
 
 
 def pieces(
@@ -184,12 +190,13 @@ def _opened(
 
 
 def _groups(
-    path: Path, spec: TableSpec, file: pq.ParquetFile, classes: tuple[str, ...], wanted: list[Column]
+    path: Path, spec: TableSpec, file: pq.ParquetFile, classes: tuple[str, ...], wanted: list[Column], image: str = ""
 ) -> Iterator[tuple[Names, dict[str, np.ndarray]]]:
-    """Yield image ids (M) and columns (M, C) of each row group."""
-    for group in range(file.num_row_groups):
+    """Yield image ids (M) and columns (M, C) of each row group; with an ``image``, once, of that alone."""
+    names = ["image_id", "class", *(name for name, *_ in wanted)]
+    for group in range(1 if image else file.num_row_groups):
         try:
-            piece = file.read_row_group(group, columns=["image_id", "class", *(name for name, *_ in wanted)])
+            piece = rows_with(file, "image_id", image) if image else file.read_row_group(group, names)
             ids = _check_keys(piece, classes)
             arrays = {column[0]: _dense(piece[column[0]], column) for column in wanted}
         except (OSError, ValueError, pa.ArrowException) as error:

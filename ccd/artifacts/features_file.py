@@ -178,7 +178,7 @@ def _ids(file: h5py.File, schema: str) -> Names | np.ndarray:
     return np.asarray(file[_INTEGER_IDS[schema]][...]) if is_integer else read_strings(file, "image_id")
 
 
-def read_views(path: Path, boxes: Sequence[int], box_count: int) -> np.ndarray:
+def read_views(path: Path, boxes: Sequence[int] | np.ndarray, box_count: int) -> np.ndarray:
     """Read the embeddings (len(boxes), D) float32 of the box ids ``boxes`` from ``clip_local.h5``.
 
     Raises:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ccd.artifacts.files import unreadable
 from ccd.artifacts.sealed import read_parquet, schema, short_digest, write_parquet
-from ccd.errors import redacted
+from ccd.errors import is_utf8, redacted
 
 _AT_ONCE = 4096
 # What file systems call a version, the best first.
@@ -69,6 +69,10 @@ class Names(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"Names({len(self)}: {', '.join(map(repr, self[:3]))}{', ...' if len(self) > 3 else ''})"
+
+    def find(self, name: str) -> int:
+        """Return the first row of ``name``; -1: none."""
+        return int(pc.index(self.arrow, name).as_py()) if is_utf8(name) else -1
 
     def take(self, rows: np.ndarray) -> Names:
         """Return the names at ``rows`` (m,), in that order."""
@@ -124,9 +128,8 @@ def rows_of(path: Path, stage: str, wanted: Sequence[str], ids: Sequence[str]) -
     rows = np.fromiter((row_of.get(name, -1) for name in wanted), np.int64, len(wanted))
     unknown = np.flatnonzero(rows < 0)
     if len(unknown):
-        first = wanted[unknown[0]]
-        others = len(unknown) - 1
-        raise unreadable(path, f"{first!r} (and {others} more) is unknown to the other artifacts", stage)
+        first = f"{wanted[unknown[0]]!r} (and {len(unknown) - 1} more)"
+        raise unreadable(path, f"{first} is unknown to the other artifacts", stage)
     return rows
 
 
@@ -138,10 +141,7 @@ class RowsOfImages:
         self._images = image_rows[self._order]
 
     def between(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of images ``start`` .. ``end`` - 1, ascending, and the image of each, counted from ``start``.
-
-        Both are (b,) int64.
-        """
+        """Return the rows (b,) int64 of images ``start`` .. ``end`` - 1, ascending, and their images less ``start``."""
         first, last = np.searchsorted(self._images, (start, end))
         by_row = np.argsort(self._order[first:last])
         return self._order[first:last][by_row], self._images[first:last][by_row] - start

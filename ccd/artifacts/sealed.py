@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ccd.artifacts.files import Sink, delayed_interrupts, replacing, unreadable
@@ -30,6 +32,8 @@ _MARK = b"ccd-seal:"
 _ZEROS = b"0" * 32
 BLANK = (_MARK + _ZEROS).decode()
 _BLOCK = 1 << 22
+_SETTLED_S = 2.0  # a file that is younger could be written to again within the resolution of its times
+_verified: set[tuple[int, ...]] = set()  # states of files whose seals this process has checked
 
 
 def stamp(path: Path) -> None:
@@ -65,8 +69,15 @@ def check_schema(path: Path, found: object, expected: str, stage: str | None) ->
 
 
 def verify(path: Path, stage: str | None) -> None:
-    """Raise CcdError, naming the ``stage`` to rerun, unless the file is byte for byte as it was sealed."""
+    """Raise CcdError, naming the ``stage`` to rerun, unless the file is byte for byte as it was sealed.
+
+    A process reads the file once for it, and again once it was written to or replaced.
+    """
     with damage_named(path, stage, OSError), path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if state in _verified:
+            return
         start = _find(file, 0) + len(_MARK)
         if start < len(_MARK):
             empty = file.seek(0, os.SEEK_END) == 0
@@ -75,6 +86,8 @@ def verify(path: Path, stage: str | None) -> None:
         file.seek(start)
         if file.read(len(_ZEROS)) != _digest(file, start):
             raise unreadable(path, "its content is not what was written: damaged or edited", stage)
+    if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_S:
+        _verified.add(state)
 
 
 def _find(file: BinaryIO, start: int) -> int:
@@ -96,10 +109,7 @@ def _digest(file: BinaryIO, start: int) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     file.seek(0)
     left = start
-    while left:
-        block = file.read(min(left, _BLOCK))
-        if not block:
-            break
+    while left and (block := file.read(min(left, _BLOCK))):
         digest.update(block)
         left -= len(block)
     file.seek(start + len(_ZEROS))
@@ -111,9 +121,8 @@ def _digest(file: BinaryIO, start: int) -> bytes:
 
 def write_sealed(path: Path, schema: str, content: dict[str, Any]) -> None:
     """Write readable JSON; NaN is refused (``ValueError``), since JSON has no such number."""
-    head = {"schema": schema, KEY: BLANK}
     with replacing(path) as temporary:
-        text = json.dumps({**head, **content}, indent=2, allow_nan=False, ensure_ascii=False)
+        text = json.dumps({"schema": schema, KEY: BLANK, **content}, indent=2, allow_nan=False, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
         stamp(temporary)
 
@@ -181,6 +190,15 @@ def open_parquet(path: Path, declared: pa.Schema, stage: str) -> pq.ParquetFile:
         file.close()
         raise unreadable(path, f"its schema is {actual!r}, expected {expected!r}", stage)
     return file
+
+
+def rows_with(file: pq.ParquetFile, column: str, text: str) -> pa.Table:
+    """Return the rows with ``text`` in a column of strings, from the row groups whose range of values holds it."""
+    place = file.schema_arrow.get_field_index(column)
+    ranges = [file.metadata.row_group(group).column(place).statistics for group in range(file.num_row_groups)]
+    may_hold = [each is None or not each.has_min_max or each.min <= text <= each.max for each in ranges]
+    table = file.read_row_groups(np.flatnonzero(may_hold).tolist(), use_threads=False)
+    return table.filter(pc.equal(table[column], text))
 
 
 def read_parquet(

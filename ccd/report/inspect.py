@@ -124,25 +124,29 @@ class Overlap:
     example: str
 
 
-def image_story(data_dir: Path, image_id: str) -> ImageStory:
+def image_story(data_dir: Path, image_id: str, index: image_index.ImageIndex | None = None) -> ImageStory:
     """Read one image from the artifacts in ``data_dir``, with its ground truth where ``labels.parquet`` has it.
+
+    Of the large tables only the row groups that may hold the image are decoded.
+
+    Args:
+        index: content of ``images.parquet``; None: it is read.
 
     Raises:
         CcdError: no such image, or an artifact is missing or damaged.
     """
-    index = image_index.read(data_dir / "images.parquet")
+    index = image_index.read(data_dir / "images.parquet") if index is None else index
     row = _row_of(index, image_id)
     name = index.ids[row]
     train = bool(index.is_train[row])
     file, spec = ("pseudo_labels.parquet", PSEUDO_LABELS) if train else ("predictions.parquet", PREDICTIONS)
-    table = class_table.read(data_dir / file, spec)
+    table = class_table.read_image(data_dir / file, spec, name)
     bias = bias_file.read(data_dir / "bias.json")
     text = text_file.read(data_dir / "text.h5")
-    if name not in table.ids:
+    if not len(table.ids):
         raise CcdError(f"{data_dir / file} does not know {name}; rebuild it with: dvc repro {spec.stage}")
-    table_row = table.ids.index(name)
     height_px, width_px = (int(side) for side in index.sizes_px[row])
-    columns = {column: values[table_row] for column, values in table.columns.items()}
+    columns = {column: values[0] for column, values in table.columns.items()}
     return ImageStory(
         name,
         index.paths[row],
@@ -153,7 +157,7 @@ def image_story(data_dir: Path, image_id: str) -> ImageStory:
         bias.bias,
         columns,
         _views(data_dir, name, columns, bias, text) if train else (),
-        truth_of(class_table.read(data_dir / "labels.parquet", LABELS), [name])[0],
+        truth_of(class_table.read_image(data_dir / "labels.parquet", LABELS, name), [name])[0],
         background_file.count_in(table.metadata) is not None,
         class_table.middles_of(table),
         score_name(text, bias) if train else ZERO_SHOT,
@@ -168,8 +172,8 @@ def image_ids(data_dir: Path) -> list[str]:
 def _row_of(index: image_index.ImageIndex, wanted: str) -> int:
     """Find an image by id, by path under dataset.root, or by a file name that only one image has."""
     for names in (index.ids, index.paths):
-        if wanted in names:
-            return names.index(wanted)
+        if (row := image_index.Names(names).find(wanted)) >= 0:
+            return row
     rows = [row for row, path in enumerate(index.paths) if wanted in (Path(path).name, Path(path).stem)]
     if len(rows) == 1:
         return rows[0]
@@ -182,15 +186,14 @@ def _views(
     data_dir: Path, image_id: str, columns: dict[str, np.ndarray], bias: BiasFile, text: TextEmbeddings
 ) -> tuple[View, ...]:
     """Return the image's boxes with CLIP's probabilities, computed as stage ``aggregate`` does."""
-    boxes = boxes_file.read(data_dir / "boxes.parquet")
-    own_boxes = [box for box, name in enumerate(boxes.image_ids) if name == image_id]
-    embeddings = read_views(data_dir / "clip_local.h5", own_boxes, len(boxes.image_ids))
+    box_ids, boxes, count = boxes_file.read_image(data_dir / "boxes.parquet", image_id)
+    embeddings = read_views(data_dir / "clip_local.h5", box_ids, count)
     probs = Scoring(text, bias.mean_cosines)(embeddings).astype(np.float32)
     views = []
-    for box, row in zip(own_boxes, probs, strict=True):
-        x0, y0, x1, y1 = (float(side) for side in boxes.boxes_px[box])
+    for at, (box, row) in enumerate(zip(box_ids.tolist(), probs, strict=True)):
+        x0, y0, x1, y1 = (float(side) for side in boxes.boxes_px[at])
         labels = view_labels(columns, bias.bias, box, row)
-        views.append(View(box, boxes.classes[box], float(boxes.scores[box]), (x0, y0, x1, y1), row, labels))
+        views.append(View(box, boxes.classes[at], float(boxes.scores[at]), (x0, y0, x1, y1), row, labels))
     return tuple(views)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ import numpy as np
 
 from ccd.artifacts import bias_file, class_table, corrections_file, features_file, image_index, text_file
 from ccd.artifacts.class_table import GLOBAL_LABELS, PREDICTIONS, PSEUDO_LABELS, ClassTable, TableSpec
-from ccd.artifacts.corrections_file import UNDECIDED
+from ccd.artifacts.corrections_file import UNDECIDED, Decisions
 from ccd.artifacts.image_index import ImageIndex, same_ids
 from ccd.errors import CcdError
 from ccd.images.file_cache import FileCache
@@ -66,6 +66,7 @@ class ProjectData:
         self.cache = FileCache(round(load(RuntimeParams).cache_gb * 1e9))
         self._lock = threading.RLock()
         self._values: dict[str, tuple[object, Any]] = {}
+        self._decided: tuple[tuple[object, ...], np.ndarray] | None = None
 
     def index(self) -> ImageIndex:
         """Return the index of the images. Raises CcdError if it is not there yet."""
@@ -101,16 +102,15 @@ class ProjectData:
         return self._known("rows", ["images.parquet"], lambda: {name: at for at, name in enumerate(self.index().ids)})
 
     def decided(self) -> np.ndarray:
-        """Return people's decisions (N, C) int8: 1 there, 0 not there, -1 undecided."""
-        index = self.index()
-        classes = self.text().classes
-        decisions = self.book().decisions()
-        row_of = self.row_of()
-        class_of = {name: row for row, name in enumerate(classes)}
-        table = np.full((len(index), len(classes)), UNDECIDED, np.int8)
-        for (image, name), label in decisions.items():
-            table[row_of[image], class_of[name]] = label
-        return table
+        """Return people's decisions (N, C) int8, read-only: 1 there, 0 not there, -1 undecided.
+
+        It is made anew once the corrections have changed, whoever wrote them.
+        """
+        sources = (self.row_of(), self.text(), self.book().decisions())  # not under the lock: an answer may be written
+        with self._lock:
+            if self._decided is None or any(one is not two for one, two in zip(sources, self._decided[0], strict=True)):
+                self._decided = sources, _table_of(*sources)
+            return self._decided[1]
 
     def asked(self, row: int, decided: np.ndarray) -> tuple[int, ...]:
         """Return the classes (columns) to ask a person about, as `ccd review export` does: the most disputed first."""
@@ -130,7 +130,7 @@ class ProjectData:
         needed = (*needed, "bias.json", "labels.parquet")
         is_whole = all(name in tables.has or (self.folder / name).is_file() for name in needed)
         if is_whole:
-            return inspect_text.story_data(inspect.image_story(self.folder, index.ids[row]))
+            return inspect_text.story_data(inspect.image_story(self.folder, index.ids[row], index))
         return {
             "image_id": index.ids[row],
             "path": index.paths[row],
@@ -205,6 +205,15 @@ class ProjectData:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
             out[part] = score(features[part])
+
+
+def _table_of(row_of: Mapping[str, int], text: text_file.TextEmbeddings, decisions: Decisions) -> np.ndarray:
+    class_of = {name: column for column, name in enumerate(text.classes)}
+    table = np.full((len(row_of), len(class_of)), UNDECIDED, np.int8)
+    for (image, name), label in decisions.items():
+        table[row_of[image], class_of[name]] = label
+    table.flags.writeable = False
+    return table
 
 
 _USED = ["global_label", "local_label", "label"]
