@@ -115,5 +115,5 @@ def _points(features: np.ndarray) -> np.ndarray:
         return principal_axes(features)
     import umap
 
-    reducer: Any = umap.UMAP(metric="cosine", random_state=0)
+    reducer: Any = umap.UMAP(metric="cosine", random_state=0, n_jobs=1)
     return fitted(reducer.fit_transform(features))
