@@ -25,6 +25,7 @@ from ccd.artifacts.sealed import short_digest
 from ccd.images import remote
 from ccd.ui.app import create_app
 from ccd.ui.project_data import ProjectData
+from ccd.ui.security import Keys
 from ccd.ui.thumbs import Thumbnails
 from tests.toys.finished_run import TEST, TRAIN
 from tests.toys.servers import KEY_ID, SECRET, Traffic, http_server, s3_environment, s3_server, upload
@@ -69,7 +70,7 @@ def set_root(root: object) -> None:
 
 
 def page() -> TestClient:
-    app = create_app(ProjectData(), token="token", host="127.0.0.1", port=8000, person="tester")
+    app = create_app(ProjectData(), Keys("token"), host="127.0.0.1", port=8000, person="tester")
     headers = {"Authorization": "Bearer token"}
     return TestClient(app, base_url="http://127.0.0.1:8000", headers=headers, raise_server_exceptions=False)
 
