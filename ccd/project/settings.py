@@ -42,8 +42,8 @@ Then open `data/{name}/report.html` in a browser.
 ## Images that show none of the classes
 
 With `text.background_words: true` in `params.yaml` a list of words (sky, wall, road, ...) competes with the classes,
-and most images that show none of them stay without labels. With `false`, and `global_labels.none_rule: off`,
-**they get labels all the same**, and the classifier learns from them. To go further:
+and most images that show none of them stay without labels. With `false`, and `global_labels.none_rule: off`, they are
+not looked for and **get labels all the same**, and the classifier learns from them. To go further:
 
 - find them by a rule: `global_labels.none_rule` and `none_threshold`; with `none_weight: 1.0`, they are reported and
   their labels stay, so that you can check the rule first;
