@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from starlette.testclient import TestClient
 
 from ccd.artifacts import corrections_file, image_index
 from ccd.cli.main import main
+from ccd.errors import CcdError
 from ccd.images import decode
 from ccd.ui.app import LARGEST_BODY_BYTES, create_app
 from ccd.ui.project_data import ProjectData, reruns
-from ccd.ui.search import TextTower
+from ccd.ui.search import UMAP_MOST, TextTower, _points, map_kind
 from ccd.ui.security import CONTENT_SECURITY_POLICY, Keys, is_loopback
 from ccd.ui.selection import principal_axes
 from tests.toys.finished_run import CLASSES, EVIL, TRAIN
@@ -124,6 +126,31 @@ def test_the_main_axis_is_the_one_of_the_largest_spread() -> None:
     points[:, 1] = np.tile([0.1, -0.1], 51)[:101]
     xy = principal_axes(points)
     assert np.allclose(xy[:, 0], np.linspace(0, 1, 101), atol=0.01)
+
+
+@pytest.mark.slow  # UMAP compiles itself in every process: a quarter of a minute
+def test_umap_makes_the_same_map_twice_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    pytest.importorskip("umap")
+    rng = np.random.default_rng(0)
+    group = np.arange(300) % 3
+    features = (np.eye(3, 16)[group] + 0.05 * rng.normal(size=(300, 16))).astype(np.float32)
+    assert (map_kind(300), map_kind(15), map_kind(UMAP_MOST + 1)) == ("UMAP", "PCA", "PCA")
+    with ThreadPoolExecutor(1) as pool:  # as the server calls it
+        one, two = pool.map(_points, [features, features])
+    assert np.array_equal(one, two)
+    assert one.shape == (300, 2) and one.dtype == np.float32 and one.min() >= 0 and one.max() <= 1
+    centres = np.stack([one[group == each].mean(axis=0) for each in range(3)])
+    nearest = np.linalg.norm(one[:, None] - centres, axis=2).argmin(axis=1)
+    assert (nearest == group).mean() > 0.99, "like images lie together"
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_a_umap_that_does_not_work_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "umap.py").write_text("raise ImportError('Numba needs NumPy 1.0 or less')")
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CcdError, match=r"UMAP \(Numba needs NumPy 1.0 or less\): pip install --upgrade umap-learn"):
+        _points(np.eye(20, dtype=np.float32))
 
 
 def test_a_story_is_that_of_inspect(project: np.ndarray) -> None:

@@ -113,7 +113,11 @@ def map_kind(count: int) -> str:
 def _points(features: np.ndarray) -> np.ndarray:
     if map_kind(len(features)) == "PCA":
         return principal_axes(features)
-    import umap
-
-    reducer: Any = umap.UMAP(metric="cosine", random_state=0, n_jobs=1)
+    try:
+        from umap import UMAP
+    except ImportError as error:  # its compiler is particular about the version of NumPy; another package has the name
+        raise CcdError(
+            f"the map needs a working UMAP ({error}): pip install --upgrade umap-learn, or remove it for a map by PCA"
+        ) from None
+    reducer: Any = UMAP(metric="cosine", random_state=0, n_jobs=1)  # with a seed it warns of any other n_jobs
     return fitted(reducer.fit_transform(features))
