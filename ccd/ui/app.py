@@ -56,7 +56,7 @@ def create_app(
         say: prints a line where the server runs.
     """
     tower = TextTower()
-    thumbs = Thumbnails(project.root, follow_links=project.follow_links)
+    thumbs = Thumbnails(project.root, follow_links=project.follow_links, cache=project.cache)
     service = Service(project, thumbs, Search(project, tower), tower, person)
     live = LiveModel(project, tower)
     label_studio = LabelStudio(project, live, say)
