@@ -167,9 +167,9 @@ def test_a_manifest_of_signed_urls_is_shown_and_its_signature_is_not(
         assert shown() == from_disk
         traffic.fault = lambda method, path: "403"
         assert page().get("/photo/0").status_code == 200, "kept"
+        kept = [path.read_bytes() for path in Path(".ccd").rglob("*") if path.is_file()]
         shutil.rmtree(".ccd")
         assert "access denied" in refusal() and "planted" not in refusal()
-    kept = [path.read_bytes() for path in Path(".ccd").rglob("*") if path.is_file()]
     assert kept and not any(b"planted%2Ftoken" in content for content in kept)
 
 
