@@ -174,14 +174,14 @@ def test_count_and_size_are_limited(project: Path, monkeypatch: pytest.MonkeyPat
 def test_time_is_limited_and_what_was_done_is_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "BATCH", 1)
     monkeypatch.setattr(backend, "LONGEST_S", 0.0)
-    monkeypatch.setattr(live.LiveModel, "_classifier", slow_classifier(live.LiveModel._classifier))
+    monkeypatch.setattr(live.LiveModel, "_current", slow(live.LiveModel._current))
     client = program()
     done = client.post("/predict", json={"images": TRAIN[:2]})
     assert done.status_code == 504 and "after 1 images" in done.text
     assert client.post("/predict", json={"images": TRAIN[:2]}).status_code == 200, "the first one is kept"
 
 
-def slow_classifier(own: Any) -> Any:
+def slow(own: Any) -> Any:
     def get(self: LiveModel) -> Any:
         time.sleep(0.01)
         return own(self)
@@ -192,7 +192,7 @@ def slow_classifier(own: Any) -> Any:
 def test_who_waits_too_long_for_others_is_told_to_come_again(project: Path) -> None:
     model = LiveModel(ProjectData(), TextTower())
     with model._lock, pytest.raises(Exception, match="503"):
-        model.label([index_path(TRAIN[0])], time.monotonic() + 0.05, keep=True)
+        model.label([index_path(TRAIN[0])], time.monotonic() + 0.05)
 
 
 def test_a_new_student_answers_at_once(project: Path) -> None:

@@ -199,11 +199,17 @@ class HeadClassifier:
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """See `Classifier`. Raises CcdError if CLIP gives NaN or Inf."""
-        from ccd.teacher.encode import encode_images
+        features = embedded(self.teacher, pixels)
+        return torch.from_numpy(self.linear.logits(features)).sigmoid().float(), no_maps(len(pixels), self.description)
 
-        names = [f"image {number} of a batch" for number in range(len(pixels))]
-        _, features = next(encode_images(self.teacher, [(torch.arange(len(pixels)), pixels)], names))
-        return torch.from_numpy(self.linear.logits(features)).sigmoid().float(), _no_maps(len(pixels), self.description)
+
+def embedded(teacher: Teacher, pixels: Tensor) -> np.ndarray:
+    """Embed a batch of pixels (b, 3, H, W) uint8, (b, D) float32. Raises CcdError if CLIP gives NaN or Inf."""
+    from ccd.teacher.encode import encode_images
+
+    names = [f"image {number}" for number in range(len(pixels))]
+    _, features = next(encode_images(teacher, [(torch.arange(len(pixels)), pixels)], names))
+    return features
 
 
 def open_head(path: Path, device: torch.device) -> HeadClassifier:
@@ -246,7 +252,8 @@ def _near(name: str | None, head: Path) -> str | None:
     return next((str(place) for place in places if place.exists()), name)
 
 
-def _no_maps(images: int, description: ModelDescription) -> Tensor:
+def no_maps(images: int, description: ModelDescription) -> Tensor:
+    """Return the maps (b, C, 0, 0) of a classifier that has none."""
     return torch.empty(images, len(description.spec.classes), 0, 0)
 
 
@@ -263,7 +270,7 @@ class OnnxClassifier:
         inputs = {"pixels": to_unit(pixels).contiguous().numpy()}
         if isinstance(self.description.spec, HeadSpec):
             (logits,) = self._session.run(["logits"], inputs)
-            return torch.from_numpy(logits).sigmoid(), _no_maps(len(pixels), self.description)
+            return torch.from_numpy(logits).sigmoid(), no_maps(len(pixels), self.description)
         logits, cam = self._session.run(["logits", "cam"], inputs)
         return torch.from_numpy(logits).sigmoid(), torch.from_numpy(cam)
 

@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from starlette.exceptions import HTTPException
 
-from ccd.artifacts.image_keys import ImageKeys
 from ccd.deploy.label_formats import BOXES, CONTROL, label_studio_prediction
 from ccd.errors import CcdError, listed
 from ccd.images.remote import located
@@ -35,15 +34,10 @@ SESSION = "label studio"
 def project_images(project: ProjectData, names: Iterable[str]) -> dict[str, Path]:
     """Return where the images are that ``names`` (ids, or paths as in the index) name; others are left out."""
     index = project.index()
-    keys = _keys(project)
+    keys = project.keys()
     row_of = project.row_of()
     ids = {name: keys.find(name) for name in names}
     return {name: located(project.root, index.paths[row_of[known]]) for name, known in ids.items() if known is not None}
-
-
-def _keys(project: ProjectData) -> ImageKeys:
-    index = project.index()
-    return ImageKeys(index.ids, project.root, index.paths)
 
 
 class Predictions:
@@ -67,39 +61,38 @@ class Predictions:
             raise HTTPException(413, f"1 to {MOST_IMAGES} images at once")
         until = time.monotonic() + LONGEST_S
         own = project_images(self._project, [name for name in names if not _is_address(name)])
-        answers = self._live.label(list(own.values()), until, keep=True) if own else {}
-        named: dict[str, LabelledImage | Unreadable] = {name: answers[path] for name, path in own.items()}
         sent = {name: _content(name, self._allowed, until) for name in dict.fromkeys(names) if _is_address(name)}
-        named |= self._of_bytes(sent, until)
-        return self._facts((name, named.get(name, Unreadable("no image of this project"))) for name in names)
+        return self._facts(names, own, sent, until)
 
     def of_bytes(self, data: bytes) -> dict[str, Any]:
         """Predict for one image, sent as it is."""
-        until = time.monotonic() + LONGEST_S
-        return self._facts(self._of_bytes({"image": data}, until).items())
+        return self._facts(["image"], {}, {"image": data}, time.monotonic() + LONGEST_S)
 
-    def _of_bytes(self, sent: Mapping[str, bytes | CcdError], until: float) -> dict[str, LabelledImage | Unreadable]:
-        named: dict[str, LabelledImage | Unreadable]
-        named = {name: Unreadable(str(data)) for name, data in sent.items() if isinstance(data, CcdError)}
+    def _facts(
+        self, names: Sequence[str], own: Mapping[str, Path], sent: Mapping[str, bytes | CcdError], until: float
+    ) -> dict[str, Any]:
+        named: dict[str, LabelledImage | Unreadable] = {}
         files: dict[str, Path] = {}
         with tempfile.TemporaryDirectory(prefix="ccd-") as folder:
             for number, (name, data) in enumerate(sent.items()):
-                if isinstance(data, bytes):
+                if isinstance(data, CcdError):
+                    named[name] = Unreadable(str(data))
+                else:
                     files[name] = Path(folder, f"image {number}")
                     files[name].write_bytes(data)
-            answers = self._live.label(list(files.values()), until, keep=False) if files else {}
-            for name, path in files.items():
-                answer = answers[path]
-                if isinstance(answer, Unreadable):
-                    answer = Unreadable(answer.reason.replace(str(path), "the image"))
-                named[name] = answer
-        return named
+            answers = self._live.label(list(own.values()), until, passing=list(files.values()))
+        named |= {name: answers.of[path] for name, path in own.items()}
+        named |= {name: _renamed(answers.of[path], path) for name, path in files.items()}
+        images = []
+        for name in names:
+            answer = named.get(name, Unreadable("no image of this project"))
+            images.append({"image": _short(name), **_image_facts(answer, answers.classes)})
+        return {"model": answers.model.name, "version": answers.model.version, "images": images}
 
-    def _facts(self, named: Iterable[tuple[str, LabelledImage | Unreadable]]) -> dict[str, Any]:
-        model = self._live.model()
-        classes = self._live.classes()
-        images = [{"image": _short(name), **_image_facts(answer, classes)} for name, answer in named]
-        return {"model": model.name, "version": model.version, "images": images}
+
+def _renamed(answer: LabelledImage | Unreadable, path: Path) -> LabelledImage | Unreadable:
+    """Leave the name of a temporary file out of the reason."""
+    return Unreadable(answer.reason.replace(str(path), "the image")) if isinstance(answer, Unreadable) else answer
 
 
 def _image_facts(answer: LabelledImage | Unreadable, classes: Sequence[str]) -> dict[str, Any]:
@@ -182,18 +175,17 @@ class LabelStudio:
         names = [_names(task) for task in tasks]
         places = project_images(self._project, {name for each in names for name in each})
         paths = [next((places[name] for name in each if name in places), None) for each in names]
-        answers = self._live.label([path for path in paths if path is not None], until, keep=True)
-        version = self._live.model().version
-        classes = self._live.classes()
+        answers = self._live.label([path for path in paths if path is not None], until)
+        version = answers.model.version
         unknown = Unreadable("no image of this project; tasks from `ccd export labels --format labelstudio` are")
         results = []
         for names_of_task, path in zip(names, paths, strict=True):
-            answer = unknown if path is None else answers[path]
+            answer = unknown if path is None else answers.of[path]
             if isinstance(answer, Unreadable):
                 self._say(f"Label Studio: {listed(names_of_task) or 'a task'}: {answer.reason}")
                 results.append({"result": [], "score": 0.0, "model_version": version})
             else:
-                results.append({**label_studio_prediction(classes, answer), "model_version": version})
+                results.append({**label_studio_prediction(answers.classes, answer), "model_version": version})
         return {"results": results}
 
     def webhook(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,10 +212,11 @@ class LabelStudio:
         task = body.get("task")
         if not isinstance(annotation, Mapping) or not isinstance(task, Mapping):
             raise CcdError("the webhook must send its payload, with the annotation and the task")
-        places = self._ids(_names(task))
-        if not places:
-            raise CcdError(f"{listed(_names(task)) or 'the task'}: no image of this project")
-        read = {"data": {"image_id": places[0]}, "annotations": [annotation]}
+        names = _names(task)
+        image = next(filter(None, map(self._project.keys().find, names)), None)
+        if image is None:
+            raise CcdError(f"{listed(names) or 'the task'}: no image of this project")
+        read = {"data": {"image_id": image}, "annotations": [annotation]}
         answers = answers_of("the annotation", read, self._project.text().classes)
         problems = [answer.problem for answer in answers if answer.problem]
         if problems:
@@ -232,10 +225,6 @@ class LabelStudio:
         if labels:
             self._project.book().save(labels, SESSION, _person(annotation))
         return len(labels)
-
-    def _ids(self, names: Iterable[str]) -> list[str]:
-        keys = _keys(self._project)
-        return [image for name in names if (image := keys.find(name)) is not None]
 
 
 def _person(annotation: Mapping[str, Any]) -> str:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from starlette.exceptions import HTTPException
 
-from ccd.artifacts import bias_file
 from ccd.artifacts.files import hash_of
 from ccd.artifacts.sealed import short_digest
 from ccd.errors import CcdError
@@ -49,6 +48,15 @@ class Unreadable:
     reason: str
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What ``model`` says of C ``classes`` in images: ``of`` a path."""
+
+    model: Model
+    classes: tuple[str, ...]
+    of: dict[Path, LabelledImage | Unreadable]
+
+
 class LiveModel:
     """The model of ``project``, loaded at its first use and anew when a stage has written another one.
 
@@ -62,7 +70,7 @@ class LiveModel:
         self._lock = threading.Lock()
         self._known: tuple[object, Model] | None = None
         self._loaded: tuple[Model, Classifier] | None = None
-        self._kept: OrderedDict[tuple[str, Path], LabelledImage] = OrderedDict()
+        self._kept: OrderedDict[tuple[Model, Path], LabelledImage] = OrderedDict()
 
     def model(self) -> Model:
         """Return which model answers now, without loading it.
@@ -80,22 +88,17 @@ class LiveModel:
             return Model("student", f"student {hash_of(self._student)[:8]}")
         text = self._project.text()
         facts = [text.attributes.get("fingerprint", ""), short_digest(text.values.tobytes())]
-        if (bias := _bias(self._project)) is not None:
+        if (bias := self._project.bias()) is not None:
             facts.append(short_digest(bias.bias.tobytes()))
         return Model("clip", f"clip {short_digest(' '.join(facts).encode())[:8]}")
 
-    def classes(self) -> tuple[str, ...]:
-        """Return the names of the classes that the model labels. Loads it."""
-        with self._lock:
-            return self._classifier().description.spec.classes
-
-    def label(self, paths: Sequence[Path], until: float, *, keep: bool) -> dict[Path, LabelledImage | Unreadable]:
+    def label(self, paths: Sequence[Path], until: float, passing: Sequence[Path] = ()) -> Answers:
         """Label images.
 
         Args:
-            paths: files, or URLs that the project's index names.
+            paths: images of the project, whose answers are kept in memory.
             until: `time.monotonic` at which the answer must be there; checked after each batch.
-            keep: keep the answers in memory, for images of the project.
+            passing: files of others.
 
         Raises:
             HTTPException: 503, other requests are still computed, or 504, time is up; what was done is kept.
@@ -104,38 +107,38 @@ class LiveModel:
         if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
             raise HTTPException(503, "busy with other requests; try again")
         try:
-            return self._label(paths, until, keep=keep)
+            model, classifier = self._current()
+            of = self._label(model, classifier, paths, passing, until)
         finally:
             self._lock.release()
+        return Answers(model, classifier.description.spec.classes, of)
 
-    def _label(self, paths: Sequence[Path], until: float, *, keep: bool) -> dict[Path, LabelledImage | Unreadable]:
+    def _label(
+        self, model: Model, classifier: Classifier, paths: Sequence[Path], passing: Sequence[Path], until: float
+    ) -> dict[Path, LabelledImage | Unreadable]:
         from ccd.deploy.stream import scored
 
-        version = self.model().version
-        found: dict[Path, LabelledImage | Unreadable] = {}
-        found |= {path: self._kept[version, path] for path in paths if (version, path) in self._kept}
-        missing = [path for path in dict.fromkeys(paths) if path not in found]
-        if not missing:
-            return found
-        classifier = self._classifier()
-        for batch in scored(classifier, missing, BATCH, workers=0):
-            found |= {problem.path: Unreadable(problem.reason) for problem in batch.problems}
+        wanted = dict.fromkeys([*paths, *passing])
+        own = set(paths)
+        of: dict[Path, LabelledImage | Unreadable] = {}
+        of |= {path: self._kept[model, path] for path in own if (model, path) in self._kept}
+        for batch in scored(classifier, [path for path in wanted if path not in of], BATCH, workers=0):
             labelled = _labelled(classifier, batch)
-            found |= labelled
-            if keep:
-                self._kept |= {(version, path): image for path, image in labelled.items()}
-                while len(self._kept) > KEPT_ANSWERS:
-                    self._kept.popitem(last=False)
-            if len(found) < len(set(paths)) and time.monotonic() > until:
-                raise HTTPException(504, f"time is up after {len(found):,} images; ask for fewer at once, or again")
-        return found
+            of |= {problem.path: Unreadable(problem.reason) for problem in batch.problems}
+            of |= labelled
+            self._kept |= {(model, path): image for path, image in labelled.items() if path in own}
+            while len(self._kept) > KEPT_ANSWERS:
+                self._kept.popitem(last=False)
+            if len(of) < len(wanted) and time.monotonic() > until:
+                raise HTTPException(504, f"time is up after {len(of):,} images; ask for fewer at once, or again")
+        return of
 
-    def _classifier(self) -> Classifier:
+    def _current(self) -> tuple[Model, Classifier]:
         model = self.model()
         if self._loaded is None or self._loaded[0] != model:
             self._loaded = None  # frees the old one first
             self._loaded = model, self._load(model)
-        return self._loaded[1]
+        return self._loaded
 
     def _load(self, model: Model) -> Classifier:
         from ccd.deploy.load import open_model
@@ -164,7 +167,7 @@ class ZeroShot:
         self.description = ModelDescription(spec, (LABELLED,) * len(text.classes), "0.5")
         self.sha256 = teacher.fingerprint
         self._teacher = teacher
-        bias = _bias(project)
+        bias = project.bias()
         self._score = Scoring(text, None if bias is None else bias.mean_cosines)
         self._bias = np.ones(len(text.classes)) if bias is None else bias.bias
 
@@ -172,17 +175,10 @@ class ZeroShot:
         """Return the labels (b, C) float32 and no maps (b, C, 0, 0)."""
         import torch
 
-        from ccd.teacher.encode import encode_images
+        from ccd.deploy.classifier import embedded, no_maps
 
-        names = [f"image {number}" for number in range(len(pixels))]
-        _, features = next(encode_images(self._teacher, [(torch.arange(len(pixels)), pixels)], names))
-        labels = np.minimum(self._score(features) / self._bias, 1).astype(np.float32)
-        return torch.from_numpy(labels), torch.empty(*labels.shape, 0, 0)
-
-
-def _bias(project: ProjectData) -> bias_file.BiasFile | None:
-    path = project.folder / "bias.json"
-    return bias_file.read(path) if path.is_file() else None
+        labels = np.minimum(self._score(embedded(self._teacher, pixels)) / self._bias, 1).astype(np.float32)
+        return torch.from_numpy(labels), no_maps(len(pixels), self.description)
 
 
 def _labelled(classifier: Classifier, batch: Scored) -> dict[Path, LabelledImage]:

@@ -14,6 +14,7 @@ from ccd.artifacts import bias_file, class_table, corrections_file, features_fil
 from ccd.artifacts.class_table import GLOBAL_LABELS, PREDICTIONS, PSEUDO_LABELS, ClassTable, TableSpec
 from ccd.artifacts.corrections_file import UNDECIDED, Decisions
 from ccd.artifacts.image_index import ImageIndex, same_ids
+from ccd.artifacts.image_keys import ImageKeys
 from ccd.errors import CcdError
 from ccd.images.file_cache import FileCache
 from ccd.labels.scores import Scoring
@@ -75,6 +76,16 @@ class ProjectData:
     def text(self) -> text_file.TextEmbeddings:
         """Return the classes with CLIP's embeddings."""
         return self._known("text", ["text.h5"], lambda: text_file.read(self.folder / "text.h5"))
+
+    def bias(self) -> bias_file.BiasFile | None:
+        """Return CLIP's class bias; None before stage ``bias``."""
+        path = self.folder / "bias.json"
+        return self._known("bias", ["bias.json"], lambda: bias_file.read(path) if path.is_file() else None)
+
+    def keys(self) -> ImageKeys:
+        """Return what finds images by the names that people and other tools use."""
+        index = self.index()
+        return self._known("keys", ["images.parquet"], lambda: ImageKeys(index.ids, self.root, index.paths))
 
     def features(self) -> np.ndarray:
         """Return CLIP's embeddings (N, D) float32 of all images; they stay in memory, N * D * 4 bytes."""
@@ -143,8 +154,8 @@ class ProjectData:
 
     def clip_probs(self) -> np.ndarray:
         """Return CLIP's probabilities (N, C) float32 of all images, as stage ``global_labels`` scores them."""
-        path = self.folder / "bias.json"
-        mean_cosines = bias_file.read(path).mean_cosines if path.is_file() else None
+        bias = self.bias()
+        mean_cosines = None if bias is None else bias.mean_cosines
         out = np.empty((len(self.index()), len(self.text().classes)), np.float32)
         self._score(out, np.arange(len(out)), mean_cosines)
         return out

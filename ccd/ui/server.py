@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
-from ccd.errors import CcdError
+from ccd.errors import CcdError, printable
 from ccd.ui.app import create_app
 from ccd.ui.fetch import Allowed
 from ccd.ui.project_data import ProjectData
@@ -58,7 +58,7 @@ def serve(how: Serving, echo: Callable[[str], None]) -> None:
         port=port,
         person=_person(),
         allowed=how.allowed,
-        say=lambda line: echo(_printable(line)),
+        say=lambda line: echo(printable(line)),
     )
     shown = f"[{host}]" if ":" in host else host
     shown = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(shown, shown)
@@ -98,11 +98,6 @@ def _warm(project: ProjectData) -> None:
     with suppress(CcdError):  # the page says it
         project.tables()
         project.decided()
-
-
-def _printable(line: str) -> str:
-    """Return a line that others had a hand in without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def _person() -> str:
