@@ -18,18 +18,16 @@ pytest.importorskip("moto")
 pytest.importorskip("s3fs")
 
 import s3fs
-from starlette.testclient import TestClient
 
 from ccd.artifacts import image_index
 from ccd.artifacts.sealed import short_digest
 from ccd.images import remote
-from ccd.ui.app import create_app
 from ccd.ui.project_data import ProjectData
-from ccd.ui.security import Keys
 from ccd.ui.thumbs import Thumbnails
 from tests.toys.finished_run import TEST, TRAIN
 from tests.toys.servers import KEY_ID, SECRET, Traffic, http_server, s3_environment, s3_server, upload
 from tests.toys.ui_project import DATA, write_ui_project
+from tests.toys.visitors import program
 
 NAMES = [f"{image}.jpg" for image in (*TRAIN, *TEST)]
 BUCKET = "page"
@@ -69,16 +67,10 @@ def set_root(root: object) -> None:
     )
 
 
-def page() -> TestClient:
-    app = create_app(ProjectData(), Keys("token"), host="127.0.0.1", port=8000, person="tester")
-    headers = {"Authorization": "Bearer token"}
-    return TestClient(app, base_url="http://127.0.0.1:8000", headers=headers, raise_server_exceptions=False)
-
-
 def shown() -> list[bytes]:
     """All photos, and all thumbnails, made anew."""
     shutil.rmtree(".ccd", ignore_errors=True)
-    client = page()
+    client = program()
     answers = [client.get(f"/{kind}/{row}") for kind in ("photo", "thumb") for row in range(len(NAMES))]
     assert [answer.status_code for answer in answers] == [200] * len(answers), answers[0].text
     return [answer.content for answer in answers]
@@ -93,7 +85,7 @@ def in_bucket(s3: tuple[str, Traffic], pictures: dict[str, bytes]) -> None:
 
 
 def refusal(row: int = 0) -> str:
-    done = page().get(f"/photo/{row}")
+    done = program().get(f"/photo/{row}")
     assert done.status_code == 409
     return str(done.json()["error"])
 
@@ -103,11 +95,11 @@ def test_images_in_a_bucket_are_shown_as_those_on_disk(s3: tuple[str, Traffic], 
     in_bucket(s3, pictures)
     assert shown() == from_disk
     s3[1].clear()
-    assert page().get("/thumb/0").content == from_disk[len(NAMES)]
+    assert program().get("/thumb/0").content == from_disk[len(NAMES)]
     assert not s3[1].requests, "a thumbnail is made once"
     answers = [{"image_id": TRAIN[0], "class": "cup", "label": 1}]
-    assert page().post("/api/answers", json={"answers": answers}).status_code == 200
-    assert page().get("/api/story?row=0").json()["decided"] == {"cup": 1}
+    assert program().post("/api/answers", json={"answers": answers}).status_code == 200
+    assert program().get("/api/story?row=0").json()["decided"] == {"cup": 1}
 
 
 def test_what_was_fetched_is_kept_within_the_limit_of_the_cache(
@@ -166,7 +158,7 @@ def test_a_manifest_of_signed_urls_is_shown_and_its_signature_is_not(
         remote._remember_manifest.cache_clear()
         assert shown() == from_disk
         traffic.fault = lambda method, path: "403"
-        assert page().get("/photo/0").status_code == 200, "kept"
+        assert program().get("/photo/0").status_code == 200, "kept"
         kept = [path.read_bytes() for path in Path(".ccd").rglob("*") if path.is_file()]
         shutil.rmtree(".ccd")
         assert "access denied" in refusal() and "planted" not in refusal()
@@ -190,7 +182,7 @@ def test_images_inside_parquet_are_shown_and_a_link_that_leads_out_is_not(
 def test_a_link_beside_a_manifest_that_leads_out_is_refused(pictures: dict[str, bytes], tmp_path: Path) -> None:
     (DATA / "list.csv").write_text("\n".join(["path", *NAMES]))
     set_root(DATA / "list.csv")
-    assert page().get("/photo/0").status_code == 200
+    assert program().get("/photo/0").status_code == 200
     (DATA / NAMES[0]).rename(tmp_path / "secret.jpg")
     (DATA / NAMES[0]).symlink_to(tmp_path / "secret.jpg")
     assert "leads out" in refusal()
