@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,7 @@ from ccd.errors import CcdError
 from ccd.ui.project_data import ProjectData, reruns
 from ccd.ui.search import UMAP_MOST, TextTower, _points, map_kind
 from ccd.ui.selection import principal_axes
+from ccd.ui.server import Serving, serve
 from tests.toys.finished_run import CLASSES, TRAIN
 from tests.toys.ui_project import DATA, WIDTH, write_ui_project
 from tests.toys.visitors import answer, guest
@@ -242,6 +245,29 @@ def test_open_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert done.exit_code == 0 and "warning: 0.0.0.0 can be reached" in done.stdout
     done = CliRunner().invoke(main, ["open", "--no-browser"])
     assert "warning" not in done.stdout and "http://127.0.0.1:" in done.stdout and "?token=" in done.stdout
+
+
+def test_who_comes_as_soon_as_the_address_is_printed_is_not_refused(
+    project: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits: list[str] = []
+
+    def visit(line: str) -> None:
+        address = re.search(r"http://([\d.]+):(\d+)/", line)
+        assert address is not None, line
+        socket.create_connection((address[1], int(address[2]))).close()
+        visits.append(line)
+
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: sockets[0].close())
+    serve(Serving("127.0.0.1", 0, browser=False), visit)
+    assert len(visits) == 1
+
+
+def test_a_port_in_use_is_named(project: np.ndarray) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = CliRunner().invoke(main, ["open", "--no-browser", "--port", port])
+    assert done.exit_code == 2 and f"cannot listen on 127.0.0.1, port {port}" in done.stderr
 
 
 @pytest.mark.slow
