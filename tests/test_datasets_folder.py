@@ -200,7 +200,7 @@ def test_a_table_is_read_as_people_and_programs_save_it(table: bytes, tmp_path: 
 
 def test_all_rows_that_cannot_be_used_are_counted_and_each_has_its_reason(tmp_path: Path) -> None:
     make_tree(tmp_path, "a.jpg", "b.jpg", "c.jpg")
-    rows = ["a.jpg;cat", "z.jpg;cat", "b.jpg;cat;dog", "b.jpg;cow", 'c.jpg;"cat', "a.jpg;dog"]
+    rows = ["a.jpg;cat", "z.jpg;cat", "b.jpg;cat;dog", "b.jpg;cow", 'c.jpg;"cat', "a.jpg;dog", "c.jpg;emu"]
     (tmp_path / "labels.csv").write_text("\n".join(["path;classes", *rows]) + "\n")
     with pytest.raises(CcdError) as caught:
         load(tmp_path)
@@ -211,7 +211,8 @@ def test_all_rows_that_cannot_be_used_are_counted_and_each_has_its_reason(tmp_pa
         "line 6: not valid CSV",
         "line 7: 'a.jpg' has an earlier row",
     )
-    assert "5 rows cannot be used" in str(caught.value)
+    assert "6 rows cannot be used" in str(caught.value)
+    assert str(caught.value).count("(classes: cat, dog)") == 1
     assert [reason for reason in reasons if reason not in str(caught.value)] == []
 
 

@@ -45,6 +45,7 @@ def read_label_table(
     column = {name: index for index, name in enumerate(names)}
     rows: dict[str, LabelRow] = {}
     problems = []
+    any_unknown = False
     for row in sheet.rows:
         keys = image_cells(row)
         matches = next((named[key] for key in keys if named[key]), [])
@@ -54,7 +55,8 @@ def read_label_table(
         if not problem and len(matches) != 1:
             problem = f"'{(keys or ('',))[0]}' names {len(matches) or 'no'} images"
         if not problem and unknown:
-            problem = f"unknown class {listed(unknown)} (classes: {listed(names)})"
+            problem = f"unknown class {listed(unknown)}"
+            any_unknown = True
         if not problem and matches[0] in rows:
             problem = f"'{keys[0]}' has an earlier row"
         if problem:
@@ -63,7 +65,8 @@ def read_label_table(
             rows[matches[0]] = LabelRow(row.cells.get("split", "").strip(), tuple(column[name] for name in classes))
     if problems:
         count = f"{len(problems):,} row{'' if len(problems) == 1 else 's'} cannot be used"
-        raise CcdError(f"{path}: {count}: {listed(problems)}; correct or delete them")
+        known = f" (classes: {listed(names)})" if any_unknown else ""
+        raise CcdError(f"{path}: {count}: {listed(problems)}{known}; correct or delete them")
     return rows
 
 
