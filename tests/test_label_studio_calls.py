@@ -17,20 +17,17 @@ from ccd.errors import CcdError
 from ccd.ui.backend import interface_problem
 from ccd.ui.project_data import ProjectData
 from ccd.ui.security import kept_token
-from tests.toys.deployed import write_student
 from tests.toys.finished_run import CLASSES, TEST, TRAIN
-from tests.toys.ui_project import DATA, write_ui_project
+from tests.toys.ui_project import write_ui_project_with_student
 from tests.toys.visitors import LABEL_STUDIO_TOKEN, TOKEN, Visitor, predicted, program
 
 LS = f"/label-studio/{LABEL_STUDIO_TOKEN}"
-THRESHOLDS = (0.001, 0.001, 0.999)
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_ui_project()
-    write_student(DATA / "student.pt", classes=CLASSES, thresholds=THRESHOLDS)
+    write_ui_project_with_student()
     return tmp_path
 
 

@@ -27,17 +27,14 @@ from ccd.ui.search import TextTower
 from tests.toys.deployed import write_student
 from tests.toys.finished_run import CLASSES, TEST, TRAIN
 from tests.toys.servers import http_server
-from tests.toys.ui_project import DATA, write_ui_project
+from tests.toys.ui_project import DATA, write_ui_project, write_ui_project_with_student
 from tests.toys.visitors import predicted, program
-
-THRESHOLDS = (0.001, 0.001, 0.999)
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_ui_project()
-    write_student(DATA / "student.pt", classes=CLASSES, thresholds=THRESHOLDS)
+    write_ui_project_with_student()
     return tmp_path
 
 

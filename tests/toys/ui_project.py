@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from ccd.artifacts import corrections_file, features_file, text_file
+from tests.toys.deployed import write_student
 from tests.toys.finished_run import CLASSES, TEST, TRAIN, write_project
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WIDTH = 64
 DATA = Path("data/toy")
+THRESHOLDS = (0.001, 0.001, 0.999)
 TEACHER = {"teacher": "toy clip", "fingerprint": "0"}
 
 
@@ -38,6 +40,12 @@ def write_ui_project(classes: tuple[str, ...] = CLASSES) -> np.ndarray:
     model = f"  model: {ROOT / 'ccd/demo/assets/clip.pt'}\n"
     Path("params.yaml").write_text("".join(model if line.startswith("  model: RN") else line for line in params))
     return features_file.read(DATA / "clip_global.h5", features_file.GLOBAL_SCHEMA).values
+
+
+def write_ui_project_with_student() -> None:
+    """Write the project with a student, whose thresholds are `THRESHOLDS`, into the working directory."""
+    write_ui_project()
+    write_student(DATA / "student.pt", classes=CLASSES, thresholds=THRESHOLDS)
 
 
 def open_page() -> tuple[subprocess.Popen[str], str]:
