@@ -12,7 +12,7 @@ from ccd.artifacts.files import write_csv
 from ccd.artifacts.sealed import BLANK, stamp, verify
 from ccd.datasets.voc import annotated_objects
 from ccd.errors import CcdError
-from ccd.student.model import build_backbone
+from ccd.student.backbones import build_backbone
 from ccd.teacher.encode import load_teacher
 from tests.faults.artifacts import Planted
 

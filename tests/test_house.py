@@ -68,7 +68,7 @@ def test_no_two_modules_share_a_name() -> None:
     assert [name for name, count in counts.items() if count > 1] == []
 
 
-@pytest.mark.parametrize(("stage", "limit"), [("clip_local", 24), ("train", 28)])
+@pytest.mark.parametrize(("stage", "limit"), [("clip_local", 24), ("train", 29)])
 def test_few_files_tell_all_about_a_stage(stage: str, limit: int) -> None:
     files = reached(ROOT / f"stages/{stage}.py")
     assert len(files) <= limit, sorted(named(list(files)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -8,8 +10,11 @@ import torch
 from torchvision import models
 
 from ccd.errors import CcdError
-from ccd.student.model import StudentSpec, backbone_names, build_backbone
+from ccd.student.backbones import backbone_names, build_backbone
+from ccd.student.model import StudentSpec
 from ccd.student.pretrained import start_student
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,37 @@ def test_features_have_the_stated_channels_and_stride(name: str, channels: int) 
         features = backbone.eval()(torch.rand(1, 3, 64, 96))
     assert found == channels
     assert features.shape == (1, channels, 2, 3)
+
+
+def test_a_student_comes_without_pytorch_s_compiler_which_is_there_when_it_is_asked_for() -> None:
+    """torchvision imports it, which is most of the time that a stage with a student takes to start."""
+    code = """
+import sys, torch
+from ccd.student.model import StudentSpec, build_student
+from ccd.student.pretrained import start_student
+build_student(StudentSpec("resnet18", ("a",), 3.0, 32), "none", seed=0).eval()(torch.rand(1, 3, 32, 32))
+print("torch._dynamo" in sys.modules, "torch._dynamo.utils" in sys.modules)
+from torchvision.ops import roi_align
+print(roi_align.__globals__["is_compile_supported"]("cpu"), "torch._dynamo" in sys.modules)
+torch.optim.Adam(torch.nn.Linear(1, 1).parameters())
+print(float(torch.compile(lambda x: x + 1, backend="eager", fullgraph=True)(torch.ones(()))))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "False", "True", "True", "2.0"]
+
+
+@pytest.mark.parametrize("first", ["from torch._dynamo.utils import counters", "import torch._dynamo.config"])
+def test_what_else_asks_for_the_compiler_meanwhile_gets_it(first: str) -> None:
+    code = f"""
+import sys, torch
+from ccd.student import backbones
+sys.modules["torch._dynamo.utils"] = stands_in = backbones._Absent("torch._dynamo.utils")
+{first}
+import torch._dynamo.utils
+print(sys.modules["torch._dynamo.utils"] is not stands_in, len(torch._dynamo.utils.counters))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "0"]
 
 
 def test_wide_resnets_are_known_and_other_families_are_not() -> None:

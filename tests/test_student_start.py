@@ -29,9 +29,10 @@ from ccd.project.suggest import student_bytes
 from ccd.runtime.hardware import Hardware
 from ccd.runtime.store import closure
 from ccd.student import step
+from ccd.student.backbones import build_backbone
 from ccd.student.fit import Batches, train
 from ccd.student.inference import start_as_clip
-from ccd.student.model import Student, StudentSpec, build_backbone, build_student, restore_student
+from ccd.student.model import Student, StudentSpec, build_student, restore_student
 from ccd.student.objectives import Objective
 from ccd.student.pretrained import start_student
 from ccd.student.step import Optimization, over_ranks
@@ -338,7 +339,7 @@ def test_a_student_of_timm_is_restored_from_its_own_weights() -> None:
         ("timm/hf-hub:someone/else", "none", "has no 'hf-hub:someone/else'"),
         ("timm/swin_tiny_patch4_window7_224", "none", "gives no feature map for images of any size"),
         ("timm/test_vit.nix", "none", "timm .* has test_vit.r160_in1k"),
-        ("timm/test_vit", "none", r"patches of 16 px, .* a multiple of that, e\.g\. 96 or 112, not 100"),
+        ("timm/test_vit", "none", r"steps of 16 px, .* a multiple of that, e\.g\. 96 or 112, not 100"),
         (TIMM, "imagenet", "torchvision has no ImageNet weights for timm/.*: timm, none or"),
         ("resnet18", "timm", "timm goes with a backbone timm/NAME"),
         ("timm/efficientnet_b6", "timm", "timm has no weights for timm/efficientnet_b6"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from ccd.runtime.hardware import check_precision, computing, read_later, to_devi
 from ccd.student import fit
 from ccd.student.fit import train
 from ccd.student.model import StudentSpec, build_student
-from ccd.student.objectives import LabelLoss, Objective, Views, WeakView
+from ccd.student.objectives import LabelLoss, Objective, Outcome, Views, WeakView
 from ccd.student.step import CapturedStep, Optimization, TrainingStep
 from tests.toys.student import colour_patches, tiny_student
 
@@ -137,6 +139,101 @@ def test_tf32_is_allowed_inside_the_block_alone() -> None:
 def test_on_a_cpu_copies_are_the_values_themselves() -> None:
     values = torch.rand(3)
     assert read_later(values)() is values and to_device(values, CPU) is values
+
+
+class Graphs:
+    """CUDA's graphs and streams on a CPU: work that is queued while one captures runs when that is replayed."""
+
+    def __init__(self) -> None:
+        self.devices: list[torch.device] = []  # the current ones
+        self.modes: list[str] = []  # of every capture
+        self.capturing: Graphs.Graph | None = None
+        self.refuses = False
+
+    class Graph:
+        def __init__(self) -> None:
+            self.work: list[Callable[[], object]] = []
+
+        def replay(self) -> None:
+            for work in self.work:
+                work()
+
+    @contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        self.devices.append(device)
+        yield
+        self.devices.pop()
+
+    @contextmanager
+    def graph(self, graph: Graph, capture_error_mode: str = "global") -> Iterator[None]:
+        self.modes.append(capture_error_mode)
+        self.capturing = graph
+        yield
+        self.capturing = None
+        if self.refuses:
+            raise RuntimeError("operation not permitted\n when stream is capturing")
+
+    def do(self, work: Callable[[], object]) -> None:
+        """Queue work on the GPU."""
+        assert self.devices == [torch.device("cuda:1")], "on another GPU than the student's"
+        if self.capturing is None:
+            work()
+        else:
+            self.capturing.work.append(work)
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
+    graphs = Graphs()
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graphs.Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graphs.graph)
+    monkeypatch.setattr(torch.cuda, "device", graphs.device)
+    return graphs
+
+
+def losses_of(graphs: Graphs, steps: int) -> tuple[list[float], list[float], int]:
+    """Do steps on batches of 4, the last of 3, each with its own sum of pixels: the expected losses, the losses, and
+    how often the step was run from Python."""
+    runs = []
+
+    def step(views: Views) -> Outcome:
+        runs.append(1)
+        loss = torch.zeros(())
+        graphs.do(lambda: loss.copy_(views.weak.sum() + views.targets.sum()))
+        return Outcome(loss, {}, views.targets)
+
+    captured = CapturedStep(step, torch.device("cuda:1"))
+    expected, found = [], []
+    for number in range(steps):
+        images = 3 if number == steps - 1 else 4
+        pixels = torch.full((images, 3, 2, 2), float(number))
+        targets = torch.full((images, 1), 0.5)
+        found.append(captured(Views(pixels, targets, None, targets)).loss.item())
+        expected.append(12.0 * images * number + 0.5 * images)
+    return expected, found, len(runs)
+
+
+def test_a_captured_step_sees_every_batch_and_runs_on_the_student_s_gpu(graphs: Graphs) -> None:
+    """Three warm-ups, the capture, and the last batch, which is smaller, come from Python; the rest are replays."""
+    expected, found, runs = losses_of(graphs, 9)
+    assert found == expected and runs == 5
+    assert graphs.modes == ["thread_local"], "the thread that pins memory may call the driver during a capture"
+
+
+def test_after_a_capture_that_fails_every_step_runs_from_python(
+    graphs: Graphs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graphs.refuses = True
+    expected, found, runs = losses_of(graphs, 9)
+    assert found == expected and runs == 10 and len(graphs.modes) == 1
+    assert capsys.readouterr().err == (
+        "note: the training step runs without a CUDA graph, which is slower "
+        "(operation not permitted when stream is capturing)\n"
+    )
 
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -24,7 +24,8 @@ from ccd.params.file import validate
 from ccd.params.sections import WarmupParams
 from ccd.project.suggest import STUDENTS
 from ccd.student import fit, step
-from ccd.student.model import StudentSpec, build_backbone, build_student, restore_student
+from ccd.student.backbones import build_backbone
+from ccd.student.model import StudentSpec, build_student, restore_student
 from ccd.student.objectives import Objective, Views
 from ccd.student.pretrained import published, start_student
 from ccd.student.step import over_ranks
@@ -108,12 +109,24 @@ def test_the_norm_behind_an_average_pool_is_loaded_and_applied_to_every_patch(na
     torch.testing.assert_close(features, torch.full_like(features, 7.0 if name == "test_vit2" else 0.0))
 
 
-@pytest.mark.parametrize(("size_px", "said"), [(100, "96 or 112, not 100"), (17, "16 or 32, not 17")])
-def test_sizes_that_patches_do_not_fill_are_refused_with_those_that_they_do(size_px: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "size_px", "said"),
+    [
+        ("test_vit", 100, "steps of 16 px, .* 96 or 112, not 100"),
+        ("test_vit", 17, "16 or 32, not 17"),
+        ("dla34", 100, "steps of 32 px, .* 96 or 128, not 100"),  # maps of several strides that must fit each other
+    ],
+)
+def test_sizes_that_a_network_cannot_read_are_refused_with_those_that_it_can(
+    name: str, size_px: int, said: str
+) -> None:
     with pytest.raises(CcdError, match=said):
-        build_student(spec_of("test_vit", size_px), "none", seed=0)
+        build_student(spec_of(name, size_px), "none", seed=0)
+    student = build_student(spec_of(name), "none", seed=0).eval()
     with pytest.raises(CcdError, match=said):
-        build_student(spec_of("test_vit"), "none", seed=0)(torch.rand(1, 3, size_px, size_px))
+        student(torch.rand(1, 3, size_px, size_px))
+    with torch.no_grad():
+        assert student(torch.rand(1, 3, 64, 32))[1].shape[1] == 3
 
 
 def test_pixels_are_normalised_as_timm_states_for_the_network() -> None:
@@ -235,6 +248,7 @@ def test_init_takes_a_size_and_says_the_licence(pictures: None) -> None:
         (("--student", "timm/nothing"), "has no 'nothing'"),
         (("--student", "timm/efficientnet_b6"), "timm has no weights for timm/efficientnet_b6"),
         (("--student", "timm/test_vit", "--set", "train.image_size_px=100"), "96 or 112, not 100"),
+        (("--student", "timm/dla34", "--set", "cam_boxes.image_size_px=100"), "96 or 128, not 100"),
         (("--student", "timm/test_vit", "--set", "warmup.weights=imagenet"), "no ImageNet weights for timm/test_vit"),
         (("--set", "warmup.weights=timm"), "weights: timm are those of a backbone timm/NAME"),
     ],

@@ -17,7 +17,7 @@ from torchvision import models
 
 from ccd.artifacts.weights_file import load_fitting, read_state_dict
 from ccd.errors import CcdError
-from ccd.student.model import build_backbone
+from ccd.student.backbones import build_backbone
 from tests.toys.deployed import write_student
 
 STATE: dict[str, Tensor] = models.resnet18(weights=None, num_classes=3).state_dict()

@@ -16,11 +16,10 @@ from ccd import __version__
 from ccd.cli.demo_command import demo
 from ccd.cli.export_command import export
 from ccd.cli.init_command import init
-from ccd.cli.look_commands import open_command, preview
+from ccd.cli.look_commands import open_command, preview, teachers
 from ccd.cli.options import print_licence_warning, recipe_option
 from ccd.cli.predict_command import predict
 from ccd.cli.review_command import review
-from ccd.cli.teachers_command import teachers
 from ccd.cli.thresholds_command import thresholds
 from ccd.errors import CcdError, Interruptible, url_of, user_errors
 from ccd.params.recipes import default_rule

@@ -17,7 +17,8 @@ from ccd.deploy.classifier import HeadClassifier, ModelDescription, open_head
 from ccd.deploy.load import HEAD_SUFFIX, check_exists
 from ccd.deploy.model_card import read_facts, with_provenance
 from ccd.errors import CcdError, install_advice
-from ccd.student.model import PatchMap, restore_student
+from ccd.student.backbones import PatchMap, side_step_px
+from ccd.student.model import restore_student
 from ccd.teacher.clip_teacher import ImageTower, interpolate_position
 
 CPU = torch.device("cpu")
@@ -56,8 +57,9 @@ def _of_student(path: Path, licence: str) -> tuple[Graph, ModelDescription]:
     network = restore_student(facts.description.student, weights).eval()
     size_px = facts.description.spec.image_size_px
     axes = {0: "images", 2: "height", 3: "width"}
-    if isinstance(network.backbone, PatchMap):
+    if side_step_px(network.backbone) > 1:  # a graph of open sides would not say which it reads
         axes = {0: "images"}
+    if isinstance(network.backbone, PatchMap):
         network.backbone.vit.set_input_size((size_px, size_px))  # interpolates the position embeddings once
     return Graph(network, ("logits", "cam"), axes, size_px), facts.description
 

@@ -44,7 +44,7 @@ from ccd.errors import CcdError, listed
 from ccd.images.decode import squash, upright_rgb
 from ccd.images.remote import name_of
 from ccd.labels.thresholds import decide
-from ccd.runtime.hardware import find_device
+from ccd.runtime.hardware import use_device
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -123,15 +123,15 @@ def open_model(path: Path, device: str) -> Classifier:
         return OnnxClassifier(_onnx_description(session, path), session, hash_of(path))
     if path.is_dir():
         description, weights, sha256 = read_folder(path)
-        return TorchClassifier(description, weights, sha256, find_device(device))
+        return TorchClassifier(description, weights, sha256, use_device(device))
     if path.suffix == HEAD_SUFFIX:
-        return open_head(path, find_device(device))
+        return open_head(path, use_device(device))
     if path.suffix != ".pt":
         raise CcdError(
             f"{path}: no model; give a checkpoint (student.pt), an exported folder, an .onnx file, or a head.h5"
         )
     checkpoint, sha256 = read_student(path)
-    return TorchClassifier(describe(checkpoint), checkpoint.weights[checkpoint.selected], sha256, find_device(device))
+    return TorchClassifier(describe(checkpoint), checkpoint.weights[checkpoint.selected], sha256, use_device(device))
 
 
 def check_exists(path: Path) -> None:

@@ -18,7 +18,7 @@ from ccd.params.teachers import HUB, recommended
 from ccd.project.pipeline import project_text
 from ccd.project.suggest import STUDENTS, TOWERS, Suggestion, local_file, network_of, path_from
 from ccd.project.survey import Params
-from ccd.student.model import PatchMap, backbone_names
+from ccd.student.backbones import backbone_names, check_sides, side_step_px
 from ccd.student.pretrained import check_published
 from ccd.teacher.open_clip import FOLDER_CONFIG, FOLDER_WEIGHTS, weights_in
 
@@ -84,6 +84,7 @@ def readme(name: str, classes: int, root: str) -> str:
 
 CLASSES_NAME = "classes.txt"
 _WEIGHTS = ("imagenet", "timm", "none", "teacher")  # values of warmup.weights that are no files
+_SIZED = ("warmup", "cam_boxes", "train")  # sections with an image_size_px for the student
 _WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 # Parameters that may name files, and the parameters that hold the files' SHA-256.
 _FILES = {
@@ -194,10 +195,7 @@ def _check_timm(params: Params) -> None:
         raise CcdError(f"torchvision has no ImageNet weights for {name}: --set warmup.weights=timm, none or a file")
     if params["warmup"]["weights"] == "timm":
         check_published(name)
-    network = network_of(name)
-    if isinstance(network, PatchMap):
-        for section in ("warmup", "cam_boxes", "train"):
-            network.cells(params[section]["image_size_px"])
+    check_sides(name, side_step_px(network_of(name)), *(params[section]["image_size_px"] for section in _SIZED))
 
 
 def _check_openai(model: str, folder: Path) -> None:

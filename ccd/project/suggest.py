@@ -14,7 +14,7 @@ from torch import nn
 from ccd.artifacts.files import hash_of
 from ccd.errors import url_of
 from ccd.params.recipes import HARDWARE
-from ccd.student.model import build_backbone
+from ccd.student.backbones import build_backbone
 from ccd.student.pretrained import published
 
 LARGE_GPU_GB = 20.0
@@ -151,7 +151,7 @@ def student_licence(backbone: str, weights: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def network_of(backbone: str) -> nn.Module:
-    """Build a backbone with random weights, to look at; see `ccd.student.model.build_backbone`."""
+    """Build a backbone with random weights, to look at; see `ccd.student.backbones.build_backbone`."""
     with torch.random.fork_rng(devices=[]):
         return build_backbone(backbone, "none")[0]
 

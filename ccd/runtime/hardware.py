@@ -11,7 +11,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
@@ -43,7 +43,7 @@ def set_up_hardware() -> Hardware:
     """Set up this process as section ``runtime`` of params.yaml says. Raises CcdError for a GPU that is not there."""
     params = load(RuntimeParams)
     _make_repeatable()
-    return Hardware(find_device(params.device), worker_count(params.workers), params.inference_batch_size)
+    return Hardware(use_device(params.device), worker_count(params.workers), params.inference_batch_size)
 
 
 def find_device(name: str) -> torch.device:
@@ -66,6 +66,14 @@ def find_device(name: str) -> torch.device:
             f"runtime.device = {name}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"
         )
     return chosen
+
+
+def use_device(name: str) -> torch.device:
+    """Return the device of `find_device`; a GPU becomes the current one, on which all goes that names none."""
+    device = find_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def worker_count(workers: int | None) -> int:
@@ -168,12 +176,10 @@ def keep_freed_memory() -> None:
     step up to a third of its time.
     """
     if sys.platform == "linux":
-        try:
+        with suppress(OSError):  # another C library, with another allocator
             libc = ctypes.CDLL("libc.so.6")
-        except OSError:  # another C library, with another allocator
-            return
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+            libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def rank_count() -> int:
@@ -234,14 +240,9 @@ def all_gather(value: T) -> list[T]:
     return box
 
 
-@contextmanager
-def on_rank0(context: AbstractContextManager[T]) -> Iterator[T]:
-    """Enter ``context`` on rank 0 alone; other ranks must not use the value."""
-    if this_rank() == 0:
-        with context as entered:
-            yield entered
-    else:
-        yield cast(T, None)
+def on_rank0(context: AbstractContextManager[T]) -> AbstractContextManager[T]:
+    """Return ``context`` on rank 0 alone; other ranks must not use the value that it gives."""
+    return context if this_rank() == 0 else nullcontext(cast(T, None))
 
 
 @contextmanager

@@ -253,14 +253,11 @@ def process_count() -> int:
 
 def join_ranks() -> None:
     """Connect to the other ranks: gloo for arrays, NCCL for what is on GPUs. Raises CcdError for a wrong device."""
-    import torch
     import torch.distributed as dist
 
-    from ccd.runtime.hardware import find_device
+    from ccd.runtime.hardware import use_device
 
-    device = find_device(load(RuntimeParams).device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = use_device(load(RuntimeParams).device)
     if rank() > 0:
         warnings.simplefilter("ignore")  # rank 0 says the same
     longest_wait = timedelta(minutes=30)  # of one rank for another

@@ -39,7 +39,7 @@ NO_EFFECT = frozenset(
     f"ccd/{name}.py"
     for name in (
         *("__init__", "errors", "images/file_cache", "images/remote", "params/file", "params/sections"),
-        *("runtime/console", "runtime/launch"),
+        *("runtime/console", "runtime/launch", "runtime/memory"),
     )
 )
 """Files that cannot change what a stage writes, nor can what only they import: what it says, where it runs, how

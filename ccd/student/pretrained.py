@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision import models
 
 from ccd.errors import CcdError, explained, listed
 from ccd.runtime.hardware import rank0_first
-from ccd.student.model import Student, StudentSpec, build_student, timm_entry
+from ccd.student.backbones import models, timm_entry
+from ccd.student.model import Student, StudentSpec, build_student
 from ccd.student.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 HUB = "https://huggingface.co"
@@ -74,7 +74,7 @@ def start_student(spec: StudentSpec, weights: str, seed: int) -> tuple[Student, 
 
     Args:
         weights: ``imagenet`` for torchvision's IMAGENET1K_V1 (the paper's; torchvision's own default is V2 for some),
-            ``timm`` for timm's, or what `ccd.student.model.build_backbone` takes.
+            ``timm`` for timm's, or what `ccd.student.backbones.build_backbone` takes.
 
     Returns:
         The student, its ``spec``, the origin of its weights for a person, and for its checkpoint ``start`` and

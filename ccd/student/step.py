@@ -69,7 +69,7 @@ class TrainingStep:
         if self.ema is not None:
             self.parts["ema"] = self.ema
         # the scaler of fp16 looks at the gradients on the CPU, and ranks talk to each other
-        self._captured = CapturedStep(self.run) if on_gpu and optimization.precision != "fp16" else None
+        self._captured = CapturedStep(self.run, device) if on_gpu and optimization.precision != "fp16" else None
         if rank_count() > 1:
             self._captured = None
 
@@ -123,9 +123,10 @@ class CapturedStep:
 
     WARM_UPS = 3
 
-    def __init__(self, step: Callable[[Views], Outcome]) -> None:
+    def __init__(self, step: Callable[[Views], Outcome], device: torch.device) -> None:
         self._step = step
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._shapes: list[torch.Size] | None = None
         self._warm_ups = 0
         self._failed = False
@@ -135,6 +136,10 @@ class CapturedStep:
 
     def __call__(self, views: Views) -> Outcome:
         """Do one step; the next call overwrites the outcome."""
+        with torch.cuda.device(self._device):  # what is captured is the work of the current one
+            return self._run(views)
+
+    def _run(self, views: Views) -> Outcome:
         given = [values for values in views if values is not None]
         shapes = [values.shape for values in given]
         self._shapes = self._shapes or shapes
@@ -165,7 +170,8 @@ class CapturedStep:
         held = Views(views.weak.clone(), views.labels.clone(), strong, views.targets.clone())
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # the thread that pins the next batches' memory may ask the driver for more meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 outcome = self._step(held)
         except RuntimeError as error:
             self._failed = True

@@ -297,4 +297,4 @@ def _own(value: Tensor, device: torch.device) -> Tensor:
     """Return a copy on the device, float32 where it is floating; convolutions channels last."""
     dtype = torch.float32 if value.is_floating_point() else value.dtype
     memory_format = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-    return value.detach().to(device, dtype, copy=True, memory_format=memory_format)
+    return value.detach().to(device).to(dtype, copy=True, memory_format=memory_format)

@@ -17,10 +17,10 @@ from ccd.teacher.clip_teacher import Teacher
 class StudentStart:
     """The convolutional image tower of a teacher, as a student's backbone (no section of the paper).
 
-    ``origin``: one line for a person. ``backbone``: name for `ccd.student.model.build_backbone`; ``weights``: a state
-    dict of it, on the teacher's device. ``mean`` and ``std``: per RGB channel. ``projection``: the state dict of the
-    1x1 convolution in which the backbone ends, that of the tower's projection into CLIP's space, on the CPU; None where
-    that is no linear map.
+    ``origin``: one line for a person. ``backbone``: name for `ccd.student.backbones.build_backbone`; ``weights``: a
+    state dict of it, on the teacher's device. ``mean`` and ``std``: per RGB channel. ``projection``: the state dict of
+    the 1x1 convolution in which the backbone ends, that of the tower's projection into CLIP's space, on the CPU; None
+    where that is no linear map.
     """
 
     origin: str
@@ -39,7 +39,7 @@ def student_start(teacher: Teacher) -> StudentStart:
     through their value and output projections, without the positional embedding.
 
     Raises:
-        CcdError: the tower is no CNN that `ccd.student.model.build_backbone` knows, e.g. a ViT.
+        CcdError: the tower is no CNN that `ccd.student.backbones.build_backbone` knows, e.g. a ViT.
     """
     visual: Any = teacher.tower.module
     if hasattr(visual, "attnpool") and hasattr(visual, "layer4"):
