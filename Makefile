@@ -24,6 +24,7 @@ test: setup
 
 test-all: setup
 	python -m pytest -n auto --dist worksteal
+	if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then python -m pytest -m gpu; fi
 
 lint: setup
 	ruff check .

@@ -42,3 +42,12 @@ def test_every_rank_of_a_machine_has_its_own_gpu_and_its_share_of_cores(monkeypa
         hardware.find_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as Slurm shows it
     assert hardware.find_device("auto") == torch.device("cuda:0")
+
+
+def test_a_gpu_that_is_named_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what names no GPU, as pinned memory and graphs do not, takes no memory of another."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert hardware.use_device("cuda:1") == torch.device("cuda:1") and current == [torch.device("cuda:1")]
+    assert hardware.use_device("cpu") == torch.device("cpu") and len(current) == 1
