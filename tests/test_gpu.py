@@ -38,9 +38,9 @@ def run_chain(folder: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder / "data/toy"
 
 
-def features(path: Path) -> np.ndarray:
+def rows_of(path: Path, name: str) -> np.ndarray:
     with h5py.File(path) as file:
-        return np.asarray(file["features"][...])
+        return np.asarray(file[name][...])
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -53,8 +53,8 @@ def test_a_device_gives_what_the_cpu_gives(device: str, tmp_path: Path, monkeypa
     """Random networks: what is compared is the arithmetic, not a quality. Training enlarges differences of rounding."""
     here = run_chain(tmp_path / "cpu", "cpu", monkeypatch)
     there = run_chain(tmp_path / device / "again", device, monkeypatch)
-    for name in ("clip_global.h5", "text.h5"):
-        np.testing.assert_allclose(features(there / name), features(here / name), atol=1e-4)
+    for file, name in (("clip_global.h5", "features"), ("text.h5", "embedding")):
+        np.testing.assert_allclose(rows_of(there / file, name), rows_of(here / file, name), atol=1e-4)
     tables = [pd.read_parquet(folder / "global_labels.parquet")["prob"] for folder in (here, there)]
     np.testing.assert_allclose(tables[1], tables[0], atol=2e-3)  # of scores at scale 100
     curves = [pd.read_csv(folder / "warmup_curves.csv") for folder in (here, there)]
