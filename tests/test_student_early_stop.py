@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from ccd.student.step import cpu_weights
 from ccd.student.training_state import (
     EarlyStopTracker,
     WeightAverage,
-    cpu_weights,
     early_stop_epoch,
     first_local_minimum,
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -19,7 +21,11 @@ EPOCHS = 6
 OBJECTIVE = Objective(1.0, 0.3, label_update_sigma=1.0)  # the one that moves its targets
 
 
-def run(state: Memory | None, die_at: tuple[int, int] | None = None) -> tuple[TrainingResult, list[int]]:
+def run(
+    state: Memory | None,
+    die_at: tuple[int, int] | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> tuple[TrainingResult, list[int]]:
     """Train; ``die_at`` is an epoch and a step. Returns also the epochs that were begun."""
     pixels, targets = colour_patches(40)
     begun: list[int] = []
@@ -43,6 +49,7 @@ def run(state: Memory | None, die_at: tuple[int, int] | None = None) -> tuple[Tr
         seed=5,
         device=torch.device("cpu"),
         state=state,
+        on_step=on_step,
     )
     return result, begun
 
@@ -65,6 +72,40 @@ def test_a_killed_training_redoes_less_than_an_epoch_and_ends_the_same(die_at: t
     assert same(resumed, whole)
     strip = [(record.loss, record.parts, record.map_percent) for record in resumed.records]
     assert strip == [(record.loss, record.parts, record.map_percent) for record in whole.records]
+
+
+class Slow(Memory):
+    """A state file on a slow disk: a state is written when the next epoch has done a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stepped = threading.Event()
+        self.writers: list[threading.Thread] = []
+
+    def save(self, content: bytes | memoryview) -> None:
+        self.stepped.wait(timeout=5)
+        self.stepped.clear()
+        self.writers.append(threading.current_thread())
+        super().save(content)
+
+
+def test_a_state_is_written_while_the_next_epoch_trains_and_is_of_its_own_epoch() -> None:
+    whole, _ = run(None)
+    state = Slow()
+    with pytest.raises(KilledError):
+        run(state, (3, 4), on_step=lambda epoch, step, loss: state.stepped.set() if epoch and step == 1 else None)
+    assert len(state.writers) == 3 and threading.main_thread() not in state.writers
+    resumed, begun = run(state, on_step=lambda epoch, step, loss: state.stepped.set())
+    assert begun == [3, 4, 5] and same(resumed, whole)
+
+
+def test_a_state_that_cannot_be_written_ends_the_training_with_the_reason() -> None:
+    class Full(Memory):
+        def save(self, content: bytes | memoryview) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run(Full())
 
 
 def test_a_finished_training_is_not_repeated() -> None:

@@ -22,16 +22,14 @@ from ccd.runtime.hardware import Hardware, part_of_batch, rank_count, read_later
 from ccd.runtime.store import Slot, content_key, fingerprint
 from ccd.student.model import Student
 from ccd.student.objectives import Objective
-from ccd.student.step import Optimization, TrainingStep, Weights
+from ccd.student.step import Optimization, TrainingStep, Weights, check_weights, cpu_weights
 from ccd.student.training_state import (
     EpochMeter,
     EpochRecord,
     Progress,
     StateFile,
-    check_weights,
-    cpu_weights,
+    StateWriter,
     restore,
-    save,
 )
 from ccd.student.transforms import batch_rows, derived_seed, step_generator
 
@@ -174,18 +172,19 @@ def train(
     step = TrainingStep(student, objective, optimization, device)
     targets = targets.to(device, copy=True)
     progress = Progress() if state is None else restore(state, step.parts, targets)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    generators = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with generators, StateWriter(state) as states:
         for epoch in range(len(progress.records), optimization.epochs):
             record = _train_epoch(step, epoch_batches(epoch), targets, epoch, seed, names, on_step)
             weights = cpu_weights(student)
             check_weights(weights, epoch)
+            states.wait()
             if epoch >= optimization.epochs // 2:  # the first half is still on its way
                 progress.average.update(weights)
             if progress.tracker.update(record.map_percent):
                 progress.candidate = weights
             progress.records.append(record)
-            if state is not None:
-                save(state, progress, step.parts, targets)
+            states.save(progress, step.parts, weights, targets)
     fired = progress.tracker.epoch is not None
     return TrainingResult(
         records=tuple(progress.records),

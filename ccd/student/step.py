@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ccd.errors import CcdError, listed
 from ccd.runtime.hardware import Precision, all_gather, check_precision, computing, rank_count, summed
 from ccd.student.model import Student
 from ccd.student.objectives import Objective, Outcome, Schedule, Views, lr_factor
@@ -181,6 +182,21 @@ class CapturedStep:
         self._graph = graph
         self._views = [values for values in held if values is not None]
         self._outcome = outcome
+
+
+def cpu_weights(model: nn.Module) -> Weights:
+    """Copy the state dict to the CPU, out of reach of later training steps."""
+    return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in model.state_dict().items()}
+
+
+def check_weights(weights: Weights, epoch: int) -> None:
+    """Check the weights after an epoch: no loss follows the gradients of its last step. Raises CcdError."""
+    broken = [name for name, values in weights.items() if not torch.isfinite(values).all()]
+    if broken:
+        raise CcdError(
+            f"after epoch {epoch + 1} {len(broken)} of the student's tensors hold NaN or Inf ({listed(broken, 3)}); "
+            "lower the learning rate, or use fp32"
+        )
 
 
 def over_ranks(student: Student, device: torch.device) -> tuple[Student, Callable[..., tuple[Tensor, Tensor]]]:

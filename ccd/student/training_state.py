@@ -6,6 +6,7 @@ import io
 import pickle
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
@@ -13,29 +14,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from ccd.errors import CcdError, listed
+from ccd.errors import CcdError
 from ccd.evaluation.metrics import average_precision
 from ccd.labels.thresholds import LABELLED
 from ccd.runtime.hardware import all_gather, from_rank0, rank_count, this_rank
 from ccd.student.objectives import Outcome
 from ccd.student.step import Weights
-
-
-def cpu_weights(model: nn.Module) -> Weights:
-    """Copy the state dict to the CPU, out of reach of later training steps."""
-    return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in model.state_dict().items()}
-
-
-def check_weights(weights: Weights, epoch: int) -> None:
-    """Check the weights after an epoch: no loss follows the gradients of its last step. Raises CcdError."""
-    broken = [name for name, values in weights.items() if not torch.isfinite(values).all()]
-    if broken:
-        raise CcdError(
-            f"after epoch {epoch + 1} {len(broken)} of the student's tensors hold NaN or Inf ({listed(broken, 3)}); "
-            "lower the learning rate, or use fp32"
-        )
 
 
 class WeightAverage:
@@ -238,22 +224,58 @@ class Progress:
     candidate: Weights | None = None
 
 
-def save(file: StateFile, progress: Progress, parts: Mapping[str, Stateful], targets: Tensor) -> None:
-    """Save the progress, the state of every part, and the targets, which an objective may have moved.
+class StateWriter:
+    """Keeps the state of a training after an epoch while the next one trains; leaving the context waits for the last.
 
-    They are the same on every rank; rank 0's are kept."""
-    if this_rank() > 0:
-        return
-    content = {
-        "records": [asdict(record) for record in progress.records],
-        "average": (progress.average.count, progress.average.weights),
-        "candidate": progress.candidate,
-        "targets": targets,
-        "parts": {name: part.state_dict() for name, part in parts.items()},
-    }
+    With several ranks all have the same state, and rank 0's is kept.
+    """
+
+    def __init__(self, file: StateFile | None) -> None:
+        self._file = file if this_rank() == 0 else None
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> StateWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+        if error[0] is None:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the state that is being written, and raise what stopped it; until then its progress must stay."""
+        if self._writing is not None:
+            self._writing.result()
+
+    def save(self, progress: Progress, parts: Mapping[str, Stateful], weights: Weights, targets: Tensor) -> None:
+        """Save the progress, every part, the student's ``weights`` (CPU), and the targets, which may have moved."""
+        if self._file is None:
+            return
+        states = {name: part.state_dict() for name, part in parts.items() if name != "student"}
+        content = {
+            "records": [asdict(record) for record in progress.records],
+            "average": (progress.average.count, progress.average.weights),
+            "candidate": progress.candidate,
+            "targets": _copied(targets),
+            "parts": {"student": weights, **_copied(states)},
+        }
+        self._writing = self._thread.submit(_write, self._file, content)
+
+
+def _write(file: StateFile, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     file.save(buffer.getbuffer())
+
+
+def _copied(value: Any) -> Any:
+    """Copy the tensors in dictionaries and lists to the CPU, out of reach of later steps."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value
 
 
 def restore(file: StateFile, parts: Mapping[str, Stateful], targets: Tensor) -> Progress:
