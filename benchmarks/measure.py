@@ -42,22 +42,28 @@ class Process:
 
 
 class Watch:
-    """Times one run; the time up to the end of its first batch is its start-up, and not part of its rate."""
+    """Times one run; the time up to the end of its first ``start_batches`` is its start-up, and not part of its rate.
+
+    ``ended``: when the last batch ended, where what follows it is not part of the rate either.
+    """
 
     def __init__(self) -> None:
+        self.start_batches = 1
+        self.ended: float | None = None
         self._begun = time.perf_counter()
         self._started: float | None = None
         self._first = 0
 
     def batch(self, items: int) -> None:
         """Note the end of a batch of ``items``; call it after every batch."""
-        if self._started is None:
+        if self.start_batches > 0:
+            self.start_batches -= 1
             self._started = time.perf_counter()
-            self._first = items
+            self._first += items
 
     def round(self, items: int) -> Round:
-        """Return the round of a run of ``items``; call it at the end. A run of one batch has no start-up."""
-        ended = time.perf_counter()
+        """Return the round of a run of ``items``; call it at the end. A run of its first batches has no start-up."""
+        ended = self.ended or time.perf_counter()
         if self._started is None or items <= self._first:
             return Round(items / (ended - self._begun), 0.0)
         return Round((items - self._first) / (ended - self._started), self._started - self._begun)
