@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEACHER_AND_STUDENT = [
-    "--only", "teacher", "--only", "student", "--count", "512", "--batch-size", "64", "--repeats", "2",
+    "--only", "teacher", "--only", "student", "--count", "512", "--batch-size", "64", "--repeats", "1",
     "--teacher-precision", "fp16", "--student-precision", "bf16",
 ]  # fmt: skip
 VOC07 = ["--only", "voc07", "--share", "0.2"]
@@ -49,7 +49,7 @@ def main() -> None:
         sys.exit("torch sees no GPU here; --cpu tries the last part with tiny networks")
     parts = [TEACHER_AND_STUDENT, VOC07] if torch.cuda.is_available() else [["--only", "voc07", "--share", "0.01"]]
     for part in parts:
-        subprocess.run([sys.executable, "-m", "benchmarks", *part], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-u", "-m", "benchmarks", *part], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

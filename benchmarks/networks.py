@@ -9,6 +9,7 @@ import torch
 from clip.model import CLIP
 
 from ccd.artifacts import checkpoint_file
+from ccd.runtime.hardware import Precision
 from ccd.student.model import Student, StudentSpec, build_student
 from ccd.teacher.clip_teacher import CLIP_MEAN_STD, ClipTeacher, ImageTower
 from ccd.teacher.openai import image_tower, tokenize, unfilled
@@ -33,7 +34,7 @@ def random_clip(name: str) -> CLIP:
     return network.eval()
 
 
-def teacher_of(name: str, device: torch.device) -> tuple[ClipTeacher, ImageTower]:
+def teacher_of(name: str, device: torch.device, precision: Precision = "fp32") -> tuple[ClipTeacher, ImageTower]:
     """Build the teacher as the pipeline does, and its bare image tower."""
     network = random_clip(name)
     mean, std = CLIP_MEAN_STD
@@ -44,7 +45,7 @@ def teacher_of(name: str, device: torch.device) -> tuple[ClipTeacher, ImageTower
         embed_dim=SHAPES[name][0],
         mean=mean,
         std=std,
-        precision="fp32",
+        precision=precision,
         device=device,
         description=name,
     )

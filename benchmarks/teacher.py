@@ -23,6 +23,7 @@ from benchmarks.settings import Settings
 from benchmarks.tables import Table, speed
 from ccd.artifacts import features_file
 from ccd.images.batches import ImageFiles, image_batches
+from ccd.runtime.hardware import computing
 from ccd.teacher.clip_teacher import ImageTower, Teacher
 from ccd.teacher.encode import encode_images
 from ccd.views.crops import crop_batches, plan_crops
@@ -31,6 +32,7 @@ MODELS = ("ViT-B/32", "RN50")
 MODELS_ON_GPU = ("RN50x64",)
 VIEWS_PER_IMAGE = 4
 SHORTER_SIDES = 7
+ONE_AT_A_TIME = 96  # images at most: it is slow, and a rate
 # of a box over its image's, in both directions: as those of class activation maps on 1,738 photos, whose aspects have
 # a standard deviation of 0.38 in the logarithm
 MEDIAN_SHARE = 0.45
@@ -46,9 +48,9 @@ NOTE = (
     "ready tensors of the same shapes and batch sizes, copies that fill up a last batch included. Whole squares: the "
     "tower on full batches of the largest shape. One at a time, as the published code does it: decode, resize, encode, "
     "next. Views have the sizes and aspects that boxes on photos have, and so their many shapes: with few images most "
-    "batches are last ones. Batches of {}, {} processes that decode; {} interleaved rounds. Rates are medians; "
-    "efficiency (library / bare model) and speed-up (library / one at a time) are medians of the rounds' own ratios. A "
-    "run's first batch, in which processes start and memory is claimed, counts in no rate."
+    "batches are last ones. All in {}; batches of {}, {} processes that decode; {} interleaved rounds. Rates are "
+    "medians; efficiency (library / bare model) and speed-up (library / one at a time) are medians of the rounds' own "
+    "ratios. A run's first batch, in which processes start and memory is claimed, counts in no rate."
 )
 
 
@@ -57,13 +59,12 @@ def measure_teacher(settings: Settings) -> Table:
     paths = photos_of(settings.images, settings.work / "photos", settings.count)
     rows = []
     for name in MODELS + MODELS_ON_GPU * settings.on_gpu:
-        teacher, tower = teacher_of(name, settings.hardware.device)
+        teacher, tower = teacher_of(name, settings.hardware.device, settings.teacher_precision)
         rows.append(_images(settings, name, paths, teacher, tower))
-        limits = (SHORTER_SIDES, None) if settings.on_gpu else (SHORTER_SIDES,)
-        rows += [_views(settings, name, paths, teacher, tower, lengths) for lengths in limits]
+        rows.append(_views(settings, name, paths, teacher, tower))
     return Table(
         "clip_global and clip_local",
-        NOTE.format(settings.batch_size, settings.hardware.workers, settings.repeats),
+        NOTE.format(settings.teacher_precision, settings.batch_size, settings.hardware.workers, settings.repeats),
         COLUMNS,
         rows,
     )
@@ -86,11 +87,11 @@ def _images(settings: Settings, name: str, paths: list[Path], teacher: Teacher, 
         return write_features(settings, teacher, batches, count, watch)
 
     def one_at_a_time(watch: Watch) -> int:
-        for path in paths:
+        for path in paths[:ONE_AT_A_TIME]:
             picture = Image.open(path).convert("RGB").resize((size_px, size_px), Image.Resampling.BICUBIC)
-            _encode_one(tower, picture, hardware.device)
+            _encode_one(settings, tower, picture)
             watch.batch(1)
-        return count
+        return min(count, ONE_AT_A_TIME)
 
     sizes = [min(settings.batch_size, count - start) for start in range(0, count, settings.batch_size)]
     ready_made = ((torch.arange(size), torch.empty(size, 3, size_px, size_px, dtype=torch.uint8)) for size in sizes)
@@ -99,9 +100,7 @@ def _images(settings: Settings, name: str, paths: list[Path], teacher: Teacher, 
     return _row(settings, f"clip_global | {name} at {size_px} px", f"{count} images", works)
 
 
-def _views(
-    settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower, lengths: int | None
-) -> list[str]:
+def _views(settings: Settings, name: str, paths: list[Path], teacher: Teacher, tower: ImageTower) -> list[str]:
     size_px = SHAPES[name][-1]
     index = index_of(paths)
     hardware = settings.hardware
@@ -118,7 +117,7 @@ def _views(
         stride_px=teacher.stride_px,
         source="original",
         resized_px=size_px,
-        shorter_sides=lengths,
+        shorter_sides=SHORTER_SIDES,
     )
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -128,14 +127,14 @@ def _views(
         return write_features(settings, teacher, batches(), count, watch)
 
     def one_at_a_time(watch: Watch) -> int:
-        for row, path in enumerate(paths):
+        for row, path in enumerate(paths[:ONE_AT_A_TIME]):
             picture = Image.open(path).convert("RGB")
             for view in np.flatnonzero(owners == row):
                 height_px, width_px = (int(side) for side in plan.shapes_px[view])
                 crop = picture.crop(tuple(boxes_px[view].tolist()))
-                _encode_one(tower, crop.resize((width_px, height_px), Image.Resampling.BICUBIC), hardware.device)
+                _encode_one(settings, tower, crop.resize((width_px, height_px), Image.Resampling.BICUBIC))
                 watch.batch(1)
-        return count
+        return min(len(paths), ONE_AT_A_TIME) * VIEWS_PER_IMAGE
 
     square: Sent = Counter({((size_px, size_px), settings.batch_size): -(-count // settings.batch_size)})
     works = {
@@ -211,7 +210,8 @@ def _bare(settings: Settings, tower: ImageTower, sent: Sent, count: int) -> Work
     @torch.no_grad()
     def work(watch: Watch) -> int:
         for number, (shape, size) in enumerate(sent.elements()):
-            tower(tensors[shape][:size])
+            with computing(settings.hardware.device, settings.teacher_precision):
+                tower(tensors[shape][:size])
             if number == 0:
                 settings.wait()  # the first batch, whose end starts the clock
             watch.batch(round(size * share))
@@ -222,9 +222,10 @@ def _bare(settings: Settings, tower: ImageTower, sent: Sent, count: int) -> Work
 
 
 @torch.no_grad()
-def _encode_one(tower: ImageTower, picture: Image.Image, device: torch.device) -> Tensor:
+def _encode_one(settings: Settings, tower: ImageTower, picture: Image.Image) -> Tensor:
     pixels = torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255)
-    return tower(((pixels - 0.45) / 0.27).to(device)).float().cpu()
+    with computing(settings.hardware.device, settings.teacher_precision):
+        return tower(((pixels - 0.45) / 0.27).to(settings.hardware.device)).float().cpu()
 
 
 def _row(settings: Settings, head: str, per_run: str, works: dict[str, Work]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from benchmarks import gpu, growth, increment, measure, regions, shapes, student, teacher, voc07
 from benchmarks.settings import Settings
 from benchmarks.tables import Table
-from ccd.runtime.hardware import Hardware
+from ccd.runtime.hardware import Hardware, Precision
 from ccd.views.crops import target_sizes
 from tests.toys.chain import STAGES
 
@@ -61,6 +62,37 @@ def test_rounds_are_interleaved_and_ratios_are_of_one_round(monkeypatch: pytest.
     assert found == {"fast": [(5.0, 0.0), (2.5, 0.0)], "slow": [(2.0, 7.0), (0.5, 7.0)]}
     assert measure.ratio(found["fast"], found["slow"]) == pytest.approx((2.5 + 5) / 2)
     assert measure.typical(found["slow"]) == (1.25, 7.0)
+
+
+def test_a_rate_begins_behind_the_first_batches_and_ends_where_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five batches of 4 after 9 s, 1 s each but the first two; then 100 s that are no step: 12 items in 3 s."""
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    watch = measure.Watch()
+    watch.start_batches = 2
+    for seconds in (9.0, 5.0, 1.0, 1.0, 1.0):
+        clock[0] += seconds
+        watch.batch(4)
+        watch.ended = clock[0]
+    clock[0] += 100
+    assert watch.round(20) == (4.0, 14.0)
+
+
+def test_library_and_bare_model_compute_in_the_asked_precision(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = teacher.computing
+
+    def noted(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+        seen.append((sys._getframe(1).f_code.co_name, precision))
+        return original(device, precision)
+
+    monkeypatch.setattr(teacher, "MODELS", ("tiny",))
+    monkeypatch.setattr(teacher, "computing", noted)
+    monkeypatch.setattr("ccd.teacher.clip_teacher.computing", noted)
+    teacher.measure_teacher(replace(settings, teacher_precision="bf16"))
+    assert set(seen) == {(name, "bf16") for name in ("embed_image", "work", "_encode_one")}
 
 
 def test_a_process_is_measured_by_itself(tmp_path: Path) -> None:
