@@ -18,16 +18,17 @@ TEACHER_AND_STUDENT = [
     "--only", "teacher", "--only", "student", "--count", "512", "--batch-size", "64", "--repeats", "1",
     "--teacher-precision", "fp16", "--student-precision", "bf16",
 ]  # fmt: skip
+NOT_NEEDED = ("dvc",)  # the stages are started by their commands
 VOC07 = ["--only", "voc07", "--share", "0.2"]
 
 
 def missing() -> list[str]:
-    """Return the packages of setup.cfg that are not installed."""
+    """Return the packages of setup.cfg that this needs and that are not installed."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     required = config["options"]["install_requires"].split()
     names = [match.group() for match in (re.match(r"[\w.-]+", line) for line in required) if match]
-    return [name for name in names if not _installed(name)]
+    return [name for name in names if name not in NOT_NEEDED and not _installed(name)]
 
 
 def _installed(name: str) -> bool:
