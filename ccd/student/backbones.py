@@ -38,15 +38,13 @@ _CLIP_STEM = ("conv1", "bn1", "relu1", "conv2", "bn2", "relu2", "conv3", "bn3", 
 _REFUSALS = (AssertionError, RuntimeError, TypeError, ValueError)  # of networks that read other sizes of images
 _VITS = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva")  # timm's modules with plain ViTs
 _CLIP_RESNET = re.compile(r"clip_resnet/(\d{1,2})-(\d{1,2})-(\d{1,2})-(\d{1,2})/(\d{1,3})")
-
-
 _COMPILER = "torch._dynamo.utils"
 
 
 def _torchvision_models() -> Any:
-    """Import ``torchvision.models`` without PyTorch's compiler, which takes most of the time that it takes.
+    """Import ``torchvision.models`` without PyTorch's compiler, which is nine tenths of that import.
 
-    torchvision imports the compiler for one function, which tells its RoI pooling whether to compile itself.
+    torchvision asks the compiler for one function, by which its RoI pooling decides whether to compile itself.
     """
     if _COMPILER in sys.modules or "torchvision" in sys.modules:
         return import_module("torchvision.models")
@@ -60,7 +58,7 @@ def _torchvision_models() -> Any:
 
 
 class _Absent(ModuleType):
-    """Stands in for the compiler until it is used: by a call, or for any name but that function's."""
+    """Stands in for the compiler's module until that function is called or any other name is asked for."""
 
     @staticmethod
     def is_compile_supported(device_type: str) -> bool:
