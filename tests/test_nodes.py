@@ -55,7 +55,9 @@ def test_two_nodes_encode_what_one_process_does(project: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_two_nodes_train_as_one_process_does(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("each", [1, 2])
+def test_two_nodes_train_as_one_process_does(each: int, project: Path, tmp_path: Path) -> None:
+    """Batches of 4, 4 and 2: with two processes on each node two of them have nothing of the last one."""
     curves = []
     for name in ("one", "two"):
         folder = tmp_path / name
@@ -65,7 +67,7 @@ def test_two_nodes_train_as_one_process_does(project: Path, tmp_path: Path) -> N
                 patch.chdir(folder)
                 run_stage("warmup")
         else:
-            ended = on_two_nodes(folder, "warmup", 1)
+            ended = on_two_nodes(folder, "warmup", each)
             assert ended.returncode == 0, ended.stderr
         curves.append(pd.read_csv(folder / "data/toy/warmup_curves.csv"))
     assert curves[0]["epoch"].tolist() == curves[1]["epoch"].tolist() == [1, 2]
