@@ -34,7 +34,7 @@ def random_clip(name: str) -> CLIP:
     return network.eval()
 
 
-def teacher_of(name: str, device: torch.device, precision: Precision = "fp32") -> tuple[ClipTeacher, ImageTower]:
+def teacher_of(name: str, device: torch.device, precision: Precision) -> tuple[ClipTeacher, ImageTower]:
     """Build the teacher as the pipeline does, and its bare image tower."""
     network = random_clip(name)
     mean, std = CLIP_MEAN_STD

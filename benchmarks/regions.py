@@ -52,7 +52,7 @@ def measure_regions(settings: Settings) -> Table:
 
 
 def _passes(settings: Settings, name: str, paths: list[Path]) -> list[list[str]]:
-    teacher, tower = teacher_of(name, settings.hardware.device)
+    teacher, tower = teacher_of(name, settings.hardware.device, settings.teacher_precision)
     size_px = SHAPES[name][-1]
     variants: dict[str, Work] = {
         title: partial(_whole, settings, WithRegions(teacher, *options), paths, size_px)

@@ -69,6 +69,11 @@ class Case:
         """Of training and inference, library and bare model, but for predict."""
         return self.settings.student_precision
 
+    @property
+    def epochs(self) -> int:
+        """Of training."""
+        return EPOCHS_ON_GPU if self.settings.on_gpu else 1
+
 
 def measure_student(settings: Settings) -> Table:
     """Measure training and inference for every backbone that fits the device."""
@@ -82,7 +87,7 @@ def measure_student(settings: Settings) -> Table:
             at_px = CAM_BOXES_PX.get(backbone, size_px)
             rows += [_training(case, "warmup"), _training(case, "train"), _proposing(replace(case, size_px=at_px))]
             rows += [_evaluating(case), _predicting(case)]
-    epochs = f"{EPOCHS_ON_GPU} epochs" if settings.on_gpu else "one epoch"
+    epochs = f"{case.epochs} epochs" if case.epochs > 1 else "one epoch"
     rounds = (settings.student_precision, settings.repeats)
     note = NOTE.format(epochs, BATCH, EVALUATED, *rounds, CapturedStep.WARM_UPS + 2)
     return Table("Student", note, COLUMNS, rows)
@@ -91,9 +96,8 @@ def measure_student(settings: Settings) -> Table:
 def _training(case: Case, stage: str) -> list[str]:
     model = WarmupParams if stage == "warmup" else TrainParams
     defaults: dict[str, Any] = read_yaml(ROOT / "params.yaml")[stage]
-    epochs = EPOCHS_ON_GPU if case.settings.on_gpu else 1
     changes = {
-        "image_size_px": case.size_px, "epochs": epochs, "batch_size": BATCH, "precision": case.precision,
+        "image_size_px": case.size_px, "epochs": case.epochs, "batch_size": BATCH, "precision": case.precision,
         "frozen_backbone": False,
     }  # fmt: skip
     params = validate(model, {**defaults, **changes})
@@ -106,7 +110,7 @@ def _training(case: Case, stage: str) -> list[str]:
         slot = open_store().slot(training_name(student, data, objective, params, hardware))
         if case.settings.on_gpu:
             watch.start_batches = CapturedStep.WARM_UPS + 2  # the graph is captured, and replayed once
-        with WatchedLog(stage, watch, BATCH).training(epochs, steps_per_epoch(len(data), BATCH)) as show:
+        with WatchedLog(stage, watch, BATCH).training(case.epochs, steps_per_epoch(len(data), BATCH)) as show:
 
             def on_step(epoch: int, step: int, loss: float) -> None:
                 show(epoch, step, loss)
@@ -114,7 +118,7 @@ def _training(case: Case, stage: str) -> list[str]:
 
             fit(student, data, objective, params, hardware, state=slot, on_step=on_step)
         slot.clear()
-        return epochs * len(case.paths)
+        return case.epochs * len(case.paths)
 
     return _row(case, stage, library, _bare_steps(case, strong=stage == "train"))
 

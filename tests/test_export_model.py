@@ -141,7 +141,7 @@ def test_a_file_that_differs_from_torch_is_not_kept(
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "its SHA-256 is .*model.json"),
         (lambda folder: edit(folder, schema="other/1"), "its schema is 'other/1'"),
         (lambda folder: edit(folder, thresholds={"source": "x", "values": [1.0]}), "1 thresholds for 3 classes"),
-        (lambda folder: edit(folder, backbone="resnet18"), "weights of a student, resnet18 with"),
+        (lambda folder: edit(folder, backbone="resnet18"), "do not belong to a resnet18"),
     ],
 )
 def test_a_damaged_folder_is_refused(damage: object, message: str, student: Path, folder: Path, tmp_path: Path) -> None:

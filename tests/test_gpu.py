@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -13,11 +12,10 @@ import pytest
 import torch
 
 from ccd.artifacts import checkpoint_file
-from ccd.student import fit
 from ccd.student.step import CapturedStep
 from tests.toys.chain import CHAIN, prepare, run_stage, write_pictures
 from tests.toys.commands import invoke
-from tests.toys.student import KilledError
+from tests.toys.student import KilledError, begun_epochs
 
 GPU = pytest.param(
     "cuda",
@@ -72,19 +70,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     """On the CPU to the last bit; a GPU captures its steps anew after the kill."""
     data = run_chain(tmp_path / "project", device, monkeypatch)
     assert "without a CUDA graph" not in capsys.readouterr().err
-    whole = fit._train_epoch
     for stage, file in TRAINED.items():
         shutil.copy(data / file, tmp_path / file)
-
-        def dies(step: Any, batches: Any, targets: Any, epoch: int, *rest: Any) -> Any:
-            if epoch == EPOCHS - 1:
-                raise KilledError
-            return whole(step, batches, targets, epoch, *rest)
-
-        monkeypatch.setattr(fit, "_train_epoch", dies)
-        with pytest.raises(KilledError):
+        with begun_epochs(die_in=EPOCHS - 1), pytest.raises(KilledError):
             run_stage(stage)
-        monkeypatch.setattr(fit, "_train_epoch", whole)
         run_stage(stage)
         if device == "cpu":
             assert (data / file).read_bytes() == (tmp_path / file).read_bytes()

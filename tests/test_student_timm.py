@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from ccd.errors import CcdError
 from ccd.params.file import validate
 from ccd.params.sections import WarmupParams
 from ccd.project.suggest import STUDENTS
-from ccd.student import fit, step
+from ccd.student import step
 from ccd.student.backbones import build_backbone
 from ccd.student.model import StudentSpec, build_student, restore_student
 from ccd.student.objectives import Objective, Views
@@ -32,7 +31,7 @@ from ccd.student.step import over_ranks
 from tests.toys.chain import CHAIN, prepare, run_stage, write_pictures
 from tests.toys.commands import invoke
 from tests.toys.many_ranks import on_ranks, run_stages
-from tests.toys.student import KilledError, colour_patches
+from tests.toys.student import KilledError, begun_epochs, colour_patches
 
 timm = pytest.importorskip("timm")
 
@@ -298,29 +297,13 @@ def test_two_ranks_train_a_network_without_batch_norm_as_one_process_does(
         torch.testing.assert_close(together[key], value, atol=2e-4, rtol=0)  # Adam: 4 steps of 1e-3
 
 
-@pytest.fixture
-def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Trainings die at the start of the epoch ``at``; ``begun`` lists the epochs."""
-    state: dict[str, Any] = {"at": None, "begun": []}
-    whole = fit._train_epoch
-
-    def epoch(training: Any, batches: Any, targets: Any, number: int, *rest: Any) -> Any:
-        state["begun"].append(number)
-        if number == state["at"]:
-            raise KilledError
-        return whole(training, batches, targets, number, *rest)
-
-    monkeypatch.setattr(fit, "_train_epoch", epoch)
-    yield state
-
-
 def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_whole_chain(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: dict[str, Any]) -> None:
+def test_the_whole_chain(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Warm-up, boxes, training and evaluation; each training also killed and gone on with; predict, card and ONNX."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -332,12 +315,11 @@ def test_the_whole_chain(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         out = tmp_path / {"warmup": "data/toy/warmup.pt", "train": "data/toy/student.pt"}.get(stage, "none")
         if out.exists():
             once = md5(out)
-            killed |= {"at": 1, "begun": []}
-            with pytest.raises(KilledError):
+            with begun_epochs(die_in=1) as begun, pytest.raises(KilledError):
                 run_stage(stage)
-            killed["at"] = None
-            run_stage(stage)
-            assert killed["begun"] == ([0, 1, 1] if stage == "warmup" else [0, 1, 1, 2]) and md5(out) == once
+            with begun_epochs() as later:
+                run_stage(stage)
+            assert begun + later == ([0, 1, 1] if stage == "warmup" else [0, 1, 1, 2]) and md5(out) == once
     boxes = boxes_file.read(tmp_path / "data/toy/boxes.parquet")
     assert len(boxes.requested) > 0 and np.isfinite(boxes.boxes_px).all()
     student = tmp_path / "data/toy/student.pt"

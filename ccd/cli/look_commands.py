@@ -13,7 +13,7 @@ from ccd.cli.options import force_option, shell_path
 from ccd.errors import CcdError, install_advice, user_errors
 
 PATH = click.Path(path_type=Path)
-_NOTE = """\
+_TEACHERS_NOTE = """\
 GFLOP: of the image tower for one image, two a multiply-add. Licence: of the weights.
 Take one: ccd init DIR --images FOLDER --teacher NAME, or teacher.model in params.yaml with teacher.backend: open_clip
 for the names that begin with hf-hub:. Any other OpenAI or open_clip model works too: docs/teachers.md."""
@@ -43,7 +43,7 @@ def teachers(as_json: bool) -> None:
         cells += [[f"- {title}", *[""] * 6]]
         chosen = [row for row in TEACHERS if row.hardware == hardware]
         cells += [[row.model, *map(str, row[2:8])] for row in chosen]
-    click.echo(f"{aligned(cells, 150)}\n\n{_NOTE}")
+    click.echo(f"{aligned(cells, 150)}\n\n{_TEACHERS_NOTE}")
 
 
 @click.command("preview", short_help="Show what CLIP sees, before the whole run.")

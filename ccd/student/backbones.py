@@ -48,7 +48,6 @@ def _torchvision_models() -> Any:
     """
     if _COMPILER in sys.modules or "torchvision" in sys.modules:
         return import_module("torchvision.models")
-    import_module("torch")
     sys.modules[_COMPILER] = _Absent(_COMPILER)
     try:
         return import_module("torchvision.models")

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccd.artifacts.weights_file import load_fitting
-from ccd.errors import CcdError
+from ccd.errors import CcdError, listed
 from ccd.student.backbones import build_backbone, check_sides, side_step_px
 from ccd.student.transforms import IMAGENET_MEAN, IMAGENET_STD
 
@@ -121,5 +120,13 @@ def restore_student(spec: StudentSpec, state_dict: Mapping[str, Tensor]) -> Stud
         CcdError: the weights do not belong to ``spec``.
     """
     student = build_student(spec, "none", seed=0)
-    load_fitting(student, state_dict, f"a student, {spec.backbone} with {len(spec.classes)} classes,")
+    own = student.state_dict()
+    wrong = sorted(own.keys() ^ state_dict.keys())
+    wrong += [key for key in own if key in state_dict and own[key].shape != state_dict[key].shape]
+    if wrong:
+        raise CcdError(
+            f"the weights do not belong to a {spec.backbone} with {len(spec.classes)} classes; "
+            f"missing, unexpected or of another shape: {listed(wrong)}"
+        )
+    student.load_state_dict(state_dict)
     return student

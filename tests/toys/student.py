@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from ccd.student import fit
 from ccd.student.fit import Batches
 from ccd.student.model import Student
 from ccd.student.objectives import Forward, Objective, Outcome
@@ -59,3 +63,20 @@ class Memory:
 
 class KilledError(Exception):
     """The process died here."""
+
+
+@contextmanager
+def begun_epochs(die_in: int | None = None) -> Iterator[list[int]]:
+    """List the epochs that trainings begin inside the block; they die at the start of the epoch ``die_in``."""
+    begun: list[int] = []
+    whole = fit._train_epoch
+
+    def epoch(step: Any, batches: Any, targets: Any, number: int, *rest: Any) -> Any:
+        begun.append(number)
+        if number == die_in:
+            raise KilledError
+        return whole(step, batches, targets, number, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "_train_epoch", epoch)
+        yield begun
